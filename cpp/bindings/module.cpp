@@ -1,0 +1,26 @@
+// The table of contents of rattention._core.
+#include "bindings/module.h"
+
+#include "core/isa.h"
+#include "core/onednn.h"
+#include "core/threads.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_core, module) {
+  try {
+    rattention::require_supported_cpu();
+  } catch (const std::runtime_error& error) {
+    throw py::import_error(error.what());
+  }
+  module.doc() = "The C++ core of rattention. Its functions check shapes; the Python package checks types.";
+  module.attr("__version__") = RATTENTION_VERSION;
+
+  module.def("set_num_threads", &rattention::set_num_threads, py::arg("n"));
+  module.def("get_num_threads", &rattention::get_num_threads);
+  module.def("instruction_set", [] { return rattention::name_of(rattention::active_isa()); });
+  module.def("onednn_version", &rattention::onednn_version);
+
+  rattention::bindings::bind_attention(module);
+  rattention::bindings::bind_nn(module);
+}

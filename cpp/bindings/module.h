@@ -1,0 +1,11 @@
+// What each family of bindings adds to the module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace rattention::bindings {
+
+void bind_attention(pybind11::module_& module);
+void bind_nn(pybind11::module_& module);
+
+}  // namespace rattention::bindings

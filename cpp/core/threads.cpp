@@ -1,0 +1,89 @@
+#include "core/threads.h"
+
+#include <omp.h>
+#include <pthread.h>
+#include <xmmintrin.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+
+namespace rattention {
+namespace {
+
+std::atomic<int> requested_threads{0};
+std::atomic<bool> in_forked_child{false};
+
+// The child of a fork() has one thread, whatever the parent's OpenMP pool believes; a parallel region there would wait for
+// threads that do not exist. omp_set_num_threads covers oneDNN's regions as well.
+void after_fork_in_child() {
+  in_forked_child = true;
+  omp_set_num_threads(1);
+}
+
+const int fork_handler_registered = pthread_atfork(nullptr, nullptr, after_fork_in_child);
+
+// Denormals cost a hundred cycles each and carry nothing that float32 results could show.
+class DenormalsAsZero {
+ public:
+  DenormalsAsZero() : previous_(_mm_getcsr()) { _mm_setcsr(previous_ | kFlushToZero | kDenormalsAreZero); }
+  ~DenormalsAsZero() { _mm_setcsr(previous_); }
+  DenormalsAsZero(const DenormalsAsZero&) = delete;
+  DenormalsAsZero& operator=(const DenormalsAsZero&) = delete;
+
+ private:
+  static constexpr unsigned kFlushToZero = 0x8000U;
+  static constexpr unsigned kDenormalsAreZero = 0x0040U;
+  unsigned previous_;
+};
+
+// One worker's share of a parallel_for.
+struct Work {
+  std::int64_t count;
+  const std::function<void(std::int64_t)>& task;
+  std::atomic<std::int64_t> next{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr error{};
+
+  void run() noexcept {
+    const DenormalsAsZero guard;
+    while (!failed) {
+      const std::int64_t i = next++;
+      if (i >= count) return;
+      try {
+        task(i);
+      } catch (...) {
+        if (!failed.exchange(true)) error = std::current_exception();
+      }
+    }
+  }
+};
+
+}  // namespace
+
+void set_num_threads(int n) { requested_threads = n; }
+
+int get_num_threads() {
+  (void)fork_handler_registered;
+  if (in_forked_child) return 1;
+  const int requested = requested_threads;
+  return requested > 0 ? requested : std::max(1, omp_get_max_threads());
+}
+
+void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task) {
+  if (count <= 0) return;
+  Work work{count, task};
+  const int threads = static_cast<int>(std::min<std::int64_t>(get_num_threads(), count));
+  if (threads == 1 || omp_in_parallel()) {
+    work.run();
+  } else {
+#pragma omp parallel num_threads(threads)
+    work.run();
+  }
+  if (work.error) std::rethrow_exception(work.error);
+}
+
+LibraryThreads::LibraryThreads() : previous_(omp_get_max_threads()) { omp_set_num_threads(get_num_threads()); }
+LibraryThreads::~LibraryThreads() { omp_set_num_threads(previous_); }
+
+}  // namespace rattention

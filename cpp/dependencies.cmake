@@ -1,0 +1,28 @@
+# oneDNN and Eigen come from PyPI wheels that carry CMake packages. Inside pip's isolated build environment they are
+# found by asking Python where the distributions' files lie; an installed oneDNN >= 3 or Eigen found by CMake alone works too.
+find_package(Python COMPONENTS Interpreter QUIET)
+
+function(rattention_prefix_from_distribution distribution config_file)
+  if(NOT Python_EXECUTABLE)
+    return()
+  endif()
+  execute_process(
+    COMMAND ${Python_EXECUTABLE} -c "
+import importlib.metadata as m
+try:
+    files = m.distribution('${distribution}').files or []
+except m.PackageNotFoundError:
+    files = []
+print(next((f.locate().resolve().parent.as_posix() for f in files if f.name == '${config_file}'), ''), end='')"
+    OUTPUT_VARIABLE folder)
+  if(folder)
+    set(CMAKE_PREFIX_PATH "${CMAKE_PREFIX_PATH};${folder}" PARENT_SCOPE)
+  endif()
+endfunction()
+
+rattention_prefix_from_distribution(onednn-devel-cpu-gomp dnnl-config.cmake)
+rattention_prefix_from_distribution(cmeel-eigen Eigen3Config.cmake)
+
+find_package(dnnl 3 CONFIG REQUIRED)
+find_package(Eigen3 3.4 CONFIG REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS CXX)

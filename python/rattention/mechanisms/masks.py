@@ -1,0 +1,84 @@
+"""Which keys a query row may see: the masks all softmax mechanisms share, and their slow reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Window = int | tuple[int | None, int | None] | None
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks that compose by AND; query row i has position ``i + offset``, by default ``i + key_length - query_length``."""
+
+    causal: bool = False
+    window: Window = None
+    key_padding_mask: Any = None
+    segment_ids: Any = None
+    attn_mask: Any = None
+    query_offset: int | None = None
+
+
+def window_bounds(window: Window, causal: bool) -> tuple[int | None, int | None]:
+    """``(left, right)`` reach of a window in keys, None where unlimited. An int means one-sided under causal."""
+    if window is None:
+        return None, (0 if causal else None)
+    if isinstance(window, tuple | list):
+        if len(window) != 2:
+            raise ValueError(f"window must be an integer or a pair (left, right), got {window!r}")
+        left, right = (_reach(side, window) for side in window)
+    else:
+        left = right = _reach(window, window)
+    if causal:
+        right = 0
+    return left, right
+
+
+def _reach(value: object, window: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"window must be an integer, a pair of integers or None, got {window!r}")
+    if value < 0:
+        raise ValueError(f"window must be >= 0, got {window!r}")
+    return int(value)
+
+
+def query_positions(masks: Masks, query_length: int, key_length: int) -> NDArray[np.int64]:
+    """Position of each query row among the keys."""
+    offset = key_length - query_length if masks.query_offset is None else masks.query_offset
+    return np.arange(query_length, dtype=np.int64) + offset
+
+
+def reference_visible(
+    masks: Masks, batch: int, heads: int, query_length: int, key_length: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which keys each row may see, and what the float mask adds to the scores: two ``[B, H, Lq, Lk]`` arrays."""
+    i = query_positions(masks, query_length, key_length)[:, None]
+    j = np.arange(key_length)[None, :]
+    left, right = window_bounds(masks.window, masks.causal)
+    visible = np.ones((batch, heads, query_length, key_length), bool)
+    if left is not None:
+        visible &= j >= i - left
+    if right is not None:
+        visible &= j <= i + right
+    if masks.key_padding_mask is not None:
+        visible &= np.asarray(masks.key_padding_mask)[:, None, None, :]
+    if masks.segment_ids is not None:
+        ids = np.asarray(masks.segment_ids)
+        visible &= (ids[:, i[:, 0], None] == ids[:, None, :])[:, None]
+    bias = np.zeros(visible.shape)
+    if masks.attn_mask is not None:
+        dense = np.broadcast_to(np.asarray(masks.attn_mask), visible.shape)
+        if dense.dtype == bool:
+            visible &= dense
+        else:
+            visible &= dense != -np.inf
+            bias = np.where(visible, dense.astype(np.float64), 0.0)
+    return visible, bias

@@ -1,0 +1,157 @@
+"""What a row of attention looks like, as numbers: definitions, options, results and the slow reference.
+
+All logarithms are natural. *Visible* keys are those no mask hides; the *context* of a query row is its visible keys except
+the row's own position. Weights ``p`` are those of the softmax over the visible keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """What to measure, and at which distances.
+
+    Parameters
+    ----------
+    local_radius:
+        ``local_concentration`` counts keys at most this many positions from the query. An integer >= 0.
+    long_range_distance:
+        ``long_range`` counts keys more than this many positions from the query. An integer >= 0.
+    received:
+        Also measure the attention every key receives. It costs a second sweep over the scores.
+    """
+
+    local_radius: int = 5
+    long_range_distance: int = 50
+    received: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse distances that are no whole numbers >= 0."""
+        for name in ("local_radius", "long_range_distance"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(f"{name} must be an integer, got {value!r}")
+            if value < 0:
+                raise ValueError(f"{name} must be >= 0, got {value}")
+        if not isinstance(self.received, bool | np.bool_):
+            raise TypeError(f"received must be True or False, got {self.received!r}")
+
+
+@dataclass(frozen=True)
+class AttentionMetrics:
+    """Metrics of every attention map, one number per query row: float32 arrays ``[batch, heads, query_length]``.
+
+    A row that may attend to nothing has entropy, masses and means 0, ``recent_distant_ratio`` NaN and ``max_position`` -1.
+    """
+
+    entropy: NDArray[np.float32]
+    """``-sum_j p log p``, in nats."""
+    local_concentration: NDArray[np.float32]
+    """Mass on keys with ``|i - j| <= local_radius``."""
+    long_range: NDArray[np.float32]
+    """Mass on keys with ``|i - j| > long_range_distance``."""
+    retention: NDArray[np.float32]
+    """Mean of the terms that exist: ``entropy / ln(visible)`` (visible > 1), ``1 - local_concentration`` and
+    ``min(1, long_range / u)``, where u > 0 is the share of visible keys farther than ``long_range_distance``."""
+    context_mean: NDArray[np.float32]
+    """Mean weight over the context; 0 where the context is empty."""
+    context_std: NDArray[np.float32]
+    """Population standard deviation of the weights over the context; 0 where the context is empty."""
+    recent_distant_ratio: NDArray[np.float32]
+    """Mean weight of the nearest quarter of the context over that of the farthest quarter (each at least one key; ties go
+    to the lower index). NaN where the context has fewer than two keys."""
+    max_weight: NDArray[np.float32]
+    """The largest weight."""
+    max_position: NDArray[np.int64]
+    """The key with the largest weight; the lowest index among equals."""
+    received: NDArray[np.float32] | None = None
+    """Per key, ``[batch, heads, key_length]``: mean weight over the query rows that may see it; 0 where none may.
+    None when it was not asked for."""
+
+    def __iter__(self) -> Iterator[tuple[str, NDArray[np.float32] | NDArray[np.int64]]]:
+        """Iterate over ``(name, array)`` of what was measured."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                yield field.name, value
+
+
+ROW_METRICS = tuple(f.name for f in fields(AttentionMetrics) if f.name != "received")
+"""The names of the metrics that have one number per query row."""
+
+
+def reference_metrics(
+    weights: NDArray[np.float64], visible: NDArray[np.bool_], positions: NDArray[np.int64], options: MetricOptions
+) -> AttentionMetrics:
+    """Metrics from a stored map, by the definitions, in float64. Slow: for tests and for reading.
+
+    Parameters
+    ----------
+    weights:
+        Attention weights ``[batch, heads, query_length, key_length]``, 0 where hidden.
+    visible:
+        Which weights are not hidden, same shape.
+    positions:
+        Position of every query row among the keys, ``[query_length]``.
+    options:
+        Distances and choices.
+    """
+    batch, heads, rows, _ = weights.shape
+    out = {name: np.zeros((batch, heads, rows)) for name in ROW_METRICS}
+    for index in np.ndindex(batch, heads, rows):
+        row = _reference_row(weights[index], visible[index], int(positions[index[2]]), options)
+        for name, value in row.items():
+            out[name][index] = value
+    seen = visible.sum(axis=2)
+    received = weights.sum(axis=2) / np.maximum(seen, 1) if options.received else None
+    position = out.pop("max_position").astype(np.int64)
+    return AttentionMetrics(**out, max_position=position, received=received)  # type: ignore[arg-type]
+
+
+def _reference_row(
+    p: NDArray[np.float64], visible: NDArray[np.bool_], position: int, options: MetricOptions
+) -> dict[str, float]:
+    keys = np.flatnonzero(visible)
+    distance = np.abs(keys - position)
+    far = distance > options.long_range_distance
+    weights = p[keys]
+    positive = weights[weights > 0]
+    row = {
+        "entropy": float(-(positive * np.log(positive)).sum()),
+        "local_concentration": float(weights[distance <= options.local_radius].sum()),
+        "long_range": float(weights[far].sum()),
+        "max_weight": float(weights.max(initial=0.0)),
+        "max_position": int(keys[weights.argmax()]) if keys.size else -1,
+    }
+    terms = [1 - row["local_concentration"]]
+    if keys.size > 1:
+        terms.append(row["entropy"] / np.log(keys.size))
+    if far.any():
+        terms.append(min(1.0, row["long_range"] / far.mean()))
+    row["retention"] = float(np.mean(np.clip(terms, 0, 1)))
+
+    context = keys != position
+    row["context_mean"] = float(weights[context].mean()) if context.any() else 0.0
+    row["context_std"] = float(weights[context].std()) if context.any() else 0.0
+    row["recent_distant_ratio"] = _reference_ratio(weights[context], distance[context])
+    return row
+
+
+def _reference_ratio(weights: NDArray[np.float64], distance: NDArray[np.int64]) -> float:
+    if weights.size < 2:
+        return float("nan")
+    quarter = max(1, weights.size // 4)
+    nearest = np.argsort(distance, kind="stable")[:quarter]
+    farthest = np.argsort(-distance, kind="stable")[:quarter]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(weights[nearest].mean() / weights[farthest].mean())
