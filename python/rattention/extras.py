@@ -22,6 +22,7 @@ def require(module: str, extra: str) -> ModuleType:
     except ImportError as error:
         package = module.partition(".")[0]
         raise ImportError(
-            f"{package} is needed here and cannot be imported ({error}); install it with: pip install 'rattention[{extra}]'",
+            f"{package} is needed here and cannot be imported ({error}); "
+            f"install it with: pip install 'rattention[{extra}]'",
             name=package,
         ) from error
