@@ -1,0 +1,87 @@
+"""What all tests share: the option --slow, the marker row(...) with its count of cases, optional shared data."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GROUPS = {
+    "N": "numerics",
+    "S": "special values",
+    "H": "shapes",
+    "M": "memory",
+    "Z": "sizes",
+    "T": "threads, processes",
+    "W": "weights",
+    "B": "build",
+}
+"""Groups of the reliability matrix: a row is named by its group's letter and a number."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run tests marked slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "row(name): the row of the reliability matrix a test fills")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip_slow = pytest.mark.skip(reason="slow: runs with --slow")
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(skip_slow)
+        item.user_properties.extend(("row", marker.args[0]) for marker in item.iter_markers("row"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = _count_rows(terminalreporter.stats)
+    if not rows:
+        return
+    passed = sum(outcomes["passed"] for outcomes in rows.values())
+    terminalreporter.section(f"reliability matrix: {passed} cases passed in {len(rows)} rows")
+    for letter, title in GROUPS.items():
+        names = sorted((name for name in rows if name[0] == letter), key=lambda name: int(name[1:]))
+        if names:
+            total = sum(rows[name]["passed"] for name in names)
+            listing = ", ".join(f"{name} {_outcomes(rows[name])}" for name in names)
+            terminalreporter.line(f"{letter} {title}: {total} ({listing})")
+
+
+def _count_rows(stats: dict[str, list[object]]) -> dict[str, Counter[str]]:
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for outcome in ("passed", "failed", "error", "skipped", "xfailed", "xpassed"):
+        for report in stats.get(outcome, []):
+            for key, value in getattr(report, "user_properties", []):
+                if key == "row":
+                    rows[str(value)][outcome] += 1
+    return rows
+
+
+def _outcomes(outcomes: Counter[str]) -> str:
+    others = " ".join(f"{count} {name}" for name, count in outcomes.items() if name != "passed" and count)
+    return f"{outcomes['passed']}" + (f" [{others}]" if others else "")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Texts that may lie beside the checkout; tests that need them are skipped where they do not."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the optional folder ../shared beside the checkout")
+    return folder
+
+
+@pytest.fixture
+def use_threads() -> Iterator[Callable[[int], None]]:
+    """`set_num_threads`, undone after the test."""
+    import rattention as ra
+
+    yield ra.set_num_threads
+    ra.set_num_threads(0)
