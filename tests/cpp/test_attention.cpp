@@ -1,0 +1,226 @@
+// The softmax forward pass against its definition in float64 with the whole map in memory.
+#include <Eigen/Core>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "check.h"
+#include "core/threads.h"
+#include "mechanisms/softmax_attention.h"
+
+namespace {
+
+using rattention::Masks;
+
+using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using FloatMap = Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+
+struct Shape {
+  std::int64_t batch, heads, kv_heads, queries, keys, dim, value_dim;
+};
+
+// A contiguous float32 array [batch, heads, length, dim].
+class Array {
+ public:
+  Array(std::int64_t batch, std::int64_t heads, std::int64_t length, std::int64_t dim)
+      : shape_{batch, heads, length, dim}, data_(static_cast<std::size_t>(batch * heads * length * dim)) {}
+
+  static Array normal(std::int64_t batch, std::int64_t heads, std::int64_t length, std::int64_t dim, unsigned seed) {
+    Array array(batch, heads, length, dim);
+    std::mt19937 generator(seed);
+    std::normal_distribution<float> normal;
+    for (float& x : array.data_) x = normal(generator);
+    return array;
+  }
+
+  rattention::TensorView view() const {
+    const std::int64_t row = shape_[3] * 4;
+    return {bytes(), rattention::DType::f32, shape_, {shape_[1] * shape_[2] * row, shape_[2] * row, row, 4}};
+  }
+  rattention::OutputView output() {
+    return {reinterpret_cast<std::byte*>(data_.data()), rattention::DType::f32, shape_};
+  }
+  FloatMap matrix(std::int64_t b, std::int64_t h) const {
+    return {data_.data() + (b * shape_[1] + h) * shape_[2] * shape_[3], shape_[2], shape_[3]};
+  }
+  const std::vector<float>& values() const { return data_; }
+
+ private:
+  const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(data_.data()); }
+
+  std::array<std::int64_t, 4> shape_;
+  std::vector<float> data_;
+};
+
+struct Inputs {
+  explicit Inputs(const Shape& shape)
+      : query(Array::normal(shape.batch, shape.heads, shape.queries, shape.dim, 1)),
+        key(Array::normal(shape.batch, shape.kv_heads, shape.keys, shape.dim, 2)),
+        value(Array::normal(shape.batch, shape.kv_heads, shape.keys, shape.value_dim, 3)) {}
+
+  Array query, key, value;
+};
+
+struct Result {
+  Array output;
+  std::vector<float> lse;
+};
+
+rattention::ScoreProblem problem_of(const Inputs& inputs, const Shape& shape, Masks masks) {
+  rattention::ScoreProblem problem;
+  problem.query = inputs.query.view();
+  problem.key = inputs.key.view();
+  problem.scale = 1.0F / std::sqrt(static_cast<float>(shape.dim));
+  problem.masks = masks;
+  problem.masks.key_length = shape.keys;
+  problem.masks.query_offset = shape.keys - shape.queries;
+  problem.row_count = shape.queries;
+  return problem;
+}
+
+Result attend(const rattention::ScoreProblem& problem, const Inputs& inputs, const Shape& shape) {
+  Result result{Array(shape.batch, shape.heads, shape.queries, shape.value_dim),
+                std::vector<float>(static_cast<std::size_t>(shape.batch * shape.heads * shape.queries))};
+  const rattention::TensorView value = inputs.value.view();
+  const rattention::OutputView output = result.output.output();
+  rattention::SoftmaxForward want;
+  want.value = &value;
+  want.output = &output;
+  want.lse = result.lse.data();
+  rattention::softmax_forward(problem, want);
+  return result;
+}
+
+bool sees(const Masks& masks, std::int64_t b, std::int64_t row, std::int64_t key) {
+  const std::int64_t distance = row + masks.query_offset - key;
+  if (masks.left != Masks::kUnlimited && distance > masks.left) return false;
+  if (masks.right != Masks::kUnlimited && -distance > masks.right) return false;
+  return !masks.padding || masks.padding->data[b * masks.padding->strides[0] + key * masks.padding->strides[1]] != std::byte{0};
+}
+
+// Scores with -inf where hidden.
+Matrix reference_scores(const rattention::ScoreProblem& problem, const Inputs& inputs, std::int64_t b, std::int64_t h) {
+  const auto query = inputs.query.matrix(b, h).cast<double>();
+  const auto key = inputs.key.matrix(b, h / problem.group()).cast<double>();
+  Matrix scores = static_cast<double>(problem.scale) * (query * key.transpose());
+  for (Eigen::Index i = 0; i < scores.rows(); ++i)
+    for (Eigen::Index j = 0; j < scores.cols(); ++j) {
+      if (!sees(problem.masks, b, i, j)) scores(i, j) = -std::numeric_limits<double>::infinity();
+    }
+  return scores;
+}
+
+void compare_head(const Result& got, const Inputs& inputs, const Matrix& scores, const Shape& shape, std::int64_t b,
+                  std::int64_t h) {
+  const auto value = inputs.value.matrix(b, h / (shape.heads / shape.kv_heads)).cast<double>();
+  const auto output = got.output.matrix(b, h);
+  double worst = 0;
+  for (Eigen::Index i = 0; i < scores.rows(); ++i) {
+    const double top = scores.cols() > 0 ? scores.row(i).maxCoeff() : -std::numeric_limits<double>::infinity();
+    const float lse = got.lse[static_cast<std::size_t>((b * shape.heads + h) * shape.queries + i)];
+    if (std::isinf(top)) {
+      CHECK(output.row(i).cwiseAbs().maxCoeff() == 0.0F);
+      CHECK(std::isinf(lse) && lse < 0);
+      continue;
+    }
+    const Eigen::RowVectorXd weights = (scores.row(i).array() - top).exp();
+    const Eigen::RowVectorXd want = weights * value / weights.sum();
+    worst = std::max(worst, (output.row(i).cast<double>() - want).cwiseAbs().maxCoeff());
+    CHECK_CLOSE(static_cast<double>(lse), top + std::log(weights.sum()), 2e-5);
+  }
+  CHECK(worst < 4e-6);
+}
+
+void compare(const Shape& shape, const Masks& masks) {
+  const Inputs inputs(shape);
+  const rattention::ScoreProblem problem = problem_of(inputs, shape, masks);
+  const Result got = attend(problem, inputs, shape);
+  for (std::int64_t b = 0; b < shape.batch; ++b)
+    for (std::int64_t h = 0; h < shape.heads; ++h) {
+      compare_head(got, inputs, reference_scores(problem, inputs, b, h), shape, b, h);
+    }
+}
+
+Masks reach(std::int64_t left, std::int64_t right) {
+  Masks masks;
+  masks.left = left;
+  masks.right = right;
+  return masks;
+}
+
+// Around every tile edge (48 rows, 512 keys), with odd head dimensions, grouped heads and more queries than keys.
+const Shape kShapes[] = {
+    {1, 1, 1, 1, 1, 1, 1},     {2, 4, 2, 47, 49, 8, 8},       {1, 2, 1, 97, 257, 33, 7},    {1, 3, 3, 513, 511, 64, 64},
+    {2, 1, 1, 60, 20, 16, 80}, {1, 2, 2, 1025, 1025, 40, 40}, {1, 8, 2, 5, 1537, 128, 128}, {1, 1, 1, 3, 600, 256, 17},
+};
+
+void full_causal_and_windowed() {
+  for (const Shape& shape : kShapes) {
+    compare(shape, reach(Masks::kUnlimited, Masks::kUnlimited));
+    compare(shape, reach(Masks::kUnlimited, 0));
+    compare(shape, reach(0, 0));
+    compare(shape, reach(31, 0));
+    compare(shape, reach(100, 600));
+  }
+}
+
+void padding() {
+  const Shape shape{2, 2, 1, 70, 530, 32, 32};
+  std::vector<std::uint8_t> shown(static_cast<std::size_t>(shape.batch * shape.keys));
+  for (std::size_t j = 0; j < shown.size(); ++j) shown[j] = j % 3 != 0 && j < 900;
+  Masks masks = reach(200, 0);
+  masks.padding = rattention::PaddingMask{reinterpret_cast<const std::byte*>(shown.data()), {shape.keys, 1}};
+  compare(shape, masks);
+}
+
+void results_do_not_depend_on_threads() {
+  const Shape shape{1, 4, 2, 700, 700, 64, 64};
+  const Inputs inputs(shape);
+  const rattention::ScoreProblem problem = problem_of(inputs, shape, reach(Masks::kUnlimited, 0));
+  rattention::set_num_threads(1);
+  const Result alone = attend(problem, inputs, shape);
+  for (const int threads : {2, 3, 8}) {
+    rattention::set_num_threads(threads);
+    const Result together = attend(problem, inputs, shape);
+    CHECK(together.output.values() == alone.output.values());
+    CHECK(together.lse == alone.lse);
+  }
+  rattention::set_num_threads(0);
+}
+
+void some_rows_of_the_map() {
+  const Shape shape{1, 2, 1, 40, 640, 24, 24};
+  const Inputs inputs(shape);
+  rattention::ScoreProblem problem = problem_of(inputs, shape, reach(300, 0));
+  const std::vector<std::int64_t> rows = {39, 0, 17};
+  problem.rows = rows.data();
+  problem.row_count = 3;
+  std::vector<float> lse(6);
+  rattention::SoftmaxForward want;
+  want.lse = lse.data();
+  rattention::softmax_forward(problem, want);
+  std::vector<float> weights(static_cast<std::size_t>(2 * 3 * shape.keys));
+  rattention::softmax_rows(problem, lse.data(), weights.data());
+  for (std::int64_t h = 0; h < 2; ++h) {
+    const Matrix scores = reference_scores(problem, inputs, 0, h);
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      const Eigen::RowVectorXd row = scores.row(rows[r]);
+      Eigen::RowVectorXd p = (row.array() - row.maxCoeff()).exp();
+      p /= p.sum();
+      const Eigen::Map<const Eigen::RowVectorXf> got(
+          weights.data() + (static_cast<std::size_t>(h) * 3 + r) * static_cast<std::size_t>(shape.keys), shape.keys);
+      CHECK((got.cast<double>() - p).cwiseAbs().maxCoeff() < 1e-6);
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  return rattention::test::run({
+      {"full, causal and windowed", full_causal_and_windowed},
+      {"padding", padding},
+      {"results do not depend on threads", results_do_not_depend_on_threads},
+      {"some rows of the map", some_rows_of_the_map},
+  });
+}
