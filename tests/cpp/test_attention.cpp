@@ -95,7 +95,8 @@ bool sees(const Masks& masks, std::int64_t b, std::int64_t row, std::int64_t key
   const std::int64_t distance = row + masks.query_offset - key;
   if (masks.left != Masks::kUnlimited && distance > masks.left) return false;
   if (masks.right != Masks::kUnlimited && -distance > masks.right) return false;
-  return !masks.padding || masks.padding->data[b * masks.padding->strides[0] + key * masks.padding->strides[1]] != std::byte{0};
+  return !masks.padding ||
+         masks.padding->data[b * masks.padding->strides[0] + key * masks.padding->strides[1]] != std::byte{0};
 }
 
 // Scores with -inf where hidden.

@@ -57,7 +57,8 @@ void every_pattern_loads_and_comes_back(const Format& format) {
     if (std::isnan(want)) {
       wrong += !std::isnan(got) || !std::isnan(load(store(got, format.dtype), format.dtype));
     } else {
-      wrong += static_cast<double>(got) != want || std::signbit(got) != std::signbit(want) || store(got, format.dtype) != bits;
+      wrong += static_cast<double>(got) != want || std::signbit(got) != std::signbit(want) ||
+               store(got, format.dtype) != bits;
     }
   }
   CHECK(wrong == 0);
