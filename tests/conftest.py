@@ -1,4 +1,4 @@
-"""What all tests share: the option --slow, the marker row(...) with its count of cases, optional shared data."""
+"""What all tests share: the option --slow, the marker row(...) and its count of cases, shared data."""
 
 from __future__ import annotations
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
-
 import rattention as ra
+from numpy.typing import NDArray
 from rattention.mechanisms.masks import Masks, query_positions, reference_visible
 from rattention.mechanisms.softmax import reference_attention, reference_weights
 
@@ -63,7 +62,7 @@ class Mechanism:
         return {name: array for name, array in inputs.items() if name != "value"}
 
     def exact(self, inputs: Arrays, **options: Any) -> NDArray[np.float64]:
-        """`reference` for finite inputs, as one matrix product: the tests of long sequences could not wait for it."""
+        """`reference` for finite inputs as one matrix product: long sequences cannot wait for its loop."""
         wide = {name: array.astype(np.float64) for name, array in inputs.items()}
         weights, _, _ = self.weights(**self.map_inputs(wide), **options)
         return weights @ repeat_heads(wide["value"], weights.shape[1])
@@ -139,7 +138,7 @@ def largest_error(got: NDArray[Any], exact: NDArray[np.float64]) -> float:
 
 
 def allowed_error(mechanism: Mechanism, inputs: Arrays, exact: NDArray[np.float64], **options: Any) -> float:
-    """Twice the error of the naive evaluation in the same precision; never less than the last rounding costs."""
+    """Twice the error of the naive evaluation in the same precision, at least the last rounding."""
     naive = largest_error(mechanism.naive(**inputs, **options), exact)
     value = inputs["value"]
     dtype = value.dtype

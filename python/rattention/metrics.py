@@ -125,7 +125,7 @@ def _reference_row(
     distance = np.abs(keys - position)
     far = distance > options.long_range_distance
     weights = p[keys]
-    positive = weights[weights > 0]
+    positive = weights[weights != 0]  # NaN included
     row = {
         "entropy": float(-(positive * np.log(positive)).sum()),
         "local_concentration": float(weights[distance <= options.local_radius].sum()),
