@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 UNLIMITED = -1
 """How the core is told that a window has no end on one side."""
 
+MAX_OFFSET = 2**40
+"""Far beyond any sequence, and small enough that positions cannot overflow."""
+
 
 class AttentionResult(NamedTuple):
     """What `attention` returns when more than the output is asked for."""
@@ -104,13 +107,12 @@ def attention(
     values = float_array("value", value, 4)
     same_dtype(query=queries, key=keys, value=values)
     _require_options(metrics)
+    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
     output, lse, measured = _core.attention(
         queries,
         keys,
         values,
-        **_core_options(
-            queries, keys, Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset), scale, log_discount
-        ),
+        _core_options(queries, keys, masks, scale, log_discount),
         metrics=metrics,
         return_lse=bool(return_lse),
     )
@@ -140,9 +142,8 @@ def attention_metrics(
     options = MetricOptions() if metrics is None else metrics
     _require_options(options)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    return AttentionMetrics(
-        **_core.attention_metrics(queries, keys, **_core_options(queries, keys, masks, scale, log_discount), metrics=options)
-    )
+    measured = _core.attention_metrics(queries, keys, _core_options(queries, keys, masks, scale, log_discount), options)
+    return AttentionMetrics(**measured)
 
 
 def attention_rows(
@@ -166,10 +167,7 @@ def attention_rows(
     queries, keys = _query_and_key(query, key)
     indices = _row_indices(rows, queries.shape[2])
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    weights: NDArray[np.float32] = _core.attention_rows(
-        queries, keys, indices, **_core_options(queries, keys, masks, scale, log_discount)
-    )
-    return weights
+    return _core.attention_rows(queries, keys, indices, _core_options(queries, keys, masks, scale, log_discount))
 
 
 def reference_attention(
@@ -218,7 +216,8 @@ def reference_weights(
     total = exponentials.sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore"):
         lse = (np.log(total) + top)[..., 0]
-    return exponentials / np.where(total == 0, 1.0, total), visible, lse
+    weights = np.where(visible, exponentials / np.where(total == 0, 1.0, total), 0.0)
+    return weights, visible, lse
 
 
 def _query_and_key(query: ArrayLike, key: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -234,24 +233,34 @@ def _require_options(options: MetricOptions | None) -> None:
 
 def _core_options(
     query: NDArray[Any], key: NDArray[Any], masks: Masks, scale: float | None, log_discount: ArrayLike | float | None
-) -> dict[str, Any]:
+) -> _core.ScoreOptions:
     """Masks and numbers in the form the core takes; the core checks the shapes."""
-    for flag in (masks.causal,):
-        if not isinstance(flag, bool | np.bool_):
-            raise TypeError(f"causal must be True or False, got {flag!r}")
-    reach = query.shape[2] + key.shape[2] + (abs(masks.query_offset) if isinstance(masks.query_offset, int) else 0)
-    left, right = (UNLIMITED if r is None else min(r, reach) for r in window_bounds(masks.window, bool(masks.causal)))
+    if not isinstance(masks.causal, bool | np.bool_):
+        raise TypeError(f"causal must be True or False, got {masks.causal!r}")
+    left, right = (_core_reach(reach) for reach in window_bounds(masks.window, bool(masks.causal)))
     default_offset = key.shape[2] - query.shape[2]
-    return {
-        "left": left,
-        "right": right,
-        "query_offset": default_offset if masks.query_offset is None else whole_number("query_offset", masks.query_offset),
-        "scale": max(query.shape[3], 1) ** -0.5 if scale is None else real_number("scale", scale),
-        "key_padding_mask": _optional(bool_array, "key_padding_mask", masks.key_padding_mask, 2),
-        "segment_ids": _optional(integer_array, "segment_ids", masks.segment_ids, 2),
-        "attn_mask": None if masks.attn_mask is None else mask_array("attn_mask", masks.attn_mask),
-        "log_discount": None if log_discount is None else _log_discount(log_discount, query.shape[1]),
-    }
+    return _core.ScoreOptions(
+        left=left,
+        right=right,
+        query_offset=default_offset if masks.query_offset is None else _query_offset(masks.query_offset),
+        scale=max(query.shape[3], 1) ** -0.5 if scale is None else real_number("scale", scale),
+        key_padding_mask=_optional(bool_array, "key_padding_mask", masks.key_padding_mask, 2),
+        segment_ids=_optional(integer_array, "segment_ids", masks.segment_ids, 2),
+        attn_mask=None if masks.attn_mask is None else mask_array("attn_mask", masks.attn_mask),
+        log_discount=None if log_discount is None else _log_discount(log_discount, query.shape[1]),
+    )
+
+
+def _core_reach(reach: int | None) -> int:
+    """A reach in the core's terms; anything beyond 2**62 is as good as unlimited and cannot overflow there."""
+    return UNLIMITED if reach is None else min(reach, 2**62)
+
+
+def _query_offset(value: int) -> int:
+    offset = whole_number("query_offset", value)
+    if abs(offset) > MAX_OFFSET:
+        raise ValueError(f"query_offset must lie within +-2**40, got {offset}")
+    return offset
 
 
 def _optional(check: Any, name: str, value: Any, rank: int) -> Any:

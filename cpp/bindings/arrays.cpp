@@ -1,0 +1,110 @@
+#include "bindings/arrays.h"
+
+#include <new>
+#include <stdexcept>
+
+#include "mechanisms/checks.h"
+
+namespace py = pybind11;
+
+namespace rattention::bindings {
+namespace {
+
+DType dtype_of(const std::string& name, const py::array& array) {
+  const char kind = array.dtype().kind();
+  const auto size = array.dtype().itemsize();
+  if (kind == 'f' && size == 4) return DType::f32;
+  if (kind == 'f' && size == 2) return DType::f16;
+  if (kind == 'u' && size == 2) return DType::bf16;
+  throw py::type_error(name + " must be float32, float16 or bfloat16 (as uint16)");
+}
+
+std::string shape_text(const py::array& array) {
+  std::string text = "(";
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) text += (i ? ", " : "") + std::to_string(array.shape(i));
+  return text + ")";
+}
+
+void require_shape(const std::string& name, const py::array& array, const std::vector<std::int64_t>& shape) {
+  bool equal = array.ndim() == static_cast<py::ssize_t>(shape.size());
+  std::string wanted;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    equal = equal && array.shape(static_cast<py::ssize_t>(i)) == shape[i];
+    wanted += (i ? ", " : "") + std::to_string(shape[i]);
+  }
+  if (!equal) throw py::value_error(name + " must have shape (" + wanted + "), got " + shape_text(array));
+}
+
+void require_size(const std::vector<std::int64_t>& shape, std::int64_t item_size) {
+  std::int64_t size = item_size;
+  for (const std::int64_t extent : shape) {
+    if (extent == 0) return;
+  }
+  for (const std::int64_t extent : shape) size = checked_product(size, extent);
+}
+
+const std::byte* bytes(const py::array& array) { return static_cast<const std::byte*>(array.data()); }
+
+}  // namespace
+
+TensorView tensor_view(const std::string& name, const py::array& array) {
+  if (array.ndim() != 4) {
+    throw py::value_error(name + " must have 4 dimensions [batch, heads, length, head_dim], got shape " + shape_text(array));
+  }
+  TensorView view;
+  view.data = bytes(array);
+  view.dtype = dtype_of(name, array);
+  for (std::size_t i = 0; i < 4; ++i) {
+    view.shape[i] = array.shape(static_cast<py::ssize_t>(i));
+    view.strides[i] = array.strides(static_cast<py::ssize_t>(i));
+  }
+  return view;
+}
+
+PaddingMask padding_mask(const py::array& array, std::int64_t batch, std::int64_t key_length) {
+  require_shape("key_padding_mask", array, {batch, key_length});
+  return {bytes(array), {array.strides(0), array.strides(1)}};
+}
+
+DenseMask dense_mask(const py::array& array, const std::array<std::int64_t, 4>& shape) {
+  DenseMask mask{bytes(array), array.dtype().kind() == 'b', DType::f32, {}};
+  if (!mask.boolean) mask.dtype = dtype_of("attn_mask", array);
+  const py::ssize_t missing = 4 - array.ndim();
+  bool fits = missing >= 0;
+  for (py::ssize_t i = std::max<py::ssize_t>(missing, 0); fits && i < 4; ++i) {
+    const py::ssize_t extent = array.shape(i - missing);
+    const auto axis = static_cast<std::size_t>(i);
+    fits = extent == shape[axis] || extent == 1;
+    mask.strides[axis] = extent == 1 ? 0 : array.strides(i - missing);
+  }
+  if (!fits) {
+    throw py::value_error("attn_mask of shape " + shape_text(array) +
+                          " cannot be broadcast to [batch, heads, query_length, key_length] = " + to_string(shape));
+  }
+  return mask;
+}
+
+const std::int64_t* segment_ids(const py::array& array, std::int64_t batch, std::int64_t key_length) {
+  require_shape("segment_ids", array, {batch, key_length});
+  return static_cast<const std::int64_t*>(array.data());
+}
+
+template <typename T>
+py::array_t<T> new_array(const std::vector<std::int64_t>& shape) {
+  require_size(shape, sizeof(T));
+  return py::array_t<T>(shape);
+}
+
+template py::array_t<float> new_array<float>(const std::vector<std::int64_t>&);
+template py::array_t<std::int64_t> new_array<std::int64_t>(const std::vector<std::int64_t>&);
+
+py::array new_output(DType dtype, const std::array<std::int64_t, 4>& shape, OutputView* view) {
+  const std::vector<std::int64_t> extents(shape.begin(), shape.end());
+  require_size(extents, size_of(dtype));
+  const char* names[] = {"float32", "uint16", "float16"};
+  py::array array(py::dtype(names[static_cast<int>(dtype)]), extents);
+  *view = {static_cast<std::byte*>(array.mutable_data()), dtype, shape};
+  return array;
+}
+
+}  // namespace rattention::bindings

@@ -1,0 +1,30 @@
+// NumPy arrays as views, and new arrays for results.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+#include "mechanisms/masks.h"
+
+namespace rattention::bindings {
+
+// A float array of rank 4. bfloat16 comes as its storage, uint16. The view lives as long as the array.
+TensorView tensor_view(const std::string& name, const pybind11::array& array);
+
+PaddingMask padding_mask(const pybind11::array& array, std::int64_t batch, std::int64_t key_length);
+DenseMask dense_mask(const pybind11::array& array, const std::array<std::int64_t, 4>& shape);
+const std::int64_t* segment_ids(const pybind11::array& array, std::int64_t batch, std::int64_t key_length);
+
+// A new, contiguous array; MemoryError where its size is none.
+template <typename T>
+pybind11::array_t<T> new_array(const std::vector<std::int64_t>& shape);
+pybind11::array new_output(DType dtype, const std::array<std::int64_t, 4>& shape, OutputView* view);
+
+extern template pybind11::array_t<float> new_array<float>(const std::vector<std::int64_t>&);
+extern template pybind11::array_t<std::int64_t> new_array<std::int64_t>(const std::vector<std::int64_t>&);
+
+}  // namespace rattention::bindings

@@ -1,0 +1,223 @@
+// Softmax attention and what is measured on it.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/module.h"
+#include "core/threads.h"
+#include "core/tile_kernels.h"
+#include "mechanisms/checks.h"
+#include "mechanisms/softmax_attention.h"
+#include "metrics/received.h"
+#include "metrics/row_metrics.h"
+
+namespace py = pybind11;
+
+namespace rattention::bindings {
+namespace {
+
+// What all functions of the softmax family take besides their arrays. Holds the arrays that a problem points into.
+struct Options {
+  std::int64_t left;
+  std::int64_t right;
+  std::int64_t query_offset;
+  float scale;
+  std::optional<py::array> key_padding_mask;
+  std::optional<py::array> segment_ids;
+  std::optional<py::array> attn_mask;
+  std::optional<py::array> log_discount;
+};
+
+ScoreProblem make_problem(const py::array& query, const py::array& key, const Options& options) {
+  ScoreProblem problem;
+  problem.query = tensor_view("query", query);
+  problem.key = tensor_view("key", key);
+  check_query_and_key(problem.query, problem.key);
+  problem.scale = options.scale;
+  problem.row_count = problem.query.length();
+  const std::int64_t batch = problem.query.batch();
+  const std::int64_t keys = problem.key.length();
+  Masks& masks = problem.masks;
+  masks.key_length = keys;
+  masks.query_offset = options.query_offset;
+  masks.left = options.left;
+  masks.right = options.right;
+  if (options.key_padding_mask) masks.padding = padding_mask(*options.key_padding_mask, batch, keys);
+  if (options.segment_ids) masks.segments = segment_ids(*options.segment_ids, batch, keys);
+  if (options.attn_mask) {
+    masks.dense = dense_mask(*options.attn_mask, {batch, problem.query.heads(), problem.query.length(), keys});
+  }
+  if (options.log_discount) problem.log_discount = static_cast<const float*>(options.log_discount->data());
+  check_positions(problem);
+  return problem;
+}
+
+// Result arrays of the metrics, allocated before the GIL is released.
+class MetricArrays {
+ public:
+  MetricArrays(const ScoreProblem& problem, const py::object& options)
+      : distances_{options.attr("local_radius").cast<std::int64_t>(),
+                   options.attr("long_range_distance").cast<std::int64_t>()},
+        wants_received_(options.attr("received").cast<bool>()),
+        max_position_(new_array<std::int64_t>(row_shape(problem))) {
+    for (const char* name : kNames) rows_.emplace_back(name, new_array<float>(row_shape(problem)));
+    if (wants_received_) {
+      received_ = new_array<float>({problem.query.batch(), problem.query.heads(), problem.masks.key_length});
+    }
+  }
+
+  static std::vector<std::int64_t> row_shape(const ScoreProblem& problem) {
+    return {problem.query.batch(), problem.query.heads(), problem.row_count};
+  }
+
+  RowMetricOutputs outputs() {
+    const auto row = [this](std::size_t i) { return rows_[i].second.mutable_data(); };
+    return {row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7), max_position_.mutable_data()};
+  }
+  MetricDistances distances() const { return distances_; }
+  float* received() { return wants_received_ ? received_.mutable_data() : nullptr; }
+
+  py::dict as_dict() const {
+    py::dict dict;
+    for (const auto& [name, array] : rows_) dict[name] = array;
+    dict["max_position"] = max_position_;
+    if (wants_received_) dict["received"] = received_;
+    return dict;
+  }
+
+ private:
+  static constexpr const char* kNames[] = {"entropy",      "local_concentration", "long_range",
+                                           "retention",    "context_mean",        "context_std",
+                                           "recent_distant_ratio", "max_weight"};
+  MetricDistances distances_;
+  bool wants_received_;
+  py::array_t<std::int64_t> max_position_;
+  py::array_t<float> received_;
+  std::vector<std::pair<const char*, py::array_t<float>>> rows_;
+};
+
+// Runs the forward pass and what rides on it. GIL released by the caller.
+void run(const ScoreProblem& problem, SoftmaxForward want, MetricDistances distances, const RowMetricOutputs* outputs,
+         float* received) {
+  std::optional<RowMetrics> metrics;
+  if (outputs != nullptr) want.observers = &metrics.emplace(problem, distances, *outputs);
+  softmax_forward(problem, want);
+  if (received != nullptr) attention_received(problem, want.lse, received);
+}
+
+py::tuple attention(const py::array& query, const py::array& key, const py::array& value, const Options& options,
+                    const py::object& metric_options, bool return_lse) {
+  const ScoreProblem problem = make_problem(query, key, options);
+  const TensorView values = tensor_view("value", value);
+  check_value(problem.key, values);
+  OutputView output_view;
+  py::array output = new_output(
+      problem.query.dtype, {problem.query.batch(), problem.query.heads(), problem.row_count, values.dim()}, &output_view);
+  std::optional<MetricArrays> arrays;
+  if (!metric_options.is_none()) arrays.emplace(problem, metric_options);
+  const bool needs_lse = return_lse || (arrays && arrays->received() != nullptr);
+  py::object lse = needs_lse ? py::object(new_array<float>(MetricArrays::row_shape(problem))) : py::none();
+  SoftmaxForward want;
+  want.value = &values;
+  want.output = &output_view;
+  if (needs_lse) want.lse = lse.cast<py::array_t<float>>().mutable_data();
+  std::optional<RowMetricOutputs> outputs;
+  if (arrays) outputs = arrays->outputs();
+  float* received = arrays ? arrays->received() : nullptr;
+  {
+    const py::gil_scoped_release unlocked;
+    run(problem, want, arrays ? arrays->distances() : MetricDistances{}, outputs ? &*outputs : nullptr, received);
+  }
+  return py::make_tuple(output, return_lse ? lse : py::none(), arrays ? py::object(arrays->as_dict()) : py::none());
+}
+
+py::dict attention_metrics(const py::array& query, const py::array& key, const Options& options,
+                           const py::object& metric_options) {
+  const ScoreProblem problem = make_problem(query, key, options);
+  MetricArrays arrays(problem, metric_options);
+  std::vector<float> lse;
+  SoftmaxForward want;
+  if (arrays.received() != nullptr) {
+    lse.resize(static_cast<std::size_t>(problem.query.batch() * problem.query.heads() * problem.row_count));
+    want.lse = lse.data();
+  }
+  const RowMetricOutputs outputs = arrays.outputs();
+  float* received = arrays.received();
+  {
+    const py::gil_scoped_release unlocked;
+    run(problem, want, arrays.distances(), &outputs, received);
+  }
+  return arrays.as_dict();
+}
+
+py::array attention_rows(const py::array& query, const py::array& key, const py::array& rows, const Options& options) {
+  ScoreProblem problem = make_problem(query, key, options);
+  problem.rows = static_cast<const std::int64_t*>(rows.data());
+  problem.row_count = rows.size();
+  for (std::int64_t r = 0; r < problem.row_count; ++r) {
+    if (problem.rows[r] < 0 || problem.rows[r] >= problem.query.length()) {
+      throw py::value_error("rows holds " + std::to_string(problem.rows[r]) + "; query rows are 0 to " +
+                            std::to_string(problem.query.length() - 1));
+    }
+  }
+  const std::int64_t heads = problem.query.batch() * problem.query.heads();
+  auto weights = new_array<float>(
+      {problem.query.batch(), problem.query.heads(), problem.row_count, problem.masks.key_length});
+  float* data = weights.mutable_data();
+  std::fill(data, data + weights.size(), 0.0F);
+  std::vector<float> lse(static_cast<std::size_t>(heads * problem.row_count));
+  {
+    const py::gil_scoped_release unlocked;
+    SoftmaxForward want;
+    want.lse = lse.data();
+    softmax_forward(problem, want);
+    softmax_rows(problem, lse.data(), data);
+  }
+  return std::move(weights);
+}
+
+// Sum over `threads` threads of the multiply-add rate, in GFLOP/s: the bound every kernel is measured against.
+double fma_peak(double seconds, int threads) {
+  const py::gil_scoped_release unlocked;
+  std::vector<double> rates(static_cast<std::size_t>(threads));
+  const int before = get_num_threads();
+  set_num_threads(threads);
+  parallel_for(threads, [&](std::int64_t i) { rates[static_cast<std::size_t>(i)] = tile_kernels().fma_rate(seconds); });
+  set_num_threads(before);
+  double total = 0;
+  for (const double rate : rates) total += rate;
+  return total;
+}
+
+}  // namespace
+
+void bind_attention(py::module_& module) {
+  py::class_<Options>(module, "ScoreOptions",
+                      "Masks and numbers of the softmax family; arrays are checked where they meet query and key.")
+      .def(py::init([](std::int64_t left, std::int64_t right, std::int64_t query_offset, float scale,
+                       std::optional<py::array> key_padding_mask, std::optional<py::array> segment_ids,
+                       std::optional<py::array> attn_mask, std::optional<py::array> log_discount) {
+             return Options{left,
+                            right,
+                            query_offset,
+                            scale,
+                            std::move(key_padding_mask),
+                            std::move(segment_ids),
+                            std::move(attn_mask),
+                            std::move(log_discount)};
+           }),
+           py::kw_only(), py::arg("left"), py::arg("right"), py::arg("query_offset"), py::arg("scale"),
+           py::arg("key_padding_mask"), py::arg("segment_ids"), py::arg("attn_mask"), py::arg("log_discount"));
+  module.def("attention", &attention, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("options"),
+             py::arg("metrics"), py::arg("return_lse"), "(output, lse or None, metrics or None)");
+  module.def("attention_metrics", &attention_metrics, py::arg("query"), py::arg("key"), py::arg("options"),
+             py::arg("metrics"));
+  module.def("attention_rows", &attention_rows, py::arg("query"), py::arg("key"), py::arg("rows"), py::arg("options"));
+  module.def("fma_peak", &fma_peak, py::arg("seconds"), py::arg("threads"),
+             "Measured single-precision multiply-add rate of `threads` threads, in GFLOP/s.");
+}
+
+}  // namespace rattention::bindings

@@ -1,0 +1,111 @@
+// A float vector of RATTENTION_LANES lanes on GCC's vector extensions. Included only by sources that are compiled for one
+// instruction set, so everything here has internal linkage.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#ifndef RATTENTION_LANES
+#error "define RATTENTION_LANES as 4, 8 or 16"
+#endif
+
+namespace {
+
+constexpr int kLanes = RATTENTION_LANES;
+constexpr int kVectorBytes = kLanes * 4;
+
+typedef float Vec __attribute__((vector_size(kVectorBytes)));
+typedef std::int32_t IntVec __attribute__((vector_size(kVectorBytes)));
+typedef float UnalignedVec __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+typedef std::int32_t UnalignedIntVec __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+
+#if RATTENTION_LANES == 16
+// GCC 12 warns that the unmasked forms of some AVX-512 intrinsics read an uninitialised register; a full mask costs nothing.
+constexpr __mmask16 kAllLanes = 0xFFFF;
+#endif
+
+inline Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
+inline IntVec load(const std::int32_t* p) { return *reinterpret_cast<const UnalignedIntVec*>(p); }
+inline void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
+
+// An explicit broadcast: GCC turns `Vec{} + x` into a broadcast and an addition, because 0 + -0 is not -0.
+inline Vec broadcast(float x) {
+#if RATTENTION_LANES == 16
+  return reinterpret_cast<Vec>(_mm512_set1_ps(x));
+#elif RATTENTION_LANES == 8
+  return reinterpret_cast<Vec>(_mm256_set1_ps(x));
+#else
+  return reinterpret_cast<Vec>(_mm_set1_ps(x));
+#endif
+}
+
+// The larger of each lane; where either is NaN, the lane of `b`.
+inline Vec max_or_second(Vec a, Vec b) {
+#if RATTENTION_LANES == 16
+  return reinterpret_cast<Vec>(_mm512_maskz_max_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif RATTENTION_LANES == 8
+  return reinterpret_cast<Vec>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+#else
+  return reinterpret_cast<Vec>(_mm_max_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b)));
+#endif
+}
+
+inline Vec lane_index() {
+  Vec v;
+  for (int i = 0; i < kLanes; ++i) v[i] = static_cast<float>(i);
+  return v;
+}
+
+inline float horizontal_sum(Vec v) {
+  float total[kLanes];
+  store(total, v);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) total[i] += total[i + width];
+  }
+  return total[0];
+}
+
+inline float horizontal_max(Vec v) {
+  float top[kLanes];
+  store(top, v);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) top[i] = top[i] > top[i + width] ? top[i] : top[i + width];
+  }
+  return top[0];
+}
+
+// 2^x for x <= 127, relative error below 2e-7. Results below 2^-126 are 0 (so is 2^-inf), NaN gives NaN, 2^0 is exactly 1.
+// 2^x = 2^n 2^r with 2^r = 1 + r Q(r), Q fitted for least relative error.
+inline Vec exp2_vector(Vec x) {
+#if RATTENTION_LANES == 16
+  // n = floor(x), r in [0, 1): vreduce gives r (0 for -inf) and vscalef takes the floor of x itself.
+  constexpr int kRoundDownQuietly = 0x09;
+  const Vec r = reinterpret_cast<Vec>(_mm512_maskz_reduce_ps(kAllLanes, reinterpret_cast<__m512>(x), kRoundDownQuietly));
+  Vec q = broadcast(0x1.e974fep-10F);
+  q = q * r + broadcast(0x1.277854p-7F);
+  q = q * r + broadcast(0x1.c91ce6p-5F);
+  q = q * r + broadcast(0x1.ebdb56p-3F);
+  q = q * r + broadcast(0x1.62e4bap-1F);
+  const Vec mantissa = q * r + broadcast(1.0F);
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_scalef_ps(kAllLanes, reinterpret_cast<__m512>(mantissa), reinterpret_cast<__m512>(x)));
+#else
+  // n = the nearest integer, |r| <= 1/2. Adding 1.5 * 2^23 rounds to an integer, kept in the low bits.
+  const Vec magic = broadcast(12582912.0F);
+  const Vec bounded = max_or_second(broadcast(-150.0F), x);
+  const Vec shifted = bounded + magic;
+  const Vec r = bounded - (shifted - magic);
+  Vec q = broadcast(0x1.5bba14p-10F);
+  q = q * r + broadcast(0x1.3cea88p-7F);
+  q = q * r + broadcast(0x1.c6b752p-5F);
+  q = q * r + broadcast(0x1.ebf9bcp-3F);
+  q = q * r + broadcast(0x1.62e42ap-1F);
+  const Vec mantissa = q * r + broadcast(1.0F);
+  const IntVec exponent = reinterpret_cast<IntVec>(shifted) << 23;
+  const Vec power = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(mantissa) + exponent);
+  return bounded < broadcast(-126.0F) ? broadcast(0.0F) : power;
+#endif
+}
+
+}  // namespace

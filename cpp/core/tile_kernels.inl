@@ -1,0 +1,297 @@
+// See tile_kernels.h. Compiled once per instruction set; internal linkage only.
+#include <chrono>
+#include <cstdint>
+#include <limits>
+
+#include "core/simd.h"
+#include "core/tile_kernels.h"
+
+namespace {
+
+using std::int64_t;
+
+// Register blocking: 6 rows by 4 vectors fill 24 of AVX-512's 32 registers, 6 by 2 fill 12 of the 16 elsewhere; both keep
+// more multiply-adds in flight than latency times ports (8).
+constexpr int kRows = 6;
+constexpr int kVectors = kLanes == 16 ? 4 : 2;
+constexpr int64_t kPanel = kVectors * kLanes;
+
+// c[Rows][Vectors * lanes] = (Accumulate ? c : 0) + a[Rows][depth] . b[depth][Vectors * lanes]
+template <int Rows, int Vectors, bool Accumulate>
+inline void multiply_block(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, float* c,
+                           int64_t c_stride) {
+  Vec sums[Rows][Vectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) {
+      sums[i][j] = Accumulate ? load(c + i * c_stride + j * kLanes) : broadcast(0.0F);
+    }
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec row[Vectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) row[j] = load(b + k * b_stride + j * kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i) {
+      const Vec factor = broadcast(a[i * a_stride + k]);
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sums[i][j] += factor * row[j];
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) store(c + i * c_stride + j * kLanes, sums[i][j]);
+  }
+}
+
+template <int Vectors, bool Accumulate>
+void multiply_rows(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t b_stride, int64_t depth,
+                   float* c, int64_t c_stride) {
+  int64_t i = 0;
+  for (; i + kRows <= rows; i += kRows) {
+    multiply_block<kRows, Vectors, Accumulate>(a + i * a_stride, a_stride, b, b_stride, depth, c + i * c_stride, c_stride);
+  }
+  for (; i + 2 <= rows; i += 2) {
+    multiply_block<2, Vectors, Accumulate>(a + i * a_stride, a_stride, b, b_stride, depth, c + i * c_stride, c_stride);
+  }
+  if (i < rows) {
+    multiply_block<1, Vectors, Accumulate>(a + i * a_stride, a_stride, b, b_stride, depth, c + i * c_stride, c_stride);
+  }
+}
+
+// Transposes a kLanes x kLanes block in registers, by exchanging ever larger halves between pairs of vectors.
+inline void transpose(Vec (&v)[kLanes]) {
+#pragma GCC unroll 4
+  for (int width = 1; width < kLanes; width *= 2) {
+    IntVec low, high;
+    for (int i = 0; i < kLanes; ++i) {
+      const bool upper = (i & width) != 0;
+      low[i] = upper ? kLanes + i - width : i;
+      high[i] = upper ? kLanes + i : i + width;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+      if ((i & width) != 0) continue;
+      const Vec a = v[i];
+      const Vec b = v[i + width];
+      v[i] = __builtin_shuffle(a, b, low);
+      v[i + width] = __builtin_shuffle(a, b, high);
+    }
+  }
+}
+
+void pack_panel(const float* keys, int64_t stride, int64_t n, int64_t dim, float* panel) {
+  int64_t first = 0;
+  for (; first + kLanes <= n; first += kLanes) {
+    int64_t d = 0;
+    for (; d + kLanes <= dim; d += kLanes) {
+      Vec block[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) block[i] = load(keys + (first + i) * stride + d);
+      transpose(block);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) store(panel + (d + i) * kPanel + first, block[i]);
+    }
+    for (; d < dim; ++d) {
+      for (int i = 0; i < kLanes; ++i) panel[d * kPanel + first + i] = keys[(first + i) * stride + d];
+    }
+  }
+  for (; first < kPanel; ++first) {
+    for (int64_t d = 0; d < dim; ++d) panel[d * kPanel + first] = first < n ? keys[first * stride + d] : 0.0F;
+  }
+}
+
+void score_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride) {
+  multiply_rows<kVectors, false>(queries, dim, rows, panel, kPanel, dim, scores, stride);
+}
+
+void accumulate(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
+                int64_t value_stride, int64_t columns, float* output) {
+  int64_t j = 0;
+  for (; j + kVectors * kLanes <= columns; j += kVectors * kLanes) {
+    multiply_rows<kVectors, true>(weights, weight_stride, rows, values + j, value_stride, n, output + j, columns);
+  }
+  if (kVectors == 4 && j + 2 * kLanes <= columns) {
+    multiply_rows<2, true>(weights, weight_stride, rows, values + j, value_stride, n, output + j, columns);
+    j += 2 * kLanes;
+  }
+  if (j < columns) multiply_rows<1, true>(weights, weight_stride, rows, values + j, value_stride, n, output + j, columns);
+}
+
+float max(const float* x, int64_t n) {
+  Vec top = broadcast(-std::numeric_limits<float>::infinity());
+  Vec other = top;
+  int64_t j = 0;
+  for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
+    top = max_or_second(load(x + j), top);
+    other = max_or_second(load(x + j + kLanes), other);
+  }
+  for (; j < n; j += kLanes) top = max_or_second(load(x + j), top);
+  return horizontal_max(max_or_second(other, top));
+}
+
+float exp2_row(float* s, int64_t n, float shift) {
+  const Vec offset = broadcast(shift);
+  Vec total = broadcast(0.0F);
+  Vec other = total;
+  int64_t j = 0;
+  for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
+    const Vec p = exp2_vector(load(s + j) - offset);
+    const Vec q = exp2_vector(load(s + j + kLanes) - offset);
+    store(s + j, p);
+    store(s + j + kLanes, q);
+    total += p;
+    other += q;
+  }
+  for (; j < n; j += kLanes) {
+    const Vec p = exp2_vector(load(s + j) - offset);
+    store(s + j, p);
+    total += p;
+  }
+  return horizontal_sum(total + other);
+}
+
+rattention::RowSums exp2_sums(float* s, int64_t n, float shift) {
+  const Vec offset = broadcast(shift);
+  const Vec floor = broadcast(-150.0F);  // keeps 0 * -inf out of the sums; weights there are 0
+  Vec weight = broadcast(0.0F);
+  Vec score = weight;
+  for (int64_t j = 0; j < n; j += kLanes) {
+    const Vec x = max_or_second(floor, load(s + j) - offset);
+    const Vec p = exp2_vector(x);
+    store(s + j, p);
+    weight += p;
+    score += p * x;
+  }
+  return {horizontal_sum(weight), horizontal_sum(score)};
+}
+
+float sum(const float* x, int64_t n) {
+  Vec total = broadcast(0.0F);
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) total += load(x + j);
+  float rest = horizontal_sum(total);
+  for (; j < n; ++j) rest += x[j];
+  return rest;
+}
+
+rattention::Deviations deviations(const float* x, int64_t n, float center) {
+  const Vec c = broadcast(center);
+  const Vec zero = broadcast(0.0F);
+  Vec squares = zero;
+  Vec nonzero = zero;
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) {
+    const Vec v = load(x + j);
+    const Vec d = v != zero ? v - c : zero;
+    squares += d * d;
+    nonzero += v != zero ? broadcast(1.0F) : zero;
+  }
+  rattention::Deviations rest{horizontal_sum(squares), horizontal_sum(nonzero)};
+  for (; j < n; ++j) {
+    if (x[j] == 0) continue;
+    rest.squares += (x[j] - center) * (x[j] - center);
+    ++rest.nonzero;
+  }
+  return rest;
+}
+
+void scale(float* x, int64_t n, float factor) {
+  const Vec f = broadcast(factor);
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) store(x + j, load(x + j) * f);
+  for (; j < n; ++j) x[j] *= factor;
+}
+
+void add(float* x, const float* y, int64_t n) {
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) store(x + j, load(x + j) + load(y + j));
+  for (; j < n; ++j) x[j] += y[j];
+}
+
+void add_distance(float* s, int64_t n, float first, float slope) {
+  const Vec lanes = lane_index();
+  const Vec factor = broadcast(slope);
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) {
+    const Vec signed_distance = broadcast(first + static_cast<float>(j)) + lanes;
+    store(s + j, load(s + j) + factor * max_or_second(signed_distance, -signed_distance));
+  }
+  for (; j < n; ++j) {
+    const float distance = first + static_cast<float>(j);
+    s[j] += slope * (distance < 0 ? -distance : distance);
+  }
+}
+
+void hide(float* s, const std::int32_t* visible, int64_t n) {
+  const float hidden = -std::numeric_limits<float>::infinity();
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) store(s + j, load(visible + j) != 0 ? load(s + j) : broadcast(hidden));
+  for (; j < n; ++j) {
+    if (visible[j] == 0) s[j] = hidden;
+  }
+}
+
+bool all_finite(const float* x, int64_t n) {
+  Vec poison = broadcast(0.0F);  // x * 0 is 0 for finite x and NaN otherwise
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) poison += load(x + j) * broadcast(0.0F);
+  float rest = horizontal_sum(poison);
+  for (; j < n; ++j) rest += x[j] * 0.0F;
+  return rest == 0.0F;
+}
+
+int64_t find(const float* x, int64_t n, float value) {
+  int64_t j = 0;
+  const Vec wanted = broadcast(value);
+  for (; j + kLanes <= n; j += kLanes) {
+    const Vec hit = load(x + j) == wanted ? broadcast(1.0F) : broadcast(0.0F);
+    if (horizontal_sum(hit) > 0) break;
+  }
+  while (j < n && x[j] != value) ++j;
+  return j;
+}
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double fma_rate(double seconds) {
+  // Twelve named sums: an array would be kept in memory by the barrier below.
+  Vec a0 = broadcast(1.0F), a1 = a0, a2 = a0, a3 = a0, a4 = a0, a5 = a0, a6 = a0, a7 = a0, a8 = a0, a9 = a0, a10 = a0,
+      a11 = a0;
+  const Vec m = broadcast(0.999999F);
+  const Vec d = broadcast(1e-6F);
+  const double start = seconds_now();
+  double elapsed = 0;
+  double operations = 0;
+  while (elapsed < seconds) {
+    for (int i = 0; i < 20000; ++i) {
+      a0 = a0 * m + d, a1 = a1 * m + d, a2 = a2 * m + d, a3 = a3 * m + d, a4 = a4 * m + d, a5 = a5 * m + d;
+      a6 = a6 * m + d, a7 = a7 * m + d, a8 = a8 * m + d, a9 = a9 * m + d, a10 = a10 * m + d, a11 = a11 * m + d;
+#if RATTENTION_LANES == 16
+      asm volatile("" : "+v"(a0), "+v"(a1), "+v"(a2), "+v"(a3), "+v"(a4), "+v"(a5));
+      asm volatile("" : "+v"(a6), "+v"(a7), "+v"(a8), "+v"(a9), "+v"(a10), "+v"(a11));
+#else
+      asm volatile("" : "+x"(a0), "+x"(a1), "+x"(a2), "+x"(a3), "+x"(a4), "+x"(a5));
+      asm volatile("" : "+x"(a6), "+x"(a7), "+x"(a8), "+x"(a9), "+x"(a10), "+x"(a11));
+#endif
+    }
+    operations += 20000.0 * 12 * 2 * kLanes;
+    elapsed = seconds_now() - start;
+  }
+  return operations / elapsed / 1e9;
+}
+
+}  // namespace
+
+namespace rattention::detail {
+
+const TileKernels RATTENTION_KERNELS = {
+    kLanes, kPanel, kRows,       pack_panel, score_panel,  accumulate, max,        exp2_row, exp2_sums, sum,
+    deviations, scale, add, add_distance, hide,    all_finite, find,     fma_rate,
+};
+
+}  // namespace rattention::detail

@@ -1,0 +1,74 @@
+// Which keys a query row may see. Masks compose by AND.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "core/tensor.h"
+
+namespace rattention {
+
+// Keys [first, last) of a row; empty when first >= last.
+struct KeySpan {
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+
+  bool empty() const { return first >= last; }
+  std::int64_t size() const { return empty() ? 0 : last - first; }
+  KeySpan intersect(KeySpan other) const {
+    return {first > other.first ? first : other.first, last < other.last ? last : other.last};
+  }
+  // The smallest span around both; an empty span counts as nothing.
+  KeySpan join(KeySpan other) const {
+    if (empty()) return other;
+    if (other.empty()) return *this;
+    return {first < other.first ? first : other.first, last > other.last ? last : other.last};
+  }
+};
+
+// [batch, key_length], non-zero = attend.
+struct PaddingMask {
+  const std::byte* data;
+  std::array<std::int64_t, 2> strides;
+};
+
+// Broadcast to [batch, heads, query_length, key_length] by zero strides (bytes).
+struct DenseMask {
+  const std::byte* data;
+  bool boolean;  // else floats of `dtype`, added to the scores
+  DType dtype;
+  std::array<std::int64_t, 4> strides;
+};
+
+struct Masks {
+  static constexpr std::int64_t kUnlimited = -1;
+
+  std::int64_t key_length = 0;
+  std::int64_t query_offset = 0;  // row i has position i + query_offset
+  std::int64_t left = kUnlimited;
+  std::int64_t right = kUnlimited;
+  std::optional<PaddingMask> padding;
+  const std::int64_t* segments = nullptr;  // contiguous [batch, key_length]
+  std::optional<DenseMask> dense;
+
+  std::int64_t position(std::int64_t row) const { return row + query_offset; }
+
+  // What causality and the window leave of the keys. Overflow-free for any int64 reach.
+  KeySpan span(std::int64_t row) const;
+
+  // Masks beyond the span: where both are false, a row sees its whole span.
+  bool varies_by_row() const { return segments != nullptr || dense; }
+  bool has_holes() const { return padding || varies_by_row(); }
+
+  // Per key of [keys.first, keys.last): all bits set where the padding mask shows it, else 0.
+  void padded(std::int64_t b, KeySpan keys, std::int32_t* lanes) const;
+  // The same for segments and dense mask of one row.
+  void visible(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, std::int32_t* lanes) const;
+
+  // Adds factor * (float mask) to the row's scores of `keys`; nothing without a float mask.
+  void add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, float factor, float* scores) const;
+};
+
+}  // namespace rattention

@@ -1,0 +1,175 @@
+#include "mechanisms/score_tiles.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/pack.h"
+#include "core/threads.h"
+
+namespace rattention {
+namespace {
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Tasks per thread that let the dynamic schedule even out differences.
+constexpr std::int64_t kTasksPerThread = 8;
+
+}  // namespace
+
+TaskPlan::TaskPlan(const ScoreProblem& problem) : problem_(problem) {
+  if (problem.row_count == 0 || problem.query.heads() == 0) return;
+  heads_ = problem.key.batch() * problem.key.heads();
+  blocks_ = problem.group() * ceil_div(problem.row_count, kBlockRows);
+  const std::int64_t even = ceil_div(heads_ * blocks_, kTasksPerThread * get_num_threads());
+  parts_ = ceil_div(blocks_, std::clamp<std::int64_t>(even, 1, kTaskBlocks));
+}
+
+QueryBlock TaskPlan::block(std::int64_t kv_head, std::int64_t index) const {
+  const std::int64_t per_head = ceil_div(problem_.row_count, kBlockRows);
+  QueryBlock block;
+  block.head = kv_head * problem_.group() + index / per_head;
+  block.first = index % per_head * kBlockRows;
+  block.rows = std::min(kBlockRows, problem_.row_count - block.first);
+  for (std::int64_t r = 0; r < block.rows; ++r) {
+    block.keys = block.keys.join(problem_.masks.span(problem_.query_row(block.first + r)));
+  }
+  return block;
+}
+
+Task TaskPlan::task(std::int64_t index) const {
+  const std::int64_t part = parts_ - 1 - index / heads_;
+  Task task;
+  task.batch = index % heads_ / problem_.key.heads();
+  task.kv_head = index % heads_ % problem_.key.heads();
+  for (std::int64_t i = part * blocks_ / parts_; i < (part + 1) * blocks_ / parts_; ++i) {
+    QueryBlock next = block(task.kv_head, i);
+    next.slot = task.rows;
+    task.rows += next.rows;
+    task.keys = task.keys.join(next.keys);
+    task.blocks.push_back(next);
+  }
+  return task;
+}
+
+std::int64_t ScoreTile::floats(const ScoreProblem& problem, std::int64_t query_rows) {
+  const std::int64_t dim = problem.query.dim();
+  return Scratch::round_up(query_rows * dim) + Scratch::round_up((kTileKeys + tile_kernels().panel) * dim) +
+         Scratch::round_up(kBlockRows * kStride) + Scratch::round_up(tile_kernels().panel * dim) +
+         2 * Scratch::round_up(kTileKeys);
+}
+
+ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows)
+    : problem_(problem),
+      kernels_(tile_kernels()),
+      queries_(scratch.take(query_rows * problem.query.dim())),
+      panels_(scratch.take((kTileKeys + kernels_.panel) * problem.query.dim())),
+      scores_(scratch.take(kBlockRows * kStride)),
+      staging_(scratch.take(kernels_.panel * problem.query.dim())),
+      lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
+      row_lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))) {}
+
+void ScoreTile::load_queries(std::int64_t batch, const QueryBlock& block) {
+  const std::int64_t dim = problem_.query.dim();
+  float* rows = queries_ + block.slot * dim;
+  for (std::int64_t r = 0; r < block.rows; ++r) {
+    load_row(problem_.query, batch, block.head, problem_.query_row(block.first + r), rows + r * dim, dim);
+  }
+  kernels_.scale(rows, block.rows * dim, problem_.scale * kLog2E);
+}
+
+void ScoreTile::load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span) {
+  keys_ = span;
+  look_at_masks(batch);
+  const std::int64_t dim = problem_.key.dim();
+  std::int64_t stride = dim;
+  const float* direct = float_rows(problem_.key, batch, kv_head, &stride);
+  float* panel = panels_;
+  for (std::int64_t key = span.first; key < span.last; key += kernels_.panel, panel += kernels_.panel * dim) {
+    const std::int64_t n = std::min(kernels_.panel, span.last - key);
+    if (direct != nullptr) {
+      kernels_.pack_panel(direct + key * stride, stride, n, dim, panel);
+      continue;
+    }
+    for (std::int64_t i = 0; i < n; ++i) load_row(problem_.key, batch, kv_head, key + i, staging_ + i * dim, dim);
+    kernels_.pack_panel(staging_, dim, n, dim, panel);
+  }
+}
+
+void ScoreTile::look_at_masks(std::int64_t batch) {
+  const Masks& masks = problem_.masks;
+  if (masks.padding) {
+    masks.padded(batch, keys_, lanes_);
+    const auto shown = std::count(lanes_, lanes_ + keys_.size(), -1);
+    some_padded_ = shown < keys_.size();
+    all_padded_ = shown == 0;
+  }
+  if (masks.segments != nullptr) {
+    const std::int64_t* ids = masks.segments + batch * masks.key_length;
+    const auto [lowest, highest] = std::minmax_element(ids + keys_.first, ids + keys_.last);
+    lowest_segment_ = *lowest;
+    highest_segment_ = *highest;
+  }
+}
+
+KeySpan ScoreTile::span_of(std::int64_t batch, std::int64_t query_row) const {
+  const KeySpan nothing{keys_.first, keys_.first};
+  const Masks& masks = problem_.masks;
+  const KeySpan span = masks.span(query_row).intersect(keys_);
+  if (span.empty() || all_padded_) return nothing;
+  if (masks.segments != nullptr) {
+    const std::int64_t id = masks.segments[batch * masks.key_length + masks.position(query_row)];
+    if (id < lowest_segment_ || id > highest_segment_) return nothing;
+  }
+  return span;
+}
+
+void ScoreTile::score(std::int64_t batch, const QueryBlock& block) {
+  for (std::int64_t r = 0; r < block.rows; ++r) spans_[r] = span_of(batch, problem_.query_row(block.first + r));
+  score_panels(block);
+  for (std::int64_t r = 0; r < block.rows; ++r) finish_row(batch, block, r);
+}
+
+// A panel is scored for the rows from the first to the last that see some of it.
+void ScoreTile::score_panels(const QueryBlock& block) {
+  const std::int64_t dim = problem_.query.dim();
+  const float* queries = queries_ + block.slot * dim;
+  for (std::int64_t key = keys_.first; key < keys_.last; key += kernels_.panel) {
+    const KeySpan panel{key, key + kernels_.panel};
+    std::int64_t first = 0;
+    std::int64_t last = block.rows;
+    while (first < last && spans_[first].intersect(panel).empty()) ++first;
+    while (last > first && spans_[last - 1].intersect(panel).empty()) --last;
+    if (first == last) continue;
+    const std::int64_t offset = key - keys_.first;
+    kernels_.score_panel(queries + first * dim, last - first, dim, panels_ + offset * dim, row(first) + offset, kStride);
+  }
+}
+
+void ScoreTile::finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r) {
+  const KeySpan keys = spans_[r];
+  const Masks& masks = problem_.masks;
+  float* scores = scores_of(r);
+  const std::int64_t query_row = problem_.query_row(block.first + r);
+  if (problem_.log_discount != nullptr && !keys.empty()) {
+    const auto distance = static_cast<float>(keys.first - masks.position(query_row));
+    kernels_.add_distance(scores, keys.size(), distance, problem_.log_discount[block.head] * kLog2E);
+  }
+  visible_[r] = keys.size();
+  if (const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys)) {
+    masks.add_bias(batch, block.head, query_row, keys, kLog2E, scores);
+    kernels_.hide(scores, shown, keys.size());
+    visible_[r] = std::count(shown, shown + keys.size(), -1);
+  }
+  std::fill(scores + keys.size(), scores + keys.size() + kernels_.lanes, -std::numeric_limits<float>::infinity());
+}
+
+// Lanes of the keys that masks other than the span leave to a row; nullptr where that is all of them.
+const std::int32_t* ScoreTile::shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys) {
+  const std::int32_t* unpadded = some_padded_ ? lanes_ + (keys.first - keys_.first) : nullptr;
+  if (!problem_.masks.varies_by_row() || keys.empty()) return unpadded;
+  problem_.masks.visible(batch, head, query_row, keys, row_lanes_);
+  for (std::int64_t j = 0; unpadded != nullptr && j < keys.size(); ++j) row_lanes_[j] &= unpadded[j];
+  return row_lanes_;
+}
+
+}  // namespace rattention

@@ -1,0 +1,149 @@
+// The tiled score loop that all mechanisms of the softmax family share.
+//
+// Work is cut into tasks: a few blocks of query rows of the heads that read one key/value head. A task walks over the key tiles
+// its rows can see, packs each tile once and scores it block by block; a visitor turns the scores into outputs, statistics or
+// gradients. Tiles lie on a grid fixed by the key length alone, so results depend neither on tasks nor on threads.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/scratch.h"
+#include "core/tensor.h"
+#include "core/tile_kernels.h"
+#include "mechanisms/masks.h"
+
+namespace rattention {
+
+constexpr float kLog2E = 1.44269504088896340736F;
+constexpr float kLn2 = 0.693147180559945309417F;
+
+// Rows of scores that are hot in the first-level cache while a panel of keys is.
+constexpr std::int64_t kBlockRows = 48;
+// Keys per tile: long enough that per-row, per-tile work (maximum, rescaling) is small, short enough for keys, values, queries
+// and outputs of a task to share the second-level cache.
+constexpr std::int64_t kTileKeys = 512;
+// Blocks per task, at most. More of them spread the packing of a tile over more rows; fewer balance better between threads, and
+// there are fewer where tasks would not go round.
+constexpr std::int64_t kTaskBlocks = 48;
+
+struct ScoreProblem {
+  TensorView query;
+  TensorView key;
+  float scale = 1.0F;
+  Masks masks;
+  const float* log_discount = nullptr;  // one per query head, or none
+  // Query rows to score, nullptr for all. Row r of the loop is query row rows[r].
+  const std::int64_t* rows = nullptr;
+  std::int64_t row_count = 0;
+
+  std::int64_t group() const { return query.heads() / key.heads(); }
+  std::int64_t query_row(std::int64_t r) const { return rows != nullptr ? rows[r] : r; }
+};
+
+// Consecutive rows [first, first + rows) of one query head.
+struct QueryBlock {
+  std::int64_t head = 0;
+  std::int64_t first = 0;
+  std::int64_t rows = 0;
+  std::int64_t slot = 0;  // where the block's rows lie in the task's buffers
+  KeySpan keys;           // all that its rows can see
+};
+
+struct Task {
+  std::int64_t batch = 0;
+  std::int64_t kv_head = 0;
+  std::vector<QueryBlock> blocks;
+  KeySpan keys;
+  std::int64_t rows = 0;
+};
+
+// The tasks of a problem. How many there are depends on the threads; what comes out does not.
+class TaskPlan {
+ public:
+  explicit TaskPlan(const ScoreProblem& problem);
+
+  std::int64_t count() const { return heads_ * parts_; }
+  // Numbered from the last rows to the first: under causality the last are the longest and should start first.
+  Task task(std::int64_t index) const;
+
+ private:
+  QueryBlock block(std::int64_t kv_head, std::int64_t index) const;
+
+  const ScoreProblem& problem_;
+  std::int64_t heads_ = 0;   // key/value heads of the whole batch
+  std::int64_t blocks_ = 0;  // per key/value head
+  std::int64_t parts_ = 0;   // tasks per key/value head
+};
+
+// Working memory for one tile of scores.
+class ScoreTile {
+ public:
+  ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows);
+  // Floats the constructor takes from the scratch.
+  static std::int64_t floats(const ScoreProblem& problem, std::int64_t query_rows);
+
+  void load_queries(std::int64_t batch, const QueryBlock& block);
+  // Packs the keys of `span`, which lies within one tile of the grid.
+  void load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span);
+  // Scores the block against the loaded keys.
+  void score(std::int64_t batch, const QueryBlock& block);
+
+  // After score(): the keys of row r (counted within the block) in this tile, and their scores in units of log2, -inf where
+  // hidden. One vector of -inf follows them.
+  KeySpan keys_of(std::int64_t r) const { return spans_[r]; }
+  std::int64_t visible_of(std::int64_t r) const { return visible_[r]; }  // how many of them are not hidden
+  float* scores_of(std::int64_t r) { return row(r) + (spans_[r].first - keys_.first); }
+  // The row's storage at `key`, which need not be one that it sees.
+  float* at(std::int64_t r, std::int64_t key) { return row(r) + (key - keys_.first); }
+  std::int64_t row_stride() const { return kStride; }
+  KeySpan keys() const { return keys_; }
+
+ private:
+  // The tile and a vector of padding; no power of two, which would map all rows to one cache set.
+  static constexpr std::int64_t kStride = kTileKeys + 16;
+
+  float* row(std::int64_t r) { return scores_ + r * kStride; }
+  void look_at_masks(std::int64_t batch);
+  KeySpan span_of(std::int64_t batch, std::int64_t query_row) const;
+  void score_panels(const QueryBlock& block);
+  void finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r);
+  const std::int32_t* shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys);
+
+  const ScoreProblem& problem_;
+  const TileKernels& kernels_;
+  float* queries_;
+  float* panels_;
+  float* scores_;
+  float* staging_;
+  std::int32_t* lanes_;      // of the tile: padding
+  std::int32_t* row_lanes_;  // of one row
+  KeySpan keys_;
+  KeySpan spans_[kBlockRows];
+  std::int64_t visible_[kBlockRows] = {};
+  // What the masks say of the loaded keys as a whole: padding is the same for every row, and segments that do not occur among
+  // the keys need no look at each of them.
+  bool some_padded_ = false;
+  bool all_padded_ = false;
+  std::int64_t lowest_segment_ = 0;
+  std::int64_t highest_segment_ = 0;
+};
+
+// Walks over the key tiles of a task. visit.tile(span) is called once per tile, visit.block(tile, block) once per block that
+// sees some of it.
+template <typename Visitor>
+void sweep(const Task& task, ScoreTile& tile, Visitor& visit) {
+  for (const QueryBlock& block : task.blocks) tile.load_queries(task.batch, block);
+  for (std::int64_t start = task.keys.first / kTileKeys * kTileKeys; start < task.keys.last; start += kTileKeys) {
+    const KeySpan span = task.keys.intersect({start, start + kTileKeys});
+    tile.load_keys(task.batch, task.kv_head, span);
+    visit.tile(span);
+    for (const QueryBlock& block : task.blocks) {
+      if (block.keys.intersect(span).empty()) continue;
+      tile.score(task.batch, block);
+      visit.block(tile, block);
+    }
+  }
+}
+
+}  // namespace rattention

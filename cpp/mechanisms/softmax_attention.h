@@ -1,0 +1,25 @@
+// Softmax attention: exact, in tiles, with an online softmax.
+#pragma once
+
+#include "core/tensor.h"
+#include "mechanisms/row_observer.h"
+#include "mechanisms/score_tiles.h"
+
+namespace rattention {
+
+// output[b, h, i] = sum_j softmax_j(score_ij) value[b, h / group, j]; lse in natural units, contiguous [batch, heads, row_count].
+// `value` and `output` go together and may be absent (only statistics wanted); so may lse and observers.
+struct SoftmaxForward {
+  const TensorView* value = nullptr;
+  const OutputView* output = nullptr;
+  float* lse = nullptr;
+  const RowObserverFactory* observers = nullptr;
+};
+
+void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want);
+
+// Visits weights p = 2^(score - lse) tile by tile once lse (natural, [batch, heads, row_count]) is known.
+// weights[b, h, r, j], contiguous [batch, heads, row_count, key_length], must be zero on entry.
+void softmax_rows(const ScoreProblem& problem, const float* lse, float* weights);
+
+}  // namespace rattention

@@ -1,0 +1,43 @@
+// Metrics of every row of attention, streamed while the forward pass runs. Definitions: rattention.metrics in Python.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "mechanisms/row_observer.h"
+#include "mechanisms/score_tiles.h"
+
+namespace rattention {
+
+struct MetricDistances {
+  std::int64_t local_radius = 5;
+  std::int64_t long_range_distance = 50;
+};
+
+// Where the results go: contiguous [batch, heads, row_count] each.
+struct RowMetricOutputs {
+  float* entropy;
+  float* local_concentration;
+  float* long_range;
+  float* retention;
+  float* context_mean;
+  float* context_std;
+  float* recent_distant_ratio;
+  float* max_weight;
+  std::int64_t* max_position;
+};
+
+class RowMetrics : public RowObserverFactory {
+ public:
+  RowMetrics(const ScoreProblem& problem, MetricDistances distances, RowMetricOutputs outputs)
+      : problem_(problem), distances_(distances), outputs_(outputs) {}
+
+  std::unique_ptr<RowObserver> make() const override;
+
+ private:
+  const ScoreProblem& problem_;
+  MetricDistances distances_;
+  RowMetricOutputs outputs_;
+};
+
+}  // namespace rattention
