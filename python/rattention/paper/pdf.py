@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTEXT_CHARACTERS = 45
-SOFT_HYPHEN = "\u00ad"
-"""Stands where a word was broken at the end of a line: the hyphen may or may not belong to the word."""
 
 
 class PdfError(ValueError):
@@ -117,17 +115,17 @@ def _no_log_messages(name: str) -> Iterator[None]:
 
 
 def _unbroken(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text)
-    return re.sub(r"(?<=\w)[-\u2010\u00ad]\s*\n\s*(?=\w)", SOFT_HYPHEN, text)
+    """Ligatures spelt out, words broken at the end of a line joined: a hyphen there may be the word's own."""
+    text = unicodedata.normalize("NFKC", text).replace("\u00ad", "-\n")
+    return re.sub(r"(?<=[^\W\d])[-\u2010]\s*\n\s*(?=[^\W\d])", "", text)
 
 
 def _pattern(expression: str) -> re.Pattern[str]:
     if expression[0].isdigit():
         return re.compile(rf"(?<!\d)(?<!\d[.,]){_number(expression)}(?!\d|[.,]\d)", re.IGNORECASE)
-    parts = re.findall(r"\w+|[^\w\s-]", expression)
-    words = (f"{SOFT_HYPHEN}?".join(map(re.escape, part)) for part in parts)
-    gap = r"[\s\u00ad\u2010-\u2015-]*"
-    return re.compile(rf"(?<!\w){gap.join(words)}s?(?!\w)", re.IGNORECASE)
+    parts = map(re.escape, re.findall(r"\w+|[^\w\s-]", expression))
+    gap = r"[\s\u2010-\u2015-]*"  # may be nothing: the hyphen of a compound went with the line break
+    return re.compile(rf"(?<!\w){gap.join(parts)}s?(?!\w)", re.IGNORECASE)
 
 
 def _number(number: str) -> str:
@@ -144,4 +142,4 @@ def _context(text: str, match: re.Match[str]) -> str:
         before = before.partition(" ")[2]
     if end < len(text):
         after = after.rpartition(" ")[0]
-    return " ".join(f"{before}{match[0]}{after}".replace(SOFT_HYPHEN, "").split())
+    return " ".join(f"{before}{match[0]}{after}".split())
