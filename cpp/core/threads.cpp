@@ -83,7 +83,7 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& t
   if (work.error) std::rethrow_exception(work.error);
 }
 
-LibraryThreads::LibraryThreads() : previous_(omp_get_max_threads()) { omp_set_num_threads(get_num_threads()); }
-LibraryThreads::~LibraryThreads() { omp_set_num_threads(previous_); }
+OneLibraryThread::OneLibraryThread() : previous_(omp_get_max_threads()) { omp_set_num_threads(1); }
+OneLibraryThread::~OneLibraryThread() { omp_set_num_threads(previous_); }
 
 }  // namespace rattention

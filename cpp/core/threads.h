@@ -16,13 +16,14 @@ int get_num_threads();
 // is rethrown here after all threads have stopped.
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task);
 
-// Lets oneDNN's own parallel regions, entered from this thread, use get_num_threads() threads while it lives.
-class LibraryThreads {
+// While it lives, a library's own parallel regions entered from this thread stay on this thread: work is divided by
+// parallel_for alone, so that results cannot depend on the number of threads.
+class OneLibraryThread {
  public:
-  LibraryThreads();
-  ~LibraryThreads();
-  LibraryThreads(const LibraryThreads&) = delete;
-  LibraryThreads& operator=(const LibraryThreads&) = delete;
+  OneLibraryThread();
+  ~OneLibraryThread();
+  OneLibraryThread(const OneLibraryThread&) = delete;
+  OneLibraryThread& operator=(const OneLibraryThread&) = delete;
 
  private:
   int previous_;
