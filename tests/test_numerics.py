@@ -45,7 +45,7 @@ def test_half_precision(mechanism, dim, length, dtype):
 @pytest.mark.row("N2")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_beats_the_naive_evaluation(mechanism, dtype):
-    """The goal beyond the bound: 0.7 of the naive error (PyTorch's kernel reaches 0.68), or the last rounding."""
+    """The goal beyond the bound: 0.7 of the naive error (PyTorch: 0.68), or the last rounding."""
     inputs = mechanism.draw(Sizes(batch=2, heads=4, rows=300, dim=64), dtype=dtype)
     exact = mechanism.exact(inputs, causal=True)
     got, naive = mechanism.forward(**inputs, causal=True), mechanism.naive(**inputs, causal=True)
@@ -94,7 +94,7 @@ def test_float16_scores_beyond_its_range(mechanism):
 @pytest.mark.row("N9")
 @pytest.mark.parametrize("sign", [1, -1])
 def test_scores_beyond_float32(mechanism, sign):
-    """A score of +-1e40: NaN by IEEE where it is +inf, a weight of zero where -inf, and no trace elsewhere."""
+    """A score of +-1e40: NaN by IEEE where it is +inf, a weight of zero where -inf, no trace elsewhere."""
     inputs = mechanism.draw(Sizes(heads=1, rows=20, dim=4))
     inputs["query"][:] = 1
     inputs["query"][0, 0, 7] = 1e20
