@@ -1,0 +1,44 @@
+// The dense product of a layer, by oneDNN. No other file includes oneDNN.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace rattention {
+
+std::string onednn_version();
+
+// oneDNN's status, as this library's exception: std::bad_alloc for out_of_memory, otherwise std::runtime_error with the
+// operation and the name of the status.
+[[noreturn]] void throw_onednn_error(int status, const std::string& operation);
+
+enum class Activation : std::uint8_t { none, gelu, gelu_tanh, relu, silu };
+
+// y[rows, columns] = activation(x[rows, depth] * w[depth, columns] + bias), float32. x and w are contiguous; the rows
+// of y lie row_stride elements apart. Fixed at construction, for one thread: tasks on several threads may call one
+// object at once.
+class DenseProduct {
+ public:
+  struct Shape {
+    std::int64_t rows;
+    std::int64_t depth;
+    std::int64_t columns;
+    std::int64_t row_stride;
+  };
+  DenseProduct(const Shape& shape, Activation activation);
+  ~DenseProduct();
+  DenseProduct(const DenseProduct&) = delete;
+  DenseProduct& operator=(const DenseProduct&) = delete;
+
+  void operator()(const float* x, const float* w, const float* bias, float* y) const;
+
+  // oneDNN's name of the implementation it chose.
+  std::string implementation() const;
+
+ private:
+  struct Primitive;
+  std::unique_ptr<const Primitive> primitive_;
+};
+
+}  // namespace rattention
