@@ -267,7 +267,7 @@ def test_the_command_prints_summary_and_savings() -> None:
 def test_json_holds_exact_bytes(tmp_path: Path) -> None:
     pytest.importorskip("pypdf", reason="reading PDFs needs pypdf")
     path = write_pdf(tmp_path / "own.pdf", [["Our copy says 50.80", "and 66.26."]])
-    done = paper("--model", "3b", "--layers", "8", "--lengths", "4096,1024", "--json", "--pdf", path)
+    done = paper("--model", "3b", "--layers", "8", "--lengths", "1024,4096", "--json", "--pdf", path)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     expected = replace(PRESETS["3b"], layers=8)
@@ -287,7 +287,7 @@ def test_the_command_lists_places(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--lengths", "4k"], "lengths must be whole numbers"),
+        (["--lengths", "4k"], "--lengths must be whole numbers"),
         (["--lengths", "0"], "at least 1"),
         (["--kv-heads", "7"], "kv_heads must divide heads"),
         (["--layers", "some"], "layers"),

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rattention.cli.numbers import whole_numbers
+from rattention.cli.terminal import Style, paragraph, table
 from rattention.paper import pdf, summary
 from rattention.paper.savings import PRESETS, CacheBytes, CacheModel, cache_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-WIDTH = 100
 PLACES_SHOWN = 3
 DESIGNS = {
     "sliding_window": "sliding window",
@@ -48,7 +48,7 @@ class Paper:
     state_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Of the linear-attention states."""
     lengths: str = "1024,2048,4096,8192,32768,131072"
-    """Context lengths, separated by commas."""
+    """Context lengths, separated by commas; 1024,2048,...,8192 goes on in equal steps."""
     pdf: Path | None = None
     """A PDF of yours: list where the terms and numbers of the summary stand in it."""
     json: bool = False
@@ -66,7 +66,7 @@ def run(options: Paper) -> int:
         pypdf is missing.
     """
     model = _model(options)
-    caches = [cache_bytes(model, length) for length in _lengths(options.lengths)]
+    caches = [cache_bytes(model, length) for length in whole_numbers("lengths", options.lengths)]
     found = None if options.pdf is None else _search(options.pdf)
     if options.json:
         print(json.dumps(_as_json(model, caches, options.pdf, found), indent=2))
@@ -80,13 +80,6 @@ def _model(options: Paper) -> CacheModel:
     preset = PRESETS[options.model]
     given = {name: getattr(options, name) for name in asdict(preset)}
     return replace(preset, **{name: value for name, value in given.items() if value is not None})
-
-
-def _lengths(text: str) -> list[int]:
-    try:
-        return sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise ValueError(f"lengths must be whole numbers separated by commas, got {text!r}") from None
 
 
 def _search(path: Path) -> dict[str, list[pdf.Place]]:
@@ -123,49 +116,41 @@ def _as_text(
     path: Path | None,
     found: dict[str, list[pdf.Place]] | None,
 ) -> Iterable[str]:
+    style = Style.of()
     yield f"{summary.TITLE}\n{summary.AUTHORS}; {summary.SOURCE}\n"
-    yield "What it says, and where:\n"
-    yield from (_point(point) for point in summary.POINTS)
-    yield "Main numbers (SWA: sliding window, RAttn: RAttention, followed by the window):\n"
-    for table in summary.RESULTS:
-        yield f"  {table.title} [{table.place}]"
-        yield _table([["", *table.columns], *([name, *values] for name, values in table.rows)])
-    yield _cache_title(model)
-    yield _table(_cache_rows(caches))
+    yield style.title("What it says, and where")
+    for point in summary.POINTS:
+        yield paragraph(f"{point.topic} [{point.place}]: {point.statement}", indent="    ", first="  ")
+    yield "\n" + style.title("Main numbers (SWA: sliding window, RAttn: RAttention, followed by the window)")
+    for results in summary.RESULTS:
+        rows = [[name, *values] for name, values in results.rows]
+        yield f"{results.title} [{results.place}]\n{_numbers(['', *results.columns], rows, style)}\n"
+    yield style.title("Bytes held for one sequence")
+    yield paragraph(_about_caches(model))
+    yield _numbers(["tokens", "full attention", *DESIGNS.values()], _cache_rows(caches), style)
     if found is not None:
-        yield f"Where {path} says it:\n"
+        yield "\n" + style.title(f"Where {path} says it")
         yield from _places(found)
 
 
-def _point(point: summary.Point) -> str:
-    head = f"{point.topic} [{point.place}]: "
-    return textwrap.fill(head + point.statement, WIDTH, initial_indent="  ", subsequent_indent="    ") + "\n"
+def _numbers(header: Sequence[str], rows: Iterable[Sequence[str]], style: Style) -> str:
+    """A table of nothing but numbers: the last column of `table`, which holds remarks, stays empty."""
+    return table([*header, ""], [[*row, ""] for row in rows], style)
 
 
-def _cache_title(model: CacheModel) -> str:
-    text = (
-        f"Bytes held for one sequence by {model.layers} layers ({model.global_layers} global), {model.heads} "
-        f"query heads over {model.kv_heads} key/value heads of {model.head_dim}, window {model.window}, "
-        f"keys and values in {model.dtype}, states in {model.state_dtype}; in brackets the share saved "
-        "against full attention in every layer. RAttention needs one state per key/value head; the last "
-        "column keeps one per query head."
+def _about_caches(model: CacheModel) -> str:
+    return (
+        f"{model.layers} layers ({model.global_layers} global), {model.heads} query heads over "
+        f"{model.kv_heads} key/value heads of {model.head_dim}, window {model.window}, keys and values in "
+        f"{model.dtype}, states in {model.state_dtype}; in brackets the share saved against full attention in "
+        "every layer. RAttention needs one state per key/value head; the last column keeps one per query head."
     )
-    return textwrap.fill(text, WIDTH)
 
 
 def _cache_rows(caches: Iterable[CacheBytes]) -> Iterable[list[str]]:
-    yield ["tokens", "full attention", *DESIGNS.values()]
     for cache in caches:
         held = (f"{getattr(cache, d):,} ({100 * cache.saved(d):5.1f} %)" for d in DESIGNS)
         yield [f"{cache.length:,}", f"{cache.full:,}", *held]
-
-
-def _table(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as text, every column as wide as its widest cell."""
-    cells = list(rows)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
-    return "".join(f"    {line}\n" for line in lines)
 
 
 def _places(found: dict[str, list[pdf.Place]]) -> Iterable[str]:
@@ -179,6 +164,4 @@ def _places(found: dict[str, list[pdf.Place]]) -> Iterable[str]:
             yield f"    and {len(places) - PLACES_SHOWN} more"
     missing = [expression for expression, places in found.items() if not places]
     if missing:
-        yield textwrap.fill(
-            f"Not in it: {', '.join(missing)}", WIDTH, initial_indent="  ", subsequent_indent="    "
-        )
+        yield paragraph(f"Not in it: {'; '.join(missing)}", indent="    ", first="  ")
