@@ -57,22 +57,37 @@ inline Vec lane_index() {
   return v;
 }
 
+// Lane i of the result is lane i ^ Distance of v.
+template <int Distance>
+inline Vec exchange(Vec v) {
+  IntVec index;
+  for (int i = 0; i < kLanes; ++i) index[i] = i ^ Distance;
+  return __builtin_shuffle(v, index);
+}
+
+// Pairwise, so that the order of additions is the same for every length of row.
 inline float horizontal_sum(Vec v) {
-  float total[kLanes];
-  store(total, v);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) total[i] += total[i + width];
-  }
-  return total[0];
+#if RATTENTION_LANES == 16
+  v += exchange<8>(v);
+#endif
+#if RATTENTION_LANES >= 8
+  v += exchange<4>(v);
+#endif
+  v += exchange<2>(v);
+  v += exchange<1>(v);
+  return v[0];
 }
 
 inline float horizontal_max(Vec v) {
-  float top[kLanes];
-  store(top, v);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) top[i] = top[i] > top[i + width] ? top[i] : top[i + width];
-  }
-  return top[0];
+#if RATTENTION_LANES == 16
+  v = max_or_second(v, exchange<8>(v));
+#endif
+#if RATTENTION_LANES >= 8
+  v = max_or_second(v, exchange<4>(v));
+#endif
+  v = max_or_second(v, exchange<2>(v));
+  v = max_or_second(v, exchange<1>(v));
+  return v[0];
 }
 
 // 2^x for x <= 127, relative error below 2e-7. Results below 2^-126 are 0 (so is 2^-inf), NaN gives NaN, 2^0 is exactly 1.

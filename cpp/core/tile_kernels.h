@@ -28,9 +28,9 @@ struct TileKernels {
   // Packs n <= panel keys of `dim` floats each (row stride in floats) as one panel.
   void (*pack_panel)(const float* keys, std::int64_t stride, std::int64_t n, std::int64_t dim, float* panel);
 
-  // scores[rows][stride] = queries[rows][dim] . panel
+  // scores[rows][stride] = queries[rows][dim] . panel; maxima[rows][lanes] = the larger of itself and the scores, lane by lane.
   void (*score_panel)(const float* queries, std::int64_t rows, std::int64_t dim, const float* panel, float* scores,
-                      std::int64_t stride);
+                      std::int64_t stride, float* maxima);
 
   // output[rows][columns] += weights[rows][n] . values[n][columns]; columns is a multiple of lanes and the row stride of output.
   void (*accumulate)(const float* weights, std::int64_t weight_stride, std::int64_t rows, std::int64_t n,
@@ -39,6 +39,7 @@ struct TileKernels {
   // Row operations on n consecutive floats. Those that say "padded" may read and write up to lanes - 1 floats beyond;
   // the caller sets those to a neutral value first.
   float (*max)(const float* x, std::int64_t n);  // padded; ignores NaN
+  float (*max_lane)(const float* maxima);        // of one vector
   // s <- 2^(s - shift), padded: returns the sum. NaN stays NaN and -inf gives exactly 0.
   float (*exp2)(float* s, std::int64_t n, float shift);
   RowSums (*exp2_sums)(float* s, std::int64_t n, float shift);

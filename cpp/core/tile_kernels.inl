@@ -15,11 +15,19 @@ using std::int64_t;
 constexpr int kRows = 6;
 constexpr int kVectors = kLanes == 16 ? 4 : 2;
 constexpr int64_t kPanel = kVectors * kLanes;
+// Values stream from the second-level cache; packed keys are in the first by the second group of rows.
+constexpr int64_t kAhead = 4;
 
-// c[Rows][Vectors * lanes] = (Accumulate ? c : 0) + a[Rows][depth] . b[depth][Vectors * lanes]
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
+// c[Rows][Vectors * lanes] = (Accumulate ? c : 0) + a[Rows][depth] . b[depth][Vectors * lanes]. Without Accumulate, maxima
+// [Rows][lanes] take in the results while they are in registers.
 template <int Rows, int Vectors, bool Accumulate>
 inline void multiply_block(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, float* c,
-                           int64_t c_stride) {
+                           int64_t c_stride, float* maxima) {
   Vec sums[Rows][Vectors];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
@@ -32,6 +40,10 @@ inline void multiply_block(const float* a, int64_t a_stride, const float* b, int
     Vec row[Vectors];
 #pragma GCC unroll 4
     for (int j = 0; j < Vectors; ++j) row[j] = load(b + k * b_stride + j * kLanes);
+    if (Accumulate) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) __builtin_prefetch(b + (k + kAhead) * b_stride + j * kLanes);
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       const Vec factor = broadcast(a[i * a_stride + k]);
@@ -43,22 +55,27 @@ inline void multiply_block(const float* a, int64_t a_stride, const float* b, int
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 4
     for (int j = 0; j < Vectors; ++j) store(c + i * c_stride + j * kLanes, sums[i][j]);
+    if (Accumulate) continue;
+    Vec top = load(maxima + i * kLanes);
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) top = max_or_second(sums[i][j], top);
+    store(maxima + i * kLanes, top);
   }
 }
 
 template <int Vectors, bool Accumulate>
 void multiply_rows(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t b_stride, int64_t depth,
-                   float* c, int64_t c_stride) {
+                   float* c, int64_t c_stride, float* maxima) {
   int64_t i = 0;
-  for (; i + kRows <= rows; i += kRows) {
-    multiply_block<kRows, Vectors, Accumulate>(a + i * a_stride, a_stride, b, b_stride, depth, c + i * c_stride, c_stride);
-  }
-  for (; i + 2 <= rows; i += 2) {
-    multiply_block<2, Vectors, Accumulate>(a + i * a_stride, a_stride, b, b_stride, depth, c + i * c_stride, c_stride);
-  }
-  if (i < rows) {
-    multiply_block<1, Vectors, Accumulate>(a + i * a_stride, a_stride, b, b_stride, depth, c + i * c_stride, c_stride);
-  }
+  const auto block = [&](auto rows_constant) {
+    constexpr int kCount = decltype(rows_constant)::value;
+    multiply_block<kCount, Vectors, Accumulate>(a + i * a_stride, a_stride, b, b_stride, depth, c + i * c_stride, c_stride,
+                                                maxima + i * kLanes);
+    i += kCount;
+  };
+  while (i + kRows <= rows) block(Count<kRows>{});
+  while (i + 2 <= rows) block(Count<2>{});
+  if (i < rows) block(Count<1>{});
 }
 
 // Transposes a kLanes x kLanes block in registers, by exchanging ever larger halves between pairs of vectors.
@@ -103,21 +120,26 @@ void pack_panel(const float* keys, int64_t stride, int64_t n, int64_t dim, float
   }
 }
 
-void score_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride) {
-  multiply_rows<kVectors, false>(queries, dim, rows, panel, kPanel, dim, scores, stride);
+void score_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride,
+                 float* maxima) {
+  multiply_rows<kVectors, false>(queries, dim, rows, panel, kPanel, dim, scores, stride, maxima);
+}
+
+template <int Vectors>
+void accumulate_columns(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
+                        int64_t value_stride, int64_t columns, float* output, int64_t* column) {
+  for (; *column + Vectors * kLanes <= columns; *column += Vectors * kLanes) {
+    multiply_rows<Vectors, true>(weights, weight_stride, rows, values + *column, value_stride, n, output + *column, columns,
+                                 output);
+  }
 }
 
 void accumulate(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
                 int64_t value_stride, int64_t columns, float* output) {
-  int64_t j = 0;
-  for (; j + kVectors * kLanes <= columns; j += kVectors * kLanes) {
-    multiply_rows<kVectors, true>(weights, weight_stride, rows, values + j, value_stride, n, output + j, columns);
-  }
-  if (kVectors == 4 && j + 2 * kLanes <= columns) {
-    multiply_rows<2, true>(weights, weight_stride, rows, values + j, value_stride, n, output + j, columns);
-    j += 2 * kLanes;
-  }
-  if (j < columns) multiply_rows<1, true>(weights, weight_stride, rows, values + j, value_stride, n, output + j, columns);
+  int64_t column = 0;
+  accumulate_columns<kVectors>(weights, weight_stride, rows, n, values, value_stride, columns, output, &column);
+  accumulate_columns<2>(weights, weight_stride, rows, n, values, value_stride, columns, output, &column);
+  accumulate_columns<1>(weights, weight_stride, rows, n, values, value_stride, columns, output, &column);
 }
 
 float max(const float* x, int64_t n) {
@@ -131,6 +153,8 @@ float max(const float* x, int64_t n) {
   for (; j < n; j += kLanes) top = max_or_second(load(x + j), top);
   return horizontal_max(max_or_second(other, top));
 }
+
+float max_lane(const float* maxima) { return horizontal_max(load(maxima)); }
 
 float exp2_row(float* s, int64_t n, float shift) {
   const Vec offset = broadcast(shift);
@@ -170,26 +194,38 @@ rattention::RowSums exp2_sums(float* s, int64_t n, float shift) {
 
 float sum(const float* x, int64_t n) {
   Vec total = broadcast(0.0F);
+  Vec other = total;
   int64_t j = 0;
+  for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
+    total += load(x + j);
+    other += load(x + j + kLanes);
+  }
   for (; j + kLanes <= n; j += kLanes) total += load(x + j);
-  float rest = horizontal_sum(total);
+  float rest = horizontal_sum(total + other);
   for (; j < n; ++j) rest += x[j];
   return rest;
 }
 
+inline void add_deviation(Vec x, Vec center, Vec* squares, Vec* nonzero) {
+  const Vec zero = broadcast(0.0F);
+  const Vec d = x != zero ? x - center : zero;
+  *squares += d * d;
+  *nonzero += x != zero ? broadcast(1.0F) : zero;
+}
+
 rattention::Deviations deviations(const float* x, int64_t n, float center) {
   const Vec c = broadcast(center);
-  const Vec zero = broadcast(0.0F);
-  Vec squares = zero;
-  Vec nonzero = zero;
+  Vec squares = broadcast(0.0F);
+  Vec nonzero = squares;
+  Vec other_squares = squares;
+  Vec other_nonzero = squares;
   int64_t j = 0;
-  for (; j + kLanes <= n; j += kLanes) {
-    const Vec v = load(x + j);
-    const Vec d = v != zero ? v - c : zero;
-    squares += d * d;
-    nonzero += v != zero ? broadcast(1.0F) : zero;
+  for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
+    add_deviation(load(x + j), c, &squares, &nonzero);
+    add_deviation(load(x + j + kLanes), c, &other_squares, &other_nonzero);
   }
-  rattention::Deviations rest{horizontal_sum(squares), horizontal_sum(nonzero)};
+  for (; j + kLanes <= n; j += kLanes) add_deviation(load(x + j), c, &squares, &nonzero);
+  rattention::Deviations rest{horizontal_sum(squares + other_squares), horizontal_sum(nonzero + other_nonzero)};
   for (; j < n; ++j) {
     if (x[j] == 0) continue;
     rest.squares += (x[j] - center) * (x[j] - center);
@@ -290,7 +326,7 @@ double fma_rate(double seconds) {
 namespace rattention::detail {
 
 const TileKernels RATTENTION_KERNELS = {
-    kLanes, kPanel, kRows,       pack_panel, score_panel,  accumulate, max,        exp2_row, exp2_sums, sum,
+    kLanes, kPanel, kRows,       pack_panel, score_panel,  accumulate, max, max_lane, exp2_row, exp2_sums, sum,
     deviations, scale, add, add_distance, hide,    all_finite, find,     fma_rate,
 };
 

@@ -9,6 +9,8 @@
 namespace rattention {
 namespace {
 
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Tasks per thread that let the dynamic schedule even out differences.
@@ -55,7 +57,7 @@ std::int64_t ScoreTile::floats(const ScoreProblem& problem, std::int64_t query_r
   const std::int64_t dim = problem.query.dim();
   return Scratch::round_up(query_rows * dim) + Scratch::round_up((kTileKeys + tile_kernels().panel) * dim) +
          Scratch::round_up(kBlockRows * kStride) + Scratch::round_up(tile_kernels().panel * dim) +
-         2 * Scratch::round_up(kTileKeys);
+         2 * Scratch::round_up(kTileKeys) + Scratch::round_up(kBlockRows * tile_kernels().lanes);
 }
 
 ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows)
@@ -66,7 +68,8 @@ ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t
       scores_(scratch.take(kBlockRows * kStride)),
       staging_(scratch.take(kernels_.panel * problem.query.dim())),
       lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
-      row_lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))) {}
+      row_lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
+      maxima_(scratch.take(kBlockRows * kernels_.lanes)) {}
 
 void ScoreTile::load_queries(std::int64_t batch, const QueryBlock& block) {
   const std::int64_t dim = problem_.query.dim();
@@ -133,6 +136,7 @@ void ScoreTile::score(std::int64_t batch, const QueryBlock& block) {
 void ScoreTile::score_panels(const QueryBlock& block) {
   const std::int64_t dim = problem_.query.dim();
   const float* queries = queries_ + block.slot * dim;
+  std::fill(maxima_, maxima_ + block.rows * kernels_.lanes, -kInfinity);
   for (std::int64_t key = keys_.first; key < keys_.last; key += kernels_.panel) {
     const KeySpan panel{key, key + kernels_.panel};
     std::int64_t first = 0;
@@ -141,32 +145,44 @@ void ScoreTile::score_panels(const QueryBlock& block) {
     while (last > first && spans_[last - 1].intersect(panel).empty()) --last;
     if (first == last) continue;
     const std::int64_t offset = key - keys_.first;
-    kernels_.score_panel(queries + first * dim, last - first, dim, panels_ + offset * dim, row(first) + offset, kStride);
+    kernels_.score_panel(queries + first * dim, last - first, dim, panels_ + offset * dim, row(first) + offset, kStride,
+                         maxima_ + first * kernels_.lanes);
   }
 }
 
 void ScoreTile::finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r) {
   const KeySpan keys = spans_[r];
-  const Masks& masks = problem_.masks;
+  visible_[r] = keys.size();
   float* scores = scores_of(r);
+  const bool changed = !keys.empty() && add_terms(batch, block, r, scores);
+  if (keys.size() % kernels_.lanes != 0) std::fill(scores + keys.size(), scores + keys.size() + kernels_.lanes, -kInfinity);
+  // What was gathered on the way is the row's maximum only if the row sees all that was scored, unchanged.
+  const bool sees_all = keys.size() == keys_.size() && keys_.size() % kernels_.panel == 0;
+  top_[r] = sees_all && !changed ? kernels_.max_lane(maxima_ + r * kernels_.lanes) : kernels_.max(scores, keys.size());
+}
+
+// Distances and masks; returns whether any score changed.
+bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int64_t r, float* scores) {
+  const KeySpan keys = spans_[r];
+  const Masks& masks = problem_.masks;
   const std::int64_t query_row = problem_.query_row(block.first + r);
-  if (problem_.log_discount != nullptr && !keys.empty()) {
+  if (problem_.log_discount != nullptr) {
     const auto distance = static_cast<float>(keys.first - masks.position(query_row));
     kernels_.add_distance(scores, keys.size(), distance, problem_.log_discount[block.head] * kLog2E);
   }
-  visible_[r] = keys.size();
-  if (const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys)) {
+  const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys);
+  if (shown != nullptr) {
     masks.add_bias(batch, block.head, query_row, keys, kLog2E, scores);
     kernels_.hide(scores, shown, keys.size());
     visible_[r] = std::count(shown, shown + keys.size(), -1);
   }
-  std::fill(scores + keys.size(), scores + keys.size() + kernels_.lanes, -std::numeric_limits<float>::infinity());
+  return shown != nullptr || problem_.log_discount != nullptr;
 }
 
 // Lanes of the keys that masks other than the span leave to a row; nullptr where that is all of them.
 const std::int32_t* ScoreTile::shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys) {
   const std::int32_t* unpadded = some_padded_ ? lanes_ + (keys.first - keys_.first) : nullptr;
-  if (!problem_.masks.varies_by_row() || keys.empty()) return unpadded;
+  if (!problem_.masks.varies_by_row()) return unpadded;
   problem_.masks.visible(batch, head, query_row, keys, row_lanes_);
   for (std::int64_t j = 0; unpadded != nullptr && j < keys.size(); ++j) row_lanes_[j] &= unpadded[j];
   return row_lanes_;

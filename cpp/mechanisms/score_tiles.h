@@ -90,9 +90,10 @@ class ScoreTile {
   void score(std::int64_t batch, const QueryBlock& block);
 
   // After score(): the keys of row r (counted within the block) in this tile, and their scores in units of log2, -inf where
-  // hidden. One vector of -inf follows them.
+  // hidden. They are padded with -inf to whole vectors.
   KeySpan keys_of(std::int64_t r) const { return spans_[r]; }
   std::int64_t visible_of(std::int64_t r) const { return visible_[r]; }  // how many of them are not hidden
+  float max_of(std::int64_t r) const { return top_[r]; }  // the largest score, NaN left out
   float* scores_of(std::int64_t r) { return row(r) + (spans_[r].first - keys_.first); }
   // The row's storage at `key`, which need not be one that it sees.
   float* at(std::int64_t r, std::int64_t key) { return row(r) + (key - keys_.first); }
@@ -108,6 +109,7 @@ class ScoreTile {
   KeySpan span_of(std::int64_t batch, std::int64_t query_row) const;
   void score_panels(const QueryBlock& block);
   void finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r);
+  bool add_terms(std::int64_t batch, const QueryBlock& block, std::int64_t r, float* scores);
   const std::int32_t* shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys);
 
   const ScoreProblem& problem_;
@@ -118,7 +120,9 @@ class ScoreTile {
   float* staging_;
   std::int32_t* lanes_;      // of the tile: padding
   std::int32_t* row_lanes_;  // of one row
+  float* maxima_;            // per row and lane, as the scores are made
   KeySpan keys_;
+  float top_[kBlockRows] = {};
   KeySpan spans_[kBlockRows];
   std::int64_t visible_[kBlockRows] = {};
   // What the masks say of the loaded keys as a whole: padding is the same for every row, and segments that do not occur among

@@ -66,10 +66,10 @@ class ForwardTask {
     return want.value == nullptr ? 0 : (want.value->dim() + lanes - 1) / lanes * lanes;
   }
 
-  // Where rows are whole vectors of float32 the values are used where they lie.
+  // Rows that are whole, aligned vectors of float32 are used where they lie; a load across two cache lines costs two.
   void load_values(KeySpan span) {
     const float* rows = float_rows(*want_.value, task_.batch, task_.kv_head, &value_stride_);
-    if (rows != nullptr && want_.value->dim() == columns_) {
+    if (rows != nullptr && want_.value->dim() == columns_ && on_vector(rows) && value_stride_ % kernels_.lanes == 0) {
       tile_values_ = rows + span.first * value_stride_;
       return;
     }
@@ -78,6 +78,10 @@ class ForwardTask {
     for (std::int64_t j = 0; j < span.size(); ++j) {
       load_row(*want_.value, task_.batch, task_.kv_head, span.first + j, values_ + j * columns_, columns_);
     }
+  }
+
+  bool on_vector(const float* p) const {
+    return reinterpret_cast<std::uintptr_t>(p) % (static_cast<std::size_t>(kernels_.lanes) * sizeof(float)) == 0;
   }
 
   const float* values_at(std::int64_t key) const { return tile_values_ + (key - keys_.first) * value_stride_; }
@@ -110,7 +114,7 @@ class ForwardTask {
     const std::int64_t n = tile.keys_of(r).size();
     float* scores = tile.scores_of(r);
     const float before = top_[slot];
-    const float top = std::max(before, kernels_.max(scores, n));
+    const float top = std::max(before, tile.max_of(r));
     // Nothing but -inf so far: any finite shift gives weights 0 (or NaN where a score is NaN).
     const float shift = top == -kInfinity ? 0.0F : top;
     const bool rescales = before != -kInfinity && top > before;
