@@ -142,8 +142,9 @@ def _about_caches(model: CacheModel) -> str:
     return (
         f"{model.layers} layers ({model.global_layers} global), {model.heads} query heads over "
         f"{model.kv_heads} key/value heads of {model.head_dim}, window {model.window}, keys and values in "
-        f"{model.dtype}, states in {model.state_dtype}; in brackets the share saved against full attention in "
-        "every layer. RAttention needs one state per key/value head; the last column keeps one per query head."
+        f"{model.dtype}, states in {model.state_dtype}; in brackets the share saved against full attention "
+        "in every layer. RAttention needs one state per key/value head; the last column keeps one per query "
+        "head."
     )
 
 
