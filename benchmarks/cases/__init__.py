@@ -1,0 +1,41 @@
+"""The table of cases. A new one is a small function and one line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.cases import attention, metrics, startup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.outcome import Outcome
+    from benchmarks.race import Setup
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured, and at which length (in a quick run at another)."""
+
+    name: str
+    measure: Callable[[Setup], Outcome]
+    length: int = 0
+    quick: int = 0
+
+    @property
+    def summary(self) -> str:
+        """What the case is about, in one line."""
+        first = (self.measure.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        return f"{first}; n = {self.length}" if self.length else first
+
+
+CASES = (
+    Case("full-4096", attention.full, 4096, quick=256),
+    Case("causal-4096", attention.causal, 4096, quick=256),
+    Case("window-4096", attention.window, 4096, quick=256),
+    Case("window-16384", attention.window, 16384, quick=320),
+    Case("row-metrics-4096", metrics.row_metrics, 4096, quick=256),
+    Case("metrics-memory-16384", metrics.memory, 16384, quick=1024),
+    Case("import", startup.import_time),
+)

@@ -1,0 +1,49 @@
+"""What the metrics cost in time and in memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rattention as ra
+
+from benchmarks.cases.attention import TOLERANCE, output
+from benchmarks.inputs import random_inputs
+from benchmarks.outcome import Figure, Outcome, at_most
+from benchmarks.peers.numpy_reference import reference
+from benchmarks.race import Peer, Runner, race
+
+if TYPE_CHECKING:
+    from benchmarks.race import Answer, Setup
+
+MEBI = 1 << 20
+
+
+def row_metrics(setup: Setup) -> Outcome:
+    """Full attention with all row metrics, against the same attention without."""
+    inputs, options = random_inputs(setup.length), ra.MetricOptions(received=False)
+    peers = [
+        Peer("the same attention alone", lambda: Runner(lambda: ra.attention(*inputs), output), at_most(1.3)),
+        reference(setup, inputs, metrics=options),
+    ]
+    ours = Runner(lambda: ra.attention(*inputs, metrics=options), _with_metrics)
+    return race(setup, ours, peers, tolerance=TOLERANCE)
+
+
+def _with_metrics(result: ra.AttentionResult) -> Answer:
+    assert result.metrics is not None
+    return {"output": result.output, **dict(result.metrics)}
+
+
+def memory(setup: Setup) -> Outcome:
+    """Peak memory of attention with all metrics, beyond inputs and outputs."""
+    command = [sys.executable, "-m", "benchmarks.memory_probe", str(setup.length), str(setup.threads)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True)
+    numbers = json.loads(done.stdout)
+    figure = Figure("peak beyond inputs and outputs", numbers["beyond"] / MEBI, "MiB", at_most(64))
+    maps = Figure("(the maps alone would take)", numbers["maps"] / MEBI, "MiB")
+    return Outcome([figure, maps], details=numbers)

@@ -1,0 +1,68 @@
+"""Timing in alternation, on a machine that several thread pools share."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.outcome import Samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IDLE_SLICE = 0.005
+IDLE_LIMIT = 1.0
+SHORT = 0.05
+MOST_ROUNDS = 25
+
+
+def wait_until_idle() -> None:
+    """Sleep until no thread of this process runs.
+
+    The workers of OpenMP and of ONNX Runtime spin for 5 to 30 ms after a call, on the cores the next
+    contestant needs. Turning that off would slow its owner down; waiting until it has ended is the same for
+    everybody.
+    """
+    give_up = time.perf_counter() + IDLE_LIMIT
+    while time.perf_counter() < give_up:
+        busy = time.process_time()
+        time.sleep(IDLE_SLICE)
+        if time.process_time() - busy < IDLE_SLICE / 10:
+            return
+
+
+def stopwatch(call: Callable[[], Any]) -> Callable[[], float]:
+    """A sampler that returns the seconds of one call; a short one is made twice, to wake threads."""
+    last = 0.0
+
+    def sample() -> float:
+        nonlocal last
+        if last < SHORT:
+            call()
+        begin = time.perf_counter()
+        call()
+        last = time.perf_counter() - begin
+        return last
+
+    return sample
+
+
+def alternate(samplers: dict[str, Callable[[], float]], budget: float, least: int) -> dict[str, Samples]:
+    """Let everyone sample once per round, A B C, B C A, ..., until `budget` seconds are over.
+
+    There are at least `least` rounds, after a warm-up round that does not count.
+    """
+    names = list(samplers)
+    values: dict[str, list[float]] = {name: [] for name in names}
+    for name in names:
+        wait_until_idle()
+        samplers[name]()
+    begin = time.perf_counter()
+    for done in range(MOST_ROUNDS):
+        if done >= least and time.perf_counter() - begin > budget:
+            break
+        start = done % len(names)
+        for name in names[start:] + names[:start]:
+            wait_until_idle()
+            values[name].append(samplers[name]())
+    return {name: Samples(tuple(v)) for name, v in values.items()}

@@ -1,0 +1,62 @@
+"""PyTorch: scaled_dot_product_attention, and FlexAttention under torch.compile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rattention.extras import require
+
+from benchmarks.race import Runner, Setup
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from benchmarks.inputs import Inputs
+    from benchmarks.race import Answer
+
+
+def load(setup: Setup) -> ModuleType:
+    """Torch with our number of threads."""
+    torch = require("torch", "bench")
+    torch.set_num_threads(setup.threads)
+    return torch
+
+
+def sdpa(setup: Setup, inputs: Inputs, *, causal: bool = False) -> Runner:
+    torch = load(setup)
+    tensors = [torch.from_numpy(array) for array in inputs]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return Runner(lambda: attend(*tensors, is_causal=causal), _answer)
+
+
+def masked_sdpa(setup: Setup, inputs: Inputs, *, window: int) -> Runner:
+    """SDPA with a causal window as a floating mask; a boolean one, converted in every call, is slower."""
+    torch = load(setup)
+    tensors = [torch.from_numpy(array) for array in inputs]
+    mask = _window_mask(torch, inputs.length, window)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return Runner(lambda: attend(*tensors, attn_mask=mask), _answer)
+
+
+def _window_mask(torch: ModuleType, length: int, window: int) -> Any:
+    position = torch.arange(length, dtype=torch.int32)
+    distance = position[:, None] - position[None, :]
+    return torch.zeros(length, length).masked_fill_((distance < 0) | (distance > window), -torch.inf)
+
+
+def flex(setup: Setup, inputs: Inputs, *, window: int) -> Runner:
+    """Compiled FlexAttention with a block mask. The default blocks of 128 are fastest of 32, 64, 128, 256."""
+    torch = load(setup)
+    flexible = require("torch.nn.attention.flex_attention", "bench")
+
+    def visible(_batch: Any, _head: Any, i: Any, j: Any) -> Any:
+        return (i >= j) & (i - j <= window)
+
+    blocks = flexible.create_block_mask(visible, None, None, inputs.length, inputs.length, device="cpu")
+    attend = torch.compile(flexible.flex_attention, dynamic=False)
+    tensors = [torch.from_numpy(array) for array in inputs]
+    return Runner(lambda: attend(*tensors, block_mask=blocks), _answer)
+
+
+def _answer(output: Any) -> Answer:
+    return {"output": output.numpy()}

@@ -1,0 +1,121 @@
+"""A BERT in Transformers that returns its attention maps, and our metrics computed from them in PyTorch."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import rattention as ra
+from rattention.extras import require
+
+from benchmarks.peers import pytorch
+from benchmarks.race import Runner, Setup
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from benchmarks.race import Answer
+
+VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
+BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+
+
+def save_random_bert(setup: Setup, folder: Path) -> None:
+    """Write a checkpoint of the size of BERT-base (tiny in a quick run).
+
+    Weights are wide enough for the attention to be as peaked as in a trained model.
+    """
+    transformers, torch = require("transformers", "bench"), pytorch.load(setup)
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = TINY if setup.quick else BASE
+    config = transformers.BertConfig(vocab_size=len(VOCABULARY), initializer_range=0.05, **sizes)
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+
+
+def bert(setup: Setup, folder: Path, ids: NDArray[np.int64]) -> Runner:
+    """The forward pass of the checkpoint in `folder`, and every metric of every map."""
+    transformers, torch = require("transformers", "bench"), pytorch.load(setup)
+    model = transformers.BertModel.from_pretrained(
+        folder, attn_implementation="eager", add_pooling_layer=False
+    )
+    model.eval()
+    tokens, factors = torch.from_numpy(ids), _factors(torch, ids.shape[1], ra.MetricOptions())
+
+    def call() -> Any:
+        with torch.inference_mode():
+            result = model(tokens, output_attentions=True)
+            layers = [_metrics(torch, weights, factors) for weights in result.attentions]
+        return result.last_hidden_state, layers
+
+    return Runner(call, _answer)
+
+
+def _answer(result: Any) -> Answer:
+    hidden, layers = result
+    return {"hidden": hidden.numpy()} | {
+        name: _stacked([layer[name] for layer in layers]) for name in layers[0]
+    }
+
+
+def _stacked(tensors: list[Any]) -> NDArray[Any]:
+    import numpy
+
+    return numpy.stack([tensor.numpy() for tensor in tensors])
+
+
+class _Factors(NamedTuple):
+    """What does not depend on the weights and is made once; everything is by query row and key."""
+
+    sums: Any
+    """``[n, n, 5]``: sums over the keys with these give local and long-range mass and the three means."""
+    far_share: Any
+    context: Any
+
+
+def _factors(torch: Any, length: int, options: ra.MetricOptions) -> _Factors:
+    position = torch.arange(length)
+    distance = (position[:, None] - position[None, :]).abs()
+    local = (distance <= options.local_radius).float()
+    far = (distance > options.long_range_distance).float()
+    context = (distance > 0) / (length - 1)
+    quarter = max(1, (length - 1) // 4)
+    nearest = _first(torch, distance + length * (distance == 0), quarter)
+    farthest = _first(torch, -distance, quarter)
+    return _Factors(torch.stack([local, far, context, nearest, farthest], -1), far.mean(-1), context)
+
+
+def _first(torch: Any, order: Any, quarter: int) -> Any:
+    """Factors that average the `quarter` keys of every row that come first in `order`."""
+    chosen = order.argsort(dim=-1, stable=True)[:, :quarter]
+    return torch.zeros(order.shape).scatter_(1, chosen, 1 / quarter)
+
+
+def _metrics(torch: Any, weights: Any, factors: _Factors) -> dict[str, Any]:
+    local, far, mean, nearest, farthest = torch.einsum("bhij,ijm->mbhi", weights, factors.sums)
+    # Three times faster than torch.special.entr.
+    entropy = -(weights * weights.clamp_min(torch.finfo(weights.dtype).tiny).log()).sum(-1)
+    spread = entropy / math.log(weights.shape[-1])
+    deviation = (weights - mean[..., None]).square_()
+    top = weights.max(-1)
+    return {
+        "entropy": entropy,
+        "local_concentration": local,
+        "long_range": far,
+        "retention": _retention(torch, spread, 1 - local, far, factors.far_share),
+        "context_mean": mean,
+        "context_std": torch.einsum("bhij,ij->bhi", deviation, factors.context).sqrt(),
+        "recent_distant_ratio": nearest / farthest,
+        "max_weight": top.values,
+        "max_position": top.indices,
+        "received": weights.mean(-2),
+    }
+
+
+def _retention(torch: Any, spread: Any, elsewhere: Any, far: Any, share: Any) -> Any:
+    reach = torch.where(share > 0, (far / share).clamp(max=1), 0)
+    return (spread + elsewhere + reach) / (2 + (share > 0))

@@ -1,0 +1,126 @@
+"""The benchmarks: their command line, and that no wrong answer is timed. No peer needs to be installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.cases import CASES
+from benchmarks.clock import alternate
+from benchmarks.outcome import Figure, Samples, at_least, at_most, ratio
+from benchmarks.race import Peer, Runner, Setup, WrongAnswerError, race
+
+ROOT = Path(__file__).parents[1]
+WITHOUT_PEERS = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "onnxruntime", "onnx", "openvino", "transformers")))
+from benchmarks.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+SETUP = Setup(length=4, threads=1, quick=True)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_PEERS, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_list_names_every_case():
+    done = run("--list")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [case.name for case in CASES]
+
+
+def test_quick_check_without_peers(tmp_path):
+    done = run("--quick", "--check", "--json", str(tmp_path / "new" / "out.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "missing: " in done.stdout
+    assert "rattention[bench]" in done.stdout.splitlines()[-1]
+    written = json.loads((tmp_path / "new" / "out.json").read_text())
+    assert list(written["cases"]) == [case.name for case in CASES]
+    full = written["cases"]["full-4096"]
+    assert "PyTorch SDPA" in full["missing"]
+    assert full["samples"]["rattention"]["repetitions"] == len(full["samples"]["rattention"]["values"]) >= 3
+    assert 0 < full["answers"]["NumPy reference"] < 1e-4
+    assert not [figure for figure in full["figures"] if figure["against"].startswith("best")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "nothing"], "full-4096"),
+        (["--threads", "0"], "from 1 to"),
+        (["--json", "benchmarks"], "is a folder"),
+        (["--json", "/proc/nowhere/out.json"], "cannot write"),
+    ],
+)
+def test_wrong_command_line(arguments, message):
+    done = run("--quick", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_only_takes_several(tmp_path):
+    done = run("--quick", "--only", "import", "--only", "causal-4096", "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(json.loads((tmp_path / "out.json").read_text())["cases"]) == ["causal-4096", "import"]
+
+
+def runner(value: np.ndarray) -> Runner:
+    return Runner(lambda: value, lambda result: {"output": result})
+
+
+@pytest.mark.parametrize("fault", ["value", "nan", "infinity", "shape", "dtype"])
+def test_a_wrong_answer_is_not_timed(fault):
+    right = np.array([1.0, np.nan, -np.inf, 2.0], np.float32)
+    wrong = {
+        "value": np.array([1.0, np.nan, -np.inf, 2.01], np.float32),
+        "nan": np.array([1.0, 3.0, -np.inf, 2.0], np.float32),
+        "infinity": np.array([1.0, np.nan, np.inf, 2.0], np.float32),
+        "shape": np.array([1.0, np.nan, -np.inf], np.float32),
+        "dtype": np.array([1, 0, 0, 2]),
+    }[fault]
+    race(SETUP, runner(right), [Peer("same", lambda: runner(right.copy()))], tolerance=1e-3)
+    with pytest.raises(WrongAnswerError):
+        race(SETUP, runner(wrong), [Peer("other", lambda: runner(right))], tolerance=1e-3)
+
+
+def test_a_part_we_do_not_answer_is_refused():
+    theirs = Runner(lambda: np.ones(2), lambda result: {"output": result, "more": result})
+    with pytest.raises(WrongAnswerError, match="more"):
+        race(SETUP, runner(np.ones(2)), [Peer("other", lambda: theirs)], tolerance=1e-3)
+
+
+def test_best_peer_needs_all_of_them():
+    def missing() -> Runner:
+        raise ImportError("not here")
+
+    one = Peer("one", lambda: runner(np.ones(2)))
+    alone = race(SETUP, runner(np.ones(2)), [one], tolerance=0, best=at_least(0))
+    assert [figure.against for figure in alone.figures] == ["one", "best: one"]
+    incomplete = race(SETUP, runner(np.ones(2)), [one, Peer("two", missing)], tolerance=0, best=at_least(0))
+    assert [figure.against for figure in incomplete.figures] == ["one"]
+    assert incomplete.missing == {"two": "not here"}
+
+
+def test_a_goal_is_met_by_both_ratios():
+    theirs, ours = Samples((2.0, 2.0, 9.0)), Samples((1.0, 2.0, 6.0))
+    assert ratio(theirs, ours) == (1.0, 1.5)
+    assert Figure("peer", 1.4, "x", at_least(1.3), pairwise=1.31).met
+    assert not Figure("peer", 1.4, "x", at_least(1.3), pairwise=1.29).met
+    assert not Figure("peer", 1.2, "x", at_most(1.3), pairwise=1.31).met
+    assert Figure("peer", 1.2, "x").met is None
+
+
+def test_samples_are_taken_in_alternation():
+    order: list[str] = []
+    samplers = {name: lambda name=name: float(len(order.append(name) or order)) for name in "abc"}
+    samples = alternate(samplers, budget=0, least=2)
+    assert "".join(order) == "abc" + "abc" + "bca"
+    assert {name: len(s.values) for name, s in samples.items()} == {"a": 2, "b": 2, "c": 2}
