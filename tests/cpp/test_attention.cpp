@@ -1,82 +1,23 @@
 // The softmax forward pass against its definition in float64 with the whole map in memory.
-#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
 #include <limits>
-#include <random>
 #include <vector>
 
+#include "attention_problem.h"
 #include "check.h"
 #include "core/threads.h"
 #include "mechanisms/softmax_attention.h"
 
 namespace {
 
+using namespace rattention::test;
 using rattention::Masks;
-
-using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-using FloatMap = Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
-
-struct Shape {
-  std::int64_t batch, heads, kv_heads, queries, keys, dim, value_dim;
-};
-
-// A contiguous float32 array [batch, heads, length, dim].
-class Array {
- public:
-  Array(std::int64_t batch, std::int64_t heads, std::int64_t length, std::int64_t dim)
-      : shape_{batch, heads, length, dim}, data_(static_cast<std::size_t>(batch * heads * length * dim)) {}
-
-  static Array normal(std::int64_t batch, std::int64_t heads, std::int64_t length, std::int64_t dim, unsigned seed) {
-    Array array(batch, heads, length, dim);
-    std::mt19937 generator(seed);
-    std::normal_distribution<float> normal;
-    for (float& x : array.data_) x = normal(generator);
-    return array;
-  }
-
-  rattention::TensorView view() const {
-    const std::int64_t row = shape_[3] * 4;
-    return {bytes(), rattention::DType::f32, shape_, {shape_[1] * shape_[2] * row, shape_[2] * row, row, 4}};
-  }
-  rattention::OutputView output() {
-    return {reinterpret_cast<std::byte*>(data_.data()), rattention::DType::f32, shape_};
-  }
-  FloatMap matrix(std::int64_t b, std::int64_t h) const {
-    return {data_.data() + (b * shape_[1] + h) * shape_[2] * shape_[3], shape_[2], shape_[3]};
-  }
-  const std::vector<float>& values() const { return data_; }
-
- private:
-  const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(data_.data()); }
-
-  std::array<std::int64_t, 4> shape_;
-  std::vector<float> data_;
-};
-
-struct Inputs {
-  explicit Inputs(const Shape& shape)
-      : query(Array::normal(shape.batch, shape.heads, shape.queries, shape.dim, 1)),
-        key(Array::normal(shape.batch, shape.kv_heads, shape.keys, shape.dim, 2)),
-        value(Array::normal(shape.batch, shape.kv_heads, shape.keys, shape.value_dim, 3)) {}
-
-  Array query, key, value;
-};
 
 struct Result {
   Array output;
   std::vector<float> lse;
 };
-
-rattention::ScoreProblem problem_of(const Inputs& inputs, const Shape& shape, Masks masks) {
-  rattention::ScoreProblem problem;
-  problem.query = inputs.query.view();
-  problem.key = inputs.key.view();
-  problem.scale = 1.0F / std::sqrt(static_cast<float>(shape.dim));
-  problem.masks = masks;
-  problem.masks.key_length = shape.keys;
-  problem.masks.query_offset = shape.keys - shape.queries;
-  problem.row_count = shape.queries;
-  return problem;
-}
 
 Result attend(const rattention::ScoreProblem& problem, const Inputs& inputs, const Shape& shape) {
   Result result{Array(shape.batch, shape.heads, shape.queries, shape.value_dim),
@@ -91,29 +32,9 @@ Result attend(const rattention::ScoreProblem& problem, const Inputs& inputs, con
   return result;
 }
 
-bool sees(const Masks& masks, std::int64_t b, std::int64_t row, std::int64_t key) {
-  const std::int64_t distance = row + masks.query_offset - key;
-  if (masks.left != Masks::kUnlimited && distance > masks.left) return false;
-  if (masks.right != Masks::kUnlimited && -distance > masks.right) return false;
-  return !masks.padding ||
-         masks.padding->data[b * masks.padding->strides[0] + key * masks.padding->strides[1]] != std::byte{0};
-}
-
-// Scores with -inf where hidden.
-Matrix reference_scores(const rattention::ScoreProblem& problem, const Inputs& inputs, std::int64_t b, std::int64_t h) {
-  const auto query = inputs.query.matrix(b, h).cast<double>();
-  const auto key = inputs.key.matrix(b, h / problem.group()).cast<double>();
-  Matrix scores = static_cast<double>(problem.scale) * (query * key.transpose());
-  for (Eigen::Index i = 0; i < scores.rows(); ++i)
-    for (Eigen::Index j = 0; j < scores.cols(); ++j) {
-      if (!sees(problem.masks, b, i, j)) scores(i, j) = -std::numeric_limits<double>::infinity();
-    }
-  return scores;
-}
-
 void compare_head(const Result& got, const Inputs& inputs, const Matrix& scores, const Shape& shape, std::int64_t b,
                   std::int64_t h) {
-  const auto value = inputs.value.matrix(b, h / (shape.heads / shape.kv_heads)).cast<double>();
+  const Matrix value = inputs.value.matrix(b, h / (shape.heads / shape.kv_heads)).cast<double>();
   const auto output = got.output.matrix(b, h);
   double worst = 0;
   for (Eigen::Index i = 0; i < scores.rows(); ++i) {
@@ -140,13 +61,6 @@ void compare(const Shape& shape, const Masks& masks) {
     for (std::int64_t h = 0; h < shape.heads; ++h) {
       compare_head(got, inputs, reference_scores(problem, inputs, b, h), shape, b, h);
     }
-}
-
-Masks reach(std::int64_t left, std::int64_t right) {
-  Masks masks;
-  masks.left = left;
-  masks.right = right;
-  return masks;
 }
 
 // Around every tile edge (48 rows, 512 keys), with odd head dimensions, grouped heads and more queries than keys.
