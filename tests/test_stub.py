@@ -1,7 +1,7 @@
 """The committed stub of the C++ module has its functions, with their parameters.
 
-pybind11 writes every function's signature into the first line of its docstring; mypy's stubtest, which .ci/run runs
-as well, sees names only.
+pybind11 writes every function's signature into the first line of its docstring; mypy's stubtest, which
+.ci/run runs as well, sees names only.
 """
 
 from __future__ import annotations
