@@ -17,6 +17,7 @@ from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, note
 from rattention.config import set_num_threads
 from rattention.degradation import Thresholds, measure
+from rattention.degradation.sources import check_length
 from rattention.files import writable_folder
 
 EXAMPLES = (
@@ -81,9 +82,9 @@ def run(options: Demo) -> int:
             as_json=options.json,
             simple=options.simple,
         )
-    folder = writable_folder(options.out)
     chosen = _subject(options)
     lengths = _lengths(options.lengths, chosen.longest)
+    folder = writable_folder(options.out)
     began = time.perf_counter()
     measured = measure(
         chosen.source,
@@ -145,6 +146,8 @@ def _lengths(asked: str, longest: int | None) -> tuple[int, ...]:
     """The lengths asked for; of the usual ones as many as the model has positions for."""
     lengths = whole_numbers("lengths", asked)
     if asked != LENGTHS or longest is None or longest >= max(lengths):
+        for length in lengths:
+            check_length(length, longest)
         return lengths
     note(f"the model has {longest} positions: longer contexts are left out")
     return (*(n for n in lengths if n < longest), longest)

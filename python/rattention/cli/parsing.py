@@ -86,7 +86,7 @@ def _describe(name: str) -> str:
 
 
 def _help(about: str, prog: str, examples: tuple[str, ...]) -> str:
-    """Hanging indents: tyro joins lines that begin with a letter, does not wrap them and doubles other breaks."""
+    """Hanging indents: tyro joins lines that begin with a letter and does not wrap what it joined."""
     paragraphs = [*about.strip().split("\n\n"), EXIT_CODES]
     wrapped = [textwrap.fill(" ".join(p.split()), 88, subsequent_indent="  ") for p in paragraphs]
     listed = "\n".join(f"  {prog} {example}" for example in examples)

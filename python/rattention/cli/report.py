@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rattention.cli.terminal import Style, paragraph, table
+from rattention.cli.terminal import Style, paragraph, table, wide
 from rattention.degradation import read_turns, summarise
 from rattention.degradation.contexts import FIRST_TOKENS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from rattention.cli.subject import Subject
@@ -20,7 +20,7 @@ def text(measured: Degradation, subject: Subject, saved: Sequence[Path], style: 
     """Everything that was measured, section by section."""
     sections = [
         _opening(measured, subject, style),
-        contexts_table(measured.contexts, measured.thresholds, style, measured),
+        contexts_table(measured.contexts, measured.thresholds, style),
         _dilution(measured, style),
         _window(measured, style),
     ]
@@ -37,40 +37,34 @@ def remarks(measured: Degradation, subject: Subject) -> list[str]:
     notes = []
     short = [c for c in measured.contexts if c.sequence_length < c.context_length]
     if short:
-        lengths = ", ".join(str(c.context_length) for c in short)
+        asked = _listed(c.context_length for c in short)
         notes.append(
-            f"the text has only {short[0].sequence_length} tokens; asked for {lengths}, all of it was used"
+            f"the text has only {short[0].sequence_length} tokens; asked for {asked}, all of it was used"
         )
     distance = measured.options.long_range_distance
-    near = [c for c in measured.contexts if c.sequence_length <= distance + 1]
+    near = [c.context_length for c in measured.contexts if c.sequence_length <= distance + 1]
     if near:
-        lengths = ", ".join(str(c.context_length) for c in near)
         notes.append(
-            f"at {lengths} tokens none is more than {distance} away: long-range attention is 0 by definition"
+            f"at {_listed(near)} tokens none is more than {distance} away: "
+            "long-range attention is 0 by definition"
         )
-    left_out = len(measured.contexts) - len(measured.recall)
+    shortest = subject.conversation.shortest
+    left_out = [c.context_length for c in measured.contexts if c.context_length < shortest]
     if left_out:
-        needs = subject.conversation.shortest
-        notes.append(f"the conversation needs {needs} tokens; {left_out} shorter lengths are left out of it")
+        notes.append(
+            f"fact and question take {shortest} tokens: no information-loss case at {_listed(left_out)}"
+        )
     return notes
 
 
-def contexts_table(
-    contexts: Sequence[ContextMetrics],
-    thresholds: Thresholds,
-    style: Style,
-    measured: Degradation | None = None,
-) -> str:
+def contexts_table(contexts: Sequence[ContextMetrics], thresholds: Thresholds, style: Style) -> str:
     """One row per context, with marks."""
-    near, far = (
-        (5, 50) if measured is None else (measured.options.local_radius, measured.options.long_range_distance)
-    )
     header = (
         "asked\ntokens",
         "used\ntokens",
         "entropy\nnats",
-        f"local\nwithin {near}",
-        f"long-range\nbeyond {far}",
+        "local\nshare",
+        "long-\nrange",
         "retention\n0 to 1",
         "change",
         "",
@@ -88,23 +82,28 @@ def _context_row(c: ContextMetrics, thresholds: Thresholds, style: Style) -> tup
         f"{c.long_range:.3f}",
         f"{c.retention:.3f}",
         change,
-        f"{style.bar(c.retention)}  {style.marks(thresholds.marks(c))}",
+        f"{style.bar(c.retention) + '  ' if wide() else ''}{style.marks(thresholds.marks(c))}",
     )
 
 
 def _opening(measured: Degradation, subject: Subject, style: Style) -> str:
     chosen = measured.selection
-    part = []
-    if len(chosen.layers) < subject.source.layers:
-        part.append(f"layers {_listed(chosen.layers)}")
-    if len(chosen.heads) < subject.source.heads:
-        part.append(f"heads {_listed(chosen.heads)}")
-    averages = f"averages over query rows and {' and '.join(part) if part else 'all layers and heads'}"
+    parts = [
+        f"{kind}{'s' if len(numbers) > 1 else ''} {_listed(numbers)}"
+        for kind, numbers, count in (
+            ("layer", chosen.layers, subject.source.layers),
+            ("head", chosen.heads, subject.source.heads),
+        )
+        if len(numbers) < count
+    ]
+    averages = f"averages over query rows and {' and '.join(parts) if parts else 'all layers and heads'}"
     title = style.title(f"Attention of {subject.name} as its context grows")
-    return f"{title}\n{subject.description}\n{averages}"
+    near, far = measured.options.local_radius, measured.options.long_range_distance
+    distances = f"local: attention within {near} tokens; long-range: beyond {far} tokens"
+    return f"{title}\n{subject.description}\n{averages}\n{distances}"
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(str(n) for n in numbers)
 
 
@@ -167,7 +166,7 @@ def _recall_by_length(measured: Degradation, style: Style) -> str:
                 f"{mass.max():.1%}",
                 best,
                 f"{r.rank} of {r.candidates}",
-                style.bar(r.mean_mass / measured.recall[0].mean_mass, 20),
+                style.bar(r.mean_mass / measured.recall[0].mean_mass),
             )
         )
     header = (

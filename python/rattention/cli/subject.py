@@ -66,7 +66,7 @@ def synthetic(seed: int) -> Subject:
         raise ValueError(f"--seed must be >= 0, got {seed}")
     source = SyntheticSource(seed)
     return Subject(
-        name="synthetic attention",
+        name="synthetic queries and keys",
         description=f"{_sizes(source)} of random numbers, seed {seed}: no model, no text",
         source=source,
         conversation=SyntheticConversation(seed),

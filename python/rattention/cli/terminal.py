@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+WIDEST = 100
+"""Longer lines of prose are hard to read, and a terminal that is unknown is taken to be as wide."""
+
 GREEN, YELLOW, RED, BOLD, DIM = "32", "33", "31", "1", "2"
 
 MARKS = {
@@ -79,9 +82,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], style: Style) ->
     return "\n".join(head + [line(row) for row in body])
 
 
+def wide() -> bool:
+    """Whether there is room for bars between columns and marks."""
+    return _columns() >= WIDEST
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size((WIDEST, 24)).columns
+
+
 def paragraph(text: str, indent: str = "", first: str | None = None) -> str:
-    """Wrapped to the terminal, at most 100 characters wide."""
-    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    """Wrapped to the terminal, at most `WIDEST` characters wide."""
+    width = min(WIDEST, _columns())
     return textwrap.fill(
         text, width, initial_indent=indent if first is None else first, subsequent_indent=indent
     )
