@@ -151,7 +151,7 @@ def largest_error(got: NDArray[Any], exact: NDArray[np.float64]) -> float:
 def allowed_error(mechanism: Mechanism, inputs: Arrays, exact: NDArray[np.float64], **options: Any) -> float:
     """Twice the error of the naive evaluation in the same precision, at least the last rounding.
 
-    There are two usual ways to write the formula, and on a small problem either may be lucky: the larger error counts.
+    The formula has two usual forms, and on a small problem either may be lucky: the larger error counts.
     """
     naive = max(largest_error(mechanism.naive(**inputs, **options, base=b), exact) for b in (2, np.e))
     value = inputs["value"]
@@ -160,7 +160,7 @@ def allowed_error(mechanism: Mechanism, inputs: Arrays, exact: NDArray[np.float6
 
 
 def last_rounding(value: NDArray[Any]) -> float:
-    """Relative to the largest value. Products of few columns are summed in lanes by a BLAS, better than naively."""
+    """Relative to the largest value. A BLAS sums products of few columns in lanes, better than naively."""
     if value.dtype != np.float32:
         return float(ml_dtypes.finfo(value.dtype).eps) / 2
     return 2e-7 if min(value.shape[2:]) >= 16 else 5e-7
