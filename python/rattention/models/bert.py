@@ -172,7 +172,7 @@ class Bert:
             last_hidden_state=batched[-1],
             attention_mask=mask,
             pooler_output=pooled,
-            logits=self._classifier(pooled) if self._classifier is not None else None,
+            logits=self._classifier(pooled) if self._classifier and pooled is not None else None,
             hidden_states=tuple(batched) if hidden_states else None,
             metrics=None if metrics is None else tuple(m for m in measured if m is not None),
         )

@@ -122,4 +122,5 @@ class Layer:
         output, measured = (
             (result.output, result.metrics) if isinstance(result, AttentionResult) else (result, None)
         )
-        return output.transpose(0, 2, 1, 3).reshape(hidden.shape), measured
+        # With one text and heads of width 1 the reshaped view would not be contiguous.
+        return np.ascontiguousarray(output.transpose(0, 2, 1, 3).reshape(hidden.shape)), measured
