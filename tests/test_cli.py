@@ -463,6 +463,20 @@ class TestProcess:
             return  # tyro draws boxes in UTF-8 without colours
         assert done.stdout.isascii()
 
+    def test_a_name_that_cannot_be_shown(self, tmp_path: Path) -> None:
+        done = process(
+            "demo",
+            "--simple",
+            "--lengths",
+            "60",
+            "--out",
+            "Größe",
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Gr\\xf6\\xdfe/contexts.csv" in done.stdout
+
     def test_symbols_where_they_can_be_shown(self, tmp_path: Path) -> None:
         environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"PYTHONIOENCODING": "utf-8"}
         done = process("demo", "--simple", "--lengths", "60", cwd=tmp_path, env=environment, encoding="utf-8")

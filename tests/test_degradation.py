@@ -169,6 +169,12 @@ class TestConversation:
         assert case.fact[0] == 3
         assert case.question[-1] == len(tokens) - 2
 
+    def test_turns_need_no_names(self, bert: Bert) -> None:
+        case = Conversation(bert, ("the cat sat.", "a dog runs.", "the cat?")).recall_context(30)
+        tokens = case.context.encoding.tokens[0]
+        assert [tokens[i] for i in case.fact] == ["the", "cat", "sat", "."]
+        assert [tokens[i] for i in case.question] == ["the", "cat", "?"]
+
     @pytest.mark.parametrize("length", [20, 21, 33, 50, 64])
     def test_fills_the_length_but_never_beyond(self, bert: Bert, length: int) -> None:
         context = Conversation(bert, TURNS).recall_context(length).context
