@@ -10,8 +10,8 @@ namespace {
 
 using std::int64_t;
 
-// Register blocking: 6 rows by 4 vectors fill 24 of AVX-512's 32 registers, 6 by 2 fill 12 of the 16 elsewhere; both keep
-// more multiply-adds in flight than latency times ports (8).
+// Register blocking: 6 rows by 4 vectors fill 24 of AVX-512's 32 registers, 6 by 2 fill 12 of the 16 elsewhere; both
+// keep more multiply-adds in flight than latency times ports (8).
 constexpr int kRows = 6;
 constexpr int kVectors = kLanes == 16 ? 4 : 2;
 constexpr int64_t kPanel = kVectors * kLanes;
@@ -23,8 +23,8 @@ struct Count {
   static constexpr int value = N;
 };
 
-// c[Rows][Vectors * lanes] = (Accumulate ? c : 0) + a[Rows][depth] . b[depth][Vectors * lanes]. Without Accumulate, maxima
-// [Rows][lanes] take in the results while they are in registers.
+// c[Rows][Vectors * lanes] = (Accumulate ? c : 0) + a[Rows][depth] . b[depth][Vectors * lanes]. Without Accumulate,
+// maxima [Rows][lanes] take in the results while they are in registers.
 template <int Rows, int Vectors, bool Accumulate>
 inline void multiply_block(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, float* c,
                            int64_t c_stride, float* maxima) {
@@ -69,8 +69,8 @@ void multiply_rows(const float* a, int64_t a_stride, int64_t rows, const float* 
   int64_t i = 0;
   const auto block = [&](auto rows_constant) {
     constexpr int kCount = decltype(rows_constant)::value;
-    multiply_block<kCount, Vectors, Accumulate>(a + i * a_stride, a_stride, b, b_stride, depth, c + i * c_stride, c_stride,
-                                                maxima + i * kLanes);
+    multiply_block<kCount, Vectors, Accumulate>(a + i * a_stride, a_stride, b, b_stride, depth, c + i * c_stride,
+                                                c_stride, maxima + i * kLanes);
     i += kCount;
   };
   while (i + kRows <= rows) block(Count<kRows>{});
@@ -129,8 +129,8 @@ template <int Vectors>
 void accumulate_columns(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
                         int64_t value_stride, int64_t columns, float* output, int64_t* column) {
   for (; *column + Vectors * kLanes <= columns; *column += Vectors * kLanes) {
-    multiply_rows<Vectors, true>(weights, weight_stride, rows, values + *column, value_stride, n, output + *column, columns,
-                                 output);
+    multiply_rows<Vectors, true>(weights, weight_stride, rows, values + *column, value_stride, n, output + *column,
+                                 columns, output);
   }
 }
 
@@ -326,8 +326,8 @@ double fma_rate(double seconds) {
 namespace rattention::detail {
 
 const TileKernels RATTENTION_KERNELS = {
-    kLanes, kPanel, kRows,       pack_panel, score_panel,  accumulate, max, max_lane, exp2_row, exp2_sums, sum,
-    deviations, scale, add, add_distance, hide,    all_finite, find,     fma_rate,
+    kLanes, kPanel,     kRows, pack_panel, score_panel,  accumulate, max,        max_lane, exp2_row, exp2_sums,
+    sum,    deviations, scale, add,        add_distance, hide,       all_finite, find,     fma_rate,
 };
 
 }  // namespace rattention::detail

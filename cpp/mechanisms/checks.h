@@ -1,5 +1,5 @@
-// Checks of shapes, at the door of the core. Every failure is std::invalid_argument that names the argument, what came and what
-// is allowed.
+// Checks of shapes, at the door of the core. Every failure is std::invalid_argument that names the argument, what came
+// and what is allowed.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ void check_value(const TensorView& key, const TensorView& value);
 // Every query position must have a segment id where segments are given.
 void check_positions(const ScoreProblem& problem);
 
-// a * b for sizes, or std::bad_alloc where the product cannot be an array's size: an allocation of that size must fail anyway.
+// a * b for sizes, or std::bad_alloc where the product cannot be an array's size: an allocation of that size must fail
+// anyway.
 std::int64_t checked_product(std::int64_t a, std::int64_t b);
 
 }  // namespace rattention

@@ -1,4 +1,5 @@
-"""Attention for CPUs: exact and windowed kernels in C++, and metrics that look into every attention map without storing one.
+"""Attention for CPUs: exact and windowed kernels in C++, and metrics that look into every attention map
+without storing one.
 
 ``import rattention as ra``; arrays are ``[batch, heads, length, head_dim]``. See `attention` for the kernel,
 `attention_metrics` for the microscope and `rattention.models` for pretrained models without PyTorch.
@@ -11,8 +12,8 @@ try:
 except ImportError as error:
     if "libgomp" in str(error):
         raise ImportError(
-            "rattention needs the OpenMP runtime libgomp.so.1: install it (Debian/Ubuntu: apt-get install libgomp1; "
-            "Fedora: dnf install libgomp), or import torch first, which brings one"
+            "rattention needs the OpenMP runtime libgomp.so.1: install it (Debian/Ubuntu: apt-get install "
+            "libgomp1; Fedora: dnf install libgomp), or import torch first, which brings one"
         ) from error
     raise
 

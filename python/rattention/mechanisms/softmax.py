@@ -1,7 +1,8 @@
 """Softmax attention: ``out_i = sum_j softmax_j(scale * q_i . k_j + bias_ij) v_j`` over the visible keys.
 
-With ``window=w`` it is sliding-window attention, the local branch of RAttention (arXiv 2506.15545, section 2, whose sum runs
-over the w + 1 tokens ``t - w ... t``); work and memory are then O(n w). With ``log_discount`` a weight decays with distance.
+With ``window=w`` it is sliding-window attention, the local branch of RAttention (arXiv 2506.15545, section
+2, whose sum runs over the w + 1 tokens ``t - w ... t``); work and memory are then O(n w). With
+``log_discount`` a weight decays with distance.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class AttentionResult(NamedTuple):
     output: NDArray[Any]
     """``[batch, heads, query_length, value_dim]``, in the dtype of the inputs."""
     lse: NDArray[np.float32] | None
-    """Natural logarithm of the softmax's denominator, ``[batch, heads, query_length]``; -inf for empty rows."""
+    """Natural logarithm of the softmax's denominator, ``[batch, heads, query_length]``; -inf for empty
+    rows."""
     metrics: AttentionMetrics | None
     """One number per query row for every metric asked for."""
 
@@ -67,21 +69,24 @@ def attention(
     query:
         ``[batch, heads, query_length, head_dim]``, float32, bfloat16 or float16, any strides.
     key, value:
-        ``[batch, kv_heads, key_length, head_dim]`` and ``[batch, kv_heads, key_length, value_dim]``. ``kv_heads`` must divide
-        ``heads``; query head h reads key/value head ``h // (heads // kv_heads)``.
+        ``[batch, kv_heads, key_length, head_dim]`` and ``[batch, kv_heads, key_length, value_dim]``.
+        ``kv_heads`` must divide ``heads``; query head h reads key/value head ``h // (heads // kv_heads)``.
     causal:
         Row i sees no key after its own position.
     window:
-        An int w or a pair (left, right): row i sees ``i - left <= j <= i + right``. An int means (w, 0) under causal, that is
-        w + 1 keys, and (w, w) otherwise. Hugging Face's ``sliding_window=W`` is ``window=W - 1``.
+        An int w or a pair (left, right): row i sees ``i - left <= j <= i + right``. An int means (w, 0)
+        under causal, that is w + 1 keys, and (w, w) otherwise. Hugging Face's ``sliding_window=W`` is
+        ``window=W - 1``.
     scale:
         Factor on the scores, ``1 / sqrt(head_dim)`` by default.
     key_padding_mask:
         Bool ``[batch, key_length]``, True = attend.
     segment_ids:
-        Integers ``[batch, key_length]``: rows attend within equal ids. A query row has the id of its position.
+        Integers ``[batch, key_length]``: rows attend within equal ids. A query row has the id of its
+        position.
     attn_mask:
-        Bool (True = attend) or floating (added to the scores), broadcastable to ``[batch, heads, query_length, key_length]``.
+        Bool (True = attend) or floating (added to the scores), broadcastable to ``[batch, heads,
+        query_length, key_length]``.
     log_discount:
         ``ln gamma <= 0``, a number or one per head: adds ``log_discount * |i - j|`` to the scores.
     query_offset:
@@ -93,7 +98,8 @@ def attention(
 
     Returns
     -------
-    The output ``[batch, heads, query_length, value_dim]``, or an `AttentionResult` when `return_lse` or `metrics` is given.
+    The output ``[batch, heads, query_length, value_dim]``, or an `AttentionResult` when `return_lse` or
+    `metrics` is given.
     A row that may attend to nothing gives 0.
 
     Raises
@@ -137,12 +143,15 @@ def attention_metrics(
     query_offset: int | None = None,
     metrics: MetricOptions | None = None,
 ) -> AttentionMetrics:
-    """Metrics of the attention maps of `query` and `key`, without values and without the maps. Options as in `attention`."""
+    """Metrics of the attention maps of `query` and `key`, without values and without the maps. Options as in
+    `attention`."""
     queries, keys = _query_and_key(query, key)
     options = MetricOptions() if metrics is None else metrics
     _require_options(options)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    measured = _core.attention_metrics(queries, keys, _core_options(queries, keys, masks, scale, log_discount), options)
+    measured = _core.attention_metrics(
+        queries, keys, _core_options(queries, keys, masks, scale, log_discount), options
+    )
     return AttentionMetrics(**measured)
 
 
@@ -160,14 +169,17 @@ def attention_rows(
     log_discount: ArrayLike | float | None = None,
     query_offset: int | None = None,
 ) -> NDArray[np.float32]:
-    """The weights of a few query rows, ``[batch, heads, len(rows), key_length]``: work and memory are O(rows * key_length).
+    """The weights of a few query rows, ``[batch, heads, len(rows), key_length]``: work and memory are O(rows
+    * key_length).
 
     `rows` are indices of query rows, negative ones counting from the end. Options as in `attention`.
     """
     queries, keys = _query_and_key(query, key)
     indices = _row_indices(rows, queries.shape[2])
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    return _core.attention_rows(queries, keys, indices, _core_options(queries, keys, masks, scale, log_discount))
+    return _core.attention_rows(
+        queries, keys, indices, _core_options(queries, keys, masks, scale, log_discount)
+    )
 
 
 def reference_attention(
@@ -180,7 +192,8 @@ def reference_attention(
     metrics: MetricOptions | None = None,
     **masks: Any,
 ) -> AttentionResult:
-    """`attention` by its definition, in float64, with the whole map in memory: the law the kernels are held to."""
+    """`attention` by its definition, in float64, with the whole map in memory: the law the kernels are held
+    to."""
     q, k, v = (np.asarray(a).astype(np.float64) for a in (query, key, value))
     weights, visible, lse = reference_weights(q, k, scale=scale, log_discount=log_discount, **masks)
     v = np.repeat(v, q.shape[1] // k.shape[1], axis=1)
@@ -209,7 +222,9 @@ def reference_weights(
     scores = np.einsum("bhid,bhjd->bhij", query, key) * (dim**-0.5 if scale is None else scale) + bias
     if log_discount is not None:
         distance = np.abs(query_positions(options, rows, key.shape[2])[:, None] - np.arange(key.shape[2]))
-        scores = scores + np.broadcast_to(np.asarray(log_discount, np.float64), heads)[:, None, None] * distance
+        scores = (
+            scores + np.broadcast_to(np.asarray(log_discount, np.float64), heads)[:, None, None] * distance
+        )
     scores = np.where(visible, scores, -np.inf)
     top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
     exponentials = np.exp(scores - np.where(np.isneginf(top), 0.0, top))
@@ -232,7 +247,11 @@ def _require_options(options: MetricOptions | None) -> None:
 
 
 def _core_options(
-    query: NDArray[Any], key: NDArray[Any], masks: Masks, scale: float | None, log_discount: ArrayLike | float | None
+    query: NDArray[Any],
+    key: NDArray[Any],
+    masks: Masks,
+    scale: float | None,
+    log_discount: ArrayLike | float | None,
 ) -> _core.ScoreOptions:
     """Masks and numbers in the form the core takes; the core checks the shapes."""
     if not isinstance(masks.causal, bool | np.bool_):
@@ -252,7 +271,8 @@ def _core_options(
 
 
 def _core_reach(reach: int | None) -> int:
-    """A reach in the core's terms; anything beyond 2**62 is as good as unlimited and cannot overflow there."""
+    """A reach in the core's terms; anything beyond 2**62 is as good as unlimited and cannot overflow
+    there."""
     return UNLIMITED if reach is None else min(reach, 2**62)
 
 
@@ -274,7 +294,9 @@ def _log_discount(value: ArrayLike | float, heads: int) -> NDArray[np.float32]:
         float_array("log_discount", value, 1)
         numbers = np.ascontiguousarray(value, np.float32)
     if numbers.shape != (heads,):
-        raise ValueError(f"log_discount must be a number or one per head ({heads}), got shape {numbers.shape}")
+        raise ValueError(
+            f"log_discount must be a number or one per head ({heads}), got shape {numbers.shape}"
+        )
     if not (np.isfinite(numbers) & (numbers <= 0)).all():
         raise ValueError(f"log_discount must be finite and <= 0 (ln of a discount in (0, 1]), got {value!r}")
     return numbers
@@ -285,5 +307,7 @@ def _row_indices(rows: ArrayLike, length: int) -> NDArray[np.int64]:
         rows = np.asarray(rows, None if rows else np.int64)
     indices = integer_array("rows", rows, 1)
     if indices.size and (indices.min() < -length or indices.max() >= length):
-        raise ValueError(f"rows must lie in [{-length}, {length - 1}], got {indices.min()} to {indices.max()}")
+        raise ValueError(
+            f"rows must lie in [{-length}, {length - 1}], got {indices.min()} to {indices.max()}"
+        )
     return np.where(indices < 0, indices + length, indices)
