@@ -25,8 +25,8 @@ def float_array(name: str, value: Any, rank: int | None = None) -> NDArray[Any]:
     dtype = array.dtype.name
     if dtype not in FLOAT_DTYPES:
         raise TypeError(
-            f"{name} has dtype {dtype}; allowed are {', '.join(FLOAT_DTYPES)} (cast with
-            {name}.astype(numpy.float32))"
+            f"{name} has dtype {dtype}; allowed are {', '.join(FLOAT_DTYPES)} "
+            f"(cast with {name}.astype(numpy.float32))"
         )
     _require_rank(name, array, rank)
     return array.view(np.uint16) if dtype == "bfloat16" else array
@@ -64,7 +64,9 @@ def mask_array(name: str, value: Any) -> NDArray[Any]:
     if array.dtype == np.bool_:
         return array
     if array.dtype.name not in FLOAT_DTYPES:
-        raise TypeError(f"{name} must be bool or one of {', '.join(FLOAT_DTYPES)}, got dtype {array.dtype.name}")
+        raise TypeError(
+            f"{name} must be bool or one of {', '.join(FLOAT_DTYPES)}, got dtype {array.dtype.name}"
+        )
     return float_array(name, array)
 
 
