@@ -254,10 +254,11 @@ def ticks_during(work):
 
 
 WIDE = floats(2048, 2048)
+TALL = floats(30000, 2048)
 LONG_CALLS = {
     "dense layer": lambda: _core.Linear(WIDE, None)(WIDE),
-    "layer norm": lambda: [_core.layer_norm(WIDE, WIDE[0], WIDE[0], 1e-5) for _ in range(50)],
-    "embeddings": lambda: [_core.embedding_sum([("row", WIDE, np.arange(2048))]) for _ in range(50)],
+    "layer norm": lambda: _core.layer_norm(TALL, WIDE[0], WIDE[0], 1e-5),
+    "embeddings": lambda: _core.embedding_sum([("row", WIDE, np.arange(2048))] * 600),
 }
 
 
