@@ -26,7 +26,7 @@ constexpr std::int64_t kBlockRows = 48;
 constexpr std::int64_t kTileKeys = 1024;
 // Blocks per task, at most. More of them spread the packing of a tile over more rows; fewer balance better between
 // threads, and there are fewer where tasks would not go round.
-constexpr std::int64_t kTaskBlocks = 48;
+constexpr std::int64_t kTaskBlocks = 96;
 
 struct ScoreProblem {
   TensorView query;
