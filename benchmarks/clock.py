@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.outcome import Samples
@@ -29,6 +31,15 @@ def wait_until_idle() -> None:
         time.sleep(IDLE_SLICE)
         if time.process_time() - busy < IDLE_SLICE / 10:
             return
+
+
+def elsewhere() -> float:
+    """Processor seconds that other programs, and a virtual machine's host, have used since boot."""
+    first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(ticks) for ticks in first[1:9])
+    mine = os.times()
+    busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return busy - mine.user - mine.system - mine.children_user - mine.children_system
 
 
 def stopwatch(call: Callable[[], Any]) -> Callable[[], float]:

@@ -13,11 +13,10 @@ PEERS = ("torch", "onnxruntime", "openvino", "transformers")
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores, instruction set, load and versions, as far as they matter for a timing."""
+    """Processor, cores, instruction set and versions, as far as they matter for a timing."""
     return {
         **ra.show_config(),
         "cores": len(os.sched_getaffinity(0)),
-        "load_average": round(os.getloadavg()[0], 2),
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "peers": {name: _version(name) for name in PEERS},
     }
@@ -31,8 +30,8 @@ def _version(package: str) -> str | None:
 
 
 def line(machine: dict[str, Any]) -> str:
-    """The machine in two lines, with a warning where somebody else is using it."""
-    text = (
+    """The machine and the versions in two lines."""
+    return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['instruction_set']}, "
         f"{machine['threads']} threads; "
         f"rattention {machine['rattention']}, oneDNN {machine['onednn']}, NumPy {machine['numpy']}, "
@@ -40,6 +39,3 @@ def line(machine: dict[str, Any]) -> str:
         "peers: "
         + ", ".join(f"{name} {version or '(missing)'}" for name, version in machine["peers"].items())
     )
-    if machine["load_average"] > 0.5:
-        text += f"\nload average {machine['load_average']}: another program may be disturbing these timings"
-    return text

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
+DISTURBANCE = "cores that other programs kept busy"
+"""A detail of an outcome: above a few hundredths, do not trust its timings."""
+
 
 @dataclass(frozen=True)
 class Goal:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rattention import _core
 
-from benchmarks.clock import alternate, stopwatch
-from benchmarks.outcome import Figure, Goal, Outcome, Samples, ratio
+from benchmarks.clock import alternate, elsewhere, stopwatch
+from benchmarks.outcome import DISTURBANCE, Figure, Goal, Outcome, Samples, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +95,9 @@ def race(
     samplers |= {p.name: stopwatch(runners[p.name].call) for p in peers if p.timed and p.name in runners}
     if flops:
         samplers[PEAK] = lambda: float(_core.fma_peak(PEAK_SECONDS, setup.threads))
+    used, begin = elsewhere(), time.perf_counter()
     samples = alternate(samplers, setup.budget, setup.rounds)
+    others = (elsewhere() - used) / (time.perf_counter() - begin)
     figures = [_against(p.name, p.goal, samples) for p in peers if p.name in samples]
     if best:
         figures += _against_best(best, peers, samples)
@@ -102,7 +105,7 @@ def race(
         figures.append(_share_of_peak(flops, samples, peak_share))
     del runners, samplers
     gc.collect()
-    return Outcome(figures, samples, answers, missing)
+    return Outcome(figures, samples, answers, missing, {DISTURBANCE: max(0.0, others)})
 
 
 def _prepare(peers: list[Peer]) -> tuple[dict[str, Runner], dict[str, str]]:
@@ -189,6 +192,6 @@ def _share_of_peak(flops: float, samples: dict[str, Samples], goal: Goal | None)
     at_peak = Samples(tuple(flops / rate / 1e9 for rate in rates.values))
     value, pairwise = (100 * share for share in ratio(at_peak, seconds))
     name = f"{PEAK}, {rates.median:.0f} GFLOP/s"
-    if pairwise > PEAK_LIMIT:
-        raise WrongAnswerError(f"{pairwise:.0f} % of the {name} is not possible: that measurement is wrong")
+    if max(value, pairwise) > PEAK_LIMIT:  # more than everything: nobody can say what share it was
+        name, goal = f"{name} (measured too low)", None
     return Figure(name, value, "%", goal, pairwise, seconds.median, at_peak.median)

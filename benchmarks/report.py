@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.outcome import DISTURBANCE
+
 if TYPE_CHECKING:
     from benchmarks.outcome import Figure, Outcome
 
 HEAD = ("against", "ours", "theirs", "figure", "pairwise", "goal", "")
+DISTURBED = 0.05
 WIDTHS = (46, 10, 10, 9, 9, 9, 8)
 EXTRA = "pip install 'rattention[bench]'"
 
@@ -31,7 +34,9 @@ def _rounds(outcome: Outcome) -> str:
     if not outcome.samples:
         return answers or "one measurement"
     rounds = len(next(iter(outcome.samples.values())).values)
-    return ", ".join(filter(None, (answers, f"{rounds} rounds")))
+    others = outcome.details.get(DISTURBANCE, 0.0)
+    disturbed = f"DISTURBED: other programs kept {others:.1f} cores busy" if others > DISTURBED else ""
+    return ", ".join(filter(None, (answers, f"{rounds} rounds", disturbed)))
 
 
 def _row(cells: tuple[str, ...]) -> str:

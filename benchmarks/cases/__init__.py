@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.cases import attention, metrics, startup
+from benchmarks.cases import attention, bert, metrics, startup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,5 +37,6 @@ CASES = (
     Case("window-16384", attention.window, 16384, quick=320),
     Case("row-metrics-4096", metrics.row_metrics, 4096, quick=256),
     Case("metrics-memory-16384", metrics.memory, 16384, quick=1024),
+    Case("bert-500", bert.forward_with_metrics, 500, quick=64),
     Case("import", startup.import_time),
 )

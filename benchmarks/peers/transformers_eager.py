@@ -14,14 +14,22 @@ from benchmarks.race import Runner, Setup
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
     from numpy.typing import NDArray
 
     from benchmarks.race import Answer
 
-VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
+VOCABULARY = 100
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+
+
+def _load() -> ModuleType:
+    """Transformers, without its progress bars."""
+    transformers = require("transformers", "bench")
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
 
 
 def save_random_bert(setup: Setup, folder: Path) -> None:
@@ -29,17 +37,16 @@ def save_random_bert(setup: Setup, folder: Path) -> None:
 
     Weights are wide enough for the attention to be as peaked as in a trained model.
     """
-    transformers, torch = require("transformers", "bench"), pytorch.load(setup)
+    transformers, torch = _load(), pytorch.load(setup)
     torch.manual_seed(0)
     sizes: dict[str, Any] = TINY if setup.quick else BASE
-    config = transformers.BertConfig(vocab_size=len(VOCABULARY), initializer_range=0.05, **sizes)
+    config = transformers.BertConfig(vocab_size=VOCABULARY, initializer_range=0.05, **sizes)
     transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
 
 
 def bert(setup: Setup, folder: Path, ids: NDArray[np.int64]) -> Runner:
     """The forward pass of the checkpoint in `folder`, and every metric of every map."""
-    transformers, torch = require("transformers", "bench"), pytorch.load(setup)
+    transformers, torch = _load(), pytorch.load(setup)
     model = transformers.BertModel.from_pretrained(
         folder, attn_implementation="eager", add_pooling_layer=False
     )

@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -24,8 +25,7 @@ namespace {
 class MetricArrays {
  public:
   MetricArrays(const ScoreProblem& problem, const py::object& options)
-      : distances_{options.attr("local_radius").cast<std::int64_t>(),
-                   options.attr("long_range_distance").cast<std::int64_t>()},
+      : distances_{distance(options, "local_radius"), distance(options, "long_range_distance")},
         wants_received_(options.attr("received").cast<bool>()),
         max_position_(new_array<std::int64_t>(row_shape(problem))) {
     for (const char* name : kNames) rows_.emplace_back(name, new_array<float>(row_shape(problem)));
@@ -54,6 +54,13 @@ class MetricArrays {
   }
 
  private:
+  // Any whole number >= 0: one too large for the core is as good as the largest.
+  static std::int64_t distance(const py::object& options, const char* name) {
+    int too_large = 0;
+    const std::int64_t value = PyLong_AsLongLongAndOverflow(options.attr(name).ptr(), &too_large);
+    return too_large != 0 ? std::numeric_limits<std::int64_t>::max() : value;
+  }
+
   static constexpr const char* kNames[] = {"entropy",      "local_concentration", "long_range",
                                            "retention",    "context_mean",        "context_std",
                                            "recent_distant_ratio", "max_weight"};

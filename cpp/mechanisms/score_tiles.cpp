@@ -1,6 +1,7 @@
 #include "mechanisms/score_tiles.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "core/pack.h"
@@ -203,6 +204,17 @@ bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int6
     visible_[r] = std::count(shown, shown + keys.size(), -1);
   }
   return shown != nullptr || problem_.log_discount != nullptr || problem_.gravity;
+}
+
+void ScoreTile::to_weights(std::int64_t r, float lse) {
+  float* scores = scores_of(r);
+  const std::int64_t n = spans_[r].size();
+  if (!std::isnan(lse)) {
+    kernels_.exp2(scores, n, lse * kLog2E);
+    return;
+  }
+  constexpr float kHidden = -std::numeric_limits<float>::infinity();
+  for (std::int64_t j = 0; j < n; ++j) scores[j] = scores[j] == kHidden ? 0.0F : lse;
 }
 
 // Lanes of the keys that masks other than the span leave to a row; nullptr where that is all of them.

@@ -121,6 +121,8 @@ class ScoreTile {
   std::int64_t visible_of(std::int64_t r) const { return visible_[r]; }  // how many of them are not hidden
   float max_of(std::int64_t r) const { return top_[r]; }  // the largest score, NaN left out
   float* scores_of(std::int64_t r) { return row(r) + (spans_[r].first - keys_.first); }
+  // Turns the scores of row r into weights 2^(score - lse), lse in natural units. A NaN in lse stays with the keys not hidden.
+  void to_weights(std::int64_t r, float lse);
   // The row's storage at `key`, which need not be one that it sees.
   float* at(std::int64_t r, std::int64_t key) { return row(r) + (key - keys_.first); }
   KeySpan keys() const { return keys_; }

@@ -197,7 +197,7 @@ struct RowWriter {
       const std::int64_t row =
           (task.batch * problem.query.heads() + block.head) * problem.row_count + block.first + r;
       if (keys.empty() || lse[row] == -kInfinity) continue;
-      tile_kernels().exp2(tile.scores_of(r), keys.size(), lse[row] * kLog2E);
+      tile.to_weights(r, lse[row]);
       std::copy(tile.scores_of(r), tile.scores_of(r) + keys.size(),
                 weights + row * problem.masks.key_length + keys.first);
     }

@@ -43,9 +43,8 @@ class ColumnTask {
     count(block.first + r, keys);
     const float lse = lse_[(batch_ * problem_.query.heads() + head_) * problem_.row_count + block.first + r];
     if (lse == -std::numeric_limits<float>::infinity()) return;
-    const TileKernels& kernels = tile_kernels();
-    kernels.exp2(tile.scores_of(r), keys.size(), lse * kLog2E);
-    kernels.add(received + (keys.first - keys_.first), tile.scores_of(r), keys.size());
+    tile.to_weights(r, lse);
+    tile_kernels().add(received + (keys.first - keys_.first), tile.scores_of(r), keys.size());
   }
 
   // Rows that may see a key: by differences where a row sees its whole span, key by key where masks have holes.

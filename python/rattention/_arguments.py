@@ -14,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT_DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -69,9 +70,13 @@ def real_number(name: str, value: Any) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not abs(number) <= FLOAT32_MAX:
+        raise ValueError(f"{name} must be finite in float32, got {value!r}")
+    return number
 
 
 def whole_number(name: str, value: Any) -> int:

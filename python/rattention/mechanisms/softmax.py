@@ -269,9 +269,10 @@ def _optional(check: Any, name: str, value: Any, rank: int) -> Any:
 
 def _log_discount(value: ArrayLike | float, heads: int) -> NDArray[np.float32]:
     if isinstance(value, int | float | np.floating) and not isinstance(value, bool):
-        numbers = np.full(heads, value, np.float32)
+        numbers = np.full(heads, real_number("log_discount", value), np.float32)
     else:
-        numbers = np.ascontiguousarray(float_array("log_discount", value, 1), np.float32)
+        float_array("log_discount", value, 1)
+        numbers = np.ascontiguousarray(value, np.float32)
     if numbers.shape != (heads,):
         raise ValueError(f"log_discount must be a number or one per head ({heads}), got shape {numbers.shape}")
     if not (np.isfinite(numbers) & (numbers <= 0)).all():
@@ -280,7 +281,9 @@ def _log_discount(value: ArrayLike | float, heads: int) -> NDArray[np.float32]:
 
 
 def _row_indices(rows: ArrayLike, length: int) -> NDArray[np.int64]:
-    indices = integer_array("rows", np.asarray(rows, np.int64) if isinstance(rows, list | tuple | range) else rows, 1)
+    if isinstance(rows, list | tuple | range):
+        rows = np.asarray(rows, None if rows else np.int64)
+    indices = integer_array("rows", rows, 1)
     if indices.size and (indices.min() < -length or indices.max() >= length):
         raise ValueError(f"rows must lie in [{-length}, {length - 1}], got {indices.min()} to {indices.max()}")
     return np.where(indices < 0, indices + length, indices)

@@ -1,0 +1,83 @@
+"""The C++ core of rattention. Its functions check shapes; the Python package checks types."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rattention.metrics import MetricOptions
+
+__version__: str
+
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def instruction_set() -> str: ...
+def onednn_version() -> str: ...
+def fma_peak(seconds: float, threads: int) -> float: ...
+
+class ScoreOptions:
+    def __init__(
+        self,
+        *,
+        left: int,
+        right: int,
+        query_offset: int,
+        scale: float,
+        key_padding_mask: NDArray[np.bool_] | None,
+        segment_ids: NDArray[np.int64] | None,
+        attn_mask: NDArray[Any] | None,
+        log_discount: NDArray[np.float32] | None,
+    ) -> None: ...
+
+def attention(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    options: ScoreOptions,
+    metrics: MetricOptions | None,
+    return_lse: bool,
+) -> tuple[NDArray[Any], NDArray[np.float32] | None, dict[str, NDArray[Any]] | None]: ...
+def attention_metrics(
+    query: NDArray[Any], key: NDArray[Any], options: ScoreOptions, metrics: MetricOptions
+) -> dict[str, NDArray[Any]]: ...
+def attention_rows(
+    query: NDArray[Any], key: NDArray[Any], rows: NDArray[np.int64], options: ScoreOptions
+) -> NDArray[np.float32]: ...
+
+class Activation:
+    none: ClassVar[Activation]
+    gelu: ClassVar[Activation]
+    gelu_tanh: ClassVar[Activation]
+    relu: ClassVar[Activation]
+    silu: ClassVar[Activation]
+    __members__: ClassVar[dict[str, Activation]]
+    def __init__(self, value: int) -> None: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __ne__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __int__(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+class Linear:
+    def __init__(
+        self,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        activation: Activation = ...,
+    ) -> None: ...
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]: ...
+
+def layer_norm(
+    x: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    eps: float,
+    residual: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]: ...
+def embedding_sum(
+    lookups: list[tuple[str, NDArray[np.float32], NDArray[np.int64]]],
+) -> NDArray[np.float32]: ...

@@ -1,0 +1,123 @@
+"""From words to a subcommand with its options: tyro reads the dataclasses, this module chooses and helps."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
+
+import tyro
+
+from rattention import __version__
+from rattention.cli.commands import COMMANDS
+
+ABOUT = """
+Attention on CPUs, looked into: how a pretrained model's attention changes as its context grows.
+Every subcommand has its own --help with examples.
+"""
+START = (
+    "check          # what is installed, and what to install",
+    "demo           # a real BERT from 50 to 500 tokens: table, summary, figures",
+    "demo --simple  # the same story on synthetic numbers, with NumPy alone",
+)
+EXIT_CODES = """
+Exit codes: 0 done, 1 failed while running, 2 wrong usage or input, 130 interrupted. Results go to stdout,
+progress and notes to stderr; NO_COLOR=1 gives plain text.
+"""
+
+
+def parse(argv: list[str]) -> Callable[[], int]:
+    """What `argv` asks for, ready to be called; help and wrong usage are over and give the exit code."""
+    if argv == ["--version"]:
+        return _say_version
+    try:
+        with _errors_in_one_line(argv):
+            name, options = _read(argv)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+        return lambda: code
+    return lambda: COMMANDS[name].run(options)
+
+
+def _say_version() -> int:
+    print(f"rattention {__version__}")
+    return 0
+
+
+def _read(argv: list[str]) -> tuple[str, Any]:
+    if argv and argv[0] in COMMANDS:
+        name = argv[0]
+        command = COMMANDS[name]
+        return name, _tyro(command.options, f"rattention {name}", _describe(name), argv[1:])
+    _tyro(_any_command(), "rattention", _help(ABOUT, "rattention", START), argv)
+    _stop_without_command()
+
+
+def _tyro(form: Any, prog: str, description: str, args: list[str]) -> Any:
+    return tyro.cli(
+        form, prog=prog, description=description, args=args, config=(tyro.conf.FlagCreatePairsOff,)
+    )
+
+
+def _any_command() -> Any:
+    """A union of all subcommands with one-line summaries, for the help and for wrong names."""
+    union: Any = None
+    for name, command in COMMANDS.items():
+        summary = inspect.cleandoc(command.options.__doc__ or "").partition("\n")[0]
+        form: Any = command.options
+        member = Annotated[form, tyro.conf.subcommand(name, description=summary, prefix_name=False)]
+        union = member if union is None else union | member
+    return union
+
+
+def _stop_without_command() -> NoReturn:
+    print("rattention: a subcommand must come first (see rattention --help)", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _describe(name: str) -> str:
+    command = COMMANDS[name]
+    return _help(inspect.cleandoc(command.options.__doc__ or ""), f"rattention {name}", command.examples)
+
+
+def _help(about: str, prog: str, examples: tuple[str, ...]) -> str:
+    """Hanging indents: tyro joins lines that begin with a letter and does not wrap what it joined."""
+    paragraphs = [*about.strip().split("\n\n"), EXIT_CODES]
+    wrapped = [textwrap.fill(" ".join(p.split()), 88, subsequent_indent="  ") for p in paragraphs]
+    listed = "\n".join(f"  {prog} {example}" for example in examples)
+    return "\n\n".join([*wrapped[:-1], f"Examples:\n{listed}", wrapped[-1]])
+
+
+@contextlib.contextmanager
+def _errors_in_one_line(argv: list[str]) -> Any:
+    """Collect what is written to stderr; when parsing fails, say the gist of it in one line."""
+    written = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(written):
+            yield
+    except SystemExit as stop:
+        if stop.code:
+            print(f"rattention: {_gist(written.getvalue())}{_see(argv)}", file=sys.stderr)
+        raise
+
+
+def _gist(box: str) -> str:
+    """The message in one of tyro's boxes: the lines up to the first rule, and the option it suggests."""
+    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip(" \t│|") for row in box.splitlines()]
+    rows = [row for row in rows if row]
+    rules = [i for i, row in enumerate(rows) if re.fullmatch(r"[─╭╮╰╯\-+]+", row)]
+    message = " ".join(rows[1 : rules[0]] if rules and rules[0] > 1 else rows)
+    meant = next(
+        (rows[i + 1].split()[0] for i, row in enumerate(rows[:-1]) if row.startswith("Perhaps you meant")), ""
+    )
+    return (message or "wrong usage") + (f" (perhaps you meant {meant})" if meant else "")
+
+
+def _see(argv: list[str]) -> str:
+    known = f" {argv[0]}" if argv and argv[0] in COMMANDS else ""
+    return f"; see rattention{known} --help"

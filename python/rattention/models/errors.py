@@ -1,0 +1,24 @@
+"""What is wrong with a model's files."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class WeightsError(ValueError):
+    """A model that cannot be found or whose files cannot be used; the message names file and fault."""
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; WeightsError where there is none."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value

@@ -1,0 +1,91 @@
+"""Reading ``pytorch_model.bin``: only through PyTorch's loader that refuses to run code."""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention.models.errors import WeightsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class TorchEntry:
+    """One tensor of a state dict."""
+
+    tensor: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> str:
+        """The tensor's dtype, as PyTorch calls it."""
+        return str(self.tensor.dtype)
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether the tensor has a dtype that `read` can convert."""
+        return self.dtype in ("torch.float32", "torch.float16", "torch.bfloat16")
+
+    def read(self) -> NDArray[np.float32]:
+        """The tensor as float32."""
+        array: NDArray[np.float32] = self.tensor.float().contiguous().numpy()
+        return array
+
+
+def read_pickle(path: Path) -> dict[str, TorchEntry]:
+    """The tensors of a state dict by name.
+
+    Raises
+    ------
+    WeightsError
+        PyTorch is not installed, the file holds anything but tensors, or it would unpack to far more than its
+        size.
+    """
+    torch = _torch(path)
+    _refuse_bomb(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # UnpicklingError, RuntimeError, OSError, EOFError and more, by the kind of damage
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{path} cannot be loaded safely: {reason}") from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path} must hold a state dict, got {type(state).__name__}")
+    return {str(name): TorchEntry(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _torch(path: Path) -> ModuleType:
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise WeightsError(
+            f"{path} is a pickle, which only PyTorch reads: install torch, or save the model as "
+            "model.safetensors"
+        ) from error
+
+
+def _refuse_bomb(path: Path) -> None:
+    """PyTorch stores tensors uncompressed; an archive that unpacks to more than its size is no checkpoint."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path} is a damaged archive: {error}") from error
+    if unpacked > 2 * path.stat().st_size:
+        raise WeightsError(f"{path} would unpack to {unpacked} bytes from {path.stat().st_size}: refused")

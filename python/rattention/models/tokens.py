@@ -1,0 +1,162 @@
+"""From text to the numbers a BERT reads, through the ``tokenizers`` library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention.extras import require
+from rattention.models.errors import WeightsError, read_json_object
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import tokenizers
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Tokens of a batch of texts, padded at the end to the longest: arrays and lists ``[batch, length]``."""
+
+    input_ids: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64]
+    """0 in a first text, 1 in the second of a pair."""
+    attention_mask: NDArray[np.bool_]
+    """True where there is a token, False where there is padding."""
+    tokens: list[list[str]]
+    offsets: list[list[tuple[int, int]]]
+    """First and one past the last character of every token in its own text; (0, 0) where there is none."""
+    special_tokens_mask: NDArray[np.bool_]
+    """True for special tokens and padding, which stand for no characters of a text."""
+
+
+def load_tokenizer(folder: Path) -> tokenizers.Tokenizer:
+    """The tokenizer in a model folder, without truncation and padding; WeightsError where there is none."""
+    library = require("tokenizers", "models")
+    try:
+        if (folder / "tokenizer.json").is_file():
+            tokenizer: tokenizers.Tokenizer = library.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        elif (folder / "vocab.txt").is_file():
+            tokenizer = _word_piece(folder)
+        else:
+            raise WeightsError(f"{folder} holds no tokenizer: neither tokenizer.json nor vocab.txt")
+    except WeightsError:
+        raise
+    except Exception as error:  # the library raises bare Exception
+        raise WeightsError(f"{folder} holds no usable tokenizer: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _word_piece(folder: Path) -> tokenizers.Tokenizer:
+    """BERT's tokenizer from ``vocab.txt`` and, where there is one, ``tokenizer_config.json``."""
+    path = folder / "tokenizer_config.json"
+    options = read_json_object(path) if path.is_file() else {}
+    library = require("tokenizers", "models")
+    special = {name: _special_token(options, name) for name in ("unk", "sep", "pad", "cls", "mask")}
+    vocabulary = library.models.WordPiece.read_file(str(folder / "vocab.txt"))
+    missing = [special[name] for name in ("unk", "sep", "pad", "cls") if special[name] not in vocabulary]
+    if missing:
+        raise WeightsError(f"{folder / 'vocab.txt'} lacks the special tokens {', '.join(missing)}")
+    wrapper = library.implementations.BertWordPieceTokenizer(
+        vocabulary,
+        **{f"{name}_token": token for name, token in special.items()},
+        handle_chinese_chars=options.get("tokenize_chinese_chars", True),
+        strip_accents=options.get("strip_accents"),
+        lowercase=options.get("do_lower_case", True),
+    )
+    tokenizer: tokenizers.Tokenizer = library.Tokenizer.from_str(wrapper.to_str())
+    return tokenizer
+
+
+def _special_token(options: dict[str, Any], name: str) -> str:
+    token = options.get(f"{name}_token", f"[{name.upper()}]")
+    return str(token["content"] if isinstance(token, dict) else token)
+
+
+class Encoder:
+    """Encodes texts for one model. Holds no state that a call changes: threads may share it."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, max_positions: int, pad_id: int) -> None:
+        """`max_positions` bounds every sequence, special tokens counted."""
+        self._tokenizer = tokenizer
+        self._max_positions = max_positions
+        self._pad_id = pad_id
+        self._pad_token = tokenizer.id_to_token(pad_id) or "[PAD]"
+
+    def encode(
+        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None, max_length: int | None
+    ) -> Encoding:
+        """See `Bert.encode`."""
+        first = _texts("texts", texts)
+        second = [None] * len(first) if pairs is None else _texts("pairs", pairs)
+        if len(first) != len(second):
+            raise ValueError(f"texts and pairs must be equally many, got {len(first)} and {len(second)}")
+        limit = self._limit(max_length, pairs is not None)
+        return self._batch([self._encode_one(a, b, limit) for a, b in zip(first, second, strict=True)])
+
+    def _limit(self, max_length: int | None, is_pair: bool) -> int:
+        if max_length is None:
+            return self._max_positions
+        if isinstance(max_length, bool) or not isinstance(max_length, int | np.integer):
+            raise TypeError(f"max_length must be an integer or None, got {max_length!r}")
+        least = int(self._tokenizer.num_special_tokens_to_add(is_pair))
+        if not least <= max_length <= self._max_positions:
+            raise ValueError(
+                f"max_length must be between {least} (the special tokens) and {self._max_positions} "
+                f"(the model's positions), got {max_length}"
+            )
+        return int(max_length)
+
+    def _encode_one(self, text: str, pair: str | None, limit: int) -> Any:
+        """Truncates by itself, because a limit set on the tokenizer would be shared by all threads."""
+        first = self._tokenizer.encode(text, add_special_tokens=False)
+        second = None if pair is None else self._tokenizer.encode(pair, add_special_tokens=False)
+        room = limit - self._tokenizer.num_special_tokens_to_add(pair is not None)
+        if second is None:
+            first.truncate(room)
+        else:
+            for encoding, length in zip(
+                (first, second), longest_first(len(first), len(second), room), strict=True
+            ):
+                encoding.truncate(length)
+        return self._tokenizer.post_process(first, second, True)
+
+    def _batch(self, encodings: list[Any]) -> Encoding:
+        length = max(len(encoding) for encoding in encodings)
+        for encoding in encodings:
+            encoding.pad(length, pad_id=self._pad_id, pad_type_id=0, pad_token=self._pad_token)
+        return Encoding(
+            input_ids=np.array([e.ids for e in encodings], np.int64),
+            token_type_ids=np.array([e.type_ids for e in encodings], np.int64),
+            attention_mask=np.array([e.attention_mask for e in encodings], bool),
+            tokens=[e.tokens for e in encodings],
+            offsets=[e.offsets for e in encodings],
+            special_tokens_mask=np.array([e.special_tokens_mask for e in encodings], bool),
+        )
+
+
+def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Tokens to keep of each text of a pair in `room`: the longer gives way first, as in ``tokenizers``."""
+    if first + second <= room:
+        return first, second
+    shorter = min(first, second, room // 2)
+    kept = (shorter, room - shorter)
+    return kept if first <= second else kept[::-1]
+
+
+def _texts(name: str, texts: str | Sequence[str]) -> list[str]:
+    listed = [texts] if isinstance(texts, str) else texts
+    if not isinstance(listed, Sequence) or not all(isinstance(text, str) for text in listed):
+        raise TypeError(f"{name} must be a string or a sequence of strings, got {texts!r:.80}")
+    if not listed:
+        raise ValueError(f"{name} holds no text")
+    for i, text in enumerate(listed):
+        if not text.strip():
+            raise ValueError(f"{name}[{i}] is empty: there is nothing to attend to")
+    return list(listed)

@@ -1,0 +1,73 @@
+"""What the README says holds: its example prints what it shows, its commands, names and folders exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import rattention as ra
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def section(title: str) -> str:
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def first_cells(text: str) -> list[str]:
+    """Names in the first column of a table."""
+    rows = re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+
+
+def test_example_prints_what_is_shown() -> None:
+    (code,), (shown,) = blocks("python"), blocks("text")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == shown
+
+
+def test_metrics_are_those_measured() -> None:
+    assert first_cells(section("Metrics")) == [field.name for field in fields(ra.AttentionMetrics)]
+    assert f"`local_radius` ({ra.MetricOptions().local_radius})" in README
+    assert f"`long_range_distance` ({ra.MetricOptions().long_range_distance})" in README
+
+
+def test_commands_are_those_there_are() -> None:
+    commands = pytest.importorskip("rattention.cli.commands", reason="the command line needs tyro")
+    assert first_cells(section("The command line")) == [f"rattention {name}" for name in commands.COMMANDS]
+
+
+def test_folders_exist() -> None:
+    for folder in first_cells(section("Where things live")):
+        assert (ROOT / folder).is_dir(), folder
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_extras_and_constraints_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert set(re.findall(r"'\.\[([a-z]+)\]'", README)) <= set(extras)
+    assert set(re.findall(r"-c (\S+)", README)) == {"constraints.txt"}
+
+
+def test_ci_runs_the_test_command_of_this_file() -> None:
+    """.ci/run takes the line from here: it must find exactly one."""
+    (pattern,) = re.findall(r"grep -xE '([^']+)' README\.md", (ROOT / ".ci" / "run").read_text("utf-8"))
+    lines = [line for line in README.splitlines() if re.fullmatch(pattern, line)]
+    assert lines == ["pip install -c constraints.txt '.[test]' && pytest"]
