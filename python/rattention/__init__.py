@@ -1,4 +1,5 @@
-"""Attention for CPUs: exact and windowed kernels in C++, and metrics that look into every attention map without storing one.
+"""Attention for CPUs: exact and windowed kernels in C++, and metrics that look into every attention map
+without storing one.
 
 ``import rattention as ra``; arrays are ``[batch, heads, length, head_dim]``. See `attention` for the kernel,
 `attention_metrics` for the microscope and `rattention.models` for pretrained models without PyTorch.
@@ -11,13 +12,15 @@ try:
 except ImportError as error:
     if "libgomp" in str(error):
         raise ImportError(
-            "rattention needs the OpenMP runtime libgomp.so.1: install it (Debian/Ubuntu: apt-get install libgomp1; "
-            "Fedora: dnf install libgomp), or import torch first, which brings one"
+            "rattention needs the OpenMP runtime libgomp.so.1: install it (Debian/Ubuntu: apt-get install
+            libgomp1; " "Fedora: dnf install libgomp), or import torch first, which brings one"
         ) from error
     raise
 
 from rattention.config import get_num_threads, set_num_threads, show_config
-from rattention.mechanisms.softmax import AttentionResult, attention, attention_metrics, attention_rows
+from rattention.mechanisms.gravitational import gravitational_attention
+from rattention.mechanisms.softmax import attention, attention_metrics, attention_rows
+from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.metrics import AttentionMetrics, MetricOptions
 
 __version__: str = _core.__version__
@@ -30,6 +33,7 @@ __all__ = [
     "attention_metrics",
     "attention_rows",
     "get_num_threads",
+    "gravitational_attention",
     "set_num_threads",
     "show_config",
 ]

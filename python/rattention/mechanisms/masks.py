@@ -15,7 +15,8 @@ Window = int | tuple[int | None, int | None] | None
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks that compose by AND; query row i has position ``i + offset``, by default ``i + key_length - query_length``."""
+    """Masks that compose by AND; query row i has position ``i + offset``, by default ``i + key_length -
+    query_length``."""
 
     causal: bool = False
     window: Window = None
@@ -26,7 +27,8 @@ class Masks:
 
 
 def window_bounds(window: Window, causal: bool) -> tuple[int | None, int | None]:
-    """``(left, right)`` reach of a window in keys, None where unlimited. An int means one-sided under causal."""
+    """``(left, right)`` reach of a window in keys, None where unlimited. An int means one-sided under
+    causal."""
     if window is None:
         return None, (0 if causal else None)
     if isinstance(window, tuple | list):
@@ -59,7 +61,8 @@ def query_positions(masks: Masks, query_length: int, key_length: int) -> NDArray
 def reference_visible(
     masks: Masks, batch: int, heads: int, query_length: int, key_length: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which keys each row may see, and what the float mask adds to the scores: two ``[B, H, Lq, Lk]`` arrays."""
+    """Which keys each row may see, and what the float mask adds to the scores: two ``[B, H, Lq, Lk]``
+    arrays."""
     i = query_positions(masks, query_length, key_length)[:, None]
     j = np.arange(key_length)[None, :]
     left, right = window_bounds(masks.window, masks.causal)
