@@ -12,8 +12,8 @@ try:
 except ImportError as error:
     if "libgomp" in str(error):
         raise ImportError(
-            "rattention needs the OpenMP runtime libgomp.so.1: install it (Debian/Ubuntu: apt-get install
-            libgomp1; " "Fedora: dnf install libgomp), or import torch first, which brings one"
+            "rattention needs the OpenMP runtime libgomp.so.1: install it (Debian/Ubuntu: apt-get install "
+            "libgomp1; Fedora: dnf install libgomp), or import torch first, which brings one"
         ) from error
     raise
 
