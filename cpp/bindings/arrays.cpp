@@ -49,7 +49,8 @@ const std::byte* bytes(const py::array& array) { return static_cast<const std::b
 
 TensorView tensor_view(const std::string& name, const py::array& array) {
   if (array.ndim() != 4) {
-    throw py::value_error(name + " must have 4 dimensions [batch, heads, length, head_dim], got shape " + shape_text(array));
+    throw py::value_error(name + " must have 4 dimensions [batch, heads, length, head_dim], got shape " +
+                          shape_text(array));
   }
   TensorView view;
   view.data = bytes(array);

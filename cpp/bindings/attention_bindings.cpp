@@ -61,9 +61,8 @@ class MetricArrays {
     return too_large != 0 ? std::numeric_limits<std::int64_t>::max() : value;
   }
 
-  static constexpr const char* kNames[] = {"entropy",      "local_concentration", "long_range",
-                                           "retention",    "context_mean",        "context_std",
-                                           "recent_distant_ratio", "max_weight"};
+  static constexpr const char* kNames[] = {"entropy",      "local_concentration", "long_range",           "retention",
+                                           "context_mean", "context_std",         "recent_distant_ratio", "max_weight"};
   MetricDistances distances_;
   bool wants_received_;
   py::array_t<std::int64_t> max_position_;
@@ -86,8 +85,9 @@ py::tuple attention(const py::array& query, const py::array& key, const py::arra
   const TensorView values = tensor_view("value", value);
   check_value(problem.key, values);
   OutputView output_view;
-  py::array output = new_output(
-      problem.query.dtype, {problem.query.batch(), problem.query.heads(), problem.row_count, values.dim()}, &output_view);
+  py::array output =
+      new_output(problem.query.dtype, {problem.query.batch(), problem.query.heads(), problem.row_count, values.dim()},
+                 &output_view);
   std::optional<MetricArrays> arrays;
   if (!metric_options.is_none()) arrays.emplace(problem, metric_options);
   const bool needs_lse = return_lse || (arrays && arrays->received() != nullptr);
@@ -125,7 +125,8 @@ py::dict attention_metrics(const py::array& query, const py::array& key, const S
   return arrays.as_dict();
 }
 
-py::array attention_rows(const py::array& query, const py::array& key, const py::array& rows, const ScoreOptions& options) {
+py::array attention_rows(const py::array& query, const py::array& key, const py::array& rows,
+                         const ScoreOptions& options) {
   ScoreProblem problem = make_problem(query, key, options);
   problem.rows = static_cast<const std::int64_t*>(rows.data());
   problem.row_count = rows.size();
@@ -136,8 +137,8 @@ py::array attention_rows(const py::array& query, const py::array& key, const py:
     }
   }
   const std::int64_t heads = problem.query.batch() * problem.query.heads();
-  auto weights = new_array<float>(
-      {problem.query.batch(), problem.query.heads(), problem.row_count, problem.masks.key_length});
+  auto weights =
+      new_array<float>({problem.query.batch(), problem.query.heads(), problem.row_count, problem.masks.key_length});
   float* data = weights.mutable_data();
   std::fill(data, data + weights.size(), 0.0F);
   std::vector<float> lse(static_cast<std::size_t>(heads * problem.row_count));

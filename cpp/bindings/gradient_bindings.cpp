@@ -41,7 +41,8 @@ class Gradients {
 
 void require_shape(const char* name, const TensorView& view, const std::array<std::int64_t, 4>& shape) {
   if (view.shape != shape) {
-    throw py::value_error(std::string(name) + " must have shape " + to_string(shape) + ", got " + to_string(view.shape));
+    throw py::value_error(std::string(name) + " must have shape " + to_string(shape) + ", got " +
+                          to_string(view.shape));
   }
 }
 
@@ -58,7 +59,8 @@ py::dict attention_backward(const py::array& query, const py::array& key, const 
                             const ScoreOptions& options, const py::array& output, const py::array& lse,
                             const py::array& grad_output, const std::optional<py::array>& grad_lse) {
   const ScoreProblem problem = make_problem(query, key, options);
-  SoftmaxSaved saved{tensor_view("value", value), tensor_view("output", output), tensor_view("grad_output", grad_output)};
+  SoftmaxSaved saved{tensor_view("value", value), tensor_view("output", output),
+                     tensor_view("grad_output", grad_output)};
   check_value(problem.key, saved.value);
   const std::array<std::int64_t, 4> shape{problem.query.batch(), problem.query.heads(), problem.row_count,
                                           saved.value.dim()};

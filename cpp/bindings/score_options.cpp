@@ -69,9 +69,10 @@ ScoreProblem make_problem(const py::array& query, const py::array& key, const Sc
 
 void bind_score_options(py::module_& module) {
   const py::object none = py::none();
-  py::class_<ScoreOptions>(module, "ScoreOptions",
-                           "Masks, numbers and score rule of the softmax family; arrays are checked where they meet query "
-                           "and key.")
+  py::class_<ScoreOptions>(
+      module, "ScoreOptions",
+      "Masks, numbers and score rule of the softmax family; arrays are checked where they meet query "
+      "and key.")
       .def(py::init(&make_options), py::kw_only(), py::arg("left"), py::arg("right"), py::arg("query_offset"),
            py::arg("scale"), py::arg("key_padding_mask") = none, py::arg("segment_ids") = none,
            py::arg("attn_mask") = none, py::arg("log_discount") = none, py::arg("query_mass") = none,

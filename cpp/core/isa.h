@@ -12,8 +12,8 @@ enum class Isa { baseline, avx2, avx512 };
 Isa active_isa();
 const char* name_of(Isa isa);
 
-// Throws std::runtime_error where the processor lacks what even the baseline needs (SSE4.2), or where RATTENTION_MAX_ISA
-// names no known instruction set.
+// Throws std::runtime_error where the processor lacks what even the baseline needs (SSE4.2), or where
+// RATTENTION_MAX_ISA names no known instruction set.
 void require_supported_cpu();
 
 }  // namespace rattention

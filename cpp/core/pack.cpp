@@ -27,7 +27,8 @@ void load_row(const TensorView& view, std::int64_t b, std::int64_t h, std::int64
 const float* float_rows(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t* stride) {
   const std::byte* first = view.row(b, h, 0);
   const bool adjacent = view.dtype == DType::f32 && (view.strides[3] == 4 || view.dim() == 1);
-  if (!adjacent || view.strides[2] % 4 != 0 || reinterpret_cast<std::uintptr_t>(first) % alignof(float) != 0) return nullptr;
+  if (!adjacent || view.strides[2] % 4 != 0 || reinterpret_cast<std::uintptr_t>(first) % alignof(float) != 0)
+    return nullptr;
   *stride = view.strides[2] / 4;
   return reinterpret_cast<const float*>(first);
 }

@@ -10,8 +10,8 @@ namespace rattention {
 // Row i of head h of batch entry b as float32; `padded` >= dim floats are written, zeros behind the row.
 void load_row(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t i, float* row, std::int64_t padded);
 
-// The rows as float32 where they lie, or nullptr where that cannot be: another dtype, gaps between elements, odd addresses.
-// On success `stride` is the distance of two rows in floats.
+// The rows as float32 where they lie, or nullptr where that cannot be: another dtype, gaps between elements, odd
+// addresses. On success `stride` is the distance of two rows in floats.
 const float* float_rows(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t* stride);
 
 }  // namespace rattention

@@ -9,8 +9,8 @@ namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
-// Huge pages keep a task's working set free of conflicts in the physically indexed second-level cache, and of TLB misses: 4 %
-// of the forward pass at length 4096.
+// Huge pages keep a task's working set free of conflicts in the physically indexed second-level cache, and of TLB
+// misses: 4 % of the forward pass at length 4096.
 float* allocate(std::size_t bytes) {
   if (bytes < kHugePage / 4) return static_cast<float*>(std::aligned_alloc(64, bytes));
   const std::size_t whole = (bytes + kHugePage - 1) / kHugePage * kHugePage;

@@ -1,5 +1,5 @@
-// A float vector of RATTENTION_LANES lanes on GCC's vector extensions. Included only by sources that are compiled for one
-// instruction set, so everything here has internal linkage.
+// A float vector of RATTENTION_LANES lanes on GCC's vector extensions. Included only by sources that are compiled for
+// one instruction set, so everything here has internal linkage.
 #pragma once
 
 #include <immintrin.h>
@@ -21,7 +21,8 @@ typedef float UnalignedVec __attribute__((vector_size(kVectorBytes), aligned(4),
 typedef std::int32_t UnalignedIntVec __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
 
 #if RATTENTION_LANES == 16
-// GCC 12 warns that the unmasked forms of some AVX-512 intrinsics read an uninitialised register; a full mask costs nothing.
+// GCC 12 warns that the unmasked forms of some AVX-512 intrinsics read an uninitialised register; a full mask costs
+// nothing.
 constexpr __mmask16 kAllLanes = 0xFFFF;
 #endif
 
@@ -43,7 +44,8 @@ inline Vec broadcast(float x) {
 // The larger of each lane; where either is NaN, the lane of `b`.
 inline Vec max_or_second(Vec a, Vec b) {
 #if RATTENTION_LANES == 16
-  return reinterpret_cast<Vec>(_mm512_maskz_max_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_max_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
 #elif RATTENTION_LANES == 8
   return reinterpret_cast<Vec>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
 #else
@@ -90,13 +92,14 @@ inline float horizontal_max(Vec v) {
   return v[0];
 }
 
-// 2^x for x <= 127, relative error below 2e-7. Results below 2^-126 are 0 (so is 2^-inf), NaN gives NaN, 2^0 is exactly 1.
-// 2^x = 2^n 2^r with 2^r = 1 + r Q(r), Q fitted for least relative error.
+// 2^x for x <= 127, relative error below 2e-7. Results below 2^-126 are 0 (so is 2^-inf), NaN gives NaN, 2^0 is
+// exactly 1. 2^x = 2^n 2^r with 2^r = 1 + r Q(r), Q fitted for least relative error.
 inline Vec exp2_vector(Vec x) {
 #if RATTENTION_LANES == 16
   // n = floor(x), r in [0, 1): vreduce gives r (0 for -inf) and vscalef takes the floor of x itself.
   constexpr int kRoundDownQuietly = 0x09;
-  const Vec r = reinterpret_cast<Vec>(_mm512_maskz_reduce_ps(kAllLanes, reinterpret_cast<__m512>(x), kRoundDownQuietly));
+  const Vec r =
+      reinterpret_cast<Vec>(_mm512_maskz_reduce_ps(kAllLanes, reinterpret_cast<__m512>(x), kRoundDownQuietly));
   Vec q = broadcast(0x1.e974fep-10F);
   q = q * r + broadcast(0x1.277854p-7F);
   q = q * r + broadcast(0x1.c91ce6p-5F);

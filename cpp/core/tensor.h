@@ -13,8 +13,8 @@ enum class DType : std::uint8_t { f32, bf16, f16 };
 std::int64_t size_of(DType dtype);
 const char* name_of(DType dtype);
 
-// A read-only array [batch, heads, length, dim]. Strides count bytes and may be zero, negative or no multiple of the element
-// size, so that any NumPy array can be read where it lies.
+// A read-only array [batch, heads, length, dim]. Strides count bytes and may be zero, negative or no multiple of the
+// element size, so that any NumPy array can be read where it lies.
 struct TensorView {
   const std::byte* data = nullptr;
   DType dtype = DType::f32;

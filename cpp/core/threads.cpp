@@ -14,8 +14,8 @@ namespace {
 std::atomic<int> requested_threads{0};
 std::atomic<bool> in_forked_child{false};
 
-// The child of a fork() has one thread, whatever the parent's OpenMP pool believes; a parallel region there would wait for
-// threads that do not exist. omp_set_num_threads covers oneDNN's regions as well.
+// The child of a fork() has one thread, whatever the parent's OpenMP pool believes; a parallel region there would wait
+// for threads that do not exist. omp_set_num_threads covers oneDNN's regions as well.
 void after_fork_in_child() {
   in_forked_child = true;
   omp_set_num_threads(1);

@@ -1,8 +1,8 @@
 // The arithmetic of the score loop, compiled once per instruction set.
 //
-// A tile of scores has query rows and key columns. Keys are packed in panels: `panel` keys side by side, one dimension after
-// the other, so that a panel is [head_dim][panel] and short panels are filled with zeros. Values, queries and outputs are
-// row-major float32. Scores carry a factor log2(e), so that the softmax can use 2^x throughout.
+// A tile of scores has query rows and key columns. Keys are packed in panels: `panel` keys side by side, one dimension
+// after the other, so that a panel is [head_dim][panel] and short panels are filled with zeros. Values, queries and
+// outputs are row-major float32. Scores carry a factor log2(e), so that the softmax can use 2^x throughout.
 #pragma once
 
 #include <cstdint>
@@ -33,20 +33,23 @@ struct TileKernels {
   // Packs n <= panel keys of `dim` floats each (row stride in floats) as one panel.
   void (*pack_panel)(const float* keys, std::int64_t stride, std::int64_t n, std::int64_t dim, float* panel);
 
-  // scores[rows][stride] = queries[rows][dim] . panel; maxima[rows][lanes] = the larger of itself and the scores, lane by lane.
+  // scores[rows][stride] = queries[rows][dim] . panel; maxima[rows][lanes] = the larger of itself and the scores, lane
+  // by lane.
   void (*score_panel)(const float* queries, std::int64_t rows, std::int64_t dim, const float* panel, float* scores,
                       std::int64_t stride, float* maxima);
 
-  // The same with squared distances |query - key|^2, summed from differences: the product form would cancel for near keys.
-  // Maxima are left alone.
+  // The same with squared distances |query - key|^2, summed from differences: the product form would cancel for near
+  // keys. Maxima are left alone.
   void (*distance_panel)(const float* queries, std::int64_t rows, std::int64_t dim, const float* panel, float* scores,
                          std::int64_t stride, float* maxima);
 
-  // output[rows][columns] += weights[rows][n] . values[n][columns]; columns is a multiple of lanes and the row stride of output.
+  // output[rows][columns] += weights[rows][n] . values[n][columns]; columns is a multiple of lanes and the row stride
+  // of output.
   void (*accumulate)(const float* weights, std::int64_t weight_stride, std::int64_t rows, std::int64_t n,
                      const float* values, std::int64_t value_stride, std::int64_t columns, float* output);
 
-  // output[n][columns] += transpose(weights[rows][n]) . values[rows][columns]; columns is also the stride of values and output.
+  // output[n][columns] += transpose(weights[rows][n]) . values[rows][columns]; columns is also the stride of values and
+  // output.
   void (*accumulate_transposed)(const float* weights, std::int64_t weight_stride, std::int64_t rows, std::int64_t n,
                                 const float* values, std::int64_t columns, float* output);
 

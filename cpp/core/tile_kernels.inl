@@ -10,8 +10,8 @@ namespace {
 
 using std::int64_t;
 
-// Register blocking: 6 rows by 4 vectors fill 24 of AVX-512's 32 registers, 6 by 2 fill 12 of the 16 elsewhere; both keep
-// more multiply-adds in flight than latency times ports (8).
+// Register blocking: 6 rows by 4 vectors fill 24 of AVX-512's 32 registers, 6 by 2 fill 12 of the 16 elsewhere; both
+// keep more multiply-adds in flight than latency times ports (8).
 constexpr int kRows = 6;
 constexpr int kVectors = kLanes == 16 ? 4 : 2;
 constexpr int64_t kPanel = kVectors * kLanes;
@@ -32,8 +32,8 @@ struct Left {
   int64_t depth;
 };
 
-// c[Rows][Vectors * lanes] = a . b for scores, c += a . b for sums, and sum_k (a_ik - b_kj)^2 for distances. Scores are taken
-// into maxima [Rows][lanes] while they are in registers.
+// c[Rows][Vectors * lanes] = a . b for scores, c += a . b for sums, and sum_k (a_ik - b_kj)^2 for distances. Scores are
+// taken into maxima [Rows][lanes] while they are in registers.
 template <int Rows, int Vectors, Product Kind>
 inline void multiply_block(Left a, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
                            float* maxima) {
@@ -96,15 +96,16 @@ void multiply_rows(Left a, int64_t rows, const float* b, int64_t b_stride, int64
 
 // c[rows][columns] += a . b, as many columns at a time as registers allow.
 template <int Vectors>
-int64_t accumulate_columns(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns, float* c,
-                           int64_t column) {
+int64_t accumulate_columns(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
+                           float* c, int64_t column) {
   for (; column + Vectors * kLanes <= columns; column += Vectors * kLanes) {
     multiply_rows<Vectors, Product::sums>(a, rows, b + column, b_stride, depth, c + column, columns, c);
   }
   return column;
 }
 
-void accumulate_product(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns, float* c) {
+void accumulate_product(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
+                        float* c) {
   int64_t column = accumulate_columns<kVectors>(a, rows, depth, b, b_stride, columns, c, 0);
   column = accumulate_columns<2>(a, rows, depth, b, b_stride, columns, c, column);
   accumulate_columns<1>(a, rows, depth, b, b_stride, columns, c, column);

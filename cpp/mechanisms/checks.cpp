@@ -41,8 +41,9 @@ void check_positions(const ScoreProblem& problem) {
   const std::int64_t first = masks.position(0);
   const std::int64_t last = masks.position(problem.query.length() - 1);
   if (first >= 0 && last < masks.key_length) return;
-  fail("segment_ids covers key positions 0 to " + std::to_string(masks.key_length - 1) + ", but the query rows have positions " +
-       std::to_string(first) + " to " + std::to_string(last) + "; every query row needs a segment id");
+  fail("segment_ids covers key positions 0 to " + std::to_string(masks.key_length - 1) +
+       ", but the query rows have positions " + std::to_string(first) + " to " + std::to_string(last) +
+       "; every query row needs a segment id");
 }
 
 void check_masses(const ScoreProblem& problem, const Gravity& gravity) {

@@ -1,5 +1,5 @@
-// Checks of shapes, at the door of the core. Every failure is std::invalid_argument that names the argument, what came and what
-// is allowed.
+// Checks of shapes, at the door of the core. Every failure is std::invalid_argument that names the argument, what came
+// and what is allowed.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,8 @@ void check_positions(const ScoreProblem& problem);
 // Query masses [B, H, Lq, 1] and key masses [B, H or Hkv, Lk, 1].
 void check_masses(const ScoreProblem& problem, const Gravity& gravity);
 
-// a * b for sizes, or std::bad_alloc where the product cannot be an array's size: an allocation of that size must fail anyway.
+// a * b for sizes, or std::bad_alloc where the product cannot be an array's size: an allocation of that size must fail
+// anyway.
 std::int64_t checked_product(std::int64_t a, std::int64_t b);
 
 }  // namespace rattention

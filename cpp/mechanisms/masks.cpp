@@ -43,7 +43,8 @@ void Masks::visible(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan ke
   }
 }
 
-void Masks::add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, float factor, float* scores) const {
+void Masks::add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, float factor,
+                     float* scores) const {
   if (!dense || dense->boolean) return;
   const std::byte* entries = dense_row(*dense, b, h, row) + keys.first * dense->strides[3];
   for (std::int64_t j = 0; j < keys.size(); ++j) {

@@ -174,7 +174,8 @@ void ScoreTile::finish_row(std::int64_t batch, const QueryBlock& block, std::int
   visible_[r] = keys.size();
   float* scores = scores_of(r);
   const bool changed = !keys.empty() && add_terms(batch, block, r, scores);
-  if (keys.size() % kernels_.lanes != 0) std::fill(scores + keys.size(), scores + keys.size() + kernels_.lanes, -kInfinity);
+  if (keys.size() % kernels_.lanes != 0)
+    std::fill(scores + keys.size(), scores + keys.size() + kernels_.lanes, -kInfinity);
   // What was gathered on the way is the row's maximum only if the row sees all that was scored, unchanged.
   const bool sees_all = keys.size() == keys_.size() && keys_.size() % kernels_.panel == 0;
   top_[r] = sees_all && !changed ? kernels_.max_lane(maxima_ + r * kernels_.lanes) : kernels_.max(scores, keys.size());
@@ -218,7 +219,8 @@ void ScoreTile::to_weights(std::int64_t r, float lse) {
 }
 
 // Lanes of the keys that masks other than the span leave to a row; nullptr where that is all of them.
-const std::int32_t* ScoreTile::shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys) {
+const std::int32_t* ScoreTile::shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row,
+                                           KeySpan keys) {
   const std::int32_t* unpadded = some_padded_ ? lanes_ + (keys.first - keys_.first) : nullptr;
   if (!problem_.masks.varies_by_row()) return unpadded;
   problem_.masks.visible(batch, head, query_row, keys, row_lanes_);

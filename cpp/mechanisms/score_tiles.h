@@ -1,8 +1,9 @@
 // The tiled score loop that all mechanisms of the softmax family share.
 //
-// Work is cut into tasks: a few blocks of query rows of the heads that read one key/value head. A task walks over the key tiles
-// its rows can see, packs each tile once and scores it block by block; a visitor turns the scores into outputs, statistics or
-// gradients. Tiles lie on a grid fixed by the key length alone, so results depend neither on tasks nor on threads.
+// Work is cut into tasks: a few blocks of query rows of the heads that read one key/value head. A task walks over the
+// key tiles its rows can see, packs each tile once and scores it block by block; a visitor turns the scores into
+// outputs, statistics or gradients. Tiles lie on a grid fixed by the key length alone, so results depend neither on
+// tasks nor on threads.
 #pragma once
 
 #include <cstdint>
@@ -21,18 +22,18 @@ constexpr float kLn2 = 0.693147180559945309417F;
 
 // Rows of scores that are hot in the first-level cache while a panel of keys is.
 constexpr std::int64_t kBlockRows = 48;
-// Keys per tile: long enough that per-row, per-tile work (maximum, rescaling) is small, short enough for keys, values, queries
-// and outputs of a task to share the second-level cache.
+// Keys per tile: long enough that per-row, per-tile work (maximum, rescaling) is small, short enough for keys, values,
+// queries and outputs of a task to share the second-level cache.
 constexpr std::int64_t kTileKeys = 512;
-// Blocks per task, at most. More of them spread the packing of a tile over more rows; fewer balance better between threads, and
-// there are fewer where tasks would not go round.
+// Blocks per task, at most. More of them spread the packing of a tile over more rows; fewer balance better between
+// threads, and there are fewer where tasks would not go round.
 constexpr std::int64_t kTaskBlocks = 48;
 
 // The score rule G m_i m_j / (|q_i - k_j|^2 + eps), in place of the scaled dot product.
 struct Gravity {
-  TensorView query_mass;           // [batch, heads, query_length, 1]
-  TensorView key_mass;             // [batch, heads or kv_heads, key_length, 1]
-  const float* strength = nullptr; // G, one per query head
+  TensorView query_mass;            // [batch, heads, query_length, 1]
+  TensorView key_mass;              // [batch, heads or kv_heads, key_length, 1]
+  const float* strength = nullptr;  // G, one per query head
   float eps = 0.0F;
 
   // The head of key_mass that query head `head` reads.
@@ -78,8 +79,8 @@ struct Task {
 // The tasks of a problem: parts of the query rows of each key/value head.
 class TaskPlan {
  public:
-  // As many as the threads need, from the last rows to the first: under causality the last are the longest and should start
-  // first. For passes whose results do not depend on the parts.
+  // As many as the threads need, from the last rows to the first: under causality the last are the longest and should
+  // start first. For passes whose results do not depend on the parts.
   explicit TaskPlan(const ScoreProblem& problem);
   // Parts of a fixed number of blocks, from the first rows to the last.
   TaskPlan(const ScoreProblem& problem, std::int64_t blocks_per_task);
@@ -102,7 +103,8 @@ class TaskPlan {
 // Working memory for one tile of scores.
 class ScoreTile {
  public:
-  // Floats from row to row: the tile and a vector of padding; no power of two, which would map all rows to one cache set.
+  // Floats from row to row: the tile and a vector of padding; no power of two, which would map all rows to one cache
+  // set.
   static constexpr std::int64_t kStride = kTileKeys + 16;
 
   ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows);
@@ -115,13 +117,14 @@ class ScoreTile {
   // Scores the block against the loaded keys.
   void score(std::int64_t batch, const QueryBlock& block);
 
-  // After score(): the keys of row r (counted within the block) in this tile, and their scores in units of log2, -inf where
-  // hidden. They are padded with -inf to whole vectors.
+  // After score(): the keys of row r (counted within the block) in this tile, and their scores in units of log2, -inf
+  // where hidden. They are padded with -inf to whole vectors.
   KeySpan keys_of(std::int64_t r) const { return spans_[r]; }
   std::int64_t visible_of(std::int64_t r) const { return visible_[r]; }  // how many of them are not hidden
-  float max_of(std::int64_t r) const { return top_[r]; }  // the largest score, NaN left out
+  float max_of(std::int64_t r) const { return top_[r]; }                 // the largest score, NaN left out
   float* scores_of(std::int64_t r) { return row(r) + (spans_[r].first - keys_.first); }
-  // Turns the scores of row r into weights 2^(score - lse), lse in natural units. A NaN in lse stays with the keys not hidden.
+  // Turns the scores of row r into weights 2^(score - lse), lse in natural units. A NaN in lse stays with the keys not
+  // hidden.
   void to_weights(std::int64_t r, float lse);
   // The row's storage at `key`, which need not be one that it sees.
   float* at(std::int64_t r, std::int64_t key) { return row(r) + (key - keys_.first); }
@@ -154,21 +157,21 @@ class ScoreTile {
   std::int32_t* row_lanes_;  // of one row
   float* masses_;            // of the loaded keys, for the head scored last
   float* inverses_ = nullptr;
-  float* maxima_;            // per row and lane, as the scores are made
+  float* maxima_;  // per row and lane, as the scores are made
   KeySpan keys_;
   float top_[kBlockRows] = {};
   KeySpan spans_[kBlockRows];
   std::int64_t visible_[kBlockRows] = {};
-  // What the masks say of the loaded keys as a whole: padding is the same for every row, and segments that do not occur among
-  // the keys need no look at each of them.
+  // What the masks say of the loaded keys as a whole: padding is the same for every row, and segments that do not occur
+  // among the keys need no look at each of them.
   bool some_padded_ = false;
   bool all_padded_ = false;
   std::int64_t lowest_segment_ = 0;
   std::int64_t highest_segment_ = 0;
 };
 
-// Walks over the key tiles of a task. visit.tile(span) is called once per tile, visit.block(tile, block) once per block that
-// sees some of it.
+// Walks over the key tiles of a task. visit.tile(span) is called once per tile, visit.block(tile, block) once per block
+// that sees some of it.
 template <typename Visitor>
 void sweep(const Task& task, ScoreTile& tile, Visitor& visit) {
   for (const QueryBlock& block : task.blocks) tile.load_queries(task.batch, block);

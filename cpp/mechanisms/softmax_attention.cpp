@@ -86,8 +86,8 @@ class ForwardTask {
 
   const float* values_at(std::int64_t key) const { return tile_values_ + (key - keys_.first) * value_stride_; }
 
-  // Rows [first, last) of the block, as many as the kernels take at a time: weights, then weights times values over the keys
-  // that any of the rows sees.
+  // Rows [first, last) of the block, as many as the kernels take at a time: weights, then weights times values over the
+  // keys that any of the rows sees.
   void group(ScoreTile& tile, const QueryBlock& block, std::int64_t first, std::int64_t last) {
     KeySpan keys;
     for (std::int64_t r = first; r < last; ++r) keys = keys.join(tile.keys_of(r));
@@ -146,8 +146,8 @@ class ForwardTask {
     }
     for (std::int64_t j = 0; j < keys.size(); ++j) {
       if ((shown[j] & unpadded[j]) == 0) continue;
-      kernels_.accumulate(tile.scores_of(r) + j, ScoreTile::kStride, 1, 1,
-                          values_at(keys.first + j), value_stride_, columns_, output_ + (block.slot + r) * columns_);
+      kernels_.accumulate(tile.scores_of(r) + j, ScoreTile::kStride, 1, 1, values_at(keys.first + j), value_stride_,
+                          columns_, output_ + (block.slot + r) * columns_);
     }
   }
 
@@ -194,8 +194,7 @@ struct RowWriter {
   void block(ScoreTile& tile, const QueryBlock& block) {
     for (std::int64_t r = 0; r < block.rows; ++r) {
       const KeySpan keys = tile.keys_of(r);
-      const std::int64_t row =
-          (task.batch * problem.query.heads() + block.head) * problem.row_count + block.first + r;
+      const std::int64_t row = (task.batch * problem.query.heads() + block.head) * problem.row_count + block.first + r;
       if (keys.empty() || lse[row] == -kInfinity) continue;
       tile.to_weights(r, lse[row]);
       std::copy(tile.scores_of(r), tile.scores_of(r) + keys.size(),

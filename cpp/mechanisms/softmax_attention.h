@@ -7,8 +7,8 @@
 
 namespace rattention {
 
-// output[b, h, i] = sum_j softmax_j(score_ij) value[b, h / group, j]; lse in natural units, contiguous [batch, heads, row_count].
-// `value` and `output` go together and may be absent (only statistics wanted); so may lse and observers.
+// output[b, h, i] = sum_j softmax_j(score_ij) value[b, h / group, j]; lse in natural units, contiguous [batch, heads,
+// row_count]. `value` and `output` go together and may be absent (only statistics wanted); so may lse and observers.
 struct SoftmaxForward {
   const TensorView* value = nullptr;
   const OutputView* output = nullptr;

@@ -24,8 +24,8 @@ std::int64_t whole_vectors(std::int64_t n) {
 // One part of the query rows of a key/value head: all of their own gradients, and their share of the keys' and values'.
 class BackwardTask {
  public:
-  BackwardTask(const ScoreProblem& problem, const SoftmaxSaved& saved, const SoftmaxGradients& gradients, const Task& task,
-               TileTurns& turns, Scratch& scratch)
+  BackwardTask(const ScoreProblem& problem, const SoftmaxSaved& saved, const SoftmaxGradients& gradients,
+               const Task& task, TileTurns& turns, Scratch& scratch)
       : problem_(problem),
         saved_(saved),
         gradients_(gradients),
@@ -61,8 +61,8 @@ class BackwardTask {
     const std::int64_t value_columns = whole_vectors(saved.value.dim());
     return ScoreTile::floats(problem, rows) + 2 * up(rows * columns) + up(rows * value_columns) +
            up(rows * kRowNumbers) + 2 * up(kBackwardKeys * columns) + 2 * up(kBackwardKeys * value_columns) +
-           up((kBackwardKeys + tile_kernels().panel) * value_columns) + up(problem.group() * kBackwardKeys) + up(kBackwardKeys) +
-           2 * up(kBlockRows * ScoreTile::kStride) + up(kBlockRows * tile_kernels().lanes);
+           up((kBackwardKeys + tile_kernels().panel) * value_columns) + up(problem.group() * kBackwardKeys) +
+           up(kBackwardKeys) + 2 * up(kBlockRows * ScoreTile::kStride) + up(kBlockRows * tile_kernels().lanes);
   }
 
   void run() {
@@ -120,7 +120,8 @@ class BackwardTask {
     tile_.load_keys(task_.batch, task_.kv_head, keys);
     for (std::int64_t j = 0; j < keys.size(); ++j) {
       load_row(problem_.key, task_.batch, task_.kv_head, keys.first + j, key_rows_ + j * columns_, columns_);
-      load_row(saved_.value, task_.batch, task_.kv_head, keys.first + j, value_rows_ + j * value_columns_, value_columns_);
+      load_row(saved_.value, task_.batch, task_.kv_head, keys.first + j, value_rows_ + j * value_columns_,
+               value_columns_);
     }
     for (std::int64_t j = 0; j < keys.size(); j += kernels_.panel) {
       kernels_.pack_panel(value_rows_ + j * value_columns_, value_columns_, std::min(kernels_.panel, keys.size() - j),
@@ -148,8 +149,8 @@ class BackwardTask {
     kernels_.accumulate_transposed(tile_.at(0, keys.first), ScoreTile::kStride, block.rows, keys.size(),
                                    grad_outputs_ + block.slot * value_columns_, value_columns_,
                                    grad_values_ + offset * value_columns_);
-    kernels_.accumulate(grad_scores_ + offset, ScoreTile::kStride, block.rows, keys.size(), key_rows_ + offset * columns_,
-                        columns_, columns_, grad_queries_ + block.slot * columns_);
+    kernels_.accumulate(grad_scores_ + offset, ScoreTile::kStride, block.rows, keys.size(),
+                        key_rows_ + offset * columns_, columns_, columns_, grad_queries_ + block.slot * columns_);
     kernels_.accumulate_transposed(grad_scores_ + offset, ScoreTile::kStride, block.rows, keys.size(),
                                    queries_ + block.slot * columns_, columns_, grad_keys_ + offset * columns_);
   }
@@ -167,7 +168,8 @@ class BackwardTask {
     return grad_scores_ + r * ScoreTile::kStride + (key - tile_.keys().first);
   }
 
-  // Scores become weights and gradients of weights become gradients of scores; both are 0 where the row does not see a key.
+  // Scores become weights and gradients of weights become gradients of scores; both are 0 where the row does not see a
+  // key.
   void finish_row(const QueryBlock& block, std::int64_t r, KeySpan keys) {
     KeySpan seen = tile_.keys_of(r);
     const float shift = number(block, r, kShift);
@@ -222,7 +224,8 @@ class BackwardTask {
         const std::int64_t slot = block.slot + r;
         kernels_.accumulate(weight, 1, 1, 1, grad_outputs_ + slot * value_columns_, value_columns_, value_columns_,
                             grad_values_ + j * value_columns_);
-        kernels_.accumulate(grad, 1, 1, 1, key_rows_ + j * columns_, columns_, columns_, grad_queries_ + slot * columns_);
+        kernels_.accumulate(grad, 1, 1, 1, key_rows_ + j * columns_, columns_, columns_,
+                            grad_queries_ + slot * columns_);
         kernels_.accumulate(grad, 1, 1, 1, queries_ + slot * columns_, columns_, columns_, grad_keys_ + j * columns_);
       }
     }
@@ -268,7 +271,8 @@ class BackwardTask {
         const TensorView& mass = problem_.gravity->query_mass;
         const float field = number(block, r, kField);
         gradients_.query_mass[index] = problem_.gravity->strength[block.head] * field;
-        gradients_.strength[index] = load_element(mass.row(task_.batch, block.head, block.first + r), mass.dtype) * field;
+        gradients_.strength[index] =
+            load_element(mass.row(task_.batch, block.head, block.first + r), mass.dtype) * field;
       } else {
         kernels_.scale(grad, dim_, problem_.scale);
       }

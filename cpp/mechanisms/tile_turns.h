@@ -9,9 +9,9 @@
 
 namespace rattention {
 
-// Parts of one key/value head add to a tile in the order of their numbers. Parts are started in that order and walk over
-// the tiles in ascending order, so a part waits for its predecessor for one tile at most; there is no deadlock, because the
-// lowest unfinished part never waits.
+// Parts of one key/value head add to a tile in the order of their numbers. Parts are started in that order and walk
+// over the tiles in ascending order, so a part waits for its predecessor for one tile at most; there is no deadlock,
+// because the lowest unfinished part never waits.
 class TileTurns {
  public:
   TileTurns(const TaskPlan& plan, std::int64_t tile_keys, std::int64_t key_length);

@@ -134,8 +134,9 @@ class RowMetricsObserver : public RowObserver {
     state.context_deviations *= row.rescale * row.rescale;
   }
 
-  // Mean and deviations of the tile's context, joined to those so far (Chan, Golub and LeVeque 1983): sums of squares would
-  // cancel. Hidden weights are 0 and so, meanwhile, is the row's own; context keys whose weight is 0 are counted apart.
+  // Mean and deviations of the tile's context, joined to those so far (Chan, Golub and LeVeque 1983): sums of squares
+  // would cancel. Hidden weights are 0 and so, meanwhile, is the row's own; context keys whose weight is 0 are counted
+  // apart.
   static void add_context(const RowWeights& row, RowState& state) {
     const bool has_own = state.position >= row.keys.first && state.position < row.keys.last;
     float outside = 0;
@@ -145,7 +146,8 @@ class RowMetricsObserver : public RowObserver {
     const std::int64_t n = row.visible - (has_own && state.own_visible ? 1 : 0);
     if (n > 0) {
       const TileKernels& kernels = tile_kernels();
-      const float mean = (has_own ? kernels.sum(row.weights, row.keys.size()) : row.sums.weight) / static_cast<float>(n);
+      const float mean =
+          (has_own ? kernels.sum(row.weights, row.keys.size()) : row.sums.weight) / static_cast<float>(n);
       const Deviations found = kernels.deviations(row.weights, row.keys.size(), mean);
       join(mean, found.squares + (static_cast<float>(n) - found.nonzero) * mean * mean, n, state);
     }

@@ -6,7 +6,8 @@ namespace rattention {
 namespace {
 
 // Smallest distance d >= 1 with at least `wanted` context keys in [position - d, position + d].
-std::int64_t distance_holding(const VisibleKeys& visible, std::int64_t position, std::int64_t wanted, std::int64_t limit) {
+std::int64_t distance_holding(const VisibleKeys& visible, std::int64_t position, std::int64_t wanted,
+                              std::int64_t limit) {
   const std::int64_t self = visible.contains(position) ? 1 : 0;
   std::int64_t low = 1;
   std::int64_t high = limit;

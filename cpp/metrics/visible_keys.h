@@ -23,7 +23,8 @@ class VisibleKeys {
   const std::vector<std::int64_t>* listed_;
 };
 
-// The visible keys of any row of one batch entry. Memory is O(key_length), or what the current row needs with a dense mask.
+// The visible keys of any row of one batch entry. Memory is O(key_length), or what the current row needs with a dense
+// mask.
 class VisibleKeysOfBatch {
  public:
   VisibleKeysOfBatch(const Masks& masks, std::int64_t batch);
@@ -40,9 +41,9 @@ class VisibleKeysOfBatch {
   std::vector<std::int32_t> lanes_;
 };
 
-// The nearest and the farthest quarter of a row's context (its visible keys but its own position), each at least one key, ties
-// going to the lower index. Both are ranges of indices: [near.first, near.last) without the position itself, and everything
-// outside [close.first, close.last).
+// The nearest and the farthest quarter of a row's context (its visible keys but its own position), each at least one
+// key, ties going to the lower index. Both are ranges of indices: [near.first, near.last) without the position itself,
+// and everything outside [close.first, close.last).
 struct ContextQuarters {
   std::int64_t size = 0;  // keys in each quarter, 0 where the context has fewer than two keys
   KeySpan near;
