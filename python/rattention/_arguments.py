@@ -1,7 +1,7 @@
 """Checks at the door: every array a user passes goes through here once, on its way to the C++ core.
 
-The core reads arrays where they lie, whatever their strides, alignment or flags. bfloat16, which NumPy itself does not have,
-reaches the core as its 16-bit storage (uint16).
+The core reads arrays where they lie, whatever their strides, alignment or flags. bfloat16, which NumPy
+itself does not have, reaches the core as its 16-bit storage (uint16).
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ FLOAT_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def float_array(name: str, value: Any, rank: int | None = None) -> NDArray[Any]:
-    """The array behind `value` in native byte order, bfloat16 as uint16; TypeError and ValueError name the argument."""
+    """The array behind `value` in native byte order, bfloat16 as uint16; TypeError and ValueError name the
+    argument."""
     array = _as_array(name, value)
     dtype = array.dtype.name
     if dtype not in FLOAT_DTYPES:
         raise TypeError(
-            f"{name} has dtype {dtype}; allowed are {', '.join(FLOAT_DTYPES)} (cast with {name}.astype(numpy.float32))"
+            f"{name} has dtype {dtype}; allowed are {', '.join(FLOAT_DTYPES)} "
+            f"(cast with {name}.astype(numpy.float32))"
         )
     _require_rank(name, array, rank)
     return array.view(np.uint16) if dtype == "bfloat16" else array
@@ -62,7 +64,9 @@ def mask_array(name: str, value: Any) -> NDArray[Any]:
     if array.dtype == np.bool_:
         return array
     if array.dtype.name not in FLOAT_DTYPES:
-        raise TypeError(f"{name} must be bool or one of {', '.join(FLOAT_DTYPES)}, got dtype {array.dtype.name}")
+        raise TypeError(
+            f"{name} must be bool or one of {', '.join(FLOAT_DTYPES)}, got dtype {array.dtype.name}"
+        )
     return float_array(name, array)
 
 

@@ -12,7 +12,8 @@ from rattention._arguments import whole_number
 
 
 def set_num_threads(n: int) -> None:
-    """Use `n` threads from the next call on; 0 goes back to the default (``OMP_NUM_THREADS``, ``torch.set_num_threads``).
+    """Use `n` threads from the next call on; 0 goes back to the default (``OMP_NUM_THREADS``,
+    ``torch.set_num_threads``).
 
     Results are bit-identical for any number of threads.
     """
@@ -28,7 +29,8 @@ def get_num_threads() -> int:
 
 
 def show_config() -> dict[str, Any]:
-    """What this installation runs on: versions, processor, instruction set, threads. Print it when you report a bug."""
+    """What this installation runs on: versions, processor, instruction set, threads. Print it when you
+    report a bug."""
     return {
         "rattention": _core.__version__,
         "python": platform.python_version(),

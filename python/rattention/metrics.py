@@ -1,7 +1,7 @@
 """What a row of attention looks like, as numbers: definitions, options, results and the slow reference.
 
-All logarithms are natural. *Visible* keys are those no mask hides; the *context* of a query row is its visible keys except
-the row's own position. Weights ``p`` are those of the softmax over the visible keys.
+All logarithms are natural. *Visible* keys are those no mask hides; the *context* of a query row is its
+visible keys except the row's own position. Weights ``p`` are those of the softmax over the visible keys.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ class MetricOptions:
 
 @dataclass(frozen=True)
 class AttentionMetrics:
-    """Metrics of every attention map, one number per query row: float32 arrays ``[batch, heads, query_length]``.
+    """Metrics of every attention map, one number per query row: float32 arrays ``[batch, heads,
+    query_length]``.
 
-    A row that may attend to nothing has entropy, masses and means 0, ``recent_distant_ratio`` NaN and ``max_position`` -1.
+    A row that may attend to nothing has entropy, masses and means 0, ``recent_distant_ratio`` NaN and
+    ``max_position`` -1.
     """
 
     entropy: NDArray[np.float32]
@@ -62,20 +64,22 @@ class AttentionMetrics:
     """Mass on keys with ``|i - j| > long_range_distance``."""
     retention: NDArray[np.float32]
     """Mean of the terms that exist: ``entropy / ln(visible)`` (visible > 1), ``1 - local_concentration`` and
-    ``min(1, long_range / u)``, where u > 0 is the share of visible keys farther than ``long_range_distance``."""
+    ``min(1, long_range / u)``, where u > 0 is the share of visible keys farther than
+    ``long_range_distance``."""
     context_mean: NDArray[np.float32]
     """Mean weight over the context; 0 where the context is empty."""
     context_std: NDArray[np.float32]
     """Population standard deviation of the weights over the context; 0 where the context is empty."""
     recent_distant_ratio: NDArray[np.float32]
-    """Mean weight of the nearest quarter of the context over that of the farthest quarter (each at least one key; ties go
-    to the lower index). NaN where the context has fewer than two keys."""
+    """Mean weight of the nearest quarter of the context over that of the farthest quarter (each at least one
+    key; ties go to the lower index). NaN where the context has fewer than two keys."""
     max_weight: NDArray[np.float32]
     """The largest weight."""
     max_position: NDArray[np.int64]
     """The key with the largest weight; the lowest index among equals."""
     received: NDArray[np.float32] | None = None
-    """Per key, ``[batch, heads, key_length]``: mean weight over the query rows that may see it; 0 where none may.
+    """Per key, ``[batch, heads, key_length]``: mean weight over the query rows that may see it; 0 where none
+    may.
     None when it was not asked for."""
 
     def __iter__(self) -> Iterator[tuple[str, NDArray[np.float32] | NDArray[np.int64]]]:
@@ -91,7 +95,10 @@ ROW_METRICS = tuple(f.name for f in fields(AttentionMetrics) if f.name != "recei
 
 
 def reference_metrics(
-    weights: NDArray[np.float64], visible: NDArray[np.bool_], positions: NDArray[np.int64], options: MetricOptions
+    weights: NDArray[np.float64],
+    visible: NDArray[np.bool_],
+    positions: NDArray[np.int64],
+    options: MetricOptions,
 ) -> AttentionMetrics:
     """Metrics from a stored map, by the definitions, in float64. Slow: for tests and for reading.
 

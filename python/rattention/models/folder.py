@@ -37,7 +37,7 @@ def find_model(source: str | os.PathLike[str] | None) -> tuple[Path, str]:
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"source must be a folder, a Hub id or None, got {source!r}")
     name = os.fspath(source)
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return Path(name), name
     if isinstance(source, str) and _HUB_ID.fullmatch(source):
         return _from_hub(source), source

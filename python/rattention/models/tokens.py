@@ -159,4 +159,8 @@ def _texts(name: str, texts: str | Sequence[str]) -> list[str]:
     for i, text in enumerate(listed):
         if not text.strip():
             raise ValueError(f"{name}[{i}] is empty: there is nothing to attend to")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name}[{i}] is no Unicode text: {error.reason} at {error.start}") from error
     return list(listed)

@@ -1,0 +1,169 @@
+"""Every figure: it shows the numbers it was given, its labels can be read, and it needs no global state."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
+
+from matplotlib.figure import Figure
+from rattention import plots
+from rattention.degradation import (
+    Degradation,
+    Selection,
+    SyntheticConversation,
+    SyntheticSource,
+    measure,
+)
+from rattention.degradation.contexts import AVERAGED
+from rattention.files import save_figure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+FIGURES = ("metrics_figure", "heads_figure", "reach_figure", "recall_figure")
+
+
+@pytest.fixture(scope="module")
+def measured() -> Degradation:
+    return measure(SyntheticSource(), SyntheticConversation(), (50, 100, 150, 200))
+
+
+PANELS: dict[str, Callable[[Degradation, Axes | None], Axes]] = {
+    **{
+        name: lambda m, ax, name=name: plots.plot_metric(
+            m.contexts, name, threshold=0.5 if "l" in name else None, ax=ax
+        )
+        for name in ("entropy", "local_concentration", "long_range")
+    },
+    "retention": lambda m, ax: plots.plot_metric(m.contexts, "retention", ax=ax),
+    "head_map": lambda m, ax: plots.plot_head_map(m.contexts[-1].per_head["entropy"], label="Entropy", ax=ax),
+    "dilution": lambda m, ax: plots.plot_dilution(m.contexts, ax=ax),
+    "window_cutoff": lambda m, ax: plots.plot_window_cutoff(m.cutoff, ax=ax),
+    "recall": lambda m, ax: plots.plot_recall(m.recall, ax=ax),
+    "recall_layers": lambda m, ax: plots.plot_recall_layers(m.recall, ax=ax),
+}
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_draws_into_the_axes_given(measured: Degradation, panel: str) -> None:
+    figure = Figure()
+    ax = figure.add_subplot()
+    assert PANELS[panel](measured, ax) is ax
+    assert ax.figure is figure
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_makes_a_figure_where_none_is_given(measured: Degradation, panel: str) -> None:
+    ax = PANELS[panel](measured, None)
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+
+
+def lines(ax: Axes) -> list[list[float]]:
+    return [np.asarray(line.get_ydata(), float).tolist() for line in ax.get_lines()]
+
+
+@pytest.mark.parametrize("name", AVERAGED)
+def test_metric_shows_its_averages(measured: Degradation, name: str) -> None:
+    ax = plots.plot_metric(measured.contexts, name)
+    assert lines(ax) == [[getattr(c, name) for c in measured.contexts]]
+    assert np.asarray(ax.get_lines()[0].get_xdata()).tolist() == [50, 100, 150, 200]
+
+
+def test_threshold_is_drawn_where_it_is(measured: Degradation) -> None:
+    assert lines(plots.plot_metric(measured.contexts, "entropy", threshold=2.5))[-1] == [2.5, 2.5]
+
+
+def test_head_map_shows_every_head() -> None:
+    values = np.arange(12.0).reshape(3, 4)
+    (image,) = plots.plot_head_map(values).get_images()
+    np.testing.assert_array_equal(np.asarray(image.get_array()), values)
+
+
+def test_window_cutoff_shows_layers_and_their_mean(measured: Degradation) -> None:
+    *layers, mean = lines(plots.plot_window_cutoff(measured.cutoff))
+    np.testing.assert_allclose(layers, measured.cutoff.mass.mean(axis=1))
+    np.testing.assert_allclose(mean, measured.cutoff.mass.mean(axis=(0, 1)))
+
+
+def test_selection_narrows_what_is_shown(measured: Degradation) -> None:
+    chosen = Selection((1, 3), (0, 5))
+    *layers, _ = lines(plots.plot_window_cutoff(measured.cutoff, selection=chosen))
+    np.testing.assert_allclose(layers, measured.cutoff.mass[[1, 3]][:, [0, 5]].mean(axis=1))
+    (image,) = plots.plot_recall_layers(measured.recall, selection=chosen).get_images()
+    best = [r.mass[[1, 3]][:, [0, 5]].max(axis=1) for r in measured.recall]
+    np.testing.assert_allclose(np.asarray(image.get_array()), np.transpose(best))
+
+
+def test_recall_shows_best_mean_and_even(measured: Degradation) -> None:
+    best, mean, even = lines(plots.plot_recall(measured.recall))
+    assert best == [r.mass.max() for r in measured.recall]
+    assert mean == [r.mean_mass for r in measured.recall]
+    assert even == [r.even_mass for r in measured.recall]
+
+
+@pytest.mark.parametrize("panel", ["dilution", "recall"])
+def test_labels_of_lines_do_not_overlap(measured: Degradation, panel: str) -> None:
+    ax = PANELS[panel](measured, None)
+    ax.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) >= 2
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF-")])
+def test_figures_are_saved_by_extension(
+    measured: Degradation, tmp_path: Path, figure: str, suffix: str, magic: bytes
+) -> None:
+    path = tmp_path / f"figure{suffix}"
+    save_figure(path, getattr(plots, figure)(measured, title="A title"))
+    assert path.read_bytes().startswith(magic)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_nothing_is_cut_off(measured: Degradation, figure: str) -> None:
+    drawn = getattr(plots, figure)(measured, title="A title")
+    drawn.draw_without_rendering()
+    width, height = drawn.get_size_inches() * drawn.dpi
+    for ax in drawn.axes:
+        box = ax.get_tightbbox()
+        assert box is not None
+        assert box.x0 >= -1
+        assert box.y0 >= -1
+        assert box.x1 <= width + 1
+        assert box.y1 <= height + 1
+
+
+@pytest.mark.parametrize("lengths", [(50,), (30, 40)])
+def test_few_contexts(lengths: tuple[int, ...]) -> None:
+    measured = measure(SyntheticSource(), SyntheticConversation(), lengths)
+    for figure in FIGURES:
+        getattr(plots, figure)(measured).draw_without_rendering()
+
+
+def test_recall_needs_a_context_that_holds_both() -> None:
+    measured = measure(SyntheticSource(), SyntheticConversation(), (10,))
+    with pytest.raises(ValueError, match="long enough for the fact and the question"):
+        plots.recall_figure(measured)
+
+
+def test_pyplot_is_left_alone() -> None:
+    code = (
+        "import sys; from rattention import plots; from rattention.degradation import *;"
+        "contexts = measure_contexts(SyntheticSource(), (20, 30));"
+        "plots.plot_metric(contexts, 'entropy').figure.draw_without_rendering();"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
