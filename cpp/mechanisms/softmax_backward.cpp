@@ -109,7 +109,7 @@ class BackwardTask {
       load_row(saved_.output, task_.batch, block.head, row, value_rows_, value_columns_);
       load_row(saved_.grad_output, task_.batch, block.head, row, grad_output, value_columns_);
       const std::int64_t index = row_index(block, r);
-      number(block, r, kShift) = saved_.lse[index] * kLog2E;
+      number(block, r, kShift) = saved_.lse[index];
       number(block, r, kDelta) = kernels_.dot(value_rows_, grad_output, value_dim_) -
                                  (saved_.grad_lse != nullptr ? saved_.grad_lse[index] : 0.0F);
       for (const RowNumber sum : {kPull, kField, kDistance}) number(block, r, sum) = 0;
@@ -178,7 +178,7 @@ class BackwardTask {
     float* grad = grad_scores_of(r, seen.first);
     if (n > 0) {
       float* weights = tile_.scores_of(r);
-      kernels_.exp2(weights, n, shift);
+      tile_.to_weights(r, shift);
       kernels_.score_gradient(grad, weights, n, number(block, r, kDelta));
       if (problem_.log_discount != nullptr) {
         const auto distance = static_cast<float>(seen.first - problem_.masks.position(block.first + r));
