@@ -312,8 +312,9 @@ rattention::GravitySums gravity_gradient(float* x, const float* u, const float* 
   const Vec slope = broadcast(-2 * factor);
   int64_t j = 0;
   for (; j + kLanes <= n; j += kLanes) {
-    const Vec inverse = load(u + j);
-    const Vec t = load(x + j) * inverse;
+    const Vec gradient = load(x + j);
+    const Vec inverse = gradient != broadcast(0.0F) ? load(u + j) : broadcast(0.0F);  // of a hidden key it may be NaN
+    const Vec t = gradient * inverse;
     const Vec tm = t * load(mass + j);
     const Vec w = slope * tm * inverse;
     store(mass_gradient + j, load(mass_gradient + j) + strength * t);
@@ -323,6 +324,7 @@ rattention::GravitySums gravity_gradient(float* x, const float* u, const float* 
   }
   rattention::GravitySums sums{horizontal_sum(field), horizontal_sum(pull)};
   for (; j < n; ++j) {
+    if (x[j] == 0) continue;
     const float t = x[j] * u[j];
     mass_gradient[j] += factor * t;
     x[j] = -2 * factor * t * mass[j] * u[j];

@@ -21,11 +21,13 @@ from rattention.config import get_num_threads, set_num_threads, show_config
 from rattention.mechanisms.gravitational import gravitational_attention
 from rattention.mechanisms.softmax import attention, attention_metrics, attention_rows
 from rattention.mechanisms.softmax_family import AttentionResult
+from rattention.mechanisms.table import MECHANISMS
 from rattention.metrics import AttentionMetrics, MetricOptions
 
 __version__: str = _core.__version__
 
 __all__ = [
+    "MECHANISMS",
     "AttentionMetrics",
     "AttentionResult",
     "MetricOptions",
