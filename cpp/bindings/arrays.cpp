@@ -62,6 +62,18 @@ TensorView tensor_view(const std::string& name, const py::array& array) {
   return view;
 }
 
+TensorView mass_view(const std::string& name, const py::array& array) {
+  if (array.ndim() != 3) {
+    throw py::value_error(name + " must have 3 dimensions [batch, heads, length], got shape " + shape_text(array));
+  }
+  TensorView view{bytes(array), dtype_of(name, array), {0, 0, 0, 1}, {}};
+  for (std::size_t i = 0; i < 3; ++i) {
+    view.shape[i] = array.shape(static_cast<py::ssize_t>(i));
+    view.strides[i] = array.strides(static_cast<py::ssize_t>(i));
+  }
+  return view;
+}
+
 PaddingMask padding_mask(const py::array& array, std::int64_t batch, std::int64_t key_length) {
   require_shape("key_padding_mask", array, {batch, key_length});
   return {bytes(array), {array.strides(0), array.strides(1)}};

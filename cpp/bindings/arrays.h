@@ -15,6 +15,9 @@ namespace rattention::bindings {
 // A float array of rank 4. bfloat16 comes as its storage, uint16. The view lives as long as the array.
 TensorView tensor_view(const std::string& name, const pybind11::array& array);
 
+// Masses [batch, heads, length] as a view whose rows have one element.
+TensorView mass_view(const std::string& name, const pybind11::array& array);
+
 PaddingMask padding_mask(const pybind11::array& array, std::int64_t batch, std::int64_t key_length);
 DenseMask dense_mask(const pybind11::array& array, const std::array<std::int64_t, 4>& shape);
 const std::int64_t* segment_ids(const pybind11::array& array, std::int64_t batch, std::int64_t key_length);

@@ -8,6 +8,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/module.h"
+#include "bindings/score_options.h"
 #include "core/threads.h"
 #include "core/tile_kernels.h"
 #include "mechanisms/checks.h"
@@ -19,42 +20,6 @@ namespace py = pybind11;
 
 namespace rattention::bindings {
 namespace {
-
-// What all functions of the softmax family take besides their arrays. Holds the arrays that a problem points into.
-struct Options {
-  std::int64_t left;
-  std::int64_t right;
-  std::int64_t query_offset;
-  float scale;
-  std::optional<py::array> key_padding_mask;
-  std::optional<py::array> segment_ids;
-  std::optional<py::array> attn_mask;
-  std::optional<py::array> log_discount;
-};
-
-ScoreProblem make_problem(const py::array& query, const py::array& key, const Options& options) {
-  ScoreProblem problem;
-  problem.query = tensor_view("query", query);
-  problem.key = tensor_view("key", key);
-  check_query_and_key(problem.query, problem.key);
-  problem.scale = options.scale;
-  problem.row_count = problem.query.length();
-  const std::int64_t batch = problem.query.batch();
-  const std::int64_t keys = problem.key.length();
-  Masks& masks = problem.masks;
-  masks.key_length = keys;
-  masks.query_offset = options.query_offset;
-  masks.left = options.left;
-  masks.right = options.right;
-  if (options.key_padding_mask) masks.padding = padding_mask(*options.key_padding_mask, batch, keys);
-  if (options.segment_ids) masks.segments = segment_ids(*options.segment_ids, batch, keys);
-  if (options.attn_mask) {
-    masks.dense = dense_mask(*options.attn_mask, {batch, problem.query.heads(), problem.query.length(), keys});
-  }
-  if (options.log_discount) problem.log_discount = static_cast<const float*>(options.log_discount->data());
-  check_positions(problem);
-  return problem;
-}
 
 // Result arrays of the metrics, allocated before the GIL is released.
 class MetricArrays {
@@ -114,7 +79,7 @@ void run(const ScoreProblem& problem, SoftmaxForward want, MetricDistances dista
   if (received != nullptr) attention_received(problem, want.lse, received);
 }
 
-py::tuple attention(const py::array& query, const py::array& key, const py::array& value, const Options& options,
+py::tuple attention(const py::array& query, const py::array& key, const py::array& value, const ScoreOptions& options,
                     const py::object& metric_options, bool return_lse) {
   const ScoreProblem problem = make_problem(query, key, options);
   const TensorView values = tensor_view("value", value);
@@ -141,7 +106,7 @@ py::tuple attention(const py::array& query, const py::array& key, const py::arra
   return py::make_tuple(output, return_lse ? lse : py::none(), arrays ? py::object(arrays->as_dict()) : py::none());
 }
 
-py::dict attention_metrics(const py::array& query, const py::array& key, const Options& options,
+py::dict attention_metrics(const py::array& query, const py::array& key, const ScoreOptions& options,
                            const py::object& metric_options) {
   const ScoreProblem problem = make_problem(query, key, options);
   MetricArrays arrays(problem, metric_options);
@@ -160,7 +125,8 @@ py::dict attention_metrics(const py::array& query, const py::array& key, const O
   return arrays.as_dict();
 }
 
-py::array attention_rows(const py::array& query, const py::array& key, const py::array& rows, const Options& options) {
+py::array attention_rows(const py::array& query, const py::array& key, const py::array& rows,
+                         const ScoreOptions& options) {
   ScoreProblem problem = make_problem(query, key, options);
   problem.rows = static_cast<const std::int64_t*>(rows.data());
   problem.row_count = rows.size();
@@ -202,22 +168,6 @@ double fma_peak(double seconds, int threads) {
 }  // namespace
 
 void bind_attention(py::module_& module) {
-  py::class_<Options>(module, "ScoreOptions",
-                      "Masks and numbers of the softmax family; arrays are checked where they meet query and key.")
-      .def(py::init([](std::int64_t left, std::int64_t right, std::int64_t query_offset, float scale,
-                       std::optional<py::array> key_padding_mask, std::optional<py::array> segment_ids,
-                       std::optional<py::array> attn_mask, std::optional<py::array> log_discount) {
-             return Options{left,
-                            right,
-                            query_offset,
-                            scale,
-                            std::move(key_padding_mask),
-                            std::move(segment_ids),
-                            std::move(attn_mask),
-                            std::move(log_discount)};
-           }),
-           py::kw_only(), py::arg("left"), py::arg("right"), py::arg("query_offset"), py::arg("scale"),
-           py::arg("key_padding_mask"), py::arg("segment_ids"), py::arg("attn_mask"), py::arg("log_discount"));
   module.def("attention", &attention, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("options"),
              py::arg("metrics"), py::arg("return_lse"), "(output, lse or None, metrics or None)");
   module.def("attention_metrics", &attention_metrics, py::arg("query"), py::arg("key"), py::arg("options"),

@@ -21,6 +21,8 @@ PYBIND11_MODULE(_core, module) {
   module.def("instruction_set", [] { return rattention::name_of(rattention::active_isa()); });
   module.def("onednn_version", &rattention::onednn_version);
 
+  rattention::bindings::bind_score_options(module);
   rattention::bindings::bind_attention(module);
+  rattention::bindings::bind_gradients(module);
   rattention::bindings::bind_nn(module);
 }

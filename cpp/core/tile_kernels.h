@@ -15,6 +15,11 @@ struct RowSums {
   float score;   // sum p * (s - shift)
 };
 
+struct GravitySums {
+  float field;  // sum x * mass * u
+  float pull;   // sum w
+};
+
 struct Deviations {
   float squares;
   float nonzero;
@@ -33,10 +38,20 @@ struct TileKernels {
   void (*score_panel)(const float* queries, std::int64_t rows, std::int64_t dim, const float* panel, float* scores,
                       std::int64_t stride, float* maxima);
 
+  // The same with squared distances |query - key|^2, summed from differences: the product form would cancel for near
+  // keys. Maxima are left alone.
+  void (*distance_panel)(const float* queries, std::int64_t rows, std::int64_t dim, const float* panel, float* scores,
+                         std::int64_t stride, float* maxima);
+
   // output[rows][columns] += weights[rows][n] . values[n][columns]; columns is a multiple of lanes and the row stride
   // of output.
   void (*accumulate)(const float* weights, std::int64_t weight_stride, std::int64_t rows, std::int64_t n,
                      const float* values, std::int64_t value_stride, std::int64_t columns, float* output);
+
+  // output[n][columns] += transpose(weights[rows][n]) . values[rows][columns]; columns is also the stride of values and
+  // output.
+  void (*accumulate_transposed)(const float* weights, std::int64_t weight_stride, std::int64_t rows, std::int64_t n,
+                                const float* values, std::int64_t columns, float* output);
 
   // Row operations on n consecutive floats. Those that say "padded" may read and write up to lanes - 1 floats beyond;
   // the caller sets those to a neutral value first.
@@ -52,6 +67,19 @@ struct TileKernels {
   void (*add)(float* x, const float* y, std::int64_t n);
   // s[j] += slope * |first + j|
   void (*add_distance)(float* s, std::int64_t n, float first, float slope);
+  // s[j] <- 1 / (s[j] + eps)
+  void (*invert)(float* s, std::int64_t n, float eps);
+  // s[j] <- factor * mass[j] * s[j]
+  void (*gravitate)(float* s, const float* mass, std::int64_t n, float factor);
+  // Backward of score = factor * mass[j] * u[j] with u = 1 / (squared distance + eps), given x = dL/dscore. Adds
+  // factor * x * u to mass_gradient and replaces x by w = -2 factor x mass u^2, so that dL/dq = sum w (q - k).
+  GravitySums (*gravity_gradient)(float* x, const float* u, const float* mass, std::int64_t n, float factor,
+                                  float* mass_gradient);
+  // x[j] <- p[j] * (x[j] - delta), 0 where p[j] is 0 whatever x[j] is: gradients of scores from those of weights.
+  void (*score_gradient)(float* x, const float* p, std::int64_t n, float delta);
+  float (*dot)(const float* x, const float* y, std::int64_t n);
+  // sum x[j] * |first + j|
+  float (*sum_distance)(const float* x, std::int64_t n, float first);
   // s[j] <- -inf where visible[j] is 0 (else all bits set)
   void (*hide)(float* s, const std::int32_t* visible, std::int64_t n);
   bool (*all_finite)(const float* x, std::int64_t n);

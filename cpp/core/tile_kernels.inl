@@ -23,39 +23,55 @@ struct Count {
   static constexpr int value = N;
 };
 
-// c[Rows][Vectors * lanes] = (Accumulate ? c : 0) + a[Rows][depth] . b[depth][Vectors * lanes]. Without Accumulate,
-// maxima [Rows][lanes] take in the results while they are in registers.
-template <int Rows, int Vectors, bool Accumulate>
-inline void multiply_block(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, float* c,
-                           int64_t c_stride, float* maxima) {
+enum class Product { scores, distances, sums };
+
+// A row-major or transposed left operand: element (i, k) lies at data[i * row + k * depth].
+struct Left {
+  const float* data;
+  int64_t row;
+  int64_t depth;
+};
+
+// c[Rows][Vectors * lanes] = a . b for scores, c += a . b for sums, and sum_k (a_ik - b_kj)^2 for distances. Scores are
+// taken into maxima [Rows][lanes] while they are in registers.
+template <int Rows, int Vectors, Product Kind>
+inline void multiply_block(Left a, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
+                           float* maxima) {
   Vec sums[Rows][Vectors];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 4
     for (int j = 0; j < Vectors; ++j) {
-      sums[i][j] = Accumulate ? load(c + i * c_stride + j * kLanes) : broadcast(0.0F);
+      sums[i][j] = Kind == Product::sums ? load(c + i * c_stride + j * kLanes) : broadcast(0.0F);
     }
   }
   for (int64_t k = 0; k < depth; ++k) {
     Vec row[Vectors];
 #pragma GCC unroll 4
     for (int j = 0; j < Vectors; ++j) row[j] = load(b + k * b_stride + j * kLanes);
-    if (Accumulate) {
+    if (Kind == Product::sums) {
 #pragma GCC unroll 4
       for (int j = 0; j < Vectors; ++j) __builtin_prefetch(b + (k + kAhead) * b_stride + j * kLanes);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
-      const Vec factor = broadcast(a[i * a_stride + k]);
+      const Vec factor = broadcast(a.data[i * a.row + k * a.depth]);
 #pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) sums[i][j] += factor * row[j];
+      for (int j = 0; j < Vectors; ++j) {
+        if (Kind == Product::distances) {
+          const Vec difference = factor - row[j];
+          sums[i][j] += difference * difference;
+        } else {
+          sums[i][j] += factor * row[j];
+        }
+      }
     }
   }
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 4
     for (int j = 0; j < Vectors; ++j) store(c + i * c_stride + j * kLanes, sums[i][j]);
-    if (Accumulate) continue;
+    if (Kind != Product::scores) continue;
     Vec top = load(maxima + i * kLanes);
 #pragma GCC unroll 4
     for (int j = 0; j < Vectors; ++j) top = max_or_second(sums[i][j], top);
@@ -63,19 +79,36 @@ inline void multiply_block(const float* a, int64_t a_stride, const float* b, int
   }
 }
 
-template <int Vectors, bool Accumulate>
-void multiply_rows(const float* a, int64_t a_stride, int64_t rows, const float* b, int64_t b_stride, int64_t depth,
-                   float* c, int64_t c_stride, float* maxima) {
+template <int Vectors, Product Kind>
+void multiply_rows(Left a, int64_t rows, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
+                   float* maxima) {
   int64_t i = 0;
   const auto block = [&](auto rows_constant) {
     constexpr int kCount = decltype(rows_constant)::value;
-    multiply_block<kCount, Vectors, Accumulate>(a + i * a_stride, a_stride, b, b_stride, depth, c + i * c_stride,
-                                                c_stride, maxima + i * kLanes);
+    const Left from{a.data + i * a.row, a.row, a.depth};
+    multiply_block<kCount, Vectors, Kind>(from, b, b_stride, depth, c + i * c_stride, c_stride, maxima + i * kLanes);
     i += kCount;
   };
   while (i + kRows <= rows) block(Count<kRows>{});
   while (i + 2 <= rows) block(Count<2>{});
   if (i < rows) block(Count<1>{});
+}
+
+// c[rows][columns] += a . b, as many columns at a time as registers allow.
+template <int Vectors>
+int64_t accumulate_columns(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
+                           float* c, int64_t column) {
+  for (; column + Vectors * kLanes <= columns; column += Vectors * kLanes) {
+    multiply_rows<Vectors, Product::sums>(a, rows, b + column, b_stride, depth, c + column, columns, c);
+  }
+  return column;
+}
+
+void accumulate_product(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
+                        float* c) {
+  int64_t column = accumulate_columns<kVectors>(a, rows, depth, b, b_stride, columns, c, 0);
+  column = accumulate_columns<2>(a, rows, depth, b, b_stride, columns, c, column);
+  accumulate_columns<1>(a, rows, depth, b, b_stride, columns, c, column);
 }
 
 // Transposes a kLanes x kLanes block in registers, by exchanging ever larger halves between pairs of vectors.
@@ -122,24 +155,22 @@ void pack_panel(const float* keys, int64_t stride, int64_t n, int64_t dim, float
 
 void score_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride,
                  float* maxima) {
-  multiply_rows<kVectors, false>(queries, dim, rows, panel, kPanel, dim, scores, stride, maxima);
+  multiply_rows<kVectors, Product::scores>({queries, dim, 1}, rows, panel, kPanel, dim, scores, stride, maxima);
 }
 
-template <int Vectors>
-void accumulate_columns(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
-                        int64_t value_stride, int64_t columns, float* output, int64_t* column) {
-  for (; *column + Vectors * kLanes <= columns; *column += Vectors * kLanes) {
-    multiply_rows<Vectors, true>(weights, weight_stride, rows, values + *column, value_stride, n, output + *column,
-                                 columns, output);
-  }
+void distance_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride,
+                    float* maxima) {
+  multiply_rows<kVectors, Product::distances>({queries, dim, 1}, rows, panel, kPanel, dim, scores, stride, maxima);
 }
 
 void accumulate(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
                 int64_t value_stride, int64_t columns, float* output) {
-  int64_t column = 0;
-  accumulate_columns<kVectors>(weights, weight_stride, rows, n, values, value_stride, columns, output, &column);
-  accumulate_columns<2>(weights, weight_stride, rows, n, values, value_stride, columns, output, &column);
-  accumulate_columns<1>(weights, weight_stride, rows, n, values, value_stride, columns, output, &column);
+  accumulate_product({weights, weight_stride, 1}, rows, n, values, value_stride, columns, output);
+}
+
+void accumulate_transposed(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
+                           int64_t columns, float* output) {
+  accumulate_product({weights, 1, weight_stride}, n, rows, values, columns, columns, output);
 }
 
 float max(const float* x, int64_t n) {
@@ -261,6 +292,83 @@ void add_distance(float* s, int64_t n, float first, float slope) {
   }
 }
 
+void invert(float* s, int64_t n, float eps) {
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) store(s + j, broadcast(1.0F) / (load(s + j) + broadcast(eps)));
+  for (; j < n; ++j) s[j] = 1 / (s[j] + eps);
+}
+
+void gravitate(float* s, const float* mass, int64_t n, float factor) {
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) store(s + j, broadcast(factor) * load(mass + j) * load(s + j));
+  for (; j < n; ++j) s[j] = factor * mass[j] * s[j];
+}
+
+rattention::GravitySums gravity_gradient(float* x, const float* u, const float* mass, int64_t n, float factor,
+                                         float* mass_gradient) {
+  Vec field = broadcast(0.0F);
+  Vec pull = field;
+  const Vec strength = broadcast(factor);
+  const Vec slope = broadcast(-2 * factor);
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) {
+    const Vec gradient = load(x + j);
+    const Vec inverse = gradient != broadcast(0.0F) ? load(u + j) : broadcast(0.0F);  // of a hidden key it may be NaN
+    const Vec t = gradient * inverse;
+    const Vec tm = t * load(mass + j);
+    const Vec w = slope * tm * inverse;
+    store(mass_gradient + j, load(mass_gradient + j) + strength * t);
+    store(x + j, w);
+    field += tm;
+    pull += w;
+  }
+  rattention::GravitySums sums{horizontal_sum(field), horizontal_sum(pull)};
+  for (; j < n; ++j) {
+    if (x[j] == 0) continue;
+    const float t = x[j] * u[j];
+    mass_gradient[j] += factor * t;
+    x[j] = -2 * factor * t * mass[j] * u[j];
+    sums.field += t * mass[j];
+    sums.pull += x[j];
+  }
+  return sums;
+}
+
+void score_gradient(float* x, const float* p, int64_t n, float delta) {
+  const Vec zero = broadcast(0.0F);
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) {
+    const Vec weight = load(p + j);
+    store(x + j, weight != zero ? weight * (load(x + j) - broadcast(delta)) : zero);
+  }
+  for (; j < n; ++j) x[j] = p[j] != 0 ? p[j] * (x[j] - delta) : 0.0F;
+}
+
+float dot(const float* x, const float* y, int64_t n) {
+  Vec total = broadcast(0.0F);
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) total += load(x + j) * load(y + j);
+  float rest = horizontal_sum(total);
+  for (; j < n; ++j) rest += x[j] * y[j];
+  return rest;
+}
+
+float sum_distance(const float* x, int64_t n, float first) {
+  const Vec lanes = lane_index();
+  Vec total = broadcast(0.0F);
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) {
+    const Vec signed_distance = broadcast(first + static_cast<float>(j)) + lanes;
+    total += load(x + j) * max_or_second(signed_distance, -signed_distance);
+  }
+  float rest = horizontal_sum(total);
+  for (; j < n; ++j) {
+    const float distance = first + static_cast<float>(j);
+    rest += x[j] * (distance < 0 ? -distance : distance);
+  }
+  return rest;
+}
+
 void hide(float* s, const std::int32_t* visible, int64_t n) {
   const float hidden = -std::numeric_limits<float>::infinity();
   int64_t j = 0;
@@ -326,8 +434,33 @@ double fma_rate(double seconds) {
 namespace rattention::detail {
 
 const TileKernels RATTENTION_KERNELS = {
-    kLanes, kPanel,     kRows, pack_panel, score_panel,  accumulate, max,        max_lane, exp2_row, exp2_sums,
-    sum,    deviations, scale, add,        add_distance, hide,       all_finite, find,     fma_rate,
+    kLanes,
+    kPanel,
+    kRows,
+    pack_panel,
+    score_panel,
+    distance_panel,
+    accumulate,
+    accumulate_transposed,
+    max,
+    max_lane,
+    exp2_row,
+    exp2_sums,
+    sum,
+    deviations,
+    scale,
+    add,
+    add_distance,
+    invert,
+    gravitate,
+    gravity_gradient,
+    score_gradient,
+    dot,
+    sum_distance,
+    hide,
+    all_finite,
+    find,
+    fma_rate,
 };
 
 }  // namespace rattention::detail

@@ -19,12 +19,17 @@ constexpr std::int64_t kTasksPerThread = 4;
 
 }  // namespace
 
-TaskPlan::TaskPlan(const ScoreProblem& problem) : problem_(problem) {
+TaskPlan::TaskPlan(const ScoreProblem& problem) : TaskPlan(problem, 0) {
+  const std::int64_t even = ceil_div(heads_ * blocks_, kTasksPerThread * get_num_threads());
+  parts_ = ceil_div(blocks_, std::clamp<std::int64_t>(even, 1, kTaskBlocks));
+  last_first_ = true;
+}
+
+TaskPlan::TaskPlan(const ScoreProblem& problem, std::int64_t blocks_per_task) : problem_(problem) {
   if (problem.row_count == 0 || problem.query.heads() == 0) return;
   heads_ = problem.key.batch() * problem.key.heads();
   blocks_ = problem.group() * ceil_div(problem.row_count, kBlockRows);
-  const std::int64_t even = ceil_div(heads_ * blocks_, kTasksPerThread * get_num_threads());
-  parts_ = ceil_div(blocks_, std::clamp<std::int64_t>(even, 1, kTaskBlocks));
+  if (blocks_per_task > 0) parts_ = ceil_div(blocks_, blocks_per_task);
 }
 
 QueryBlock TaskPlan::block(std::int64_t kv_head, std::int64_t index) const {
@@ -40,8 +45,10 @@ QueryBlock TaskPlan::block(std::int64_t kv_head, std::int64_t index) const {
 }
 
 Task TaskPlan::task(std::int64_t index) const {
-  const std::int64_t part = parts_ - 1 - index / heads_;
   Task task;
+  task.part = index / heads_;
+  task.lane = index % heads_;
+  const std::int64_t part = last_first_ ? parts_ - 1 - task.part : task.part;
   task.batch = index % heads_ / problem_.key.heads();
   task.kv_head = index % heads_ % problem_.key.heads();
   for (std::int64_t i = part * blocks_ / parts_; i < (part + 1) * blocks_ / parts_; ++i) {
@@ -58,7 +65,7 @@ std::int64_t ScoreTile::floats(const ScoreProblem& problem, std::int64_t query_r
   const std::int64_t dim = problem.query.dim();
   return Scratch::round_up(query_rows * dim) + Scratch::round_up((kTileKeys + tile_kernels().panel) * dim) +
          Scratch::round_up(kBlockRows * kStride) + Scratch::round_up(tile_kernels().panel * dim) +
-         2 * Scratch::round_up(kTileKeys) + Scratch::round_up(kBlockRows * tile_kernels().lanes);
+         3 * Scratch::round_up(kTileKeys) + Scratch::round_up(kBlockRows * tile_kernels().lanes);
 }
 
 ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows)
@@ -70,6 +77,7 @@ ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t
       staging_(scratch.take(kernels_.panel * problem.query.dim())),
       lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
       row_lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
+      masses_(scratch.take(kTileKeys)),
       maxima_(scratch.take(kBlockRows * kernels_.lanes)) {}
 
 void ScoreTile::load_queries(std::int64_t batch, const QueryBlock& block) {
@@ -78,7 +86,7 @@ void ScoreTile::load_queries(std::int64_t batch, const QueryBlock& block) {
   for (std::int64_t r = 0; r < block.rows; ++r) {
     load_row(problem_.query, batch, block.head, problem_.query_row(block.first + r), rows + r * dim, dim);
   }
-  kernels_.scale(rows, block.rows * dim, problem_.scale * kLog2E);
+  if (!problem_.gravity) kernels_.scale(rows, block.rows * dim, problem_.scale * kLog2E);
 }
 
 void ScoreTile::load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span) {
@@ -129,14 +137,24 @@ KeySpan ScoreTile::span_of(std::int64_t batch, std::int64_t query_row) const {
 
 void ScoreTile::score(std::int64_t batch, const QueryBlock& block) {
   for (std::int64_t r = 0; r < block.rows; ++r) spans_[r] = span_of(batch, problem_.query_row(block.first + r));
+  if (problem_.gravity) load_masses(batch, block.head);
   score_panels(block);
   for (std::int64_t r = 0; r < block.rows; ++r) finish_row(batch, block, r);
+}
+
+void ScoreTile::load_masses(std::int64_t batch, std::int64_t head) {
+  const TensorView& mass = problem_.gravity->key_mass;
+  const std::int64_t mass_head = problem_.gravity->mass_head(head, problem_.query.heads());
+  for (std::int64_t j = 0; j < keys_.size(); ++j) {
+    masses_[j] = load_element(mass.row(batch, mass_head, keys_.first + j), mass.dtype);
+  }
 }
 
 // A panel is scored for the rows from the first to the last that see some of it.
 void ScoreTile::score_panels(const QueryBlock& block) {
   const std::int64_t dim = problem_.query.dim();
-  const float* queries = queries_ + block.slot * dim;
+  const float* queries = queries_of(block);
+  const auto score_panel = problem_.gravity ? kernels_.distance_panel : kernels_.score_panel;
   std::fill(maxima_, maxima_ + block.rows * kernels_.lanes, -kInfinity);
   for (std::int64_t key = keys_.first; key < keys_.last; key += kernels_.panel) {
     const KeySpan panel{key, key + kernels_.panel};
@@ -146,8 +164,8 @@ void ScoreTile::score_panels(const QueryBlock& block) {
     while (last > first && spans_[last - 1].intersect(panel).empty()) --last;
     if (first == last) continue;
     const std::int64_t offset = key - keys_.first;
-    kernels_.score_panel(queries + first * dim, last - first, dim, panels_ + offset * dim, row(first) + offset, kStride,
-                         maxima_ + first * kernels_.lanes);
+    score_panel(queries + first * dim, last - first, dim, panels_ + offset * dim, row(first) + offset, kStride,
+                maxima_ + first * kernels_.lanes);
   }
 }
 
@@ -163,11 +181,19 @@ void ScoreTile::finish_row(std::int64_t batch, const QueryBlock& block, std::int
   top_[r] = sees_all && !changed ? kernels_.max_lane(maxima_ + r * kernels_.lanes) : kernels_.max(scores, keys.size());
 }
 
-// Distances and masks; returns whether any score changed.
+// Gravity, discount and masks; returns whether any score changed.
 bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int64_t r, float* scores) {
   const KeySpan keys = spans_[r];
   const Masks& masks = problem_.masks;
   const std::int64_t query_row = problem_.query_row(block.first + r);
+  if (const auto& gravity = problem_.gravity) {
+    const TensorView& mass = gravity->query_mass;
+    const float query_mass = load_element(mass.row(batch, block.head, query_row), mass.dtype);
+    kernels_.invert(scores, keys.size(), gravity->eps);
+    if (inverses_ != nullptr) std::copy(scores, scores + keys.size(), inverse_distances_of(r));
+    kernels_.gravitate(scores, masses_ + (keys.first - keys_.first), keys.size(),
+                       gravity->strength[block.head] * query_mass * kLog2E);
+  }
   if (problem_.log_discount != nullptr) {
     const auto distance = static_cast<float>(keys.first - masks.position(query_row));
     kernels_.add_distance(scores, keys.size(), distance, problem_.log_discount[block.head] * kLog2E);
@@ -178,7 +204,7 @@ bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int6
     kernels_.hide(scores, shown, keys.size());
     visible_[r] = std::count(shown, shown + keys.size(), -1);
   }
-  return shown != nullptr || problem_.log_discount != nullptr;
+  return shown != nullptr || problem_.log_discount != nullptr || problem_.gravity;
 }
 
 void ScoreTile::to_weights(std::int64_t r, float lse) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/scratch.h"
@@ -28,10 +29,24 @@ constexpr std::int64_t kTileKeys = 1024;
 // threads, and there are fewer where tasks would not go round.
 constexpr std::int64_t kTaskBlocks = 96;
 
+// The score rule G m_i m_j / (|q_i - k_j|^2 + eps), in place of the scaled dot product.
+struct Gravity {
+  TensorView query_mass;            // [batch, heads, query_length, 1]
+  TensorView key_mass;              // [batch, heads or kv_heads, key_length, 1]
+  const float* strength = nullptr;  // G, one per query head
+  float eps = 0.0F;
+
+  // The head of key_mass that query head `head` reads.
+  std::int64_t mass_head(std::int64_t head, std::int64_t query_heads) const {
+    return head / (query_heads / key_mass.heads());
+  }
+};
+
 struct ScoreProblem {
   TensorView query;
   TensorView key;
   float scale = 1.0F;
+  std::optional<Gravity> gravity;
   Masks masks;
   const float* log_discount = nullptr;  // one per query head, or none
   // Query rows to score, nullptr for all. Row r of the loop is query row rows[r].
@@ -52,6 +67,8 @@ struct QueryBlock {
 };
 
 struct Task {
+  std::int64_t part = 0;  // in the order of the plan
+  std::int64_t lane = 0;  // key/value head, counted over the batch
   std::int64_t batch = 0;
   std::int64_t kv_head = 0;
   std::vector<QueryBlock> blocks;
@@ -59,13 +76,18 @@ struct Task {
   std::int64_t rows = 0;
 };
 
-// The tasks of a problem. How many there are depends on the threads; what comes out does not.
+// The tasks of a problem: parts of the query rows of each key/value head.
 class TaskPlan {
  public:
+  // As many as the threads need, from the last rows to the first: under causality the last are the longest and should
+  // start first. For passes whose results do not depend on the parts.
   explicit TaskPlan(const ScoreProblem& problem);
+  // Parts of a fixed number of blocks, from the first rows to the last.
+  TaskPlan(const ScoreProblem& problem, std::int64_t blocks_per_task);
 
   std::int64_t count() const { return heads_ * parts_; }
-  // Numbered from the last rows to the first: under causality the last are the longest and should start first.
+  std::int64_t parts() const { return parts_; }
+  std::int64_t heads() const { return heads_; }
   Task task(std::int64_t index) const;
 
  private:
@@ -75,11 +97,16 @@ class TaskPlan {
   std::int64_t heads_ = 0;   // key/value heads of the whole batch
   std::int64_t blocks_ = 0;  // per key/value head
   std::int64_t parts_ = 0;   // tasks per key/value head
+  bool last_first_ = false;
 };
 
 // Working memory for one tile of scores.
 class ScoreTile {
  public:
+  // Floats from row to row: the tile and a vector of padding; no power of two, which would map all rows to one cache
+  // set.
+  static constexpr std::int64_t kStride = kTileKeys + 16;
+
   ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows);
   // Floats the constructor takes from the scratch.
   static std::int64_t floats(const ScoreProblem& problem, std::int64_t query_rows);
@@ -101,15 +128,19 @@ class ScoreTile {
   void to_weights(std::int64_t r, float lse);
   // The row's storage at `key`, which need not be one that it sees.
   float* at(std::int64_t r, std::int64_t key) { return row(r) + (key - keys_.first); }
-  std::int64_t row_stride() const { return kStride; }
   KeySpan keys() const { return keys_; }
+  // Keeps 1 / (squared distance + eps) of gravitational scores in [kBlockRows][kStride] floats, for the backward pass.
+  void keep_inverse_distances(float* inverses) { inverses_ = inverses; }
+  float* inverse_distances_of(std::int64_t r) { return inverses_ + r * kStride + (spans_[r].first - keys_.first); }
+  // The loaded keys' masses, from keys().first on, for the head scored last.
+  const float* masses() const { return masses_; }
+  // The block's queries as loaded: times scale and log2(e) for dot products.
+  const float* queries_of(const QueryBlock& block) const { return queries_ + block.slot * problem_.query.dim(); }
 
  private:
-  // The tile and a vector of padding; no power of two, which would map all rows to one cache set.
-  static constexpr std::int64_t kStride = kTileKeys + 16;
-
   float* row(std::int64_t r) { return scores_ + r * kStride; }
   void look_at_masks(std::int64_t batch);
+  void load_masses(std::int64_t batch, std::int64_t head);
   KeySpan span_of(std::int64_t batch, std::int64_t query_row) const;
   void score_panels(const QueryBlock& block);
   void finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r);
@@ -124,7 +155,9 @@ class ScoreTile {
   float* staging_;
   std::int32_t* lanes_;      // of the tile: padding
   std::int32_t* row_lanes_;  // of one row
-  float* maxima_;            // per row and lane, as the scores are made
+  float* masses_;            // of the loaded keys, for the head scored last
+  float* inverses_ = nullptr;
+  float* maxima_;  // per row and lane, as the scores are made
   KeySpan keys_;
   float top_[kBlockRows] = {};
   KeySpan spans_[kBlockRows];

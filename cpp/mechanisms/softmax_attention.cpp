@@ -104,8 +104,8 @@ class ForwardTask {
       for (std::int64_t r = first; r < last; ++r) accumulate_visible(tile, block, r);
       return;
     }
-    kernels_.accumulate(tile.at(first, keys.first), tile.row_stride(), last - first, keys.size(), values_at(keys.first),
-                        value_stride_, columns_, output_ + (block.slot + first) * columns_);
+    kernels_.accumulate(tile.at(first, keys.first), ScoreTile::kStride, last - first, keys.size(),
+                        values_at(keys.first), value_stride_, columns_, output_ + (block.slot + first) * columns_);
   }
 
   // Online softmax of one row: scores become weights relative to the new maximum, what came before is rescaled.
@@ -146,7 +146,7 @@ class ForwardTask {
     }
     for (std::int64_t j = 0; j < keys.size(); ++j) {
       if ((shown[j] & unpadded[j]) == 0) continue;
-      kernels_.accumulate(tile.scores_of(r) + j, tile.row_stride(), 1, 1, values_at(keys.first + j), value_stride_,
+      kernels_.accumulate(tile.scores_of(r) + j, ScoreTile::kStride, 1, 1, values_at(keys.first + j), value_stride_,
                           columns_, output_ + (block.slot + r) * columns_);
     }
   }

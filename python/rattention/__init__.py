@@ -18,12 +18,16 @@ except ImportError as error:
     raise
 
 from rattention.config import get_num_threads, set_num_threads, show_config
-from rattention.mechanisms.softmax import AttentionResult, attention, attention_metrics, attention_rows
+from rattention.mechanisms.gravitational import gravitational_attention
+from rattention.mechanisms.softmax import attention, attention_metrics, attention_rows
+from rattention.mechanisms.softmax_family import AttentionResult
+from rattention.mechanisms.table import MECHANISMS
 from rattention.metrics import AttentionMetrics, MetricOptions
 
 __version__: str = _core.__version__
 
 __all__ = [
+    "MECHANISMS",
     "AttentionMetrics",
     "AttentionResult",
     "MetricOptions",
@@ -31,6 +35,7 @@ __all__ = [
     "attention_metrics",
     "attention_rows",
     "get_num_threads",
+    "gravitational_attention",
     "set_num_threads",
     "show_config",
 ]

@@ -7,43 +7,25 @@ With ``window=w`` it is sliding-window attention, the local branch of RAttention
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rattention import _core
-from rattention._arguments import (
-    bool_array,
-    float_array,
-    integer_array,
-    mask_array,
-    real_number,
-    same_dtype,
-    whole_number,
+from rattention._arguments import integer_array
+from rattention.mechanisms.masks import Masks, Window
+from rattention.mechanisms.score_options import core_options, query_and_key, require_metric_options, scale_of
+from rattention.mechanisms.softmax_family import (
+    AttentionResult,
+    reference_result,
+    run_backward,
+    run_forward,
+    softmax_over_visible,
 )
-from rattention.mechanisms.masks import Masks, Window, query_positions, reference_visible, window_bounds
-from rattention.metrics import AttentionMetrics, MetricOptions, reference_metrics
+from rattention.metrics import AttentionMetrics, MetricOptions
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-UNLIMITED = -1
-"""How the core is told that a window has no end on one side."""
-
-MAX_OFFSET = 2**40
-"""Far beyond any sequence, and small enough that positions cannot overflow."""
-
-
-class AttentionResult(NamedTuple):
-    """What `attention` returns when more than the output is asked for."""
-
-    output: NDArray[Any]
-    """``[batch, heads, query_length, value_dim]``, in the dtype of the inputs."""
-    lse: NDArray[np.float32] | None
-    """Natural logarithm of the softmax's denominator, ``[batch, heads, query_length]``; -inf for empty
-    rows."""
-    metrics: AttentionMetrics | None
-    """One number per query row for every metric asked for."""
 
 
 def attention(
@@ -109,24 +91,39 @@ def attention(
     TypeError
         A dtype other than the three above, or objects that are no arrays.
     """
-    queries, keys = _query_and_key(query, key)
-    values = float_array("value", value, 4)
-    same_dtype(query=queries, key=keys, value=values)
-    _require_options(metrics)
+    queries, keys = query_and_key(query, key)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    output, lse, measured = _core.attention(
-        queries,
-        keys,
-        values,
-        _core_options(queries, keys, masks, scale, log_discount),
-        metrics=metrics,
-        return_lse=bool(return_lse),
-    )
-    if output.dtype == np.uint16:
-        output = output.view(np.asarray(query).dtype)
-    if metrics is None and not return_lse:
-        return output
-    return AttentionResult(output, lse, AttentionMetrics(**measured) if measured else None)
+    options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
+    return run_forward(queries, keys, value, options, metrics, return_lse, dtype=np.asarray(query).dtype)
+
+
+def attention_backward(
+    grad_output: ArrayLike,
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    result: AttentionResult,
+    *,
+    causal: bool = False,
+    window: Window = None,
+    scale: float | None = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    attn_mask: ArrayLike | None = None,
+    log_discount: ArrayLike | float | None = None,
+    query_offset: int | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Gradients of ``sum(output * grad_output)`` by name, float32: query, key, value and, where given,
+    log_discount.
+
+    `result` is what `attention` returned for the same arguments with ``return_lse=True``. Weights are made
+    again from its lse, tile by tile: nothing of size ``query_length x key_length`` is stored, and tiles
+    outside a window are skipped.
+    """
+    queries, keys = query_and_key(query, key)
+    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
+    return run_backward(grad_output, queries, keys, value, result, options)
 
 
 def attention_metrics(
@@ -145,12 +142,15 @@ def attention_metrics(
 ) -> AttentionMetrics:
     """Metrics of the attention maps of `query` and `key`, without values and without the maps. Options as in
     `attention`."""
-    queries, keys = _query_and_key(query, key)
+    queries, keys = query_and_key(query, key)
     options = MetricOptions() if metrics is None else metrics
-    _require_options(options)
+    require_metric_options(options)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
     measured = _core.attention_metrics(
-        queries, keys, _core_options(queries, keys, masks, scale, log_discount), options
+        queries,
+        keys,
+        core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries)),
+        options,
     )
     return AttentionMetrics(**measured)
 
@@ -174,11 +174,14 @@ def attention_rows(
 
     `rows` are indices of query rows, negative ones counting from the end. Options as in `attention`.
     """
-    queries, keys = _query_and_key(query, key)
+    queries, keys = query_and_key(query, key)
     indices = _row_indices(rows, queries.shape[2])
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
     return _core.attention_rows(
-        queries, keys, indices, _core_options(queries, keys, masks, scale, log_discount)
+        queries,
+        keys,
+        indices,
+        core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries)),
     )
 
 
@@ -194,16 +197,9 @@ def reference_attention(
 ) -> AttentionResult:
     """`attention` by its definition, in float64, with the whole map in memory: the law the kernels are held
     to."""
-    q, k, v = (np.asarray(a).astype(np.float64) for a in (query, key, value))
-    weights, visible, lse = reference_weights(q, k, scale=scale, log_discount=log_discount, **masks)
-    v = np.repeat(v, q.shape[1] // k.shape[1], axis=1)
-    output = np.zeros((*q.shape[:3], v.shape[3]))
-    for b, h, i in np.ndindex(*q.shape[:3]):  # a hidden value must not leak, whatever it is: 0 * NaN would
-        seen = visible[b, h, i]
-        output[b, h, i] = weights[b, h, i, seen] @ v[b, h, seen]
-    positions = query_positions(Masks(**masks), q.shape[2], k.shape[2])
-    measured = reference_metrics(weights, visible, positions, metrics) if metrics else None
-    return AttentionResult(output, lse, measured)  # type: ignore[arg-type]
+    q, k = (np.asarray(a).astype(np.float64) for a in (query, key))
+    weights = reference_weights(q, k, scale=scale, log_discount=log_discount, **masks)
+    return reference_result(*weights, value, Masks(**masks), metrics)
 
 
 def reference_weights(
@@ -215,91 +211,9 @@ def reference_weights(
     **masks: Any,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
     """The attention map in float64, which keys are visible, and the log of the denominator."""
-    batch, heads, rows, dim = query.shape
-    key = np.repeat(key, heads // key.shape[1], axis=1)
-    options = Masks(**masks)
-    visible, bias = reference_visible(options, batch, heads, rows, key.shape[2])
-    scores = np.einsum("bhid,bhjd->bhij", query, key) * (dim**-0.5 if scale is None else scale) + bias
-    if log_discount is not None:
-        distance = np.abs(query_positions(options, rows, key.shape[2])[:, None] - np.arange(key.shape[2]))
-        scores = (
-            scores + np.broadcast_to(np.asarray(log_discount, np.float64), heads)[:, None, None] * distance
-        )
-    scores = np.where(visible, scores, -np.inf)
-    top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
-    exponentials = np.exp(scores - np.where(np.isneginf(top), 0.0, top))
-    total = exponentials.sum(axis=-1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        lse = (np.log(total) + top)[..., 0]
-    weights = np.where(visible, exponentials / np.where(total == 0, 1.0, total), 0.0)
-    return weights, visible, lse
-
-
-def _query_and_key(query: ArrayLike, key: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    queries, keys = float_array("query", query, 4), float_array("key", key, 4)
-    same_dtype(query=queries, key=keys)
-    return queries, keys
-
-
-def _require_options(options: MetricOptions | None) -> None:
-    if options is not None and not isinstance(options, MetricOptions):
-        raise TypeError(f"metrics must be a MetricOptions or None, got {type(options).__name__}")
-
-
-def _core_options(
-    query: NDArray[Any],
-    key: NDArray[Any],
-    masks: Masks,
-    scale: float | None,
-    log_discount: ArrayLike | float | None,
-) -> _core.ScoreOptions:
-    """Masks and numbers in the form the core takes; the core checks the shapes."""
-    if not isinstance(masks.causal, bool | np.bool_):
-        raise TypeError(f"causal must be True or False, got {masks.causal!r}")
-    left, right = (_core_reach(reach) for reach in window_bounds(masks.window, bool(masks.causal)))
-    default_offset = key.shape[2] - query.shape[2]
-    return _core.ScoreOptions(
-        left=left,
-        right=right,
-        query_offset=default_offset if masks.query_offset is None else _query_offset(masks.query_offset),
-        scale=max(query.shape[3], 1) ** -0.5 if scale is None else real_number("scale", scale),
-        key_padding_mask=_optional(bool_array, "key_padding_mask", masks.key_padding_mask, 2),
-        segment_ids=_optional(integer_array, "segment_ids", masks.segment_ids, 2),
-        attn_mask=None if masks.attn_mask is None else mask_array("attn_mask", masks.attn_mask),
-        log_discount=None if log_discount is None else _log_discount(log_discount, query.shape[1]),
-    )
-
-
-def _core_reach(reach: int | None) -> int:
-    """A reach in the core's terms; anything beyond 2**62 is as good as unlimited and cannot overflow
-    there."""
-    return UNLIMITED if reach is None else min(reach, 2**62)
-
-
-def _query_offset(value: int) -> int:
-    offset = whole_number("query_offset", value)
-    if abs(offset) > MAX_OFFSET:
-        raise ValueError(f"query_offset must lie within +-2**40, got {offset}")
-    return offset
-
-
-def _optional(check: Any, name: str, value: Any, rank: int) -> Any:
-    return None if value is None else check(name, value, rank)
-
-
-def _log_discount(value: ArrayLike | float, heads: int) -> NDArray[np.float32]:
-    if isinstance(value, int | float | np.floating) and not isinstance(value, bool):
-        numbers = np.full(heads, real_number("log_discount", value), np.float32)
-    else:
-        float_array("log_discount", value, 1)
-        numbers = np.ascontiguousarray(value, np.float32)
-    if numbers.shape != (heads,):
-        raise ValueError(
-            f"log_discount must be a number or one per head ({heads}), got shape {numbers.shape}"
-        )
-    if not (np.isfinite(numbers) & (numbers <= 0)).all():
-        raise ValueError(f"log_discount must be finite and <= 0 (ln of a discount in (0, 1]), got {value!r}")
-    return numbers
+    key = np.repeat(key, query.shape[1] // key.shape[1], axis=1)
+    scores = np.einsum("bhid,bhjd->bhij", query, key) * (query.shape[3] ** -0.5 if scale is None else scale)
+    return softmax_over_visible(scores, log_discount, Masks(**masks))
 
 
 def _row_indices(rows: ArrayLike, length: int) -> NDArray[np.int64]:

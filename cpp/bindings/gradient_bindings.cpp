@@ -1,0 +1,101 @@
+// Backward passes.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/module.h"
+#include "bindings/score_options.h"
+#include "mechanisms/checks.h"
+#include "mechanisms/softmax_backward.h"
+
+namespace py = pybind11;
+
+namespace rattention::bindings {
+namespace {
+
+py::array_t<float> zeros(const std::vector<std::int64_t>& shape) {
+  auto array = new_array<float>(shape);
+  std::fill(array.mutable_data(), array.mutable_data() + array.size(), 0.0F);
+  return array;
+}
+
+std::vector<std::int64_t> shape_of(const TensorView& view) { return {view.shape.begin(), view.shape.end()}; }
+
+// The gradients of one call by name, and where the kernel writes them.
+class Gradients {
+ public:
+  float* add(const char* name, const std::vector<std::int64_t>& shape) {
+    py::array_t<float> array = zeros(shape);
+    dict_[name] = array;
+    return array.mutable_data();
+  }
+  py::dict dict() const { return dict_; }
+
+ private:
+  py::dict dict_;
+};
+
+void require_shape(const char* name, const TensorView& view, const std::array<std::int64_t, 4>& shape) {
+  if (view.shape != shape) {
+    throw py::value_error(std::string(name) + " must have shape " + to_string(shape) + ", got " +
+                          to_string(view.shape));
+  }
+}
+
+const float* row_numbers(const char* name, const py::array& array, const ScoreProblem& problem) {
+  const auto numbers = py::array_t<float, py::array::c_style>::ensure(array);
+  const std::int64_t rows = problem.query.batch() * problem.query.heads() * problem.row_count;
+  if (!numbers || numbers.ptr() != array.ptr() || array.size() != rows) {
+    throw py::value_error(std::string(name) + " must be a contiguous float32 array [batch, heads, query_length]");
+  }
+  return numbers.data();
+}
+
+py::dict attention_backward(const py::array& query, const py::array& key, const py::array& value,
+                            const ScoreOptions& options, const py::array& output, const py::array& lse,
+                            const py::array& grad_output, const std::optional<py::array>& grad_lse) {
+  const ScoreProblem problem = make_problem(query, key, options);
+  SoftmaxSaved saved{tensor_view("value", value), tensor_view("output", output),
+                     tensor_view("grad_output", grad_output)};
+  check_value(problem.key, saved.value);
+  const std::array<std::int64_t, 4> shape{problem.query.batch(), problem.query.heads(), problem.row_count,
+                                          saved.value.dim()};
+  require_shape("output", saved.output, shape);
+  require_shape("grad_output", saved.grad_output, shape);
+  saved.lse = row_numbers("lse", lse, problem);
+  if (grad_lse) saved.grad_lse = row_numbers("grad_lse", *grad_lse, problem);
+
+  const std::vector<std::int64_t> rows{shape[0], shape[1], shape[2]};
+  Gradients arrays;
+  SoftmaxGradients gradients;
+  gradients.query = arrays.add("query", shape_of(problem.query));
+  gradients.key = arrays.add("key", shape_of(problem.key));
+  gradients.value = arrays.add("value", shape_of(saved.value));
+  if (problem.gravity) {
+    const TensorView& mass = problem.gravity->key_mass;
+    gradients.query_mass = arrays.add("query_mass", rows);
+    gradients.key_mass = arrays.add("key_mass", {mass.batch(), mass.heads(), mass.length()});
+    gradients.strength = arrays.add("gravity", rows);
+  }
+  if (problem.log_discount != nullptr) gradients.log_discount = arrays.add("log_discount", rows);
+  {
+    const py::gil_scoped_release unlocked;
+    softmax_backward(problem, saved, gradients);
+  }
+  return arrays.dict();
+}
+
+}  // namespace
+
+void bind_gradients(py::module_& module) {
+  module.def("attention_backward", &attention_backward, py::arg("query"), py::arg("key"), py::arg("value"),
+             py::arg("options"), py::arg("output"), py::arg("lse"), py::arg("grad_output"),
+             py::arg("grad_lse") = py::none(),
+             "Gradients by name, float32; those of gravity and log_discount are per query row.");
+}
+
+}  // namespace rattention::bindings

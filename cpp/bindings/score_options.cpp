@@ -1,0 +1,82 @@
+#include "bindings/score_options.h"
+
+#include <pybind11/stl.h>
+
+#include "bindings/arrays.h"
+#include "bindings/module.h"
+#include "mechanisms/checks.h"
+
+namespace py = pybind11;
+
+namespace rattention::bindings {
+namespace {
+
+Gravity make_gravity(const ScoreProblem& problem, const ScoreOptions& options) {
+  Gravity gravity;
+  gravity.query_mass = mass_view("query_mass", *options.query_mass);
+  gravity.key_mass = mass_view("key_mass", *options.key_mass);
+  gravity.strength = static_cast<const float*>(options.gravity->data());
+  gravity.eps = options.eps;
+  check_masses(problem, gravity);
+  return gravity;
+}
+
+ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t query_offset, float scale,
+                          std::optional<py::array> key_padding_mask, std::optional<py::array> segment_ids,
+                          std::optional<py::array> attn_mask, std::optional<py::array> log_discount,
+                          std::optional<py::array> query_mass, std::optional<py::array> key_mass,
+                          std::optional<py::array> gravity, float eps) {
+  return {left,
+          right,
+          query_offset,
+          scale,
+          std::move(key_padding_mask),
+          std::move(segment_ids),
+          std::move(attn_mask),
+          std::move(log_discount),
+          std::move(query_mass),
+          std::move(key_mass),
+          std::move(gravity),
+          eps};
+}
+
+}  // namespace
+
+ScoreProblem make_problem(const py::array& query, const py::array& key, const ScoreOptions& options) {
+  ScoreProblem problem;
+  problem.query = tensor_view("query", query);
+  problem.key = tensor_view("key", key);
+  check_query_and_key(problem.query, problem.key);
+  problem.scale = options.scale;
+  problem.row_count = problem.query.length();
+  const std::int64_t batch = problem.query.batch();
+  const std::int64_t keys = problem.key.length();
+  Masks& masks = problem.masks;
+  masks.key_length = keys;
+  masks.query_offset = options.query_offset;
+  masks.left = options.left;
+  masks.right = options.right;
+  if (options.key_padding_mask) masks.padding = padding_mask(*options.key_padding_mask, batch, keys);
+  if (options.segment_ids) masks.segments = segment_ids(*options.segment_ids, batch, keys);
+  if (options.attn_mask) {
+    masks.dense = dense_mask(*options.attn_mask, {batch, problem.query.heads(), problem.query.length(), keys});
+  }
+  if (options.log_discount) problem.log_discount = static_cast<const float*>(options.log_discount->data());
+  check_positions(problem);
+  if (options.query_mass) problem.gravity = make_gravity(problem, options);
+  return problem;
+}
+
+void bind_score_options(py::module_& module) {
+  const py::object none = py::none();
+  py::class_<ScoreOptions>(
+      module, "ScoreOptions",
+      "Masks, numbers and score rule of the softmax family; arrays are checked where they meet query "
+      "and key.")
+      .def(py::init(&make_options), py::kw_only(), py::arg("left"), py::arg("right"), py::arg("query_offset"),
+           py::arg("scale"), py::arg("key_padding_mask") = none, py::arg("segment_ids") = none,
+           py::arg("attn_mask") = none, py::arg("log_discount") = none, py::arg("query_mass") = none,
+           py::arg("key_mass") = none, py::arg("gravity") = none, py::arg("eps") = 0.0F);
+}
+
+}  // namespace rattention::bindings

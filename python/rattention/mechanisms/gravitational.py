@@ -1,0 +1,174 @@
+"""Gravitational attention: softmax over ``G * mq_i * mk_j / (|q_i - k_j|^2 + eps)``, nearer and heavier keys
+weighing more.
+
+With ``log_discount`` it is the combined mechanism: gravity whose weights decay with distance in time as
+``gamma^|i - j|``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention import _core
+from rattention._arguments import float_array, real_number, same_dtype
+from rattention.mechanisms.masks import Masks, Window
+from rattention.mechanisms.score_options import core_options, per_head, query_and_key
+from rattention.mechanisms.softmax_family import (
+    AttentionResult,
+    reference_result,
+    run_backward,
+    run_forward,
+    softmax_over_visible,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from rattention.metrics import MetricOptions
+
+
+def gravitational_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    *,
+    gravity: ArrayLike | float = 1.0,
+    eps: float = 1e-3,
+    causal: bool = False,
+    window: Window = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    attn_mask: ArrayLike | None = None,
+    log_discount: ArrayLike | float | None = None,
+    query_offset: int | None = None,
+    return_lse: bool = False,
+    metrics: MetricOptions | None = None,
+) -> NDArray[Any] | AttentionResult:
+    """Gravitational attention, in tiles. Masks, discount, metrics, errors and what is returned are those of
+    `attention`.
+
+    Parameters
+    ----------
+    query, key, value:
+        As in `attention`; distances are squared Euclidean, summed from differences, so near keys lose no
+        digits.
+    query_mass:
+        ``[batch, heads, query_length]``, >= 0, in the dtype of the query.
+    key_mass:
+        ``[batch, heads, key_length]`` or ``[batch, kv_heads, key_length]``, >= 0.
+    gravity:
+        The factor G, a number or one per head.
+    eps:
+        Added to squared distances; > 0.
+    """
+    queries, keys = query_and_key(query, key)
+    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps)
+    return run_forward(queries, keys, value, options, metrics, return_lse, dtype=np.asarray(query).dtype)
+
+
+def gravitational_attention_backward(
+    grad_output: ArrayLike,
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    result: AttentionResult,
+    *,
+    gravity: ArrayLike | float = 1.0,
+    eps: float = 1e-3,
+    causal: bool = False,
+    window: Window = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    attn_mask: ArrayLike | None = None,
+    log_discount: ArrayLike | float | None = None,
+    query_offset: int | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Gradients as in `attention_backward`, and those of query_mass, key_mass and gravity (``[heads]``)."""
+    queries, keys = query_and_key(query, key)
+    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps)
+    return run_backward(grad_output, queries, keys, value, result, options)
+
+
+def reference_gravitational_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    *,
+    gravity: ArrayLike | float = 1.0,
+    eps: float = 1e-3,
+    log_discount: ArrayLike | float | None = None,
+    metrics: MetricOptions | None = None,
+    **masks: Any,
+) -> AttentionResult:
+    """`gravitational_attention` by its definition, in float64, with the whole map in memory."""
+    q, k, mq, mk = (np.asarray(a).astype(np.float64) for a in (query, key, query_mass, key_mass))
+    weights = reference_gravitational_weights(
+        q, k, mq, mk, gravity=gravity, eps=eps, log_discount=log_discount, **masks
+    )
+    return reference_result(*weights, value, Masks(**masks), metrics)
+
+
+def reference_gravitational_weights(
+    query: NDArray[np.float64],
+    key: NDArray[np.float64],
+    query_mass: NDArray[np.float64],
+    key_mass: NDArray[np.float64],
+    *,
+    gravity: ArrayLike | float = 1.0,
+    eps: float = 1e-3,
+    log_discount: ArrayLike | float | None = None,
+    **masks: Any,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    """The attention map in float64, which keys are visible, and the log of the denominator."""
+    heads = query.shape[1]
+    key = np.repeat(key, heads // key.shape[1], axis=1)
+    key_mass = np.repeat(key_mass, heads // key_mass.shape[1], axis=1)
+    distance = np.stack([((query[:, :, i, None] - key) ** 2).sum(-1) for i in range(query.shape[2])], axis=2)
+    strength = np.broadcast_to(np.asarray(gravity, np.float64), heads)[:, None, None]
+    scores = strength * query_mass[..., None] * key_mass[:, :, None] / (distance + eps)
+    return softmax_over_visible(scores, log_discount, Masks(**masks))
+
+
+def _options(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    masks: Masks,
+    log_discount: ArrayLike | float | None,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    gravity: ArrayLike | float,
+    eps: float,
+) -> _core.ScoreOptions:
+    own, other = (_mass(name, m) for name, m in (("query_mass", query_mass), ("key_mass", key_mass)))
+    same_dtype(query=query, query_mass=own, key_mass=other)
+    softening = real_number("eps", eps)
+    if softening <= 0:
+        raise ValueError(f"eps must be > 0, got {eps!r}")
+    return core_options(
+        query,
+        key,
+        masks,
+        log_discount,
+        scale=1.0,
+        query_mass=own,
+        key_mass=other,
+        gravity=per_head("gravity", gravity, query.shape[1]),
+        eps=softening,
+    )
+
+
+def _mass(name: str, value: ArrayLike) -> NDArray[Any]:
+    mass = float_array(name, value, 3)
+    if mass.size and (np.asarray(value) < 0).any():
+        raise ValueError(f"{name} must be >= 0, its smallest element is {np.asarray(value).min()}")
+    return mass

@@ -1,0 +1,119 @@
+"""What all mechanisms of the softmax family share: one way into the kernels, one float64 softmax over
+visible keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rattention import _core
+from rattention._arguments import float_array, same_dtype
+from rattention.mechanisms.masks import Masks, query_positions, reference_visible
+from rattention.mechanisms.score_options import require_metric_options
+from rattention.metrics import AttentionMetrics, MetricOptions, reference_metrics
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+class AttentionResult(NamedTuple):
+    """What `attention` returns when more than the output is asked for."""
+
+    output: NDArray[Any]
+    """``[batch, heads, query_length, value_dim]``, in the dtype of the inputs."""
+    lse: NDArray[np.float32] | None
+    """Natural logarithm of the softmax's denominator, ``[batch, heads, query_length]``; -inf for empty
+    rows."""
+    metrics: AttentionMetrics | None
+    """One number per query row for every metric asked for."""
+
+
+def run_forward(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: ArrayLike,
+    options: _core.ScoreOptions,
+    metrics: MetricOptions | None,
+    return_lse: bool,
+    dtype: np.dtype[Any],
+) -> NDArray[Any] | AttentionResult:
+    """The forward pass on checked queries and keys; the output gets `dtype`, that of the user's query."""
+    values = float_array("value", value, 4)
+    same_dtype(query=query, key=key, value=values)
+    require_metric_options(metrics)
+    output, lse, measured = _core.attention(
+        query, key, values, options, metrics=metrics, return_lse=bool(return_lse)
+    )
+    if output.dtype == np.uint16:
+        output = output.view(dtype)
+    if metrics is None and not return_lse:
+        return output
+    return AttentionResult(output, lse, AttentionMetrics(**measured) if measured else None)
+
+
+def run_backward(
+    grad_output: ArrayLike,
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: ArrayLike,
+    result: AttentionResult,
+    options: _core.ScoreOptions,
+) -> dict[str, NDArray[np.float32]]:
+    """Gradients by name; those of numbers per head are summed over batch and rows."""
+    if not isinstance(result, AttentionResult) or result.lse is None:
+        raise TypeError("result must be the AttentionResult of a forward call with return_lse=True")
+    values = float_array("value", value, 4)
+    outputs, grads = (
+        float_array("result.output", result.output, 4),
+        float_array("grad_output", grad_output, 4),
+    )
+    same_dtype(query=query, key=key, value=values)
+    gradients = _core.attention_backward(query, key, values, options, outputs, result.lse, grads)
+    for name in ("gravity", "log_discount"):
+        if name in gradients:
+            gradients[name] = gradients[name].sum(axis=(0, 2), dtype=np.float64).astype(np.float32)
+    return gradients
+
+
+def softmax_over_visible(
+    scores: NDArray[np.float64], log_discount: ArrayLike | float | None, masks: Masks
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    """Softmax of ``[batch, heads, query_length, key_length]`` scores with discount and masks: weights,
+    visible, lse."""
+    batch, heads, rows, keys = scores.shape
+    visible, bias = reference_visible(masks, batch, heads, rows, keys)
+    scores = scores + bias
+    if log_discount is not None:
+        distance = np.abs(query_positions(masks, rows, keys)[:, None] - np.arange(keys))
+        scores = (
+            scores + np.broadcast_to(np.asarray(log_discount, np.float64), heads)[:, None, None] * distance
+        )
+    scores = np.where(visible, scores, -np.inf)
+    top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
+    exponentials = np.exp(scores - np.where(np.isneginf(top), 0.0, top))
+    total = exponentials.sum(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        lse = (np.log(total) + top)[..., 0]
+    return exponentials / np.where(total == 0, 1.0, total), visible, lse
+
+
+def reference_result(
+    weights: NDArray[np.float64],
+    visible: NDArray[np.bool_],
+    lse: NDArray[np.float64],
+    value: ArrayLike,
+    masks: Masks,
+    metrics: MetricOptions | None,
+) -> AttentionResult:
+    """Weights times values, row by row over the visible keys alone: a hidden NaN must not leak, and 0 * NaN
+    would."""
+    v = np.asarray(value).astype(np.float64)
+    v = np.repeat(v, weights.shape[1] // v.shape[1], axis=1)
+    output = np.zeros((*weights.shape[:3], v.shape[3]))
+    for b, h, i in np.ndindex(*weights.shape[:3]):
+        seen = visible[b, h, i]
+        output[b, h, i] = weights[b, h, i, seen] @ v[b, h, seen]
+    positions = query_positions(masks, *weights.shape[2:])
+    measured = reference_metrics(weights, visible, positions, metrics) if metrics else None
+    return AttentionResult(output, lse, measured)  # type: ignore[arg-type]
