@@ -25,18 +25,22 @@ struct Count {
 
 enum class Product { scores, distances, sums };
 
-// A row-major or transposed left operand: element (i, k) lies at data[i * row + k * depth].
+// A left operand: element (i, k) lies at data[i * stride + k], or at data[k * stride + i] where it is transposed. Which
+// of the two is fixed when the kernels are compiled: a stride known to be 1 saves registers that the sums need.
+template <bool Transposed>
 struct Left {
   const float* data;
-  int64_t row;
-  int64_t depth;
+  int64_t stride;
+
+  float at(int64_t i, int64_t k) const { return Transposed ? data[k * stride + i] : data[i * stride + k]; }
+  Left from_row(int64_t i) const { return {data + (Transposed ? i : i * stride), stride}; }
 };
 
 // c[Rows][Vectors * lanes] = a . b for scores, c += a . b for sums, and sum_k (a_ik - b_kj)^2 for distances. Scores are
 // taken into maxima [Rows][lanes] while they are in registers.
-template <int Rows, int Vectors, Product Kind>
-inline void multiply_block(Left a, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
-                           float* maxima) {
+template <int Rows, int Vectors, Product Kind, bool Transposed>
+inline void multiply_block(Left<Transposed> a, const float* b, int64_t b_stride, int64_t depth, float* c,
+                           int64_t c_stride, float* maxima) {
   Vec sums[Rows][Vectors];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
@@ -55,7 +59,7 @@ inline void multiply_block(Left a, const float* b, int64_t b_stride, int64_t dep
     }
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
-      const Vec factor = broadcast(a.data[i * a.row + k * a.depth]);
+      const Vec factor = broadcast(a.at(i, k));
 #pragma GCC unroll 4
       for (int j = 0; j < Vectors; ++j) {
         if (Kind == Product::distances) {
@@ -79,14 +83,14 @@ inline void multiply_block(Left a, const float* b, int64_t b_stride, int64_t dep
   }
 }
 
-template <int Vectors, Product Kind>
-void multiply_rows(Left a, int64_t rows, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
-                   float* maxima) {
+template <int Vectors, Product Kind, bool Transposed>
+void multiply_rows(Left<Transposed> a, int64_t rows, const float* b, int64_t b_stride, int64_t depth, float* c,
+                   int64_t c_stride, float* maxima) {
   int64_t i = 0;
   const auto block = [&](auto rows_constant) {
     constexpr int kCount = decltype(rows_constant)::value;
-    const Left from{a.data + i * a.row, a.row, a.depth};
-    multiply_block<kCount, Vectors, Kind>(from, b, b_stride, depth, c + i * c_stride, c_stride, maxima + i * kLanes);
+    multiply_block<kCount, Vectors, Kind>(a.from_row(i), b, b_stride, depth, c + i * c_stride, c_stride,
+                                          maxima + i * kLanes);
     i += kCount;
   };
   while (i + kRows <= rows) block(Count<kRows>{});
@@ -95,17 +99,18 @@ void multiply_rows(Left a, int64_t rows, const float* b, int64_t b_stride, int64
 }
 
 // c[rows][columns] += a . b, as many columns at a time as registers allow.
-template <int Vectors>
-int64_t accumulate_columns(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
-                           float* c, int64_t column) {
+template <int Vectors, bool Transposed>
+int64_t accumulate_columns(Left<Transposed> a, int64_t rows, int64_t depth, const float* b, int64_t b_stride,
+                           int64_t columns, float* c, int64_t column) {
   for (; column + Vectors * kLanes <= columns; column += Vectors * kLanes) {
     multiply_rows<Vectors, Product::sums>(a, rows, b + column, b_stride, depth, c + column, columns, c);
   }
   return column;
 }
 
-void accumulate_product(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
-                        float* c) {
+template <bool Transposed>
+void accumulate_product(Left<Transposed> a, int64_t rows, int64_t depth, const float* b, int64_t b_stride,
+                        int64_t columns, float* c) {
   int64_t column = accumulate_columns<kVectors>(a, rows, depth, b, b_stride, columns, c, 0);
   column = accumulate_columns<2>(a, rows, depth, b, b_stride, columns, c, column);
   accumulate_columns<1>(a, rows, depth, b, b_stride, columns, c, column);
@@ -155,22 +160,23 @@ void pack_panel(const float* keys, int64_t stride, int64_t n, int64_t dim, float
 
 void score_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride,
                  float* maxima) {
-  multiply_rows<kVectors, Product::scores>({queries, dim, 1}, rows, panel, kPanel, dim, scores, stride, maxima);
+  multiply_rows<kVectors, Product::scores>(Left<false>{queries, dim}, rows, panel, kPanel, dim, scores, stride, maxima);
 }
 
 void distance_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride,
                     float* maxima) {
-  multiply_rows<kVectors, Product::distances>({queries, dim, 1}, rows, panel, kPanel, dim, scores, stride, maxima);
+  multiply_rows<kVectors, Product::distances>(Left<false>{queries, dim}, rows, panel, kPanel, dim, scores, stride,
+                                              maxima);
 }
 
 void accumulate(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
                 int64_t value_stride, int64_t columns, float* output) {
-  accumulate_product({weights, weight_stride, 1}, rows, n, values, value_stride, columns, output);
+  accumulate_product(Left<false>{weights, weight_stride}, rows, n, values, value_stride, columns, output);
 }
 
 void accumulate_transposed(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
                            int64_t columns, float* output) {
-  accumulate_product({weights, 1, weight_stride}, n, rows, values, columns, columns, output);
+  accumulate_product(Left<true>{weights, weight_stride}, n, rows, values, columns, columns, output);
 }
 
 float max(const float* x, int64_t n) {
