@@ -102,7 +102,8 @@ def check_one(mechanism, data) -> None:
     rounding = max(1e-6 * spread, 2 * last_rounding(inputs["value"]))
     largest = np.abs(wide(inputs)["value"]).max(initial=0)
     np.testing.assert_allclose(result.output.astype(float), expected.output, rtol=0, atol=rounding * largest)
-    np.testing.assert_allclose(result.lse, expected.lse, rtol=2e-6, atol=2e-6)
+    # Scores and biases that cancel leave the rounding of the larger of them in an lse near 0.
+    np.testing.assert_allclose(result.lse, expected.lse, rtol=2e-6, atol=2e-6 + 2e-7 * spread)
     assert_close(result.metrics, expected.metrics, slack=2 * spread)
     assert_largest(result.metrics, weights)
     rows = data.draw(st.lists(st.integers(-s.rows, s.rows - 1), max_size=5))
