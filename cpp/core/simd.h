@@ -92,6 +92,27 @@ inline float horizontal_max(Vec v) {
   return v[0];
 }
 
+// Transposes a kLanes x kLanes block in registers, by exchanging ever larger halves between pairs of vectors.
+inline void transpose(Vec (&v)[kLanes]) {
+#pragma GCC unroll 4
+  for (int width = 1; width < kLanes; width *= 2) {
+    IntVec low, high;
+    for (int i = 0; i < kLanes; ++i) {
+      const bool upper = (i & width) != 0;
+      low[i] = upper ? kLanes + i - width : i;
+      high[i] = upper ? kLanes + i : i + width;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+      if ((i & width) != 0) continue;
+      const Vec a = v[i];
+      const Vec b = v[i + width];
+      v[i] = __builtin_shuffle(a, b, low);
+      v[i + width] = __builtin_shuffle(a, b, high);
+    }
+  }
+}
+
 // 2^x for x <= 127, relative error below 2e-7. Results below 2^-126 are 0 (so is 2^-inf), NaN gives NaN, 2^0 is
 // exactly 1. 2^x = 2^n 2^r with 2^r = 1 + r Q(r), Q fitted for least relative error.
 inline Vec exp2_vector(Vec x) {

@@ -25,6 +25,13 @@ struct Deviations {
   float nonzero;
 };
 
+// A row-major or transposed left operand: element (i, k) lies at data[i * row + k * depth].
+struct LeftOperand {
+  const float* data;
+  std::int64_t row;
+  std::int64_t depth;
+};
+
 struct TileKernels {
   std::int64_t lanes;  // floats per vector
   std::int64_t panel;  // keys per packed panel
@@ -52,6 +59,10 @@ struct TileKernels {
   // output.
   void (*accumulate_transposed)(const float* weights, std::int64_t weight_stride, std::int64_t rows, std::int64_t n,
                                 const float* values, std::int64_t columns, float* output);
+
+  // The general form: c[rows][columns] += a[rows][depth] . b[depth][columns], columns a multiple of lanes.
+  void (*multiply_add)(LeftOperand a, std::int64_t rows, std::int64_t depth, const float* b, std::int64_t b_stride,
+                       std::int64_t columns, float* c, std::int64_t c_stride);
 
   // Row operations on n consecutive floats. Those that say "padded" may read and write up to lanes - 1 floats beyond;
   // the caller sets those to a neutral value first.

@@ -25,12 +25,7 @@ struct Count {
 
 enum class Product { scores, distances, sums };
 
-// A row-major or transposed left operand: element (i, k) lies at data[i * row + k * depth].
-struct Left {
-  const float* data;
-  int64_t row;
-  int64_t depth;
-};
+using Left = rattention::LeftOperand;
 
 // c[Rows][Vectors * lanes] = a . b for scores, c += a . b for sums, and sum_k (a_ik - b_kj)^2 for distances. Scores are
 // taken into maxima [Rows][lanes] while they are in registers.
@@ -96,40 +91,19 @@ void multiply_rows(Left a, int64_t rows, const float* b, int64_t b_stride, int64
 
 // c[rows][columns] += a . b, as many columns at a time as registers allow.
 template <int Vectors>
-int64_t accumulate_columns(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
-                           float* c, int64_t column) {
+int64_t multiply_add_columns(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
+                             float* c, int64_t c_stride, int64_t column) {
   for (; column + Vectors * kLanes <= columns; column += Vectors * kLanes) {
-    multiply_rows<Vectors, Product::sums>(a, rows, b + column, b_stride, depth, c + column, columns, c);
+    multiply_rows<Vectors, Product::sums>(a, rows, b + column, b_stride, depth, c + column, c_stride, c);
   }
   return column;
 }
 
-void accumulate_product(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
-                        float* c) {
-  int64_t column = accumulate_columns<kVectors>(a, rows, depth, b, b_stride, columns, c, 0);
-  column = accumulate_columns<2>(a, rows, depth, b, b_stride, columns, c, column);
-  accumulate_columns<1>(a, rows, depth, b, b_stride, columns, c, column);
-}
-
-// Transposes a kLanes x kLanes block in registers, by exchanging ever larger halves between pairs of vectors.
-inline void transpose(Vec (&v)[kLanes]) {
-#pragma GCC unroll 4
-  for (int width = 1; width < kLanes; width *= 2) {
-    IntVec low, high;
-    for (int i = 0; i < kLanes; ++i) {
-      const bool upper = (i & width) != 0;
-      low[i] = upper ? kLanes + i - width : i;
-      high[i] = upper ? kLanes + i : i + width;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) {
-      if ((i & width) != 0) continue;
-      const Vec a = v[i];
-      const Vec b = v[i + width];
-      v[i] = __builtin_shuffle(a, b, low);
-      v[i + width] = __builtin_shuffle(a, b, high);
-    }
-  }
+void multiply_add(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns, float* c,
+                  int64_t c_stride) {
+  int64_t column = multiply_add_columns<kVectors>(a, rows, depth, b, b_stride, columns, c, c_stride, 0);
+  column = multiply_add_columns<2>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
+  multiply_add_columns<1>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
 }
 
 void pack_panel(const float* keys, int64_t stride, int64_t n, int64_t dim, float* panel) {
@@ -165,12 +139,12 @@ void distance_panel(const float* queries, int64_t rows, int64_t dim, const float
 
 void accumulate(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
                 int64_t value_stride, int64_t columns, float* output) {
-  accumulate_product({weights, weight_stride, 1}, rows, n, values, value_stride, columns, output);
+  multiply_add({weights, weight_stride, 1}, rows, n, values, value_stride, columns, output, columns);
 }
 
 void accumulate_transposed(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
                            int64_t columns, float* output) {
-  accumulate_product({weights, 1, weight_stride}, n, rows, values, columns, columns, output);
+  multiply_add({weights, 1, weight_stride}, n, rows, values, columns, columns, output, columns);
 }
 
 float max(const float* x, int64_t n) {
@@ -442,6 +416,7 @@ const TileKernels RATTENTION_KERNELS = {
     distance_panel,
     accumulate,
     accumulate_transposed,
+    multiply_add,
     max,
     max_lane,
     exp2_row,
