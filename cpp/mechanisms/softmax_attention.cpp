@@ -54,10 +54,12 @@ class ForwardTask {
     }
   }
 
-  void store() {
+  // Divides by the denominators and writes out what is wanted; returns the finished rows.
+  const float* finish() {
     for (const QueryBlock& block : task_.blocks) {
-      for (std::int64_t r = 0; r < block.rows; ++r) store_row_of(block, r);
+      for (std::int64_t r = 0; r < block.rows; ++r) finish_row(block, r);
     }
+    return output_;
   }
 
  private:
@@ -151,7 +153,7 @@ class ForwardTask {
     }
   }
 
-  void store_row_of(const QueryBlock& block, std::int64_t r) {
+  void finish_row(const QueryBlock& block, std::int64_t r) {
     const std::int64_t slot = block.slot + r;
     const std::int64_t row = block.first + r;
     const float total = total_[slot];
@@ -159,9 +161,9 @@ class ForwardTask {
       const std::int64_t index = (task_.batch * problem_.query.heads() + block.head) * problem_.row_count + row;
       want_.lse[index] = total == 0 ? -kInfinity : (top_[slot] + std::log2(total)) * kLn2;
     }
+    float* output = output_ + slot * columns_;
+    if (total != 0) kernels_.scale(output, columns_, 1 / total);
     if (want_.output != nullptr) {
-      float* output = output_ + slot * columns_;
-      if (total != 0) kernels_.scale(output, columns_, 1 / total);
       store_row(output, want_.value->dim(), want_.output->row(task_.batch, block.head, row), want_.output->dtype);
     }
     if (observer_) observer_->finish(slot, total);
@@ -205,17 +207,18 @@ struct RowWriter {
 
 }  // namespace
 
+const float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task) {
+  Scratch& scratch = thread_scratch();
+  scratch.reset(ScoreTile::floats(problem, task.rows) + ForwardTask::floats(want, task.rows));
+  ScoreTile tile(problem, scratch, task.rows);
+  ForwardTask forward(problem, want, task, scratch);
+  sweep(task, tile, forward);
+  return forward.finish();
+}
+
 void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want) {
   const TaskPlan plan(problem);
-  parallel_for(plan.count(), [&](std::int64_t index) {
-    const Task task = plan.task(index);
-    Scratch& scratch = thread_scratch();
-    scratch.reset(ScoreTile::floats(problem, task.rows) + ForwardTask::floats(want, task.rows));
-    ScoreTile tile(problem, scratch, task.rows);
-    ForwardTask forward(problem, want, task, scratch);
-    sweep(task, tile, forward);
-    forward.store();
-  });
+  parallel_for(plan.count(), [&](std::int64_t index) { softmax_task(problem, want, plan.task(index)); });
 }
 
 void softmax_rows(const ScoreProblem& problem, const float* lse, float* weights) {

@@ -120,6 +120,7 @@ class BackwardTask {
     tile_.load_keys(task_.batch, task_.kv_head, keys);
     for (std::int64_t j = 0; j < keys.size(); ++j) {
       load_row(problem_.key, task_.batch, task_.kv_head, keys.first + j, key_rows_ + j * columns_, columns_);
+      if (problem_.rotary != nullptr) problem_.rotary->apply(key_rows_ + j * columns_, keys.first + j);
       load_row(saved_.value, task_.batch, task_.kv_head, keys.first + j, value_rows_ + j * value_columns_,
                value_columns_);
     }
@@ -244,6 +245,7 @@ class BackwardTask {
       } else {
         kernels_.scale(grad_key, dim_, kLn2);  // queries carry log2(e)
       }
+      if (problem_.rotary != nullptr) problem_.rotary->undo(grad_key, keys.first + j);
       kernels_.add(gradients_.key + row * dim_, grad_key, dim_);
       kernels_.add(gradients_.value + row * value_dim_, grad_values_ + j * value_columns_, value_dim_);
     }
@@ -276,6 +278,7 @@ class BackwardTask {
       } else {
         kernels_.scale(grad, dim_, problem_.scale);
       }
+      if (problem_.rotary != nullptr) problem_.rotary->undo(grad, problem_.masks.position(block.first + r));
       std::copy_n(grad, dim_, gradients_.query + index * dim_);
       if (gradients_.log_discount != nullptr) gradients_.log_discount[index] = number(block, r, kDistance);
     }

@@ -1,0 +1,48 @@
+// Vectorised operations on rows for feature maps, norms and rotary embedding, compiled once per instruction set.
+//
+// "Padded" rows take whole vectors of tile_kernels().lanes floats; `padded` below is the row length rounded up to that.
+#pragma once
+
+#include <cstdint>
+
+namespace rattention {
+
+struct RowKernels {
+  // phi[rows][2 * padded] = f(x) and f(-x) of each row of x[rows][padded], f = softmax or relu over the first `dim` elements;
+  // zeros beyond them in either half.
+  void (*softmax_features)(const float* x, std::int64_t rows, std::int64_t dim, float* phi);
+  void (*relu_features)(const float* x, std::int64_t rows, std::int64_t dim, float* phi);
+
+  // grad_x[rows][padded] from phi and its gradient, both [rows][2 * padded].
+  void (*softmax_features_gradient)(const float* phi, const float* grad_phi, std::int64_t rows, std::int64_t dim,
+                                    float* grad_x);
+  void (*relu_features_gradient)(const float* phi, const float* grad_phi, std::int64_t rows, std::int64_t dim,
+                                 float* grad_x);
+
+  // out = w x / rms(x) + v y / rms(y) with rms(x) = sqrt(mean(x^2) + eps) over n elements; rows padded with zeros.
+  void (*add_rms_norms)(const float* x, const float* w, const float* y, const float* v, std::int64_t n, float eps,
+                        float* out);
+  // Backward of w x / rms(x): replaces x by its gradient and adds to that of w. Padded with zeros.
+  void (*rms_norm_gradient)(const float* grad_out, const float* w, std::int64_t n, float eps, float* x, float* grad_w);
+
+  // Turns each pair (x[i], x[half + i]) by the sum of two angles, each given as [2][half] cosines and sines; direction 1 or -1.
+  void (*rotate)(float* x, std::int64_t half, const float* one, const float* other, float direction);
+
+  // out[columns][out_stride] = transpose of x[rows][stride]; rows and columns are multiples of lanes.
+  void (*transpose)(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t columns, float* out,
+                    std::int64_t out_stride);
+
+  // out = x + y over n elements, a multiple of lanes.
+  void (*sum)(const float* x, const float* y, std::int64_t n, float* out);
+};
+
+// The kernels of active_isa().
+const RowKernels& row_kernels();
+
+namespace detail {
+extern const RowKernels kBaselineRowKernels;
+extern const RowKernels kAvx2RowKernels;
+extern const RowKernels kAvx512RowKernels;
+}  // namespace detail
+
+}  // namespace rattention
