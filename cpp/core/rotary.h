@@ -7,6 +7,11 @@
 
 namespace rattention {
 
+// theta^(-2 i / dim) of the dim / 2 pairs.
+std::vector<double> rotary_frequencies(std::int64_t dim, double theta);
+// Cosines, then sines of one position's angles, in float64 until the last rounding.
+void rotary_angles(const std::vector<double>& frequencies, std::int64_t position, float* cosines_and_sines);
+
 // Angles are taken in float64 and kept as two short tables, one of positions within a block and one of blocks: the embedding
 // of any position is a product of two entries, to float32 precision however far the position is.
 class Rotary {

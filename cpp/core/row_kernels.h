@@ -13,11 +13,15 @@ struct RowKernels {
   void (*softmax_features)(const float* x, std::int64_t rows, std::int64_t dim, float* phi);
   void (*relu_features)(const float* x, std::int64_t rows, std::int64_t dim, float* phi);
 
-  // grad_x[rows][padded] from phi and its gradient, both [rows][2 * padded].
-  void (*softmax_features_gradient)(const float* phi, const float* grad_phi, std::int64_t rows, std::int64_t dim,
-                                    float* grad_x);
-  void (*relu_features_gradient)(const float* phi, const float* grad_phi, std::int64_t rows, std::int64_t dim,
-                                 float* grad_x);
+  // The same for rows that lie in columns: phi[2 * padded][stride] of x[dim][stride], n of them, a multiple of lanes. Needs no
+  // sums across a vector. x may be the second half of phi.
+  void (*softmax_feature_columns)(const float* x, std::int64_t stride, std::int64_t n, std::int64_t dim, float* phi);
+  void (*relu_feature_columns)(const float* x, std::int64_t stride, std::int64_t n, std::int64_t dim, float* phi);
+  // grad_x[padded][stride] from phi and its gradient, both [2 * padded][stride]; grad_x may be the first half of grad_phi.
+  void (*softmax_feature_columns_gradient)(const float* phi, const float* grad_phi, std::int64_t stride, std::int64_t n,
+                                           std::int64_t dim, float* grad_x);
+  void (*relu_feature_columns_gradient)(const float* phi, const float* grad_phi, std::int64_t stride, std::int64_t n,
+                                        std::int64_t dim, float* grad_x);
 
   // out = w x / rms(x) + v y / rms(y) with rms(x) = sqrt(mean(x^2) + eps) over n elements; rows padded with zeros.
   void (*add_rms_norms)(const float* x, const float* w, const float* y, const float* v, std::int64_t n, float eps,
@@ -34,6 +38,9 @@ struct RowKernels {
 
   // out = x + y over n elements, a multiple of lanes.
   void (*sum)(const float* x, const float* y, std::int64_t n, float* out);
+  // total += factor * x over n elements, a multiple of lanes, by Kahan's compensated summation: `excess` is what rounding
+  // has added to the total beyond the true sum so far.
+  void (*add_compensated)(const float* x, float factor, std::int64_t n, float* total, float* excess);
 };
 
 // The kernels of active_isa().

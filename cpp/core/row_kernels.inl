@@ -19,8 +19,6 @@ inline Vec within(Vec v, int64_t left, float fill) {
   return left >= kLanes ? v : (lane_index() < broadcast(static_cast<float>(left)) ? v : broadcast(fill));
 }
 
-inline Vec min_or_second(Vec a, Vec b) { return -max_or_second(-a, -b); }
-
 // softmax(x) and softmax(-x) of one row, x <= its largest and >= its smallest element; a NaN makes both halves NaN.
 void softmax_feature_row(const float* x, int64_t dim, int64_t padded, float* phi) {
   Vec top = broadcast(-kInfinity);
@@ -68,38 +66,146 @@ void relu_features(const float* x, int64_t rows, int64_t dim, float* phi) {
   }
 }
 
-void softmax_features_gradient(const float* phi, const float* grad_phi, int64_t rows, int64_t dim, float* grad_x) {
-  const int64_t padded = round_up(dim);
-  for (int64_t i = 0; i < rows; ++i) {
-    const float* p = phi + i * 2 * padded;
-    const float* g = grad_phi + i * 2 * padded;
-    Vec mean = broadcast(0.0F);
-    Vec other = mean;
-    for (int64_t j = 0; j < padded; j += kLanes) {
-      mean += load(p + j) * load(g + j);
-      other += load(p + padded + j) * load(g + padded + j);
+// Vectors of columns taken at a time: enough independent chains of operations, few enough for the registers.
+constexpr int kGroup = 3;
+
+void clear_rows(float* rows, int64_t stride, int64_t first, int64_t last, int64_t n) {
+  for (int64_t d = first; d < last; ++d) {
+    for (int64_t j = 0; j < n; j += kLanes) store(rows + d * stride + j, broadcast(0.0F));
+  }
+}
+
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
+// Calls visit(Count<vectors>, first column) for groups of columns.
+template <typename Visit>
+void by_groups(int64_t n, Visit visit) {
+  int64_t j = 0;
+  for (; j + kGroup * kLanes <= n; j += kGroup * kLanes) visit(Count<kGroup>{}, j);
+  for (; j < n; j += kLanes) visit(Count<1>{}, j);
+}
+
+template <int G>
+void softmax_feature_group(const float* x, int64_t stride, int64_t dim, float* up, float* down) {
+  Vec highest[G], lowest[G], total[G], other[G];
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g) {
+    highest[g] = broadcast(-kInfinity);
+    lowest[g] = broadcast(kInfinity);
+    total[g] = other[g] = broadcast(0.0F);
+  }
+  for (int64_t d = 0; d < dim; ++d) {
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+      const Vec v = load(x + d * stride + g * kLanes);
+      highest[g] = max_or_second(v, highest[g]);
+      lowest[g] = min_or_second(v, lowest[g]);
     }
-    mean = broadcast(horizontal_sum(mean));
-    other = broadcast(horizontal_sum(other));
-    for (int64_t j = 0; j < padded; j += kLanes) {
-      store(grad_x + i * padded + j, load(p + j) * (load(g + j) - mean) -
-                                         load(p + padded + j) * (load(g + padded + j) - other));
+  }
+  const Vec unit = broadcast(kLog2E);
+  for (int64_t d = 0; d < dim; ++d) {
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+      const Vec v = load(x + d * stride + g * kLanes);
+      const Vec p = exp2_vector((v - highest[g]) * unit);
+      const Vec q = exp2_vector((lowest[g] - v) * unit);
+      store(up + d * stride + g * kLanes, p);
+      store(down + d * stride + g * kLanes, q);
+      total[g] += p;
+      other[g] += q;
+    }
+  }
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g) {
+    total[g] = broadcast(1.0F) / total[g];
+    other[g] = broadcast(1.0F) / other[g];
+  }
+  for (int64_t d = 0; d < dim; ++d) {
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+      float* p = up + d * stride + g * kLanes;
+      float* q = down + d * stride + g * kLanes;
+      store(p, load(p) * total[g]);
+      store(q, load(q) * other[g]);
     }
   }
 }
 
-void relu_features_gradient(const float* phi, const float* grad_phi, int64_t rows, int64_t dim, float* grad_x) {
+void softmax_feature_columns(const float* x, int64_t stride, int64_t n, int64_t dim, float* phi) {
+  const int64_t padded = round_up(dim);
+  float* down = phi + padded * stride;
+  by_groups(n, [&](auto group, int64_t j) {
+    softmax_feature_group<decltype(group)::value>(x + j, stride, dim, phi + j, down + j);
+  });
+  clear_rows(phi, stride, dim, padded, n);
+  clear_rows(down, stride, dim, padded, n);
+}
+
+void relu_feature_columns(const float* x, int64_t stride, int64_t n, int64_t dim, float* phi) {
   const int64_t padded = round_up(dim);
   const Vec zero = broadcast(0.0F);
-  for (int64_t i = 0; i < rows; ++i) {
-    const float* p = phi + i * 2 * padded;
-    const float* g = grad_phi + i * 2 * padded;
-    for (int64_t j = 0; j < padded; j += kLanes) {
-      const Vec up = load(p + j) > zero ? load(g + j) : zero;
-      const Vec down = load(p + padded + j) > zero ? load(g + padded + j) : zero;
-      store(grad_x + i * padded + j, up - down);
+  float* down = phi + padded * stride;
+  for (int64_t d = 0; d < dim; ++d) {
+    for (int64_t j = 0; j < n; j += kLanes) {
+      const Vec v = load(x + d * stride + j);
+      store(phi + d * stride + j, max_or_second(zero, v));
+      store(down + d * stride + j, max_or_second(zero, -v));
     }
   }
+  clear_rows(phi, stride, dim, padded, n);
+  clear_rows(down, stride, dim, padded, n);
+}
+
+template <int G>
+void softmax_gradient_group(const float* phi, const float* grad_phi, int64_t stride, int64_t dim, int64_t half,
+                            float* grad_x) {
+  Vec mean[G], other[G];
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g) mean[g] = other[g] = broadcast(0.0F);
+  for (int64_t d = 0; d < dim; ++d) {
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+      const int64_t at = d * stride + g * kLanes;
+      mean[g] += load(phi + at) * load(grad_phi + at);
+      other[g] += load(phi + half + at) * load(grad_phi + half + at);
+    }
+  }
+  for (int64_t d = 0; d < dim; ++d) {
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+      const int64_t at = d * stride + g * kLanes;
+      store(grad_x + at, load(phi + at) * (load(grad_phi + at) - mean[g]) -
+                             load(phi + half + at) * (load(grad_phi + half + at) - other[g]));
+    }
+  }
+}
+
+void softmax_feature_columns_gradient(const float* phi, const float* grad_phi, int64_t stride, int64_t n, int64_t dim,
+                                      float* grad_x) {
+  const int64_t padded = round_up(dim);
+  by_groups(n, [&](auto group, int64_t j) {
+    softmax_gradient_group<decltype(group)::value>(phi + j, grad_phi + j, stride, dim, padded * stride, grad_x + j);
+  });
+  clear_rows(grad_x, stride, dim, padded, n);
+}
+
+void relu_feature_columns_gradient(const float* phi, const float* grad_phi, int64_t stride, int64_t n, int64_t dim,
+                                   float* grad_x) {
+  const int64_t padded = round_up(dim);
+  const int64_t half = padded * stride;
+  const Vec zero = broadcast(0.0F);
+  for (int64_t d = 0; d < dim; ++d) {
+    for (int64_t j = 0; j < n; j += kLanes) {
+      const int64_t at = d * stride + j;
+      const Vec up = load(phi + at) > zero ? load(grad_phi + at) : zero;
+      const Vec down = load(phi + half + at) > zero ? load(grad_phi + half + at) : zero;
+      store(grad_x + at, up - down);
+    }
+  }
+  clear_rows(grad_x, stride, dim, padded, n);
 }
 
 float sum_of_squares(const float* x, int64_t n) {
@@ -174,6 +280,19 @@ void sum(const float* x, const float* y, int64_t n, float* out) {
   for (int64_t j = 0; j < n; j += kLanes) store(out + j, load(x + j) + load(y + j));
 }
 
+void add_compensated(const float* x, float factor, int64_t n, float* total, float* excess) {
+  const Vec f = broadcast(factor);
+  for (int64_t j = 0; j < n; j += kLanes) {
+    const Vec before = load(total + j);
+    const Vec term = load(x + j) * f - load(excess + j);
+    const Vec after = before + term;
+    const Vec rest = (after - before) - term;
+    store(total + j, after);
+    // Infinite or NaN only where the total is: there it would turn infinity into NaN.
+    store(excess + j, rest - rest == broadcast(0.0F) ? rest : broadcast(0.0F));
+  }
+}
+
 }  // namespace
 
 namespace rattention::detail {
@@ -181,13 +300,16 @@ namespace rattention::detail {
 const RowKernels RATTENTION_KERNELS = {
     softmax_features,
     relu_features,
-    softmax_features_gradient,
-    relu_features_gradient,
+    softmax_feature_columns,
+    relu_feature_columns,
+    softmax_feature_columns_gradient,
+    relu_feature_columns_gradient,
     add_rms_norms,
     rms_norm_gradient,
     rotate,
     transpose_blocks,
     sum,
+    add_compensated,
 };
 
 }  // namespace rattention::detail
