@@ -11,11 +11,19 @@ void apply_feature_map(FeatureMap map, const float* x, std::int64_t rows, std::i
   kernel(x, rows, dim, phi);
 }
 
-void feature_map_gradient(FeatureMap map, const float* phi, const float* grad_phi, std::int64_t rows, std::int64_t dim,
-                          float* grad_x) {
+void apply_feature_map_to_columns(FeatureMap map, const float* x, std::int64_t stride, std::int64_t n, std::int64_t dim,
+                                  float* phi) {
   const RowKernels& kernels = row_kernels();
-  const auto kernel = map == FeatureMap::softmax ? kernels.softmax_features_gradient : kernels.relu_features_gradient;
-  kernel(phi, grad_phi, rows, dim, grad_x);
+  const auto kernel = map == FeatureMap::softmax ? kernels.softmax_feature_columns : kernels.relu_feature_columns;
+  kernel(x, stride, n, dim, phi);
+}
+
+void feature_map_gradient_of_columns(FeatureMap map, const float* phi, const float* grad_phi, std::int64_t stride,
+                                     std::int64_t n, std::int64_t dim, float* grad_x) {
+  const RowKernels& kernels = row_kernels();
+  const auto kernel = map == FeatureMap::softmax ? kernels.softmax_feature_columns_gradient
+                                                 : kernels.relu_feature_columns_gradient;
+  kernel(phi, grad_phi, stride, n, dim, grad_x);
 }
 
 void load_state(const float* state, std::int64_t dim, std::int64_t value_dim, float* working) {

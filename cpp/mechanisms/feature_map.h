@@ -20,9 +20,13 @@ inline std::int64_t features(std::int64_t dim) { return 2 * padded(dim); }
 
 // phi[rows][features] of x[rows][padded].
 void apply_feature_map(FeatureMap map, const float* x, std::int64_t rows, std::int64_t dim, float* phi);
-// grad_x[rows][padded] from phi and its gradient.
-void feature_map_gradient(FeatureMap map, const float* phi, const float* grad_phi, std::int64_t rows, std::int64_t dim,
-                          float* grad_x);
+
+// The same for n rows that lie in columns, n a multiple of the vectors' lanes: phi[features][stride] of x[dim][stride], which
+// may be the second half of phi, and grad_x[padded][stride] from phi and its gradient, whose first half grad_x may be.
+void apply_feature_map_to_columns(FeatureMap map, const float* x, std::int64_t stride, std::int64_t n, std::int64_t dim,
+                                  float* phi);
+void feature_map_gradient_of_columns(FeatureMap map, const float* phi, const float* grad_phi, std::int64_t stride,
+                                     std::int64_t n, std::int64_t dim, float* grad_x);
 
 // Between a caller's contiguous [2 dim][value_dim] and the padded form.
 void load_state(const float* state, std::int64_t dim, std::int64_t value_dim, float* working);
