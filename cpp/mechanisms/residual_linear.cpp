@@ -21,8 +21,9 @@ void scan_stretch(const LinearProblem& problem, const LinearForward& want, State
                 want.output->dtype);
     }
   });
-  if (want.final_state != nullptr && stretch.ends) scan.store_final(stretch, kv_head, want.final_state);
 }
+
+FinalStates final_states(const LinearForward& want) { return {want.final_state, want.final_excess}; }
 
 StateScan make_scan(const LinearProblem& problem) {
   Scratch& scratch = thread_scratch();
@@ -40,6 +41,7 @@ void scan_lane(const LinearProblem& problem, const LinearForward& want, const Sc
       std::copy_n(scan.state().base(), problem.state_size(), want.states + plan.piece(s, kv_head) * problem.state_size());
     }
     scan_stretch(problem, want, scan, stretch, kv_head);
+    if (stretch.ends) final_states(want).store(problem, stretch, kv_head, scan.state().base(), scan.state().excess());
   }
 }
 
@@ -50,7 +52,7 @@ void scan_pieces(const LinearProblem& problem, const LinearForward& want, const 
     own.reset(new float[static_cast<std::size_t>(plan.pieces() * problem.state_size())]);
     states = own.get();
   }
-  stretch_states(problem, plan, states);
+  stretch_states(problem, plan, states, final_states(want));
   const std::int64_t heads = problem.key.heads();
   parallel_for(plan.pieces(), [&](std::int64_t piece) {
     const Stretch& stretch = plan.stretch(piece / heads);
@@ -60,16 +62,23 @@ void scan_pieces(const LinearProblem& problem, const LinearForward& want, const 
   });
 }
 
+// Final states of sequences without tokens.
+void copy_or_clear(const LinearProblem& problem, const float* initial, float* final) {
+  const std::int64_t size = problem.key.batch() * problem.final_heads() * problem.user_state_size();
+  if (final == nullptr) return;
+  if (initial != nullptr) {
+    std::copy_n(initial, size, final);
+  } else {
+    std::fill_n(final, size, 0.0F);
+  }
+}
+
 }  // namespace
 
 void linear_forward(const LinearProblem& problem, const LinearForward& want) {
-  if (want.final_state != nullptr && problem.key.length() == 0) {
-    const std::int64_t size = problem.key.batch() * problem.final_heads() * problem.user_state_size();
-    if (problem.initial_state != nullptr) {
-      std::copy_n(problem.initial_state, size, want.final_state);
-    } else {
-      std::fill_n(want.final_state, size, 0.0F);
-    }
+  if (problem.key.length() == 0) {
+    copy_or_clear(problem, problem.initial_state, want.final_state);
+    copy_or_clear(problem, problem.initial_excess, want.final_excess);
   }
   const ScanPlan plan(problem);
   if (plan.split_lanes(kSplitCost)) {

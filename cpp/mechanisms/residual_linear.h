@@ -10,6 +10,8 @@ struct LinearForward {
   const OutputView* output = nullptr;
   // The state that the last row reads, contiguous [batch, final_heads, 2 head_dim, value_dim], or none.
   float* final_state = nullptr;
+  // What rounding has added to it, to go on from as initial_excess; or none.
+  float* final_excess = nullptr;
   // States at the start of every piece of the problem's ScanPlan, for the backward pass, or none.
   float* states = nullptr;
 };

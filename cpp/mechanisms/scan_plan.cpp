@@ -70,6 +70,7 @@ void ScanPlan::cut_sequence(const LinearProblem& problem, Stretch sequence, std:
     stretch.first_chunk = std::max(first, i * chunks);
     stretch.last_chunk = std::min(last, (i + 1) * chunks);
     stretch.begins = stretch.first_chunk == first;
+    stretch.closes = stretch.last_chunk == last;
     stretches_.push_back(stretch);
   }
 }

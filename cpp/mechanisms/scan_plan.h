@@ -23,6 +23,8 @@ struct LinearProblem {
   FeatureMap feature_map = FeatureMap::softmax;
   std::int64_t window = -1;              // from -1 (a row sees its own key) to the length
   const float* initial_state = nullptr;  // contiguous [batch, state_heads, 2 head_dim, value_dim], or none
+  // What rounding has added to it (see RowKernels::add_compensated), in the same form; none = 0.
+  const float* initial_excess = nullptr;
   std::int64_t state_heads = 0;          // as many as key/value heads, or as query heads
   std::optional<PaddingMask> padding;
   const std::int64_t* segments = nullptr;  // contiguous [batch, length]
@@ -60,8 +62,9 @@ struct Stretch {
   std::int64_t delay = 0;
   std::int64_t first_chunk = 0;  // negative where rows have no keys
   std::int64_t last_chunk = 0;
-  bool begins = false;  // with the sequence
-  bool ends = false;    // with the last sequence of the batch entry
+  bool begins = false;  // the first of its sequence
+  bool closes = false;  // the last of its sequence
+  bool ends = false;    // the last of its batch entry
 
   Chunk chunk(std::int64_t index) const;
   KeySpan rows() const { return {chunk(first_chunk).rows.first, chunk(last_chunk - 1).rows.last}; }

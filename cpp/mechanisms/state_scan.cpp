@@ -14,32 +14,42 @@ const float* initial_state(const LinearProblem& problem, std::int64_t batch, std
   return problem.initial_state + (batch * problem.state_heads + state_head) * problem.user_state_size();
 }
 
-// What a sequence starts from, but for per-query-head states.
-void load_initial(const LinearProblem& problem, const Stretch& stretch, std::int64_t kv_head, float* state) {
-  if (stretch.initial && !problem.state_per_query_head()) {
-    load_state(initial_state(problem, stretch.batch, kv_head), problem.key.dim(), problem.value.dim(), state);
-  } else {
+// `states` of the caller, or zeros without them.
+void load_or_clear(const LinearProblem& problem, const float* states, std::int64_t state_head, float* state) {
+  if (states == nullptr) {
     std::fill_n(state, problem.state_size(), 0.0F);
+  } else {
+    load_state(states + state_head * problem.user_state_size(), problem.key.dim(), problem.value.dim(), state);
   }
+}
+
+// What a sequence starts from, but for per-query-head states.
+void load_initial(const LinearProblem& problem, const Stretch& stretch, std::int64_t kv_head, float* state,
+                  float* excess) {
+  const bool given = stretch.initial && !problem.state_per_query_head();
+  const std::int64_t state_head = stretch.batch * problem.state_heads + kv_head;
+  load_or_clear(problem, given ? problem.initial_state : nullptr, state_head, state);
+  load_or_clear(problem, given ? problem.initial_excess : nullptr, state_head, excess);
 }
 
 }  // namespace
 
 std::int64_t RunningState::floats(const LinearProblem& problem) {
   const std::int64_t head_states = problem.state_per_query_head() ? problem.group() + 1 : 0;
-  return (3 + head_states) * Scratch::round_up(problem.state_size());
+  return (4 + head_states) * Scratch::round_up(problem.state_size());
 }
 
 RunningState::RunningState(const LinearProblem& problem, Scratch& scratch)
     : problem_(problem),
       base_(scratch.take(problem.state_size())),
+      excess_(scratch.take(problem.state_size())),
       local_(scratch.take(problem.state_size())),
       total_(scratch.take(problem.state_size())),
       head_states_(problem.state_per_query_head() ? scratch.take(problem.group() * problem.state_size()) : nullptr),
       head_total_(problem.state_per_query_head() ? scratch.take(problem.state_size()) : nullptr) {}
 
 void RunningState::begin(const Stretch& stretch, std::int64_t kv_head) {
-  load_initial(problem_, stretch, kv_head, base_);
+  load_initial(problem_, stretch, kv_head, base_, excess_);
   blank_ = !stretch.initial || problem_.state_per_query_head();
   chunks_ = 0;
   load_head_states(stretch, kv_head);
@@ -47,6 +57,7 @@ void RunningState::begin(const Stretch& stretch, std::int64_t kv_head) {
 
 void RunningState::resume(const Stretch& stretch, std::int64_t kv_head, const float* state) {
   std::copy_n(state, problem_.state_size(), base_);
+  std::fill_n(excess_, problem_.state_size(), 0.0F);
   blank_ = false;
   chunks_ = 0;
   load_head_states(stretch, kv_head);
@@ -79,7 +90,7 @@ void RunningState::add(const ChunkKeys& keys) {
 
 void RunningState::close_stretch() {
   if (chunks_ == 0) return;
-  std::swap(base_, total_);
+  row_kernels().add_compensated(local_, 1.0F, problem_.state_size(), base_, excess_);
   blank_ = false;
   chunks_ = 0;
 }
@@ -125,16 +136,19 @@ void StateScan::prefetch(const Stretch& stretch, std::int64_t kv_head, const Chu
   }
 }
 
-void StateScan::store_final(const Stretch& stretch, std::int64_t kv_head, float* states) const {
-  const std::int64_t size = problem_.user_state_size();
-  const std::int64_t copies = problem_.state_per_query_head() ? problem_.group() : 1;
+void FinalStates::store(const LinearProblem& problem, const Stretch& last, std::int64_t kv_head, const float* base,
+                        const float* excess) const {
+  const std::int64_t size = problem.user_state_size();
+  const std::int64_t copies = problem.state_per_query_head() ? problem.group() : 1;
   for (std::int64_t g = 0; g < copies; ++g) {
     const std::int64_t head = kv_head * copies + g;
-    float* state = states + (stretch.batch * problem_.final_heads() + head) * size;
-    store_state(state_.base(), problem_.key.dim(), problem_.value.dim(), state);
-    if (copies == 1 || !stretch.initial) continue;
-    const float* own = initial_state(problem_, stretch.batch, head);
-    for (std::int64_t i = 0; i < size; ++i) state[i] += own[i];
+    const std::int64_t at = (last.batch * problem.final_heads() + head) * size;
+    if (excesses != nullptr) store_state(excess, problem.key.dim(), problem.value.dim(), excesses + at);
+    if (states == nullptr) continue;
+    store_state(base, problem.key.dim(), problem.value.dim(), states + at);
+    if (copies == 1 || !last.initial) continue;
+    const float* own = initial_state(problem, last.batch, head);
+    for (std::int64_t i = 0; i < size; ++i) states[at + i] += own[i];
   }
 }
 
@@ -154,33 +168,34 @@ void sum_stretch(const LinearProblem& problem, const Stretch& stretch, std::int6
 
 // Turns sums of stretches into the states before them.
 void sums_to_states(const LinearProblem& problem, const ScanPlan& plan, std::int64_t batch, std::int64_t kv_head,
-                    float* states) {
+                    float* states, const FinalStates& final) {
   const std::int64_t size = problem.state_size();
-  std::vector<float> running(static_cast<std::size_t>(size));
+  std::vector<float> memory(static_cast<std::size_t>(3 * size));
+  float* running = memory.data();
+  float* excess = running + size;
+  float* sum = excess + size;
   for (std::int64_t s = plan.begin(batch); s < plan.begin(batch + 1); ++s) {
     const Stretch& stretch = plan.stretch(s);
-    if (stretch.begins) load_initial(problem, stretch, kv_head, running.data());
+    if (stretch.begins) load_initial(problem, stretch, kv_head, running, excess);
     float* state = states + plan.piece(s, kv_head) * size;
-    if (stretch.last_chunk <= 0) {  // no keys; adding zeros would lose the sign of -0
-      std::copy_n(running.data(), size, state);
-      continue;
-    }
-    for (std::int64_t i = 0; i < size; ++i) {
-      const float before = running[static_cast<std::size_t>(i)];
-      running[static_cast<std::size_t>(i)] = before + state[i];
-      state[i] = before;
-    }
+    std::copy_n(state, size, sum);
+    std::copy_n(running, size, state);
+    // Without keys there is nothing to add; adding zeros would lose the sign of -0.
+    if (stretch.last_chunk > 0) row_kernels().add_compensated(sum, 1.0F, size, running, excess);
+    if (stretch.ends) final.store(problem, stretch, kv_head, running, excess);
   }
 }
 
 }  // namespace
 
-void stretch_states(const LinearProblem& problem, const ScanPlan& plan, float* states) {
+void stretch_states(const LinearProblem& problem, const ScanPlan& plan, float* states, const FinalStates& final) {
   const std::int64_t heads = problem.key.heads();
   parallel_for(plan.pieces(), [&](std::int64_t piece) {
     sum_stretch(problem, plan.stretch(piece / heads), piece % heads, states + piece * problem.state_size());
   });
-  parallel_for(plan.lanes(), [&](std::int64_t lane) { sums_to_states(problem, plan, lane / heads, lane % heads, states); });
+  parallel_for(plan.lanes(), [&](std::int64_t lane) {
+    sums_to_states(problem, plan, lane / heads, lane % heads, states, final);
+  });
 }
 
 }  // namespace rattention

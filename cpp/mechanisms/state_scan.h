@@ -9,7 +9,8 @@
 
 namespace rattention {
 
-// The state of one key/value head as a scan goes along: whole stretches, then the chunks since.
+// The state of one key/value head as a scan goes along: whole stretches, then the chunks since. Stretches are summed with
+// compensation, so that the error does not grow with the length.
 class RunningState {
  public:
   RunningState(const LinearProblem& problem, Scratch& scratch);
@@ -26,12 +27,14 @@ class RunningState {
 
   // At the start of a stretch or after the last, and without the initial state where each query head has its own.
   const float* base() const { return base_; }
+  const float* excess() const { return excess_; }
 
  private:
   void load_head_states(const Stretch& stretch, std::int64_t kv_head);
 
   const LinearProblem& problem_;
   float* base_;         // sum of whole stretches
+  float* excess_;       // what rounding has added to it
   float* local_;        // sum of the chunks since
   float* total_;        // both
   float* head_states_;  // initial states where each query head has its own
@@ -63,9 +66,6 @@ class StateScan {
     state_.close_stretch();
   }
 
-  // The final state in the caller's form.
-  void store_final(const Stretch& stretch, std::int64_t kv_head, float* states) const;
-
  private:
   const float* rows_of(const Stretch& stretch, std::int64_t head, KeySpan rows);
   void prefetch(const Stretch& stretch, std::int64_t kv_head, const Chunk& chunk) const;
@@ -79,7 +79,17 @@ class StateScan {
   float* output_;
 };
 
-// The states at the start of every piece (see ScanPlan::piece), in padded form. Without a per-query-head initial state.
-void stretch_states(const LinearProblem& problem, const ScanPlan& plan, float* states);
+// Where final states go, in the caller's form: [batch, final_heads, 2 head_dim, value_dim], or nowhere.
+struct FinalStates {
+  float* states = nullptr;
+  float* excesses = nullptr;
+
+  void store(const LinearProblem& problem, const Stretch& last, std::int64_t kv_head, const float* base,
+             const float* excess) const;
+};
+
+// The states at the start of every piece (see ScanPlan::piece), in padded form and without a per-query-head initial state;
+// and the final ones.
+void stretch_states(const LinearProblem& problem, const ScanPlan& plan, float* states, const FinalStates& final = {});
 
 }  // namespace rattention
