@@ -3,6 +3,7 @@
 // "Padded" rows take whole vectors of tile_kernels().lanes floats; `padded` below is the row length rounded up to that.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace rattention {
@@ -31,6 +32,10 @@ struct RowKernels {
 
   // Turns each pair (x[i], x[half + i]) by the sum of two angles, each given as [2][half] cosines and sines; direction 1 or -1.
   void (*rotate)(float* x, std::int64_t half, const float* one, const float* other, float direction);
+
+  // n numbers of 16 bits, at any address, as float32.
+  void (*widen_bfloat16)(const std::byte* halves, std::int64_t n, float* floats);
+  void (*widen_float16)(const std::byte* halves, std::int64_t n, float* floats);
 
   // out[columns][out_stride] = transpose of x[rows][stride]; rows and columns are multiples of lanes.
   void (*transpose)(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t columns, float* out,

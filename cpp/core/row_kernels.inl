@@ -1,4 +1,5 @@
 // See row_kernels.h. Compiled once per instruction set; internal linkage only.
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -293,6 +294,36 @@ void add_compensated(const float* x, float factor, int64_t n, float* total, floa
   }
 }
 
+typedef std::uint16_t UnalignedHalves __attribute__((vector_size(kLanes * 2), aligned(1), may_alias));
+
+IntVec load_halves(const std::byte* p) {
+  return __builtin_convertvector(*reinterpret_cast<const UnalignedHalves*>(p), IntVec);
+}
+
+Vec bfloat16_to_float(IntVec half) { return reinterpret_cast<Vec>(half << 16); }
+
+// Exponents move from a bias of 15 to one of 127; that of infinity and NaN twice as far. Subnormal halves are m 2^-24.
+Vec float16_to_float(IntVec half) {
+  const IntVec magnitude = half & 0x7FFF;
+  const IntVec rebias = IntVec{} + (112 << 23);
+  const IntVec endless = magnitude > 0x7BFF;
+  const IntVec normal = (magnitude << 13) + rebias + (endless & rebias);
+  const Vec subnormal = __builtin_convertvector(magnitude, Vec) * broadcast(0x1p-24F);
+  const IntVec bits = magnitude < 0x400 ? reinterpret_cast<IntVec>(subnormal) : normal;
+  return reinterpret_cast<Vec>(bits | (half & 0x8000) << 16);
+}
+
+template <Vec (*ToFloat)(IntVec)>
+void widen_halves(const std::byte* halves, int64_t n, float* floats) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(floats + i, ToFloat(load_halves(halves + 2 * i)));
+  if (i == n) return;
+  std::byte rest[2 * kLanes] = {};
+  __builtin_memcpy(rest, halves + 2 * i, static_cast<std::size_t>(2 * (n - i)));
+  const Vec last = ToFloat(load_halves(rest));
+  for (int j = 0; i + j < n; ++j) floats[i + j] = last[j];
+}
+
 }  // namespace
 
 namespace rattention::detail {
@@ -307,6 +338,8 @@ const RowKernels RATTENTION_KERNELS = {
     add_rms_norms,
     rms_norm_gradient,
     rotate,
+    widen_halves<bfloat16_to_float>,
+    widen_halves<float16_to_float>,
     transpose_blocks,
     sum,
     add_compensated,
