@@ -9,6 +9,7 @@
 #include "bindings/module.h"
 #include "mechanisms/checks.h"
 #include "mechanisms/residual_linear.h"
+#include "mechanisms/residual_linear_backward.h"
 
 namespace py = pybind11;
 
@@ -35,6 +36,14 @@ void require_shape(const std::string& name, const py::array& array, const std::a
   }
 }
 
+std::array<std::int64_t, 4> output_shape(const LinearProblem& problem) {
+  return {problem.query.batch(), problem.query.heads(), problem.query.length(), problem.value.dim()};
+}
+
+std::array<std::int64_t, 4> state_shape(const LinearProblem& problem, std::int64_t heads) {
+  return {problem.key.batch(), heads, 2 * problem.key.dim(), problem.value.dim()};
+}
+
 LinearProblem make_linear_problem(const py::array& query, const py::array& key, const py::array& value,
                                   const LinearOptions& options) {
   LinearProblem problem;
@@ -55,7 +64,7 @@ LinearProblem make_linear_problem(const py::array& query, const py::array& key, 
     const FloatArray& state = *options.initial_state;
     const bool per_query_head = state.ndim() == 4 && state.shape(1) == problem.query.heads();
     problem.state_heads = per_query_head ? problem.query.heads() : problem.key.heads();
-    require_shape("initial_state", state, {batch, problem.state_heads, 2 * problem.key.dim(), problem.value.dim()});
+    require_shape("initial_state", state, state_shape(problem, problem.state_heads));
     problem.initial_state = state.data();
   }
   if (options.key_padding_mask) problem.padding = padding_mask(*options.key_padding_mask, batch, length);
@@ -63,24 +72,25 @@ LinearProblem make_linear_problem(const py::array& query, const py::array& key, 
   return problem;
 }
 
-py::array_t<float> new_state(const LinearProblem& problem) {
-  return new_array<float>(
-      {problem.key.batch(), problem.final_heads(), 2 * problem.key.dim(), problem.value.dim()});
+const float* saved_states(const LinearProblem& problem, const FloatArray& states) {
+  if (states.size() != ScanPlan(problem).pieces() * problem.state_size()) {
+    throw py::value_error("states must be what the forward pass of the same call saved");
+  }
+  return states.data();
 }
 
 py::tuple residual_linear_attention(const py::array& query, const py::array& key, const py::array& value,
                                     const LinearOptions& options, bool return_state, bool save_states) {
   const LinearProblem problem = make_linear_problem(query, key, value, options);
   OutputView view;
-  py::array output = new_output(
-      problem.query.dtype,
-      {problem.query.batch(), problem.query.heads(), problem.query.length(), problem.value.dim()}, &view);
+  py::array output = new_output(problem.query.dtype, output_shape(problem), &view);
   LinearForward want;
   want.output = &view;
   py::object state = py::none();
   py::object states = py::none();
   if (return_state) {
-    py::array_t<float> array = new_state(problem);
+    const auto shape = state_shape(problem, problem.final_heads());
+    py::array_t<float> array = new_array<float>({shape.begin(), shape.end()});
     want.final_state = array.mutable_data();
     state = array;
   }
@@ -94,6 +104,55 @@ py::tuple residual_linear_attention(const py::array& query, const py::array& key
     linear_forward(problem, want);
   }
   return py::make_tuple(output, state, states);
+}
+
+// By NumPy, whose zeros are pages that the kernels are the first to touch.
+py::array_t<float> zeros(const std::array<std::int64_t, 4>& shape) {
+  return py::module_::import("numpy").attr("zeros")(shape, "float32");
+}
+
+// The gradients of one call by name.
+struct GradientArrays {
+  explicit GradientArrays(const LinearProblem& problem)
+      : query(zeros(problem.query.shape)), key(zeros(problem.key.shape)), value(zeros(problem.value.shape)) {
+    if (problem.initial_state != nullptr) initial_state = zeros(state_shape(problem, problem.state_heads));
+  }
+  LinearGradients views() {
+    return {query.mutable_data(), key.mutable_data(), value.mutable_data(),
+            initial_state ? initial_state->mutable_data() : nullptr};
+  }
+  py::dict dict() const {
+    py::dict names;
+    names["query"] = query;
+    names["key"] = key;
+    names["value"] = value;
+    if (initial_state) names["initial_state"] = *initial_state;
+    return names;
+  }
+
+  py::array_t<float> query, key, value;
+  std::optional<py::array_t<float>> initial_state;
+};
+
+py::dict residual_linear_attention_backward(const py::array& query, const py::array& key, const py::array& value,
+                                            const LinearOptions& options, const py::array& grad_output,
+                                            const std::optional<FloatArray>& grad_state,
+                                            const std::optional<FloatArray>& states) {
+  const LinearProblem problem = make_linear_problem(query, key, value, options);
+  require_shape("grad_output", grad_output, output_shape(problem));
+  LinearSaved saved{tensor_view("grad_output", grad_output)};
+  if (grad_state) {
+    require_shape("grad_state", *grad_state, state_shape(problem, problem.final_heads()));
+    saved.grad_state = grad_state->data();
+  }
+  if (states) saved.states = saved_states(problem, *states);
+  GradientArrays arrays(problem);
+  const LinearGradients gradients = arrays.views();
+  {
+    const py::gil_scoped_release unlocked;
+    linear_backward(problem, saved, gradients);
+  }
+  return arrays.dict();
 }
 
 }  // namespace
@@ -113,6 +172,9 @@ void bind_linear(py::module_& module) {
   module.def("residual_linear_attention", &residual_linear_attention, py::arg("query"), py::arg("key"), py::arg("value"),
              py::arg("options"), py::arg("return_state") = false, py::arg("save_states") = false,
              "(output, final state or None, saved states or None)");
+  module.def("residual_linear_attention_backward", &residual_linear_attention_backward, py::arg("query"), py::arg("key"),
+             py::arg("value"), py::arg("options"), py::arg("grad_output"), py::arg("grad_state").noconvert() = none,
+             py::arg("states").noconvert() = none, "Gradients by name, float32.");
 }
 
 }  // namespace rattention::bindings

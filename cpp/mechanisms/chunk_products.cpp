@@ -9,10 +9,6 @@
 namespace rattention {
 namespace {
 
-void clear_column(float* columns, std::int64_t rows, std::int64_t j) {
-  for (std::int64_t f = 0; f < rows; ++f) columns[f * kChunk + j] = 0.0F;
-}
-
 bool on_vector(const float* p) {
   return reinterpret_cast<std::uintptr_t>(p) % (static_cast<std::size_t>(tile_kernels().lanes) * sizeof(float)) == 0;
 }
@@ -35,12 +31,37 @@ void load_columns(const TensorView& view, std::int64_t batch, std::int64_t head,
   row_kernels().transpose(staging, width, whole, width, columns, kChunk);
 }
 
+void clear_column(float* columns, std::int64_t rows, std::int64_t j) {
+  for (std::int64_t f = 0; f < rows; ++f) columns[f * kChunk + j] = 0.0F;
+}
+
+void clear_columns(float* columns, std::int64_t rows, std::int64_t n) {
+  for (std::int64_t f = 0; f < rows; ++f) std::fill_n(columns + f * kChunk, n, 0.0F);
+}
+
+bool columns_finite(const float* columns, std::int64_t rows, std::int64_t n) {
+  const TileKernels& kernels = tile_kernels();
+  if (n == kChunk) return kernels.all_finite(columns, rows * kChunk);
+  for (std::int64_t f = 0; f < rows; ++f) {
+    if (!kernels.all_finite(columns + f * kChunk, n)) return false;
+  }
+  return true;
+}
+
 void prefetch_rows(const TensorView& view, std::int64_t batch, std::int64_t head, KeySpan rows) {
   constexpr std::int64_t kLine = 64;
   const std::int64_t bytes = view.dim() * size_of(view.dtype);
   for (std::int64_t i = rows.first; i < rows.last; ++i) {
     const std::byte* row = view.row(batch, head, i);
     for (std::int64_t offset = 0; offset < bytes; offset += kLine) __builtin_prefetch(row + offset);
+  }
+}
+
+void prefetch_chunk(const LinearProblem& problem, std::int64_t batch, std::int64_t kv_head, const Chunk& chunk) {
+  prefetch_rows(problem.key, batch, kv_head, chunk.keys);
+  prefetch_rows(problem.value, batch, kv_head, chunk.keys);
+  for (std::int64_t g = 0; g < problem.group(); ++g) {
+    prefetch_rows(problem.query, batch, kv_head * problem.group() + g, chunk.rows);
   }
 }
 

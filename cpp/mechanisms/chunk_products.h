@@ -15,8 +15,14 @@ namespace rattention {
 // columns[padded(dim)][kChunk] = the rows, transposed; `staging` holds [kChunk][padded(dim)].
 void load_columns(const TensorView& view, std::int64_t batch, std::int64_t head, KeySpan rows, float* staging,
                   float* columns);
-// Asks for the rows to be brought near while other work is done.
+// Zeros in column j, and in the first n columns, of [rows][kChunk].
+void clear_column(float* columns, std::int64_t rows, std::int64_t j);
+void clear_columns(float* columns, std::int64_t rows, std::int64_t n);
+bool columns_finite(const float* columns, std::int64_t rows, std::int64_t n);
+// Asks for rows, or for all inputs of a chunk, to be brought near while other work is done: without it a chunk would begin with
+// a wait, because inputs stream from memory.
 void prefetch_rows(const TensorView& view, std::int64_t batch, std::int64_t head, KeySpan rows);
+void prefetch_chunk(const LinearProblem& problem, std::int64_t batch, std::int64_t kv_head, const Chunk& chunk);
 
 // phi of the rows' queries, zero where a row sees nothing.
 void load_phi_queries(const LinearProblem& problem, const Stretch& stretch, std::int64_t head, KeySpan rows, float* staging,
@@ -60,6 +66,7 @@ class ChunkKeys {
   const float* phi() const { return phi_; }
   const ChunkRows& values() const { return values_; }
   bool values_finite() const { return values_finite_; }
+  bool phi_finite() const { return columns_finite(phi_, problem_.features(), size_); }
 
  private:
   const LinearProblem& problem_;

@@ -127,15 +127,6 @@ const float* StateScan::rows_of(const Stretch& stretch, std::int64_t head, KeySp
   return output_;
 }
 
-// Inputs stream from memory: without this a chunk would begin with a wait.
-void StateScan::prefetch(const Stretch& stretch, std::int64_t kv_head, const Chunk& chunk) const {
-  prefetch_rows(problem_.key, stretch.batch, kv_head, chunk.keys);
-  prefetch_rows(problem_.value, stretch.batch, kv_head, chunk.keys);
-  for (std::int64_t g = 0; g < problem_.group(); ++g) {
-    prefetch_rows(problem_.query, stretch.batch, kv_head * problem_.group() + g, chunk.rows);
-  }
-}
-
 void FinalStates::store(const LinearProblem& problem, const Stretch& last, std::int64_t kv_head, const float* base,
                         const float* excess) const {
   const std::int64_t size = problem.user_state_size();

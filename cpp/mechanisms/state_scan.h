@@ -56,7 +56,7 @@ class StateScan {
     for (std::int64_t index = stretch.first_chunk; index < stretch.last_chunk; ++index) {
       const Chunk chunk = stretch.chunk(index);
       keys_.load(stretch.batch, kv_head, chunk.keys);
-      if (index + 1 < stretch.last_chunk) prefetch(stretch, kv_head, stretch.chunk(index + 1));
+      if (index + 1 < stretch.last_chunk) prefetch_chunk(problem_, stretch.batch, kv_head, stretch.chunk(index + 1));
       for (std::int64_t g = 0; g < problem_.group(); ++g) {
         const std::int64_t head = kv_head * problem_.group() + g;
         emit(head, chunk.rows, rows_of(stretch, head, chunk.rows));
@@ -68,7 +68,6 @@ class StateScan {
 
  private:
   const float* rows_of(const Stretch& stretch, std::int64_t head, KeySpan rows);
-  void prefetch(const Stretch& stretch, std::int64_t kv_head, const Chunk& chunk) const;
 
   const LinearProblem& problem_;
   ChunkKeys keys_;
