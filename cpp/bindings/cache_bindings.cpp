@@ -182,8 +182,8 @@ void bind_cache(py::module_& module) {
   py::class_<SharedCache>(module, "RAttentionCache", "Keys and values of the window, and the state of all before it.")
       .def(py::init(&make_cache), py::arg("batch"), py::arg("kv_heads"), py::arg("head_dim"), py::arg("value_dim"),
            py::arg("window"), py::arg("feature_map"), py::arg("rope_theta"), py::arg("dtype"))
-      .def_property_readonly("lengths", &lengths)
-      .def_property_readonly("nbytes", [](const SharedCache& shared) { return shared.cache.bytes(); })
+      .def("lengths", &lengths)
+      .def("nbytes", [](const SharedCache& shared) { return shared.cache.bytes(); })
       .def("copy", &copy)
       .def("restore", &restore, py::arg("snapshot"))
       .def("write", &write, "(lengths, keys, values, states, excesses)")

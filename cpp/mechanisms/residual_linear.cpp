@@ -12,6 +12,16 @@ namespace {
 // Summing the states of stretches beforehand repeats the keys' feature map and a quarter of the products.
 constexpr double kSplitCost = 0.4;
 
+void copy_or_clear(const LinearProblem& problem, const float* initial, float* final) {
+  const std::int64_t size = problem.key.batch() * problem.final_heads() * problem.user_state_size();
+  if (final == nullptr) return;
+  if (initial != nullptr) {
+    std::copy_n(initial, size, final);
+  } else {
+    std::fill_n(final, size, 0.0F);
+  }
+}
+
 void scan_stretch(const LinearProblem& problem, const LinearForward& want, StateScan& scan, const Stretch& stretch,
                   std::int64_t kv_head) {
   scan.run(stretch, kv_head, [&](std::int64_t head, KeySpan rows, const float* output) {
@@ -62,24 +72,15 @@ void scan_pieces(const LinearProblem& problem, const LinearForward& want, const 
   });
 }
 
-// Final states of sequences without tokens.
-void copy_or_clear(const LinearProblem& problem, const float* initial, float* final) {
-  const std::int64_t size = problem.key.batch() * problem.final_heads() * problem.user_state_size();
-  if (final == nullptr) return;
-  if (initial != nullptr) {
-    std::copy_n(initial, size, final);
-  } else {
-    std::fill_n(final, size, 0.0F);
-  }
-}
-
 }  // namespace
 
+void pass_states_on(const LinearProblem& problem, const LinearForward& want) {
+  copy_or_clear(problem, problem.initial_state, want.final_state);
+  copy_or_clear(problem, problem.initial_excess, want.final_excess);
+}
+
 void linear_forward(const LinearProblem& problem, const LinearForward& want) {
-  if (problem.key.length() == 0) {
-    copy_or_clear(problem, problem.initial_state, want.final_state);
-    copy_or_clear(problem, problem.initial_excess, want.final_excess);
-  }
+  if (problem.key.length() == 0) pass_states_on(problem, want);
   const ScanPlan plan(problem);
   if (plan.split_lanes(kSplitCost)) {
     scan_pieces(problem, want, plan);

@@ -16,6 +16,9 @@ struct LinearForward {
   float* states = nullptr;
 };
 
+// The final states of sequences without tokens: the initial ones.
+void pass_states_on(const LinearProblem& problem, const LinearForward& want);
+
 void linear_forward(const LinearProblem& problem, const LinearForward& want);
 
 }  // namespace rattention

@@ -55,7 +55,7 @@ class ForwardTask {
   }
 
   // Divides by the denominators and writes out what is wanted; returns the finished rows.
-  const float* finish() {
+  float* finish() {
     for (const QueryBlock& block : task_.blocks) {
       for (std::int64_t r = 0; r < block.rows; ++r) finish_row(block, r);
     }
@@ -207,7 +207,7 @@ struct RowWriter {
 
 }  // namespace
 
-const float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task) {
+float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task) {
   Scratch& scratch = thread_scratch();
   scratch.reset(ScoreTile::floats(problem, task.rows) + ForwardTask::floats(want, task.rows));
   ScoreTile tile(problem, scratch, task.rows);

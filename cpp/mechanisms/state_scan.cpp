@@ -110,7 +110,7 @@ StateScan::StateScan(const LinearProblem& problem, Scratch& scratch)
       scores_(scratch.take(kChunk * kChunk)),
       output_(scratch.take(kChunk * problem.columns())) {}
 
-const float* StateScan::rows_of(const Stretch& stretch, std::int64_t head, KeySpan rows) {
+float* StateScan::rows_of(const Stretch& stretch, std::int64_t head, KeySpan rows) {
   const std::int64_t n = rows.size();
   const std::int64_t columns = problem_.columns();
   std::fill_n(output_, n * columns, 0.0F);

@@ -50,7 +50,7 @@ class StateScan {
 
   RunningState& state() { return state_; }
 
-  // Calls emit(head, rows, linear rows [rows][columns]) for the chunks of a stretch and the query heads of the group.
+  // Calls emit(head, rows, float* of linear rows [rows][columns]) for the chunks of a stretch and the query heads of the group.
   template <typename Emit>
   void run(const Stretch& stretch, std::int64_t kv_head, Emit&& emit) {
     for (std::int64_t index = stretch.first_chunk; index < stretch.last_chunk; ++index) {
@@ -67,7 +67,7 @@ class StateScan {
   }
 
  private:
-  const float* rows_of(const Stretch& stretch, std::int64_t head, KeySpan rows);
+  float* rows_of(const Stretch& stretch, std::int64_t head, KeySpan rows);
 
   const LinearProblem& problem_;
   ChunkKeys keys_;
