@@ -227,7 +227,7 @@ class TestDemo:
             for suffix in (".png", ".svg")
         }
         assert names == {"contexts.csv", "heads.csv", "degradation.json", *figures}
-        assert "figs/metrics.png" in out
+        assert "Saved in figs: contexts.csv, heads.csv, degradation.json, metrics.png" in out
         with (tmp_path / "figs" / "contexts.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         assert [row["context_length"] for row in rows] == ["30", "60"]
@@ -475,7 +475,7 @@ class TestProcess:
             env=os.environ | {"PYTHONIOENCODING": "ascii"},
         )
         assert done.returncode == 0, done.stderr
-        assert "Gr\\xf6\\xdfe/contexts.csv" in done.stdout
+        assert "Gr\\xf6\\xdfe: contexts.csv" in done.stdout
 
     def test_symbols_where_they_can_be_shown(self, tmp_path: Path) -> None:
         environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"PYTHONIOENCODING": "utf-8"}

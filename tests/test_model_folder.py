@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,7 @@ BAD_CONFIGS = {
     "text for a size": ({"hidden_size": "24"}, "hidden_size must be a whole number > 0, got '24'"),
     "true for a size": ({"vocab_size": True}, "vocab_size must be a whole number > 0, got True"),
     "no size": ({"intermediate_size": None}, "intermediate_size must be a whole number > 0, got None"),
+    "a vast number of layers": ({"num_hidden_layers": 2**31 - 1}, "num_hidden_layers must be at most"),
     "a vast size": ({"vocab_size": 2**40}, "vocab_size must be"),
     "heads that do not divide": ({"num_attention_heads": 5}, "must be a multiple of num_attention_heads"),
     "eps NaN": ({"layer_norm_eps": float("nan")}, "layer_norm_eps must be a number >= 0, got nan"),
@@ -186,3 +188,18 @@ def test_a_model_that_cannot_be_had(tmp_path, source, environment):
 
 def test_find_model_gives_folder_and_name(tmp_path):
     assert find_model(tmp_path) == (tmp_path, str(tmp_path))
+
+
+MISSING = {
+    "safetensors": lambda folder: Bert.from_pretrained(folder),
+    "tokenizers": lambda folder: Bert.from_pretrained(folder).encode("the cat"),
+    "huggingface_hub": lambda folder: Bert.from_pretrained("some/bert"),
+}
+
+
+@pytest.mark.parametrize("library", MISSING)
+def test_a_missing_library_names_the_extra(tmp_path, monkeypatch, library):
+    folder = write_folder(tmp_path)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf"{library} is needed.*pip install 'rattention\[models\]'"):
+        MISSING[library](folder)

@@ -29,7 +29,8 @@ variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize("length", FA_LENGTHS)
 @pytest.mark.parametrize("dim", FA_DIMS)
 def test_float32(mechanism, dim, length, options):
-    inputs = mechanism.draw(Sizes(heads=2 if length < 300 else 1, rows=length, dim=dim), seed=length)
+    heads = min(16, max(1, 2**19 // length**2))  # the largest of few errors would depend on luck
+    inputs = mechanism.draw(Sizes(heads=heads, rows=length, dim=dim), seed=length)
     assert_accurate(mechanism, inputs, **options)
 
 

@@ -9,14 +9,18 @@ import statistics
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 import rattention
+from rattention import _core
 
 PACKAGE = Path(rattention.__file__).parent
+CORE = Path(_core.__file__)
+"""Elsewhere than the package where that is installed in place, for development."""
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 needs_readelf = pytest.mark.skipif(shutil.which("readelf") is None, reason="needs readelf (binutils)")
@@ -35,9 +39,9 @@ def python(
     )
 
 
-def extension_module(folder: Path) -> Path:
-    (found,) = folder.glob("_core.cpython-*.so")
-    return found
+def test_one_version_everywhere() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert rattention.__version__ == _core.__version__ == project["version"]
 
 
 @pytest.mark.row("B4")
@@ -59,33 +63,27 @@ def test_import_takes_less_than_300_ms() -> None:
 @needs_readelf
 def test_libraries_are_found_beside_the_module_only() -> None:
     """One libdnnl beside _core; no OpenMP runtime, which a process must not have twice."""
-    dynamic = subprocess.run(
-        ["readelf", "-d", extension_module(PACKAGE)], capture_output=True, text=True, check=True
-    ).stdout
+    dynamic = subprocess.run(["readelf", "-d", CORE], capture_output=True, text=True, check=True).stdout
     assert re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.*)\]", dynamic) == ["$ORIGIN"]
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
     assert "libdnnl.so.3" in needed
     assert "libgomp.so.1" in needed
-    assert [path.name for path in PACKAGE.rglob("lib*.so*")] == ["libdnnl.so.3"]
-
-
-def copy_of_package(folder: Path) -> Path:
-    """The installed package in `folder`, its large library linked rather than copied."""
-    copy = folder / "rattention"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("libdnnl*", "__pycache__"))
-    (copy / "libdnnl.so.3").symlink_to(PACKAGE / "libdnnl.so.3")
-    return copy
+    assert [path.name for path in CORE.parent.rglob("lib*.so*")] == ["libdnnl.so.3"]
 
 
 @pytest.mark.row("B4")
 def test_a_machine_without_libgomp_is_told_what_to_install(tmp_path: Path) -> None:
-    """The module of the copy asks for a library that no machine has."""
-    module = extension_module(copy_of_package(tmp_path))
-    module.write_bytes(module.read_bytes().replace(b"libgomp.so.1\0", b"libgomp.so.0\0"))
-    done = python("import rattention", PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
+    """The module of this copy of the package asks for a library that no machine has."""
+    copy = tmp_path / "rattention"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so*", "__pycache__"))
+    (copy / "libdnnl.so.3").symlink_to(CORE.parent / "libdnnl.so.3")
+    (copy / CORE.name).write_bytes(CORE.read_bytes().replace(b"libgomp.so.1\0", b"libgomp.so.0\0"))
+    first = "import sys; from importlib.machinery import PathFinder; sys.meta_path.insert(0, PathFinder);"
+    done = python(f"{first} import rattention", PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
     assert done.returncode == 1
     assert "ImportError: rattention needs the OpenMP runtime libgomp" in done.stderr
     assert "apt-get install libgomp1" in done.stderr
+    assert str(copy) in done.stderr
 
 
 @pytest.mark.row("B4")

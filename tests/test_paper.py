@@ -181,6 +181,11 @@ def test_places_name_the_page_and_the_words_around(tmp_path: Path) -> None:
     assert found["RULER"] == []
 
 
+def test_context_holds_nothing_a_terminal_obeys() -> None:
+    (place,) = pdf.find(["\x1b[31mred\x07 56%\x9b2J after"], ["56%"])["56%"]
+    assert place.context == "[31mred 56%2J after"
+
+
 def encrypted(path: Path, source: Path, password: str) -> Path:
     pypdf = pytest.importorskip("pypdf", reason="reading PDFs needs pypdf")
     writer = pypdf.PdfWriter(clone_from=source)

@@ -15,10 +15,12 @@ pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
 from matplotlib.figure import Figure
 from rattention import plots
 from rattention.degradation import (
+    WINDOWS,
     Degradation,
     Selection,
     SyntheticConversation,
     SyntheticSource,
+    WindowCutoff,
     measure,
 )
 from rattention.degradation.contexts import AVERAGED
@@ -118,6 +120,16 @@ def test_labels_of_lines_do_not_overlap(measured: Degradation, panel: str) -> No
     ax.figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in ax.texts]
     assert len(boxes) >= 2
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+@pytest.mark.parametrize("layers", [6, 12, 48])
+def test_labels_of_layers_do_not_overlap(layers: int) -> None:
+    mass = np.random.default_rng(0).uniform(0.5, 0.6, (layers, 2, 6))
+    ax = plots.plot_window_cutoff(WindowCutoff(500, WINDOWS, mass))
+    ax.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts if "layer" in text.get_text()]
+    assert len(boxes) >= 6
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 

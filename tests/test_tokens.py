@@ -93,6 +93,8 @@ def test_truncation_does_not_stick(model):
 BAD_TEXTS = {
     "empty": ({"texts": ""}, ValueError, r"texts\[0\] is empty"),
     "blank": ({"texts": " \n\t"}, ValueError, r"texts\[0\] is empty"),
+    "no tokens": ({"texts": "\0\0"}, ValueError, "a text holds no token"),
+    "no tokens in the pair": ({"texts": "cat", "pairs": "\0"}, ValueError, "a text holds no token"),
     "one empty of two": ({"texts": ["cat", ""]}, ValueError, r"texts\[1\] is empty"),
     "none": ({"texts": []}, ValueError, "texts holds no text"),
     "empty pair": ({"texts": "cat", "pairs": ""}, ValueError, r"pairs\[0\] is empty"),

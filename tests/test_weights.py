@@ -44,7 +44,7 @@ MALFORMED = {
     "no header": struct.pack("<Q", 8),
     "header beyond the end": file_of({"a": entry()}, header_length=4096),
     "header of 2**63 bytes": file_of({"a": entry()}, header_length=2**63),
-    "header larger than any BERT's": file_of(b"{" + b" " * MAX_HEADER_BYTES + b"}"),
+    "header larger than any BERT's": file_of(json.dumps({"a": entry()}).encode() + b" " * MAX_HEADER_BYTES),
     "not JSON": file_of(b'{"a": nothing}'),
     "not UTF-8": file_of(b'{"\xff\xfe": 1}'),
     "a list": file_of([entry()]),

@@ -55,6 +55,11 @@ def flex(setup: Setup, inputs: Inputs, *, window: int) -> Runner:
     blocks = flexible.create_block_mask(visible, None, None, inputs.length, inputs.length, device="cpu")
     attend = torch.compile(flexible.flex_attention, dynamic=False)
     tensors = [torch.from_numpy(array) for array in inputs]
+    try:
+        attend(*tensors, block_mask=blocks)
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        reason = str(error).partition("\n")[0]
+        raise ImportError(f"torch.compile needs a C++ compiler that works ({reason})") from error
     return Runner(lambda: attend(*tensors, block_mask=blocks), _answer)
 
 

@@ -33,9 +33,6 @@ class DenseProduct {
 
   void operator()(const float* x, const float* w, const float* bias, float* y) const;
 
-  // oneDNN's name of the implementation it chose.
-  std::string implementation() const;
-
  private:
   struct Primitive;
   std::unique_ptr<const Primitive> primitive_;

@@ -25,13 +25,22 @@ struct Count {
 
 enum class Product { scores, distances, sums };
 
-using Left = rattention::LeftOperand;
+// A LeftOperand whose side is fixed when the kernels are compiled: a stride known to be 1 saves registers that the sums
+// need.
+template <bool Transposed>
+struct Left {
+  const float* data;
+  int64_t stride;
+
+  float at(int64_t i, int64_t k) const { return Transposed ? data[k * stride + i] : data[i * stride + k]; }
+  Left from_row(int64_t i) const { return {data + (Transposed ? i : i * stride), stride}; }
+};
 
 // c[Rows][Vectors * lanes] = a . b for scores, c += a . b for sums, and sum_k (a_ik - b_kj)^2 for distances. Scores are
 // taken into maxima [Rows][lanes] while they are in registers.
-template <int Rows, int Vectors, Product Kind>
-inline void multiply_block(Left a, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
-                           float* maxima) {
+template <int Rows, int Vectors, Product Kind, bool Transposed>
+inline void multiply_block(Left<Transposed> a, const float* b, int64_t b_stride, int64_t depth, float* c,
+                           int64_t c_stride, float* maxima) {
   Vec sums[Rows][Vectors];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
@@ -50,7 +59,7 @@ inline void multiply_block(Left a, const float* b, int64_t b_stride, int64_t dep
     }
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
-      const Vec factor = broadcast(a.data[i * a.row + k * a.depth]);
+      const Vec factor = broadcast(a.at(i, k));
 #pragma GCC unroll 4
       for (int j = 0; j < Vectors; ++j) {
         if (Kind == Product::distances) {
@@ -74,14 +83,14 @@ inline void multiply_block(Left a, const float* b, int64_t b_stride, int64_t dep
   }
 }
 
-template <int Vectors, Product Kind>
-void multiply_rows(Left a, int64_t rows, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride,
-                   float* maxima) {
+template <int Vectors, Product Kind, bool Transposed>
+void multiply_rows(Left<Transposed> a, int64_t rows, const float* b, int64_t b_stride, int64_t depth, float* c,
+                   int64_t c_stride, float* maxima) {
   int64_t i = 0;
   const auto block = [&](auto rows_constant) {
     constexpr int kCount = decltype(rows_constant)::value;
-    const Left from{a.data + i * a.row, a.row, a.depth};
-    multiply_block<kCount, Vectors, Kind>(from, b, b_stride, depth, c + i * c_stride, c_stride, maxima + i * kLanes);
+    multiply_block<kCount, Vectors, Kind>(a.from_row(i), b, b_stride, depth, c + i * c_stride, c_stride,
+                                          maxima + i * kLanes);
     i += kCount;
   };
   while (i + kRows <= rows) block(Count<kRows>{});
@@ -90,21 +99,31 @@ void multiply_rows(Left a, int64_t rows, const float* b, int64_t b_stride, int64
 }
 
 // c[rows][columns] += a . b, as many columns at a time as registers allow.
-template <int Vectors>
-int64_t multiply_add_columns(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
-                             float* c, int64_t c_stride, int64_t column) {
+template <int Vectors, bool Transposed>
+int64_t multiply_add_columns(Left<Transposed> a, int64_t rows, int64_t depth, const float* b, int64_t b_stride,
+                             int64_t columns, float* c, int64_t c_stride, int64_t column) {
   for (; column + Vectors * kLanes <= columns; column += Vectors * kLanes) {
     multiply_rows<Vectors, Product::sums>(a, rows, b + column, b_stride, depth, c + column, c_stride, c);
   }
   return column;
 }
 
-void multiply_add(Left a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns, float* c,
-                  int64_t c_stride) {
+template <bool Transposed>
+void multiply_add(Left<Transposed> a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
+                  float* c, int64_t c_stride) {
   int64_t column = multiply_add_columns<kVectors>(a, rows, depth, b, b_stride, columns, c, c_stride, 0);
   if constexpr (kVectors > 3) column = multiply_add_columns<3>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
   column = multiply_add_columns<2>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
   multiply_add_columns<1>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
+}
+
+void multiply_add_operand(rattention::LeftOperand a, int64_t rows, int64_t depth, const float* b, int64_t b_stride,
+                          int64_t columns, float* c, int64_t c_stride) {
+  if (a.transposed) {
+    multiply_add(Left<true>{a.data, a.stride}, rows, depth, b, b_stride, columns, c, c_stride);
+  } else {
+    multiply_add(Left<false>{a.data, a.stride}, rows, depth, b, b_stride, columns, c, c_stride);
+  }
 }
 
 void pack_panel(const float* keys, int64_t stride, int64_t n, int64_t dim, float* panel) {
@@ -130,22 +149,13 @@ void pack_panel(const float* keys, int64_t stride, int64_t n, int64_t dim, float
 
 void score_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride,
                  float* maxima) {
-  multiply_rows<kVectors, Product::scores>({queries, dim, 1}, rows, panel, kPanel, dim, scores, stride, maxima);
+  multiply_rows<kVectors, Product::scores>(Left<false>{queries, dim}, rows, panel, kPanel, dim, scores, stride, maxima);
 }
 
 void distance_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride,
                     float* maxima) {
-  multiply_rows<kVectors, Product::distances>({queries, dim, 1}, rows, panel, kPanel, dim, scores, stride, maxima);
-}
-
-void accumulate(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
-                int64_t value_stride, int64_t columns, float* output) {
-  multiply_add({weights, weight_stride, 1}, rows, n, values, value_stride, columns, output, columns);
-}
-
-void accumulate_transposed(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
-                           int64_t columns, float* output) {
-  multiply_add({weights, 1, weight_stride}, n, rows, values, columns, columns, output, columns);
+  multiply_rows<kVectors, Product::distances>(Left<false>{queries, dim}, rows, panel, kPanel, dim, scores, stride,
+                                              maxima);
 }
 
 float max(const float* x, int64_t n) {
@@ -415,9 +425,7 @@ const TileKernels RATTENTION_KERNELS = {
     pack_panel,
     score_panel,
     distance_panel,
-    accumulate,
-    accumulate_transposed,
-    multiply_add,
+    multiply_add_operand,
     max,
     max_lane,
     exp2_row,

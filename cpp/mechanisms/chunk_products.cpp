@@ -133,7 +133,7 @@ void ChunkKeys::load(std::int64_t batch, std::int64_t kv_head, KeySpan keys) {
 }
 
 void ChunkKeys::add_to(float* state) const {
-  tile_kernels().multiply_add({phi_, kChunk, 1}, problem_.features(), size_, values_.row(0), values_.stride(),
+  tile_kernels().multiply_add({phi_, kChunk}, problem_.features(), size_, values_.row(0), values_.stride(),
                               problem_.columns(), state, problem_.columns());
 }
 
@@ -146,7 +146,7 @@ void triangle_product(Triangle kept, const float* a, const float* b, std::int64_
     const std::int64_t last = std::min(n, first + kernels.block);
     const std::int64_t start = lower ? 0 : first / kernels.lanes * kernels.lanes;
     const std::int64_t columns = (lower ? padded(last) : whole) - start;
-    kernels.multiply_add({a + first, 1, kChunk}, last - first, depth, b + start, kChunk, columns,
+    kernels.multiply_add({a + first, kChunk, true}, last - first, depth, b + start, kChunk, columns,
                          c + first * kChunk + start, kChunk);
     for (std::int64_t i = first; i < last; ++i) {
       float* row = c + i * kChunk;
@@ -161,7 +161,7 @@ void add_triangle(Triangle kept, const float* c, std::int64_t n, const ChunkRows
   for (std::int64_t first = 0; first < n; first += step) {
     const std::int64_t last = std::min(n, first + step);
     const KeySpan keys = kept == Triangle::lower ? KeySpan{0, last} : KeySpan{first, n};
-    kernels.multiply_add({c + first * kChunk + keys.first, kChunk, 1}, last - first, keys.size(), values.row(keys.first),
+    kernels.multiply_add({c + first * kChunk + keys.first, kChunk}, last - first, keys.size(), values.row(keys.first),
                          values.stride(), values.columns(), out + first * values.columns(), values.columns());
   }
 }
@@ -169,7 +169,7 @@ void add_triangle(Triangle kept, const float* c, std::int64_t n, const ChunkRows
 void add_triangle_columns(Triangle kept, const float* phi, std::int64_t features, bool finite, const float* c,
                           std::int64_t n, float* out) {
   if (finite) {
-    tile_kernels().multiply_add({phi, kChunk, 1}, features, n, c, kChunk, padded(n), out, kChunk);
+    tile_kernels().multiply_add({phi, kChunk}, features, n, c, kChunk, padded(n), out, kChunk);
     return;
   }
   for (std::int64_t j = 0; j < n; ++j) {

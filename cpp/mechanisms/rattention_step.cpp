@@ -154,7 +154,7 @@ class LaneStep {
           kernels_.dot(queries_ + g * config_.head_dim, rotated_, config_.head_dim);
     }
     weigh(1);
-    kernels_.accumulate(scores_, ScoreTile::kStride, group_, 1, value_, columns_, columns_, local_);
+    kernels_.multiply_add({scores_, ScoreTile::kStride}, group_, 1, value_, columns_, columns_, local_, columns_);
     for (std::int64_t first = 0; first < filled; first += kTileKeys) {
       const std::int64_t slots = std::min(kTileKeys, filled - first);
       score(first, slots);
@@ -197,7 +197,7 @@ class LaneStep {
     for (std::int64_t j = 0; j < slots; j += step) {
       const std::int64_t n = std::min(step, slots - j);
       const float* values = wide(lane_.values, (first + j) * columns_, n * columns_);
-      kernels_.accumulate(scores_ + j, ScoreTile::kStride, group_, n, values, columns_, columns_, local_);
+      kernels_.multiply_add({scores_ + j, ScoreTile::kStride}, group_, n, values, columns_, columns_, local_, columns_);
     }
   }
 
@@ -214,7 +214,7 @@ class LaneStep {
     if (!any) return;
     const std::int64_t width = features(config_.head_dim);
     apply_feature_map(config_.feature_map, plain_queries_, group_, config_.head_dim, phi_);
-    kernels_.accumulate(phi_, width, group_, width, lane_.state, columns_, columns_, linear_);
+    kernels_.multiply_add({phi_, width}, group_, width, lane_.state, columns_, columns_, linear_, columns_);
   }
 
   void store(std::int64_t i) {

@@ -50,7 +50,7 @@ class RunningGradient {
   }
 
   void add(std::int64_t head, const float* phi, const ChunkRows& grads, std::int64_t n) {
-    tile_kernels().multiply_add({phi, kChunk, 1}, problem_.features(), n, grads.row(0), grads.stride(), grads.columns(),
+    tile_kernels().multiply_add({phi, kChunk}, problem_.features(), n, grads.row(0), grads.stride(), grads.columns(),
                                 copy(local_, copies_ == 1 ? 0 : head % copies_), problem_.columns());
   }
   // What the keys of the chunks so far may receive.
@@ -221,7 +221,7 @@ class BackwardScan {
     grads_.load(stretch, head, rows);
     clear_columns(grad_phi_, problem_.features(), whole);
     if (const float* state = state_.read(stretch, head)) {
-      tile_kernels().multiply_add({state, problem_.columns(), 1}, problem_.features(), problem_.columns(), grads_.columns(),
+      tile_kernels().multiply_add({state, problem_.columns()}, problem_.features(), problem_.columns(), grads_.columns(),
                                   kChunk, whole, grad_phi_, kChunk);
     }
     if (keys_.size() > 0) {
@@ -246,9 +246,9 @@ class BackwardScan {
       const float* gradient = gradient_.read();
       clear_columns(grad_phi_, problem_.features(), padded(n));
       std::fill_n(grad_values_, n * columns, 0.0F);
-      tile_kernels().multiply_add({gradient, columns, 1}, problem_.features(), columns, value_columns_, kChunk, padded(n),
+      tile_kernels().multiply_add({gradient, columns}, problem_.features(), columns, value_columns_, kChunk, padded(n),
                                   grad_phi_, kChunk);
-      tile_kernels().multiply_add({keys_.phi(), 1, kChunk}, n, problem_.features(), gradient, columns, columns, grad_values_,
+      tile_kernels().multiply_add({keys_.phi(), kChunk, true}, n, problem_.features(), gradient, columns, columns, grad_values_,
                                   columns);
     }
     for (std::int64_t g = 0; g < problem_.group(); ++g) {

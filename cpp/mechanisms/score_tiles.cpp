@@ -15,7 +15,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Tasks per thread that let the dynamic schedule even out differences.
-constexpr std::int64_t kTasksPerThread = 8;
+constexpr std::int64_t kTasksPerThread = 4;
 
 QueryBlock query_block(const ScoreProblem& problem, std::int64_t head, std::int64_t first, std::int64_t last) {
   QueryBlock block;

@@ -25,10 +25,10 @@ constexpr float kLn2 = 0.693147180559945309417F;
 constexpr std::int64_t kBlockRows = 48;
 // Keys per tile: long enough that per-row, per-tile work (maximum, rescaling) is small, short enough for keys, values,
 // queries and outputs of a task to share the second-level cache.
-constexpr std::int64_t kTileKeys = 512;
+constexpr std::int64_t kTileKeys = 1024;
 // Blocks per task, at most. More of them spread the packing of a tile over more rows; fewer balance better between
 // threads, and there are fewer where tasks would not go round.
-constexpr std::int64_t kTaskBlocks = 48;
+constexpr std::int64_t kTaskBlocks = 96;
 
 // The score rule G m_i m_j / (|q_i - k_j|^2 + eps), in place of the scaled dot product.
 struct Gravity {

@@ -106,8 +106,9 @@ class ForwardTask {
       for (std::int64_t r = first; r < last; ++r) accumulate_visible(tile, block, r);
       return;
     }
-    kernels_.accumulate(tile.at(first, keys.first), ScoreTile::kStride, last - first, keys.size(),
-                        values_at(keys.first), value_stride_, columns_, output_ + (block.slot + first) * columns_);
+    kernels_.multiply_add({tile.at(first, keys.first), ScoreTile::kStride}, last - first, keys.size(),
+                          values_at(keys.first), value_stride_, columns_, output_ + (block.slot + first) * columns_,
+                          columns_);
   }
 
   // Online softmax of one row: scores become weights relative to the new maximum, what came before is rescaled.
@@ -148,8 +149,8 @@ class ForwardTask {
     }
     for (std::int64_t j = 0; j < keys.size(); ++j) {
       if ((shown[j] & unpadded[j]) == 0) continue;
-      kernels_.accumulate(tile.scores_of(r) + j, ScoreTile::kStride, 1, 1, values_at(keys.first + j), value_stride_,
-                          columns_, output_ + (block.slot + r) * columns_);
+      kernels_.multiply_add({tile.scores_of(r) + j, 1}, 1, 1, values_at(keys.first + j), value_stride_, columns_,
+                            output_ + (block.slot + r) * columns_, columns_);
     }
   }
 

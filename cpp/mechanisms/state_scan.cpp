@@ -118,7 +118,7 @@ float* StateScan::rows_of(const Stretch& stretch, std::int64_t head, KeySpan row
   load_phi_queries(problem_, stretch, head, rows, staging_, phi_);
   const float* state = state_.read(stretch, head);
   if (state != nullptr) {
-    tile_kernels().multiply_add({phi_, 1, kChunk}, n, problem_.features(), state, columns, columns, output_, columns);
+    tile_kernels().multiply_add({phi_, kChunk, true}, n, problem_.features(), state, columns, columns, output_, columns);
   }
   if (keys_.size() > 0) {
     triangle_product(Triangle::lower, phi_, keys_.phi(), n, problem_.features(), scores_);

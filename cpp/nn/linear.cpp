@@ -17,6 +17,11 @@ std::int64_t block_rows(std::int64_t rows, std::int64_t max_rows) {
   return std::min(rows, ceil_div(even, kGranule) * kGranule);
 }
 
+float* room_for(std::int64_t floats, Scratch& memory) {
+  memory.reset(floats);
+  return memory.take(floats);
+}
+
 }  // namespace
 
 Linear::Products::~Products() {
@@ -38,7 +43,7 @@ Linear::Linear(const float* weight, const float* bias, std::int64_t out_features
       in_features_(in_features),
       panel_width_(std::min(out_features, out_features <= kNarrowLayer ? kNarrowPanel : kWidePanel)),
       activation_(activation),
-      weight_(static_cast<std::size_t>(out_features * in_features)),
+      weight_(room_for(out_features * in_features, memory_)),
       bias_(static_cast<std::size_t>(out_features), 0.0F) {
   if (bias != nullptr) std::copy_n(bias, out_features, bias_.begin());
   parallel_for(ceil_div(out_features, panel_width_),
@@ -52,7 +57,7 @@ std::int64_t Linear::panel_columns(std::int64_t first_column) const {
 void Linear::copy_panel(const float* weight, std::int64_t first_column) {
   constexpr std::int64_t kColumnsAtOnce = 16;  // a cache line of the copy
   const std::int64_t columns = panel_columns(first_column);
-  float* panel = weight_.data() + first_column * in_features_;
+  float* panel = weight_ + first_column * in_features_;
   for (std::int64_t start = 0; start < columns; start += kColumnsAtOnce) {
     const std::int64_t end = std::min(start + kColumnsAtOnce, columns);
     for (std::int64_t k = 0; k < in_features_; ++k) {
@@ -65,7 +70,7 @@ void Linear::run_tile(const float* x, std::int64_t rows, std::int64_t first_colu
   const std::int64_t columns = panel_columns(first_column);
   const Products& products = columns == panel_width_ ? full_products_ : last_products_;
   const DenseProduct& product = products.get({rows, in_features_, columns, out_features_}, activation_);
-  product(x, weight_.data() + first_column * in_features_, bias_.data() + first_column, y + first_column);
+  product(x, weight_ + first_column * in_features_, bias_.data() + first_column, y + first_column);
 }
 
 void Linear::operator()(const float* x, std::int64_t rows, float* y) const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/onednn.h"
+#include "core/scratch.h"
 
 namespace rattention {
 
@@ -54,7 +55,8 @@ class Linear {
   std::int64_t in_features_;
   std::int64_t panel_width_;
   Activation activation_;
-  std::vector<float> weight_;  // panel after panel, each [in_features, its columns]
+  Scratch memory_;  // for its huge pages: a layer's weights are cold when its turn comes, and TLB misses cost 10 %
+  float* weight_;   // panel after panel, each [in_features, its columns]
   std::vector<float> bias_;
   Products full_products_;
   Products last_products_;

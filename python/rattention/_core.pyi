@@ -23,10 +23,14 @@ class ScoreOptions:
         right: int,
         query_offset: int,
         scale: float,
-        key_padding_mask: NDArray[np.bool_] | None,
-        segment_ids: NDArray[np.int64] | None,
-        attn_mask: NDArray[Any] | None,
-        log_discount: NDArray[np.float32] | None,
+        key_padding_mask: NDArray[np.bool_] | None = None,
+        segment_ids: NDArray[np.int64] | None = None,
+        attn_mask: NDArray[Any] | None = None,
+        log_discount: NDArray[np.float32] | None = None,
+        query_mass: NDArray[Any] | None = None,
+        key_mass: NDArray[Any] | None = None,
+        gravity: NDArray[np.float32] | None = None,
+        eps: float = 0.0,
     ) -> None: ...
 
 def attention(
@@ -43,6 +47,16 @@ def attention_metrics(
 def attention_rows(
     query: NDArray[Any], key: NDArray[Any], rows: NDArray[np.int64], options: ScoreOptions
 ) -> NDArray[np.float32]: ...
+def attention_backward(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    options: ScoreOptions,
+    output: NDArray[Any],
+    lse: NDArray[np.float32],
+    grad_output: NDArray[Any],
+    grad_lse: NDArray[np.float32] | None = None,
+) -> dict[str, NDArray[np.float32]]: ...
 
 class FeatureMap:
     softmax: ClassVar[FeatureMap]

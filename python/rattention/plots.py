@@ -29,6 +29,9 @@ BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6B6B6B"
 BACKING = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.8}
 """Behind numbers that stand on lines."""
 
+MOST_LABELS = 9
+"""More labels beside lines than this would run into each other."""
+
 LABELS = {
     "entropy": "Entropy (nats)",
     "local_concentration": "Local concentration",
@@ -144,9 +147,9 @@ def plot_window_cutoff(
     ax.set_ylim(0, 1.05)
     ax.set_xlabel("Window w (tokens on either side)")
     ax.set_ylabel("Attention beyond the window")
-    _label_lines(
-        ax, cutoff.windows[0], layers[:, 0], [f"layer {n}" for n in selection.layers], colours, left=True
-    )
+    some = slice(None, None, -(-len(layers) // MOST_LABELS))
+    texts = [f"layer {n}" for n in selection.layers]
+    _label_lines(ax, cutoff.windows[0], layers[some, 0], texts[some], colours[some], left=True)
     return ax
 
 
@@ -294,12 +297,7 @@ def _label_lines(
     """Labels beside the ends of lines, moved apart where they would overlap; needs the final axes' limits."""
     ends = np.column_stack([np.full(len(texts), x), np.asarray(y)])
     heights = ax.transAxes.inverted().transform(ax.transData.transform(ends))
-    gap = 0.068
-    placed = np.full(len(texts), -np.inf)
-    below = -np.inf
-    for i in np.argsort(heights[:, 1]):
-        below = placed[i] = max(heights[i, 1], below + gap)
-    placed -= (placed - heights[:, 1]).max() / 2
+    placed = _apart(heights[:, 1], gap=0.068)
     side = -0.03 if left else 0.03
     for end, height, at, text, colour in zip(ends, placed, heights[:, 0], texts, colours, strict=True):
         ax.annotate(
@@ -313,6 +311,17 @@ def _label_lines(
             fontsize=8.5,
             annotation_clip=False,
         )
+
+
+def _apart(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+    """Heights at least `gap` apart in the same order: neighbours that are too close give way equally."""
+    order = np.argsort(heights)
+    placed = heights[order]
+    for _ in range(10 * len(placed)):
+        missing = np.clip(gap - np.diff(placed), 0, None) / 2
+        placed[:-1] -= missing
+        placed[1:] += missing
+    return placed[np.argsort(order)]
 
 
 def _few_ticks(count: int) -> NDArray[np.int64]:

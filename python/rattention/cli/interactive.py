@@ -62,7 +62,10 @@ def _turns() -> Iterator[str]:
     while True:
         if sys.stdin.isatty():
             print(f"turn {number}> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline().strip()
+        typed = sys.stdin.readline()
+        if sys.stdin.isatty() and not typed:
+            print(file=sys.stderr)  # Ctrl-D leaves the cursor behind the prompt
+        line = typed.strip()
         if not line:
             return
         yield line

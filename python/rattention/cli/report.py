@@ -28,7 +28,8 @@ def text(measured: Degradation, subject: Subject, saved: Sequence[Path], style: 
         sections.append(_recall(measured, subject, style))
     sections.append(_summary(measured, style))
     if saved:
-        sections.append("Saved: " + ", ".join(str(path) for path in saved))
+        names = ", ".join(path.name for path in saved)
+        sections.append(paragraph(f"Saved in {saved[0].parent}: {names}"))
     return "\n\n".join(sections)
 
 

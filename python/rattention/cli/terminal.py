@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-WIDEST = 100
-"""Longer lines of prose are hard to read, and a terminal that is unknown is taken to be as wide."""
+PROSE, BARS, UNKNOWN = 100, 116, 120
+"""Columns: the longest line of prose, what bars beside marks need, and what a pipe is taken to have."""
 
 GREEN, YELLOW, RED, BOLD, DIM = "32", "33", "31", "1", "2"
 
@@ -84,16 +84,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], style: Style) ->
 
 def wide() -> bool:
     """Whether there is room for bars between columns and marks."""
-    return _columns() >= WIDEST
+    return _columns() >= BARS
 
 
 def _columns() -> int:
-    return shutil.get_terminal_size((WIDEST, 24)).columns
+    return shutil.get_terminal_size((UNKNOWN, 24)).columns
 
 
 def paragraph(text: str, indent: str = "", first: str | None = None) -> str:
-    """Wrapped to the terminal, at most `WIDEST` characters wide."""
-    width = min(WIDEST, _columns())
+    """Wrapped to the terminal, at most `PROSE` characters wide."""
+    width = min(PROSE, _columns())
     return textwrap.fill(
         text, width, initial_indent=indent if first is None else first, subsequent_indent=indent
     )

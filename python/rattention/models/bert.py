@@ -160,20 +160,21 @@ class Bert:
         """
         ids, types, mask = self._inputs(inputs, token_type_ids, attention_mask)
         request = Request(len(ids), None if mask.all() else mask, metrics, on_attention)
-        states = [self._embeddings(ids, types)]
-        measured = []
+        state = self._embeddings(ids, types)
+        states, measured = [state], []
         for layer in self._layers:
-            state, row_metrics = layer(states[-1], request)
-            states = [*states, state] if hidden_states else [state]
+            state, row_metrics = layer(state, request)
             measured.append(row_metrics)
-        batched = [state.reshape(*ids.shape, -1) for state in states]
-        pooled = self._pool(batched[-1])
+            if hidden_states:
+                states.append(state)
+        last = state.reshape(*ids.shape, -1)
+        pooled = self._pool(last)
         return BertOutput(
-            last_hidden_state=batched[-1],
+            last_hidden_state=last,
             attention_mask=mask,
             pooler_output=pooled,
             logits=self._classifier(pooled) if self._classifier and pooled is not None else None,
-            hidden_states=tuple(batched) if hidden_states else None,
+            hidden_states=tuple(s.reshape(last.shape) for s in states) if hidden_states else None,
             metrics=None if metrics is None else tuple(m for m in measured if m is not None),
         )
 

@@ -33,6 +33,8 @@ _SIZES = {
     "vocab_size": "vocab_size",
     "type_vocab_size": "type_vocab_size",
 }
+_MOST_LAYERS = 10_000
+"""The names of all layers' weights are listed before any is looked for."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def _bad_sizes(raw: dict[str, Any]) -> list[str]:
         for key in _SIZES.values()
         if isinstance(raw.get(key), bool) or not isinstance(raw.get(key), int) or not 0 < raw[key] < 2**31
     ]
+    if not faults and raw["num_hidden_layers"] > _MOST_LAYERS:
+        faults.append(f"num_hidden_layers must be at most {_MOST_LAYERS}, got {raw['num_hidden_layers']}")
     if not faults and raw["hidden_size"] % raw["num_attention_heads"]:
         faults.append(
             f"hidden_size ({raw['hidden_size']}) must be a multiple of "

@@ -117,6 +117,8 @@ class Encoder:
         """Truncates by itself, because a limit set on the tokenizer would be shared by all threads."""
         first = self._tokenizer.encode(text, add_special_tokens=False)
         second = None if pair is None else self._tokenizer.encode(pair, add_special_tokens=False)
+        if len(first) == 0 or (second is not None and len(second) == 0):
+            raise ValueError(f"a text holds no token: {text if len(first) == 0 else pair!r:.40}")
         room = limit - self._tokenizer.num_special_tokens_to_add(pair is not None)
         if second is None:
             first.truncate(room)

@@ -142,4 +142,5 @@ def _context(text: str, match: re.Match[str]) -> str:
         before = before.partition(" ")[2]
     if end < len(text):
         after = after.rpartition(" ")[0]
-    return " ".join(f"{before}{match[0]}{after}".split())
+    words = " ".join(f"{before}{match[0]}{after}".split())
+    return "".join(filter(str.isprintable, words))  # a PDF may hold sequences that a terminal obeys

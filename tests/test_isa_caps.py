@@ -1,0 +1,109 @@
+"""Row B2: every instruction set below the processor's own passes the numerical suite too."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import rattention as ra
+
+from tests.processes import REPOSITORY, run_python
+
+LEVELS = ["baseline", "avx2", "avx512"]
+
+CAPS = {
+    "baseline": ("SSE41", "Nehalem"),
+    "avx2": ("AVX2", "Haswell"),
+    "avx512": ("AVX512_CORE", "SkylakeX"),
+}
+"""oneDNN is capped along, and so is NumPy's BLAS, as its error is the yardstick."""
+
+ONEDNN_SUITE = ["tests/test_nn_layers.py"]
+COMPACT_SUITE = [
+    *ONEDNN_SUITE,
+    "tests/test_special_values.py",
+    "tests/test_shapes.py",
+    "tests/test_metrics.py::test_across_tiles",
+    "tests/test_metrics.py::test_equal_scores",
+    "tests/test_metrics.py::test_rows_across_tiles",
+    "tests/test_metrics.py::test_flat_and_peaked_maps",
+    "tests/test_numerics.py::test_half_precision",
+    "tests/test_numerics.py::test_huge_scores",
+    "tests/test_numerics.py::test_denormal_inputs_are_no_harm",
+    "tests/test_layouts.py::test_layouts",
+    "tests/test_layouts.py::test_misaligned",
+]
+
+
+def capped(cap: str) -> dict[str, str]:
+    onednn, blas = CAPS[cap]
+    return {
+        "RATTENTION_MAX_ISA": cap,
+        "ONEDNN_MAX_CPU_ISA": onednn,
+        "OPENBLAS_CORETYPE": blas,
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def assert_passes(suite: list[str], environment: dict[str, str]) -> int:
+    """Runs a part of this test suite in a process of its own; how many tests passed."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not cost_no_time", *suite],
+        cwd=REPOSITORY,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr
+    return int(re.findall(r"(\d+) passed", finished.stdout)[-1])
+
+
+def is_lower(cap: str) -> bool:
+    return LEVELS.index(cap) < LEVELS.index(ra.show_config()["instruction_set"])
+
+
+@pytest.mark.row("B2")
+@pytest.mark.parametrize("cap", ["baseline", "avx2"])
+def test_compact_suite_under_a_cap(cap):
+    if not is_lower(cap):
+        pytest.skip(f"this processor's own instruction set is {ra.show_config()['instruction_set']}")
+    assert assert_passes(COMPACT_SUITE, capped(cap)) > 300
+
+
+@pytest.mark.row("B2")
+@pytest.mark.parametrize("onednn", ["AVX2", "AVX512_CORE"])
+def test_layers_under_a_cap_of_onednn_alone(onednn):
+    assert assert_passes(ONEDNN_SUITE, {"ONEDNN_MAX_CPU_ISA": onednn}) > 0
+
+
+@pytest.mark.row("B2")
+@pytest.mark.parametrize("cap", LEVELS)
+def test_the_cap_is_obeyed(cap):
+    printed = run_python("import rattention as ra; print(ra.show_config()['instruction_set'])", **capped(cap))
+    own = ra.show_config()["instruction_set"]
+    assert printed.strip() == min(cap, own, key=LEVELS.index)
+
+
+@pytest.mark.row("B2")
+@pytest.mark.parametrize("cap", ["sse2", "AVX2", "avx1024", " "])
+def test_an_unknown_cap_is_an_import_error(cap):
+    code = """
+        try:
+            import rattention
+        except ImportError as error:
+            print(error)
+    """
+    printed = run_python(code, RATTENTION_MAX_ISA=cap)
+    assert f"RATTENTION_MAX_ISA is '{cap}'" in printed
+    assert "baseline, avx2 and avx512" in printed
+
+
+@pytest.mark.row("B2")
+def test_an_empty_cap_is_none():
+    code = "import rattention as ra; print(ra.show_config()['instruction_set'])"
+    assert run_python(code, RATTENTION_MAX_ISA="") == run_python(code)

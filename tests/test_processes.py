@@ -1,0 +1,219 @@
+"""Rows T3 and T4: fork, and other OpenMP users in the same process."""
+
+from __future__ import annotations
+
+import importlib.util
+from textwrap import dedent
+
+import pytest
+
+from tests.processes import run_python
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
+needs_sklearn = pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn")
+needs_joblib = pytest.mark.skipif(importlib.util.find_spec("joblib") is None, reason="needs joblib")
+
+PROBLEM = """
+import os, sys, time, threading, warnings
+warnings.filterwarnings("ignore", message=".*fork.*")
+import numpy as np
+import rattention as ra
+from tests.mechanisms import MECHANISMS, Sizes
+
+mechanism = MECHANISMS[0]
+inputs = mechanism.draw(Sizes(batch=2, heads=4, rows=700, dim=32))
+
+def solve(_=None):
+    return mechanism.forward(**inputs, causal=True, metrics=ra.MetricOptions()).output
+
+def is_right(_=None):
+    return bool((solve() == expected).all())
+
+ra.set_num_threads(4)
+expected = solve()
+"""
+
+FORKS = {
+    "os.fork": """
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if is_right() and ra.get_num_threads() == 1 else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+    """,
+    "Process": """
+        import multiprocessing
+        context = multiprocessing.get_context("fork")
+        children = [context.Process(target=lambda: sys.exit(not is_right())) for _ in range(3)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(10)
+            assert child.exitcode == 0, child.exitcode
+    """,
+    "Pool": """
+        import multiprocessing
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert pool.map_async(is_right, range(8)).get(10) == [True] * 8
+    """,
+    "grandchild": """
+        pid = os.fork()
+        if pid == 0:
+            fine = is_right()
+            grandchild = os.fork()
+            if grandchild == 0:
+                os._exit(0 if is_right() else 1)
+            os._exit(0 if fine and os.waitpid(grandchild, 0)[1] == 0 else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+    """,
+    "the child asks for threads": """
+        pid = os.fork()
+        if pid == 0:
+            ra.set_num_threads(8)
+            os._exit(0 if is_right() and ra.get_num_threads() == 1 else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+    """,
+    "while other threads compute": """
+        stop = threading.Event()
+        def work():
+            while not stop.is_set():
+                solve()
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in range(15):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0 if is_right() else 1)
+            assert os.waitpid(pid, 0)[1] == 0
+        stop.set()
+        for thread in threads:
+            thread.join()
+    """,
+    "spawn": """
+        import subprocess
+        code = "import rattention as ra, sys; sys.exit(ra.get_num_threads() < 1)"
+        assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    """,
+}
+
+
+def run_with_problem(code: str, **environment: str) -> str:
+    return run_python(PROBLEM + dedent(code), timeout=40, **environment)
+
+
+@pytest.mark.row("T3")
+@pytest.mark.parametrize("case", FORKS)
+def test_fork_after_a_parallel_call(case):
+    """The child computes, and finishes; the parent still works with all its threads afterwards."""
+    parent_still_works = "\nassert is_right()\nassert ra.get_num_threads() == 4\nprint('fine')"
+    assert run_with_problem(dedent(FORKS[case]) + parent_still_works).strip() == "fine"
+
+
+@pytest.mark.row("T3")
+@needs_torch
+def test_data_loader_workers():
+    code = """
+        import torch
+        class Data(torch.utils.data.Dataset):
+            def __len__(self):
+                return 6
+            def __getitem__(self, i):
+                return torch.tensor(is_right())
+        workers = {"num_workers": 2, "timeout": 30, "multiprocessing_context": "fork"}
+        loader = torch.utils.data.DataLoader(Data(), **workers)
+        assert all(bool(batch.all()) for batch in loader)
+    """
+    run_with_problem(code)
+
+
+OPENMP = """
+def openmp_libraries():
+    paths = {line.split(maxsplit=5)[5].strip() for line in open("/proc/self/maps") if "/lib" in line}
+    return {p for p in paths if any(name in p for name in ("libgomp", "libiomp", "libomp"))}
+"""
+
+IMPORTS = {
+    "rattention alone": "import rattention",
+    "torch first": "import torch; torch.ones(600, 600) @ torch.ones(600, 600)",
+    "torch last": "import rattention; import torch",
+    "sklearn first": "import sklearn.cluster",
+    "sklearn last": "import rattention; import sklearn.cluster",
+    "torch and sklearn": "import sklearn.cluster; import rattention; import torch",
+}
+
+
+@pytest.mark.row("T4")
+@pytest.mark.parametrize("case", IMPORTS)
+def test_import_orders(case):
+    """Right results in any order, one libgomp with torch; scikit-learn brings a renamed one of its own."""
+    for name in ("torch", "sklearn"):
+        if name in IMPORTS[case] and importlib.util.find_spec(name) is None:
+            pytest.skip(f"needs {name}")
+    code = IMPORTS[case] + "\n" + PROBLEM + OPENMP
+    code += """
+exact = mechanism.exact(inputs, causal=True)
+assert abs(expected - exact).max() < 5e-6
+print("\\n".join(sorted(openmp_libraries())))
+"""
+    libraries = run_python(code).split()
+    renamed = [path for path in libraries if "scikit_learn.libs" in path]
+    assert len(libraries) - len(renamed) == 1, libraries
+    if "sklearn" not in IMPORTS[case]:
+        assert not renamed
+
+
+@pytest.mark.row("T4")
+@needs_torch
+def test_torch_and_rattention_take_turns():
+    """Each keeps its own number of threads, and its results."""
+    code = """
+        import torch
+        torch.set_num_threads(2)
+        a = torch.randn(500, 500, generator=torch.Generator().manual_seed(0))
+        product = a @ a
+        for _ in range(20):
+            assert is_right()
+            assert torch.equal(a @ a, product)
+        assert torch.get_num_threads() == 2
+        assert ra.get_num_threads() == 4
+    """
+    run_with_problem(code)
+
+
+@pytest.mark.row("T4")
+@pytest.mark.parametrize("count", ["1", "3"])
+def test_omp_num_threads_is_the_default(count):
+    code = "ra.set_num_threads(0); assert is_right(); print(ra.get_num_threads())"
+    assert run_with_problem(code, OMP_NUM_THREADS=count).strip() == count
+
+
+@pytest.mark.row("T4")
+@needs_joblib
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+def test_joblib(backend):
+    """Inside other people's workers."""
+    code = f"""
+        from joblib import Parallel, delayed
+        def work(i):
+            import rattention as ra
+            return ra.attention(*(inputs[n] for n in ("query", "key", "value")), causal=True)
+        results = Parallel(n_jobs=2, backend={backend!r})(delayed(work)(i) for i in range(4))
+        plain = mechanism.forward(**inputs, causal=True)
+        assert all((r == plain).all() for r in results)
+    """
+    run_with_problem(code)
+
+
+@pytest.mark.row("T4")
+@needs_sklearn
+def test_threadpoolctl_reaches_it():
+    """Limits set from outside hold for the default number of threads."""
+    pytest.importorskip("threadpoolctl", reason="needs threadpoolctl")
+    code = """
+        from threadpoolctl import threadpool_limits
+        ra.set_num_threads(0)
+        with threadpool_limits(limits=1):
+            assert ra.get_num_threads() == 1
+            assert is_right()
+    """
+    run_with_problem(code)
