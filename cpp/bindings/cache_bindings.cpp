@@ -166,9 +166,9 @@ py::array step(SharedCache& shared, const py::array& query, const py::array& key
   }
   const Use use(shared);
   OutputView view;
-  py::array output = new_output(
-      problem.query.dtype,
-      {problem.query.batch(), problem.query.heads(), problem.query.length(), problem.value.dim()}, &view);
+  py::array output =
+      new_output(problem.query.dtype,
+                 {problem.query.batch(), problem.query.heads(), problem.query.length(), problem.value.dim()}, &view);
   {
     const py::gil_scoped_release unlocked;
     rattention_step(problem, shared.cache, view);

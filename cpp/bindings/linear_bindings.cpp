@@ -183,7 +183,8 @@ const float* norm_weight(const char* name, const std::optional<FloatArray>& weig
   const std::int64_t dim = problem.value.dim();
   if (weight->ndim() != 2 || weight->shape(0) != heads || weight->shape(1) != dim) {
     throw py::value_error(std::string(name) + " must have shape [heads, value_dim] = [" + std::to_string(heads) + ", " +
-                          std::to_string(dim) + "], got " + py::str(py::object(weight->attr("shape"))).cast<std::string>());
+                          std::to_string(dim) + "], got " +
+                          py::str(py::object(weight->attr("shape"))).cast<std::string>());
   }
   return weight->data();
 }
@@ -255,7 +256,8 @@ py::dict rattention_backward_by_name(const py::array& query, const py::array& ke
 void bind_linear(py::module_& module) {
   const py::object none = py::none();
   py::enum_<FeatureMap>(module, "FeatureMap").value("softmax", FeatureMap::softmax).value("relu", FeatureMap::relu);
-  py::class_<LinearOptions>(module, "LinearOptions", "Options of the linear family; arrays are checked where they meet query and key.")
+  py::class_<LinearOptions>(module, "LinearOptions",
+                            "Options of the linear family; arrays are checked where they meet query and key.")
       .def(py::init([](std::int64_t window, FeatureMap feature_map, std::optional<FloatArray> initial_state,
                        std::optional<py::array> key_padding_mask, std::optional<py::array> segment_ids) {
              return LinearOptions{window, feature_map, std::move(initial_state), std::move(key_padding_mask),
@@ -264,12 +266,13 @@ void bind_linear(py::module_& module) {
            py::kw_only(), py::arg("window"), py::arg("feature_map") = FeatureMap::softmax,
            py::arg("initial_state").noconvert() = none, py::arg("key_padding_mask") = none,
            py::arg("segment_ids") = none);
-  module.def("residual_linear_attention", &residual_linear_attention, py::arg("query"), py::arg("key"), py::arg("value"),
-             py::arg("options"), py::arg("return_state") = false, py::arg("save_states") = false,
+  module.def("residual_linear_attention", &residual_linear_attention, py::arg("query"), py::arg("key"),
+             py::arg("value"), py::arg("options"), py::arg("return_state") = false, py::arg("save_states") = false,
              "(output, final state or None, saved states or None)");
-  module.def("residual_linear_attention_backward", &residual_linear_attention_backward, py::arg("query"), py::arg("key"),
-             py::arg("value"), py::arg("options"), py::arg("grad_output"), py::arg("grad_state").noconvert() = none,
-             py::arg("states").noconvert() = none, "Gradients by name, float32.");
+  module.def("residual_linear_attention_backward", &residual_linear_attention_backward, py::arg("query"),
+             py::arg("key"), py::arg("value"), py::arg("options"), py::arg("grad_output"),
+             py::arg("grad_state").noconvert() = none, py::arg("states").noconvert() = none,
+             "Gradients by name, float32.");
   module.def("rattention", &rattention, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("options"),
              py::kw_only(), py::arg("scale"), py::arg("rope_theta"), py::arg("eps"),
              py::arg("local_norm_weight").noconvert() = none, py::arg("linear_norm_weight").noconvert() = none,

@@ -8,7 +8,8 @@ namespace rattention {
 namespace {
 
 // Cosines and sines at positions first, first + step, ...
-std::vector<float> angles(std::int64_t half, double theta, std::int64_t first, std::int64_t step, std::int64_t entries) {
+std::vector<float> angles(std::int64_t half, double theta, std::int64_t first, std::int64_t step,
+                          std::int64_t entries) {
   const std::vector<double> frequencies = rotary_frequencies(2 * half, theta);
   std::vector<float> table(static_cast<std::size_t>(entries * 2 * half));
   for (std::int64_t e = 0; e < entries; ++e) {

@@ -1,5 +1,5 @@
-// Rotary position embedding (RoFormer, arXiv 2104.09864), "rotate-half": the pair (x_i, x_{i + dim/2}) of the row at position t
-// turns by the angle t * theta^(-2 i / dim).
+// Rotary position embedding (RoFormer, arXiv 2104.09864), "rotate-half": the pair (x_i, x_{i + dim/2}) of the row at
+// position t turns by the angle t * theta^(-2 i / dim).
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@ std::vector<double> rotary_frequencies(std::int64_t dim, double theta);
 // Cosines, then sines of one position's angles, in float64 until the last rounding.
 void rotary_angles(const std::vector<double>& frequencies, std::int64_t position, float* cosines_and_sines);
 
-// Angles are taken in float64 and kept as two short tables, one of positions within a block and one of blocks: the embedding
-// of any position is a product of two entries, to float32 precision however far the position is.
+// Angles are taken in float64 and kept as two short tables, one of positions within a block and one of blocks: the
+// embedding of any position is a product of two entries, to float32 precision however far the position is.
 class Rotary {
  public:
   // For positions [first, first + count) of rows with an even `dim`.

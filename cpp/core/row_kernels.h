@@ -9,16 +9,17 @@
 namespace rattention {
 
 struct RowKernels {
-  // phi[rows][2 * padded] = f(x) and f(-x) of each row of x[rows][padded], f = softmax or relu over the first `dim` elements;
-  // zeros beyond them in either half.
+  // phi[rows][2 * padded] = f(x) and f(-x) of each row of x[rows][padded], f = softmax or relu over the first `dim`
+  // elements; zeros beyond them in either half.
   void (*softmax_features)(const float* x, std::int64_t rows, std::int64_t dim, float* phi);
   void (*relu_features)(const float* x, std::int64_t rows, std::int64_t dim, float* phi);
 
-  // The same for rows that lie in columns: phi[2 * padded][stride] of x[dim][stride], n of them, a multiple of lanes. Needs no
-  // sums across a vector. x may be the second half of phi.
+  // The same for rows that lie in columns: phi[2 * padded][stride] of x[dim][stride], n of them, a multiple of lanes.
+  // Needs no sums across a vector. x may be the second half of phi.
   void (*softmax_feature_columns)(const float* x, std::int64_t stride, std::int64_t n, std::int64_t dim, float* phi);
   void (*relu_feature_columns)(const float* x, std::int64_t stride, std::int64_t n, std::int64_t dim, float* phi);
-  // grad_x[padded][stride] from phi and its gradient, both [2 * padded][stride]; grad_x may be the first half of grad_phi.
+  // grad_x[padded][stride] from phi and its gradient, both [2 * padded][stride]; grad_x may be the first half of
+  // grad_phi.
   void (*softmax_feature_columns_gradient)(const float* phi, const float* grad_phi, std::int64_t stride, std::int64_t n,
                                            std::int64_t dim, float* grad_x);
   void (*relu_feature_columns_gradient)(const float* phi, const float* grad_phi, std::int64_t stride, std::int64_t n,
@@ -30,7 +31,8 @@ struct RowKernels {
   // Backward of w x / rms(x): replaces x by its gradient and adds to that of w. Padded with zeros.
   void (*rms_norm_gradient)(const float* grad_out, const float* w, std::int64_t n, float eps, float* x, float* grad_w);
 
-  // Turns each pair (x[i], x[half + i]) by the sum of two angles, each given as [2][half] cosines and sines; direction 1 or -1.
+  // Turns each pair (x[i], x[half + i]) by the sum of two angles, each given as [2][half] cosines and sines; direction
+  // 1 or -1.
   void (*rotate)(float* x, std::int64_t half, const float* one, const float* other, float direction);
 
   // n numbers of 16 bits, at any address, as float32.
@@ -43,8 +45,8 @@ struct RowKernels {
 
   // out = x + y over n elements, a multiple of lanes.
   void (*sum)(const float* x, const float* y, std::int64_t n, float* out);
-  // total += factor * x over n elements, a multiple of lanes, by Kahan's compensated summation: `excess` is what rounding
-  // has added to the total beyond the true sum so far.
+  // total += factor * x over n elements, a multiple of lanes, by Kahan's compensated summation: `excess` is what
+  // rounding has added to the total beyond the true sum so far.
   void (*add_compensated)(const float* x, float factor, std::int64_t n, float* total, float* excess);
 };
 

@@ -56,7 +56,8 @@ inline Vec max_or_second(Vec a, Vec b) {
 // The smaller of each lane; where either is NaN, the lane of `b`.
 inline Vec min_or_second(Vec a, Vec b) {
 #if RATTENTION_LANES == 16
-  return reinterpret_cast<Vec>(_mm512_maskz_min_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_min_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
 #elif RATTENTION_LANES == 8
   return reinterpret_cast<Vec>(_mm256_min_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
 #else

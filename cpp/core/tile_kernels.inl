@@ -112,7 +112,8 @@ template <bool Transposed>
 void multiply_add(Left<Transposed> a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
                   float* c, int64_t c_stride) {
   int64_t column = multiply_add_columns<kVectors>(a, rows, depth, b, b_stride, columns, c, c_stride, 0);
-  if constexpr (kVectors > 3) column = multiply_add_columns<3>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
+  if constexpr (kVectors > 3)
+    column = multiply_add_columns<3>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
   column = multiply_add_columns<2>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
   multiply_add_columns<1>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
 }

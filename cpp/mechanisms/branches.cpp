@@ -12,8 +12,8 @@ namespace {
 
 // Summing the states of stretches beforehand, next to a sliding window of a few hundred keys.
 constexpr double kSplitCost = 0.1;
-// Stretches of which the sliding window is computed at once, at most: more of them share the keys before the first, fewer leave
-// room in the second-level cache.
+// Stretches of which the sliding window is computed at once, at most: more of them share the keys before the first,
+// fewer leave room in the second-level cache.
 constexpr std::int64_t kRangeStretches = 6;
 // Ranges per thread that let the dynamic schedule even out differences.
 constexpr std::int64_t kRangesPerThread = 8;
@@ -78,7 +78,8 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
       for (std::int64_t i = 0; i < chunk.size(); ++i) {
         const std::int64_t row = chunk.first + i;
         std::fill(none.begin(), none.end(), 0.0F);
-        float* local_row = has_local() ? local_rows + (head % group * rows.size() + row - rows.first) * columns : none.data();
+        float* local_row =
+            has_local() ? local_rows + (head % group * rows.size() + row - rows.first) * columns : none.data();
         visit({s, batch, head, row, local_row, linear_rows + i * columns});
       }
     });

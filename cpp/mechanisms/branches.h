@@ -1,5 +1,5 @@
-// Both branches of RAttention, run side by side over the same rows: a few hundred rows of the sliding window are finished, then
-// the state scan goes over them, and each pair of rows is handed out while both are in cache.
+// Both branches of RAttention, run side by side over the same rows: a few hundred rows of the sliding window are
+// finished, then the state scan goes over them, and each pair of rows is handed out while both are in cache.
 #pragma once
 
 #include <cstdint>

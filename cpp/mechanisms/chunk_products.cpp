@@ -65,8 +65,8 @@ void prefetch_chunk(const LinearProblem& problem, std::int64_t batch, std::int64
   }
 }
 
-void load_phi_queries(const LinearProblem& problem, const Stretch& stretch, std::int64_t head, KeySpan rows, float* staging,
-                      float* phi) {
+void load_phi_queries(const LinearProblem& problem, const Stretch& stretch, std::int64_t head, KeySpan rows,
+                      float* staging, float* phi) {
   float* columns = phi + padded(problem.query.dim()) * kChunk;
   load_columns(problem.query, stretch.batch, head, rows, staging, columns);
   apply_feature_map_to_columns(problem.feature_map, columns, kChunk, padded(rows.size()), problem.query.dim(), phi);

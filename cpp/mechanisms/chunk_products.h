@@ -1,7 +1,7 @@
 // Chunks of rows in working memory, and the products of the rows and keys of a chunk.
 //
-// Features lie in columns, phi[features][kChunk]: so the feature map needs no sums across a vector, and as left operand they
-// may have any strides. Columns beyond the chunk's size are zero up to whole vectors and undefined from there on.
+// Features lie in columns, phi[features][kChunk]: so the feature map needs no sums across a vector, and as left operand
+// they may have any strides. Columns beyond the chunk's size are zero up to whole vectors and undefined from there on.
 #pragma once
 
 #include <cstdint>
@@ -19,14 +19,14 @@ void load_columns(const TensorView& view, std::int64_t batch, std::int64_t head,
 void clear_column(float* columns, std::int64_t rows, std::int64_t j);
 void clear_columns(float* columns, std::int64_t rows, std::int64_t n);
 bool columns_finite(const float* columns, std::int64_t rows, std::int64_t n);
-// Asks for rows, or for all inputs of a chunk, to be brought near while other work is done: without it a chunk would begin with
-// a wait, because inputs stream from memory.
+// Asks for rows, or for all inputs of a chunk, to be brought near while other work is done: without it a chunk would
+// begin with a wait, because inputs stream from memory.
 void prefetch_rows(const TensorView& view, std::int64_t batch, std::int64_t head, KeySpan rows);
 void prefetch_chunk(const LinearProblem& problem, std::int64_t batch, std::int64_t kv_head, const Chunk& chunk);
 
 // phi of the rows' queries, zero where a row sees nothing.
-void load_phi_queries(const LinearProblem& problem, const Stretch& stretch, std::int64_t head, KeySpan rows, float* staging,
-                      float* phi);
+void load_phi_queries(const LinearProblem& problem, const Stretch& stretch, std::int64_t head, KeySpan rows,
+                      float* staging, float* phi);
 
 // Rows [size][columns] for right operands: where they lie if those are whole, aligned vectors, else copies.
 class ChunkRows {

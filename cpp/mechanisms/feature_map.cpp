@@ -21,8 +21,8 @@ void apply_feature_map_to_columns(FeatureMap map, const float* x, std::int64_t s
 void feature_map_gradient_of_columns(FeatureMap map, const float* phi, const float* grad_phi, std::int64_t stride,
                                      std::int64_t n, std::int64_t dim, float* grad_x) {
   const RowKernels& kernels = row_kernels();
-  const auto kernel = map == FeatureMap::softmax ? kernels.softmax_feature_columns_gradient
-                                                 : kernels.relu_feature_columns_gradient;
+  const auto kernel =
+      map == FeatureMap::softmax ? kernels.softmax_feature_columns_gradient : kernels.relu_feature_columns_gradient;
   kernel(phi, grad_phi, stride, n, dim, grad_x);
 }
 

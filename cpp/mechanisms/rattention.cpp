@@ -1,6 +1,5 @@
 #include "mechanisms/rattention.h"
 
-
 #include "core/row_kernels.h"
 #include "mechanisms/branches.h"
 #include "mechanisms/norm_weights.h"

@@ -41,7 +41,9 @@ class Rows {
 class WeightGradients {
  public:
   WeightGradients(const LinearProblem& problem, const ScanPlan& plan)
-      : problem_(problem), stretches_(plan.begin(problem.key.batch())), width_(problem.columns()),
+      : problem_(problem),
+        stretches_(plan.begin(problem.key.batch())),
+        width_(problem.columns()),
         sums_(static_cast<std::size_t>(stretches_ * problem.query.heads() * width_)) {}
 
   float* of(const BranchRow& row) { return sums_.data() + (row.stretch * problem_.query.heads() + row.head) * width_; }
@@ -117,7 +119,8 @@ void rattention_backward(const RAttentionProblem& problem, const RAttentionSaved
   between.local_weight.store(gradients.local_norm_weight);
   between.linear_weight.store(gradients.linear_norm_weight);
   if (branches.has_local()) {
-    const SoftmaxSaved local{problem.linear.value, between.local_output.view(), between.local.view(), between.lse.get()};
+    const SoftmaxSaved local{problem.linear.value, between.local_output.view(), between.local.view(),
+                             between.lse.get()};
     SoftmaxGradients local_gradients;
     local_gradients.query = gradients.linear.query;
     local_gradients.key = gradients.linear.key;

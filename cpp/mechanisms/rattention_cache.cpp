@@ -24,8 +24,9 @@ constexpr std::int64_t kMaxLength = std::int64_t{1} << 40;
 
 void check_range(const char* name, std::int64_t value, std::int64_t least, std::int64_t most) {
   if (value >= least && value <= most) return;
-  fail(std::string(name) + " must be " + (value < least ? ">= " + std::to_string(least) : "<= " + std::to_string(most)) +
-       ", got " + std::to_string(value));
+  fail(std::string(name) + " must be " +
+       (value < least ? ">= " + std::to_string(least) : "<= " + std::to_string(most)) + ", got " +
+       std::to_string(value));
 }
 
 CacheConfig checked(const CacheConfig& config) {
@@ -172,7 +173,8 @@ void RAttentionCache::fold(const CacheLane& lane, const float* key, const float*
 }
 
 void RAttentionCache::check_room(std::int64_t b, std::int64_t n) const {
-  if (lengths_[static_cast<std::size_t>(b)] + n > kMaxLength) fail("the cache has seen 2^40 tokens, which is all it can");
+  if (lengths_[static_cast<std::size_t>(b)] + n > kMaxLength)
+    fail("the cache has seen 2^40 tokens, which is all it can");
 }
 
 std::int64_t RAttentionCache::filled(std::int64_t b) const {

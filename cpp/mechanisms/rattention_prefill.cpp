@@ -36,11 +36,11 @@ TensorView part_of(const TensorView& view, std::int64_t b, std::int64_t first, s
 // Consecutive new tokens of one sequence.
 struct Block {
   std::int64_t sequence;
-  std::int64_t first;     // among the new tokens
+  std::int64_t first;  // among the new tokens
   std::int64_t tokens;
   std::int64_t position;  // of the first, in the sequence
-  // Row i reads the state up to token position + i - window - 1. What is at hand has one key more before the first block,
-  // as a cache has, and just what the last row read before the others.
+  // Row i reads the state up to token position + i - window - 1. What is at hand has one key more before the first
+  // block, as a cache has, and just what the last row read before the others.
   std::int64_t ahead;
 
   // Tokens before the block that its rows see, or that join the state meanwhile.
@@ -282,7 +282,9 @@ class RingWriter {
         memory_(new float[static_cast<std::size_t>(problem.key.batch() * parts_ * floats_)]) {}
 
   void run() const {
-    const auto part = [this](std::int64_t index) { write(index / parts_, index % parts_, memory_.get() + index * floats_); };
+    const auto part = [this](std::int64_t index) {
+      write(index / parts_, index % parts_, memory_.get() + index * floats_);
+    };
     parallel_for(problem_.key.batch() * parts_, [&part](std::int64_t index) { part(index); });
   }
 

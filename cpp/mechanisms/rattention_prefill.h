@@ -7,8 +7,8 @@
 
 namespace rattention {
 
-// rattention_step() for shapes that have been checked. The cache changes at the end, by what cannot fail; lengths are left
-// to the caller.
+// rattention_step() for shapes that have been checked. The cache changes at the end, by what cannot fail; lengths are
+// left to the caller.
 void rattention_prefill(const StepProblem& problem, RAttentionCache& cache, const OutputView& output);
 
 }  // namespace rattention

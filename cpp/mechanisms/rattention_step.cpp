@@ -20,8 +20,8 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// One thread reads as much as this in about 0.1 ms. With less, a second one saves little where cores are idle, and costs
-// a time slice of several milliseconds where other programs keep them busy.
+// One thread reads as much as this in about 0.1 ms. With less, a second one saves little where cores are idle, and
+// costs a time slice of several milliseconds where other programs keep them busy.
 constexpr std::int64_t kParallelBytes = 4 << 20;
 
 // From so many tokens of a sequence on, blocks of rows are faster than one row after the other.
@@ -150,8 +150,7 @@ class LaneStep {
     std::fill_n(total_, group_, 0.0F);
     std::fill_n(local_, group_ * columns_, 0.0F);
     for (std::int64_t g = 0; g < group_; ++g) {
-      scores_[g * ScoreTile::kStride] =
-          kernels_.dot(queries_ + g * config_.head_dim, rotated_, config_.head_dim);
+      scores_[g * ScoreTile::kStride] = kernels_.dot(queries_ + g * config_.head_dim, rotated_, config_.head_dim);
     }
     weigh(1);
     kernels_.multiply_add({scores_, ScoreTile::kStride}, group_, 1, value_, columns_, columns_, local_, columns_);

@@ -21,8 +21,8 @@ struct StepProblem {
   std::int64_t count(std::int64_t b) const { return counts != nullptr ? counts[b] : query.length(); }
 };
 
-// output[b, h, i] is row lengths[b] + i of RAttention over all tokens so far, 0 for tokens that a sequence does not have.
-// Either the whole call succeeds or the cache is as it was. std::invalid_argument for shapes that do not fit.
+// output[b, h, i] is row lengths[b] + i of RAttention over all tokens so far, 0 for tokens that a sequence does not
+// have. Either the whole call succeeds or the cache is as it was. std::invalid_argument for shapes that do not fit.
 void rattention_step(const StepProblem& problem, RAttentionCache& cache, const OutputView& output);
 
 }  // namespace rattention

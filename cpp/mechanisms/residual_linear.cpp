@@ -48,7 +48,8 @@ void scan_lane(const LinearProblem& problem, const LinearForward& want, const Sc
     const Stretch& stretch = plan.stretch(s);
     if (stretch.begins) scan.state().begin(stretch, kv_head);
     if (want.states != nullptr) {
-      std::copy_n(scan.state().base(), problem.state_size(), want.states + plan.piece(s, kv_head) * problem.state_size());
+      std::copy_n(scan.state().base(), problem.state_size(),
+                  want.states + plan.piece(s, kv_head) * problem.state_size());
     }
     scan_stretch(problem, want, scan, stretch, kv_head);
     if (stretch.ends) final_states(want).store(problem, stretch, kv_head, scan.state().base(), scan.state().excess());

@@ -16,8 +16,9 @@ constexpr double kSplitCost = 0.35;
 
 std::int64_t state_copies(const LinearProblem& problem) { return problem.state_per_query_head() ? problem.group() : 1; }
 
-// Gradients of the state flow from the last token to the first: R_t = R_{t+1} + phi(q_t)^T g_t, where row t reads the state.
-// Summed by stretches and chunks as the states are; one for each query head where each has its own initial state.
+// Gradients of the state flow from the last token to the first: R_t = R_{t+1} + phi(q_t)^T g_t, where row t reads the
+// state. Summed by stretches and chunks as the states are; one for each query head where each has its own initial
+// state.
 class RunningGradient {
  public:
   RunningGradient(const LinearProblem& problem, Scratch& scratch)
@@ -30,7 +31,8 @@ class RunningGradient {
     clear_local();
   }
   static std::int64_t floats(const LinearProblem& problem) {
-    return 2 * Scratch::round_up(state_copies(problem) * problem.state_size()) + Scratch::round_up(problem.state_size());
+    return 2 * Scratch::round_up(state_copies(problem) * problem.state_size()) +
+           Scratch::round_up(problem.state_size());
   }
 
   // Before the last stretch of a sequence. What follows the last sequence is the final state.
@@ -39,7 +41,8 @@ class RunningGradient {
     if (grad_state != nullptr && stretch.ends) {
       for (std::int64_t c = 0; c < copies_; ++c) {
         const std::int64_t head = stretch.batch * problem_.final_heads() + kv_head * copies_ + c;
-        load_state(grad_state + head * problem_.user_state_size(), problem_.key.dim(), problem_.value.dim(), copy(base_, c));
+        load_state(grad_state + head * problem_.user_state_size(), problem_.key.dim(), problem_.value.dim(),
+                   copy(base_, c));
       }
     }
     clear_local();
@@ -121,7 +124,8 @@ class ChunkGrads {
 
 class BackwardScan {
  public:
-  BackwardScan(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients, Scratch& scratch)
+  BackwardScan(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
+               Scratch& scratch)
       : problem_(problem),
         grad_output_(saved.grad_output),
         gradients_(gradients),
@@ -147,15 +151,16 @@ class BackwardScan {
 
   RunningGradient& gradient() { return gradient_; }
 
-  // All gradients of the stretch's tokens: those of queries from the first chunk to the last, as the state grows, those of
-  // keys and values from the last to the first, as its gradient grows.
+  // All gradients of the stretch's tokens: those of queries from the first chunk to the last, as the state grows, those
+  // of keys and values from the last to the first, as its gradient grows.
   void run(const Stretch& stretch, std::int64_t kv_head, const float* state) {
     state_.resume(stretch, kv_head, state);
     for (std::int64_t index = stretch.first_chunk; index < stretch.last_chunk; ++index) {
       const Chunk chunk = stretch.chunk(index);
       load_keys(stretch, kv_head, chunk);
       if (index + 1 < stretch.last_chunk) prefetch(stretch, kv_head, stretch.chunk(index + 1));
-      for (std::int64_t g = 0; g < problem_.group(); ++g) query_gradients(stretch, index, kv_head * problem_.group() + g);
+      for (std::int64_t g = 0; g < problem_.group(); ++g)
+        query_gradients(stretch, index, kv_head * problem_.group() + g);
       state_.add(keys_);
     }
     for (std::int64_t index = stretch.last_chunk - 1; index >= stretch.first_chunk; --index) {
@@ -221,12 +226,13 @@ class BackwardScan {
     grads_.load(stretch, head, rows);
     clear_columns(grad_phi_, problem_.features(), whole);
     if (const float* state = state_.read(stretch, head)) {
-      tile_kernels().multiply_add({state, problem_.columns()}, problem_.features(), problem_.columns(), grads_.columns(),
-                                  kChunk, whole, grad_phi_, kChunk);
+      tile_kernels().multiply_add({state, problem_.columns()}, problem_.features(), problem_.columns(),
+                                  grads_.columns(), kChunk, whole, grad_phi_, kChunk);
     }
     if (keys_.size() > 0) {
       triangle_product(Triangle::upper, value_columns_, grads_.columns(), n, problem_.columns(), products_);
-      add_triangle_columns(Triangle::upper, keys_.phi(), problem_.features(), keys_.phi_finite(), products_, n, grad_phi_);
+      add_triangle_columns(Triangle::upper, keys_.phi(), problem_.features(), keys_.phi_finite(), products_, n,
+                           grad_phi_);
     }
     const float* rows_of_gradient = input_gradient(phi, n);
     for (std::int64_t i = 0; i < n; ++i) {
@@ -235,7 +241,8 @@ class BackwardScan {
     }
   }
 
-  // dL/dphi(k)_j = R v_j + sum_{i >= j} (v_j . g_i) phi(q)_i and dL/dv_j = R^T phi(k)_j + sum_{i >= j} (phi(k)_j . phi(q)_i) g_i
+  // dL/dphi(k)_j = R v_j + sum_{i >= j} (v_j . g_i) phi(q)_i and dL/dv_j = R^T phi(k)_j + sum_{i >= j} (phi(k)_j .
+  // phi(q)_i) g_i
   void key_gradients(const Stretch& stretch, std::int64_t index, std::int64_t kv_head) {
     const Chunk chunk = stretch.chunk(index);
     const std::int64_t n = chunk.keys.size();
@@ -248,8 +255,8 @@ class BackwardScan {
       std::fill_n(grad_values_, n * columns, 0.0F);
       tile_kernels().multiply_add({gradient, columns}, problem_.features(), columns, value_columns_, kChunk, padded(n),
                                   grad_phi_, kChunk);
-      tile_kernels().multiply_add({keys_.phi(), kChunk, true}, n, problem_.features(), gradient, columns, columns, grad_values_,
-                                  columns);
+      tile_kernels().multiply_add({keys_.phi(), kChunk, true}, n, problem_.features(), gradient, columns, columns,
+                                  grad_values_, columns);
     }
     for (std::int64_t g = 0; g < problem_.group(); ++g) {
       add_row_terms(stretch, index, kv_head * problem_.group() + g, chunk);
@@ -263,8 +270,8 @@ class BackwardScan {
     grads_.load(stretch, head, chunk.rows);
     if (!chunk.keys.empty()) {
       triangle_product(Triangle::lower, grads_.columns(), value_columns_, n, problem_.columns(), products_);
-      add_triangle_columns(Triangle::lower, phi, problem_.features(), columns_finite(phi, problem_.features(), n), products_,
-                           n, grad_phi_);
+      add_triangle_columns(Triangle::lower, phi, problem_.features(), columns_finite(phi, problem_.features(), n),
+                           products_, n, grad_phi_);
       triangle_product(Triangle::upper, keys_.phi(), phi, n, problem_.features(), products_);
       add_triangle(Triangle::upper, products_, n, grads_.rows(), grads_.finite(), grad_values_);
     }
@@ -368,7 +375,8 @@ void backward_pieces(const LinearProblem& problem, const LinearSaved& saved, con
 }  // namespace
 
 void linear_backward(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients) {
-  const bool passes_through = problem.key.length() == 0 && saved.grad_state != nullptr && gradients.initial_state != nullptr;
+  const bool passes_through =
+      problem.key.length() == 0 && saved.grad_state != nullptr && gradients.initial_state != nullptr;
   if (passes_through) {
     std::copy_n(saved.grad_state, problem.key.batch() * problem.state_heads * problem.user_state_size(),
                 gradients.initial_state);

@@ -12,8 +12,8 @@ struct LinearSaved {
   const float* states = nullptr;      // as LinearForward saved them, or none: then they are summed again
 };
 
-// float32 and contiguous; gradients are added to what is there. `initial_state` is [batch, state_heads, 2 head_dim, value_dim]
-// and may be nullptr.
+// float32 and contiguous; gradients are added to what is there. `initial_state` is [batch, state_heads, 2 head_dim,
+// value_dim] and may be nullptr.
 struct LinearGradients {
   float* query = nullptr;
   float* key = nullptr;

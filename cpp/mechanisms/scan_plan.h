@@ -1,9 +1,10 @@
 // What a state scan is asked to do, and how its tokens are cut.
 //
-// Row t reads the state of the keys up to t - window - 1. Sequences (contiguous segments) are independent. Their keys are cut
-// into chunks: within a chunk rows meet keys directly, between chunks through the state. Chunks form stretches: a state is
-// the sum of whole stretches, in order, plus the sum of chunks since the last stretch began. So the state at the start of a
-// stretch can be saved, or summed apart from the others, and results do not depend on which thread takes which stretch.
+// Row t reads the state of the keys up to t - window - 1. Sequences (contiguous segments) are independent. Their keys
+// are cut into chunks: within a chunk rows meet keys directly, between chunks through the state. Chunks form stretches:
+// a state is the sum of whole stretches, in order, plus the sum of chunks since the last stretch began. So the state at
+// the start of a stretch can be saved, or summed apart from the others, and results do not depend on which thread takes
+// which stretch.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,7 @@ struct LinearProblem {
   const float* initial_state = nullptr;  // contiguous [batch, state_heads, 2 head_dim, value_dim], or none
   // What rounding has added to it (see RowKernels::add_compensated), in the same form; none = 0.
   const float* initial_excess = nullptr;
-  std::int64_t state_heads = 0;          // as many as key/value heads, or as query heads
+  std::int64_t state_heads = 0;  // as many as key/value heads, or as query heads
   std::optional<PaddingMask> padding;
   const std::int64_t* segments = nullptr;  // contiguous [batch, length]
 
@@ -44,8 +45,8 @@ struct LinearProblem {
   }
 };
 
-// Keys and rows per chunk. More of them mean fewer passes over the state (32 KiB for heads of 64) but more products of pairs;
-// a multiple of the kernels' 6 rows and of the vectors' lanes.
+// Keys and rows per chunk. More of them mean fewer passes over the state (32 KiB for heads of 64) but more products of
+// pairs; a multiple of the kernels' 6 rows and of the vectors' lanes.
 constexpr std::int64_t kChunk = 48;
 
 // Key keys.first + i is seen by row rows.first + i and those after it. The first rows of a sequence have no keys.
@@ -56,8 +57,8 @@ struct Chunk {
 
 struct Stretch {
   std::int64_t batch = 0;
-  KeySpan tokens;        // of the whole sequence
-  bool initial = false;  // the sequence starts from the initial state
+  KeySpan tokens;                 // of the whole sequence
+  bool initial = false;           // the sequence starts from the initial state
   std::int64_t first_seeing = 0;  // the first row that sees anything
   std::int64_t delay = 0;
   std::int64_t first_chunk = 0;  // negative where rows have no keys

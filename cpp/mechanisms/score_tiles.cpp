@@ -44,7 +44,7 @@ TaskPlan::TaskPlan(const ScoreProblem& problem) : TaskPlan(problem, 0) {
 }
 
 TaskPlan::TaskPlan(const ScoreProblem& problem, std::int64_t blocks_per_task) : problem_(problem) {
-  if (problem.row_count == 0 || problem.query.heads() == 0) return;
+  if (problem.row_count == 0 || problem.query.heads() == 0 || problem.query.batch() == 0) return;
   heads_ = problem.key.batch() * problem.key.heads();
   blocks_ = problem.group() * ceil_div(problem.row_count, kBlockRows);
   if (blocks_per_task > 0) parts_ = ceil_div(blocks_, blocks_per_task);

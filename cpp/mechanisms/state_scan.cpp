@@ -118,7 +118,8 @@ float* StateScan::rows_of(const Stretch& stretch, std::int64_t head, KeySpan row
   load_phi_queries(problem_, stretch, head, rows, staging_, phi_);
   const float* state = state_.read(stretch, head);
   if (state != nullptr) {
-    tile_kernels().multiply_add({phi_, kChunk, true}, n, problem_.features(), state, columns, columns, output_, columns);
+    tile_kernels().multiply_add({phi_, kChunk, true}, n, problem_.features(), state, columns, columns, output_,
+                                columns);
   }
   if (keys_.size() > 0) {
     triangle_product(Triangle::lower, phi_, keys_.phi(), n, problem_.features(), scores_);
@@ -184,9 +185,8 @@ void stretch_states(const LinearProblem& problem, const ScanPlan& plan, float* s
   parallel_for(plan.pieces(), [&](std::int64_t piece) {
     sum_stretch(problem, plan.stretch(piece / heads), piece % heads, states + piece * problem.state_size());
   });
-  parallel_for(plan.lanes(), [&](std::int64_t lane) {
-    sums_to_states(problem, plan, lane / heads, lane % heads, states, final);
-  });
+  parallel_for(plan.lanes(),
+               [&](std::int64_t lane) { sums_to_states(problem, plan, lane / heads, lane % heads, states, final); });
 }
 
 }  // namespace rattention

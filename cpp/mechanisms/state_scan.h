@@ -1,4 +1,5 @@
-// The forward scan of the linear family: S_t = S_{t-1} + phi(k_t)^T v_t, row t = phi(q_t) S_{t - window - 1}, chunk by chunk.
+// The forward scan of the linear family: S_t = S_{t-1} + phi(k_t)^T v_t, row t = phi(q_t) S_{t - window - 1}, chunk by
+// chunk.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +10,8 @@
 
 namespace rattention {
 
-// The state of one key/value head as a scan goes along: whole stretches, then the chunks since. Stretches are summed with
-// compensation, so that the error does not grow with the length.
+// The state of one key/value head as a scan goes along: whole stretches, then the chunks since. Stretches are summed
+// with compensation, so that the error does not grow with the length.
 class RunningState {
  public:
   RunningState(const LinearProblem& problem, Scratch& scratch);
@@ -39,7 +40,7 @@ class RunningState {
   float* total_;        // both
   float* head_states_;  // initial states where each query head has its own
   float* head_total_;
-  bool blank_ = true;  // base_ is zero
+  bool blank_ = true;        // base_ is zero
   std::int64_t chunks_ = 0;  // in local_
 };
 
@@ -50,7 +51,8 @@ class StateScan {
 
   RunningState& state() { return state_; }
 
-  // Calls emit(head, rows, float* of linear rows [rows][columns]) for the chunks of a stretch and the query heads of the group.
+  // Calls emit(head, rows, float* of linear rows [rows][columns]) for the chunks of a stretch and the query heads of
+  // the group.
   template <typename Emit>
   void run(const Stretch& stretch, std::int64_t kv_head, Emit&& emit) {
     for (std::int64_t index = stretch.first_chunk; index < stretch.last_chunk; ++index) {
@@ -87,8 +89,8 @@ struct FinalStates {
              const float* excess) const;
 };
 
-// The states at the start of every piece (see ScanPlan::piece), in padded form and without a per-query-head initial state;
-// and the final ones.
+// The states at the start of every piece (see ScanPlan::piece), in padded form and without a per-query-head initial
+// state; and the final ones.
 void stretch_states(const LinearProblem& problem, const ScanPlan& plan, float* states, const FinalStates& final = {});
 
 }  // namespace rattention

@@ -97,7 +97,8 @@ Matrix reference(const Inputs& inputs, const Shape& shape, const CacheConfig& co
     for (std::int64_t j = first; j <= t; ++j) {
       scores(j - first) = turned(query.row(t), config.rope_theta, t).dot(turned(key.row(j), config.rope_theta, j));
     }
-    const Row local = softmax(scores / std::sqrt(static_cast<double>(shape.dim))) * value.middleRows(first, t + 1 - first);
+    const Row local =
+        softmax(scores / std::sqrt(static_cast<double>(shape.dim))) * value.middleRows(first, t + 1 - first);
     rows.row(t) = normalised(local) + normalised(features(query.row(t), config.feature_map) * state);
   }
   return rows;
@@ -136,7 +137,8 @@ void compare(const Shape& shape, const CacheConfig& config, const std::vector<st
     rattention::rattention_step(step_of(inputs, shape, first, last), cache, rows.output());
     for (std::int64_t h = 0; h < shape.batch * shape.heads; ++h) {
       const Matrix got = rows.matrix(h / shape.heads, h % shape.heads).cast<double>();
-      worst = std::max(worst, (got - exact[static_cast<std::size_t>(h)].middleRows(first, last - first)).cwiseAbs().maxCoeff());
+      worst = std::max(
+          worst, (got - exact[static_cast<std::size_t>(h)].middleRows(first, last - first)).cwiseAbs().maxCoeff());
     }
     first = last;
   }
@@ -164,8 +166,8 @@ void steps_and_prompts() {
 }
 
 void shapes() {
-  for (const Shape& shape : {Shape{2, 2, 2, 40, 40, 1, 1}, Shape{1, 3, 1, 70, 70, 64, 64}, Shape{2, 2, 1, 50, 50, 33, 100},
-                             Shape{1, 1, 1, 600, 600, 8, 8}}) {
+  for (const Shape& shape : {Shape{2, 2, 2, 40, 40, 1, 1}, Shape{1, 3, 1, 70, 70, 64, 64},
+                             Shape{2, 2, 1, 50, 50, 33, 100}, Shape{1, 1, 1, 600, 600, 8, 8}}) {
     compare(shape, config_of(shape, 7), {1, 2, 3, shape.queries});
     compare(shape, config_of(shape, 520), {1, 36, shape.queries});
   }

@@ -140,7 +140,7 @@ def reference_rattention(
     **linear: Any,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`rattention` by its definition, in float64: ``(output, state)``. The law."""
-    hidden = {"key_padding_mask": key_padding_mask, "segment_ids": segment_ids}
+    hidden: dict[str, Any] = {"key_padding_mask": key_padding_mask, "segment_ids": segment_ids}
     far, state = reference_residual_linear_attention(query, key, value, window=window, **hidden, **linear)
     near = np.zeros_like(far)
     if window >= 0:
@@ -156,7 +156,8 @@ def reference_rms_norm(
     rows: NDArray[np.float64], weight: ArrayLike | None, eps: float
 ) -> NDArray[np.float64]:
     """Rows ``[batch, heads, length, dim]`` over the root of their mean square, times ``[heads, dim]``."""
-    scaled = rows / np.sqrt((rows**2).mean(axis=-1, keepdims=True) + eps)
+    with np.errstate(invalid="ignore"):
+        scaled: NDArray[np.float64] = rows / np.sqrt((rows**2).mean(axis=-1, keepdims=True) + eps)
     return scaled if weight is None else scaled * np.asarray(weight).astype(np.float64)[:, None]
 
 
@@ -168,7 +169,8 @@ def reference_rotary(rows: NDArray[np.float64], theta: float | None) -> NDArray[
     angles = np.arange(rows.shape[2])[:, None] * float(theta) ** (-np.arange(half) / half)
     first, second = rows[..., :half], rows[..., half:]
     cos, sin = np.cos(angles), np.sin(angles)
-    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    with np.errstate(invalid="ignore"):
+        return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
 def _branch_options(

@@ -153,14 +153,16 @@ def reference_features(x: NDArray[np.float64], feature_map: str) -> NDArray[np.f
         return np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], axis=-1)
     with np.errstate(invalid="ignore"):
         halves = [np.exp(a - a.max(axis=-1, keepdims=True)) for a in (x, -x)]
-    return np.concatenate([a / a.sum(axis=-1, keepdims=True) for a in halves], axis=-1)
+        return np.concatenate([a / a.sum(axis=-1, keepdims=True) for a in halves], axis=-1)
 
 
-def linear_inputs(query: ArrayLike, key: ArrayLike, value: ArrayLike) -> tuple[NDArray[Any], ...]:
+def linear_inputs(
+    query: ArrayLike, key: ArrayLike, value: ArrayLike
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Query, key and value as arrays of rank 4 and one dtype."""
-    arrays = {n: float_array(n, a, 4) for n, a in (("query", query), ("key", key), ("value", value))}
-    same_dtype(**arrays)
-    return tuple(arrays.values())
+    arrays = float_array("query", query, 4), float_array("key", key, 4), float_array("value", value, 4)
+    same_dtype(query=arrays[0], key=arrays[1], value=arrays[2])
+    return arrays
 
 
 def linear_options(
