@@ -24,5 +24,7 @@ PYBIND11_MODULE(_core, module) {
   rattention::bindings::bind_score_options(module);
   rattention::bindings::bind_attention(module);
   rattention::bindings::bind_gradients(module);
+  rattention::bindings::bind_linear(module);
+  rattention::bindings::bind_cache(module);
   rattention::bindings::bind_nn(module);
 }

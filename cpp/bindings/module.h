@@ -8,6 +8,8 @@ namespace rattention::bindings {
 void bind_score_options(pybind11::module_& module);
 void bind_attention(pybind11::module_& module);
 void bind_gradients(pybind11::module_& module);
+void bind_linear(pybind11::module_& module);
+void bind_cache(pybind11::module_& module);
 void bind_nn(pybind11::module_& module);
 
 }  // namespace rattention::bindings

@@ -3,21 +3,30 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/row_kernels.h"
+
 namespace rattention {
+
+void widen(const std::byte* source, DType dtype, std::int64_t n, float* floats) {
+  switch (dtype) {
+    case DType::f32:
+      std::memcpy(floats, source, static_cast<std::size_t>(n) * sizeof(float));
+      return;
+    case DType::bf16:
+      row_kernels().widen_bfloat16(source, n, floats);
+      return;
+    case DType::f16:
+      row_kernels().widen_float16(source, n, floats);
+      return;
+  }
+}
 
 void load_row(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t i, float* row, std::int64_t padded) {
   const std::byte* source = view.row(b, h, i);
   const std::int64_t dim = view.dim();
   const std::int64_t step = view.strides[3];
-  if (view.dtype == DType::f32 && step == 4) {
-    std::memcpy(row, source, static_cast<std::size_t>(dim) * sizeof(float));
-  } else if (view.dtype == DType::bf16 && step == 2) {
-    for (std::int64_t d = 0; d < dim; ++d) {
-      std::uint16_t half;
-      std::memcpy(&half, source + 2 * d, sizeof half);
-      const std::uint32_t bits = static_cast<std::uint32_t>(half) << 16;
-      std::memcpy(row + d, &bits, sizeof bits);
-    }
+  if (step == size_of(view.dtype)) {
+    widen(source, view.dtype, dim, row);
   } else {
     for (std::int64_t d = 0; d < dim; ++d) row[d] = load_element(source + d * step, view.dtype);
   }

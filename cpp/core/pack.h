@@ -7,6 +7,9 @@
 
 namespace rattention {
 
+// n adjacent elements as float32.
+void widen(const std::byte* source, DType dtype, std::int64_t n, float* floats);
+
 // Row i of head h of batch entry b as float32; `padded` >= dim floats are written, zeros behind the row.
 void load_row(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t i, float* row, std::int64_t padded);
 

@@ -53,6 +53,18 @@ inline Vec max_or_second(Vec a, Vec b) {
 #endif
 }
 
+// The smaller of each lane; where either is NaN, the lane of `b`.
+inline Vec min_or_second(Vec a, Vec b) {
+#if RATTENTION_LANES == 16
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_min_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif RATTENTION_LANES == 8
+  return reinterpret_cast<Vec>(_mm256_min_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+#else
+  return reinterpret_cast<Vec>(_mm_min_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b)));
+#endif
+}
+
 inline Vec lane_index() {
   Vec v;
   for (int i = 0; i < kLanes; ++i) v[i] = static_cast<float>(i);
@@ -90,6 +102,27 @@ inline float horizontal_max(Vec v) {
   v = max_or_second(v, exchange<2>(v));
   v = max_or_second(v, exchange<1>(v));
   return v[0];
+}
+
+// Transposes a kLanes x kLanes block in registers, by exchanging ever larger halves between pairs of vectors.
+inline void transpose(Vec (&v)[kLanes]) {
+#pragma GCC unroll 4
+  for (int width = 1; width < kLanes; width *= 2) {
+    IntVec low, high;
+    for (int i = 0; i < kLanes; ++i) {
+      const bool upper = (i & width) != 0;
+      low[i] = upper ? kLanes + i - width : i;
+      high[i] = upper ? kLanes + i : i + width;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+      if ((i & width) != 0) continue;
+      const Vec a = v[i];
+      const Vec b = v[i + width];
+      v[i] = __builtin_shuffle(a, b, low);
+      v[i + width] = __builtin_shuffle(a, b, high);
+    }
+  }
 }
 
 // 2^x for x <= 127, relative error below 2e-7. Results below 2^-126 are 0 (so is 2^-inf), NaN gives NaN, 2^0 is

@@ -25,6 +25,13 @@ struct Deviations {
   float nonzero;
 };
 
+// Element (i, k) of a left operand lies at data[i * stride + k], or at data[k * stride + i] where it is transposed.
+struct LeftOperand {
+  const float* data;
+  std::int64_t stride;
+  bool transposed = false;
+};
+
 struct TileKernels {
   std::int64_t lanes;  // floats per vector
   std::int64_t panel;  // keys per packed panel
@@ -43,15 +50,9 @@ struct TileKernels {
   void (*distance_panel)(const float* queries, std::int64_t rows, std::int64_t dim, const float* panel, float* scores,
                          std::int64_t stride, float* maxima);
 
-  // output[rows][columns] += weights[rows][n] . values[n][columns]; columns is a multiple of lanes and the row stride
-  // of output.
-  void (*accumulate)(const float* weights, std::int64_t weight_stride, std::int64_t rows, std::int64_t n,
-                     const float* values, std::int64_t value_stride, std::int64_t columns, float* output);
-
-  // output[n][columns] += transpose(weights[rows][n]) . values[rows][columns]; columns is also the stride of values and
-  // output.
-  void (*accumulate_transposed)(const float* weights, std::int64_t weight_stride, std::int64_t rows, std::int64_t n,
-                                const float* values, std::int64_t columns, float* output);
+  // c[rows][columns] += a[rows][depth] . b[depth][columns]; columns is a multiple of lanes.
+  void (*multiply_add)(LeftOperand a, std::int64_t rows, std::int64_t depth, const float* b, std::int64_t b_stride,
+                       std::int64_t columns, float* c, std::int64_t c_stride);
 
   // Row operations on n consecutive floats. Those that say "padded" may read and write up to lanes - 1 floats beyond;
   // the caller sets those to a neutral value first.

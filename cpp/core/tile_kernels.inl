@@ -25,8 +25,8 @@ struct Count {
 
 enum class Product { scores, distances, sums };
 
-// A left operand: element (i, k) lies at data[i * stride + k], or at data[k * stride + i] where it is transposed. Which
-// of the two is fixed when the kernels are compiled: a stride known to be 1 saves registers that the sums need.
+// A LeftOperand whose side is fixed when the kernels are compiled: a stride known to be 1 saves registers that the sums
+// need.
 template <bool Transposed>
 struct Left {
   const float* data;
@@ -100,40 +100,30 @@ void multiply_rows(Left<Transposed> a, int64_t rows, const float* b, int64_t b_s
 
 // c[rows][columns] += a . b, as many columns at a time as registers allow.
 template <int Vectors, bool Transposed>
-int64_t accumulate_columns(Left<Transposed> a, int64_t rows, int64_t depth, const float* b, int64_t b_stride,
-                           int64_t columns, float* c, int64_t column) {
+int64_t multiply_add_columns(Left<Transposed> a, int64_t rows, int64_t depth, const float* b, int64_t b_stride,
+                             int64_t columns, float* c, int64_t c_stride, int64_t column) {
   for (; column + Vectors * kLanes <= columns; column += Vectors * kLanes) {
-    multiply_rows<Vectors, Product::sums>(a, rows, b + column, b_stride, depth, c + column, columns, c);
+    multiply_rows<Vectors, Product::sums>(a, rows, b + column, b_stride, depth, c + column, c_stride, c);
   }
   return column;
 }
 
 template <bool Transposed>
-void accumulate_product(Left<Transposed> a, int64_t rows, int64_t depth, const float* b, int64_t b_stride,
-                        int64_t columns, float* c) {
-  int64_t column = accumulate_columns<kVectors>(a, rows, depth, b, b_stride, columns, c, 0);
-  column = accumulate_columns<2>(a, rows, depth, b, b_stride, columns, c, column);
-  accumulate_columns<1>(a, rows, depth, b, b_stride, columns, c, column);
+void multiply_add(Left<Transposed> a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
+                  float* c, int64_t c_stride) {
+  int64_t column = multiply_add_columns<kVectors>(a, rows, depth, b, b_stride, columns, c, c_stride, 0);
+  if constexpr (kVectors > 3)
+    column = multiply_add_columns<3>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
+  column = multiply_add_columns<2>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
+  multiply_add_columns<1>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
 }
 
-// Transposes a kLanes x kLanes block in registers, by exchanging ever larger halves between pairs of vectors.
-inline void transpose(Vec (&v)[kLanes]) {
-#pragma GCC unroll 4
-  for (int width = 1; width < kLanes; width *= 2) {
-    IntVec low, high;
-    for (int i = 0; i < kLanes; ++i) {
-      const bool upper = (i & width) != 0;
-      low[i] = upper ? kLanes + i - width : i;
-      high[i] = upper ? kLanes + i : i + width;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) {
-      if ((i & width) != 0) continue;
-      const Vec a = v[i];
-      const Vec b = v[i + width];
-      v[i] = __builtin_shuffle(a, b, low);
-      v[i + width] = __builtin_shuffle(a, b, high);
-    }
+void multiply_add_operand(rattention::LeftOperand a, int64_t rows, int64_t depth, const float* b, int64_t b_stride,
+                          int64_t columns, float* c, int64_t c_stride) {
+  if (a.transposed) {
+    multiply_add(Left<true>{a.data, a.stride}, rows, depth, b, b_stride, columns, c, c_stride);
+  } else {
+    multiply_add(Left<false>{a.data, a.stride}, rows, depth, b, b_stride, columns, c, c_stride);
   }
 }
 
@@ -167,16 +157,6 @@ void distance_panel(const float* queries, int64_t rows, int64_t dim, const float
                     float* maxima) {
   multiply_rows<kVectors, Product::distances>(Left<false>{queries, dim}, rows, panel, kPanel, dim, scores, stride,
                                               maxima);
-}
-
-void accumulate(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
-                int64_t value_stride, int64_t columns, float* output) {
-  accumulate_product(Left<false>{weights, weight_stride}, rows, n, values, value_stride, columns, output);
-}
-
-void accumulate_transposed(const float* weights, int64_t weight_stride, int64_t rows, int64_t n, const float* values,
-                           int64_t columns, float* output) {
-  accumulate_product(Left<true>{weights, weight_stride}, n, rows, values, columns, columns, output);
 }
 
 float max(const float* x, int64_t n) {
@@ -446,8 +426,7 @@ const TileKernels RATTENTION_KERNELS = {
     pack_panel,
     score_panel,
     distance_panel,
-    accumulate,
-    accumulate_transposed,
+    multiply_add_operand,
     max,
     max_lane,
     exp2_row,

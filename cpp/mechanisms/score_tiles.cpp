@@ -17,7 +17,25 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 // Tasks per thread that let the dynamic schedule even out differences.
 constexpr std::int64_t kTasksPerThread = 4;
 
+QueryBlock query_block(const ScoreProblem& problem, std::int64_t head, std::int64_t first, std::int64_t last) {
+  QueryBlock block;
+  block.head = head;
+  block.first = first;
+  block.rows = last - first;
+  for (std::int64_t r = first; r < last; ++r) {
+    block.keys = block.keys.join(problem.masks.span(problem.query_row(r)));
+  }
+  return block;
+}
+
 }  // namespace
+
+void Task::add(QueryBlock block) {
+  block.slot = rows;
+  rows += block.rows;
+  keys = keys.join(block.keys);
+  blocks.push_back(block);
+}
 
 TaskPlan::TaskPlan(const ScoreProblem& problem) : TaskPlan(problem, 0) {
   const std::int64_t even = ceil_div(heads_ * blocks_, kTasksPerThread * get_num_threads());
@@ -26,7 +44,7 @@ TaskPlan::TaskPlan(const ScoreProblem& problem) : TaskPlan(problem, 0) {
 }
 
 TaskPlan::TaskPlan(const ScoreProblem& problem, std::int64_t blocks_per_task) : problem_(problem) {
-  if (problem.row_count == 0 || problem.query.heads() == 0) return;
+  if (problem.row_count == 0 || problem.query.heads() == 0 || problem.query.batch() == 0) return;
   heads_ = problem.key.batch() * problem.key.heads();
   blocks_ = problem.group() * ceil_div(problem.row_count, kBlockRows);
   if (blocks_per_task > 0) parts_ = ceil_div(blocks_, blocks_per_task);
@@ -34,14 +52,21 @@ TaskPlan::TaskPlan(const ScoreProblem& problem, std::int64_t blocks_per_task) : 
 
 QueryBlock TaskPlan::block(std::int64_t kv_head, std::int64_t index) const {
   const std::int64_t per_head = ceil_div(problem_.row_count, kBlockRows);
-  QueryBlock block;
-  block.head = kv_head * problem_.group() + index / per_head;
-  block.first = index % per_head * kBlockRows;
-  block.rows = std::min(kBlockRows, problem_.row_count - block.first);
-  for (std::int64_t r = 0; r < block.rows; ++r) {
-    block.keys = block.keys.join(problem_.masks.span(problem_.query_row(block.first + r)));
+  const std::int64_t first = index % per_head * kBlockRows;
+  return query_block(problem_, kv_head * problem_.group() + index / per_head, first,
+                     std::min(first + kBlockRows, problem_.row_count));
+}
+
+Task row_task(const ScoreProblem& problem, std::int64_t batch, std::int64_t kv_head, KeySpan rows) {
+  Task task;
+  task.batch = batch;
+  task.kv_head = kv_head;
+  for (std::int64_t head = kv_head * problem.group(); head < (kv_head + 1) * problem.group(); ++head) {
+    for (std::int64_t first = rows.first; first < rows.last; first += kBlockRows) {
+      task.add(query_block(problem, head, first, std::min(first + kBlockRows, rows.last)));
+    }
   }
-  return block;
+  return task;
 }
 
 Task TaskPlan::task(std::int64_t index) const {
@@ -52,11 +77,7 @@ Task TaskPlan::task(std::int64_t index) const {
   task.batch = index % heads_ / problem_.key.heads();
   task.kv_head = index % heads_ % problem_.key.heads();
   for (std::int64_t i = part * blocks_ / parts_; i < (part + 1) * blocks_ / parts_; ++i) {
-    QueryBlock next = block(task.kv_head, i);
-    next.slot = task.rows;
-    task.rows += next.rows;
-    task.keys = task.keys.join(next.keys);
-    task.blocks.push_back(next);
+    task.add(block(task.kv_head, i));
   }
   return task;
 }
@@ -84,7 +105,9 @@ void ScoreTile::load_queries(std::int64_t batch, const QueryBlock& block) {
   const std::int64_t dim = problem_.query.dim();
   float* rows = queries_ + block.slot * dim;
   for (std::int64_t r = 0; r < block.rows; ++r) {
-    load_row(problem_.query, batch, block.head, problem_.query_row(block.first + r), rows + r * dim, dim);
+    const std::int64_t row = problem_.query_row(block.first + r);
+    load_row(problem_.query, batch, block.head, row, rows + r * dim, dim);
+    if (problem_.rotary != nullptr) problem_.rotary->apply(rows + r * dim, problem_.masks.position(row));
   }
   if (!problem_.gravity) kernels_.scale(rows, block.rows * dim, problem_.scale * kLog2E);
 }
@@ -94,7 +117,7 @@ void ScoreTile::load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span
   look_at_masks(batch);
   const std::int64_t dim = problem_.key.dim();
   std::int64_t stride = dim;
-  const float* direct = float_rows(problem_.key, batch, kv_head, &stride);
+  const float* direct = problem_.rotary == nullptr ? float_rows(problem_.key, batch, kv_head, &stride) : nullptr;
   float* panel = panels_;
   for (std::int64_t key = span.first; key < span.last; key += kernels_.panel, panel += kernels_.panel * dim) {
     const std::int64_t n = std::min(kernels_.panel, span.last - key);
@@ -102,7 +125,10 @@ void ScoreTile::load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span
       kernels_.pack_panel(direct + key * stride, stride, n, dim, panel);
       continue;
     }
-    for (std::int64_t i = 0; i < n; ++i) load_row(problem_.key, batch, kv_head, key + i, staging_ + i * dim, dim);
+    for (std::int64_t i = 0; i < n; ++i) {
+      load_row(problem_.key, batch, kv_head, key + i, staging_ + i * dim, dim);
+      if (problem_.rotary != nullptr) problem_.rotary->apply(staging_ + i * dim, key + i);
+    }
     kernels_.pack_panel(staging_, dim, n, dim, panel);
   }
 }

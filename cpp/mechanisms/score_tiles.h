@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/rotary.h"
 #include "core/scratch.h"
 #include "core/tensor.h"
 #include "core/tile_kernels.h"
@@ -47,6 +48,7 @@ struct ScoreProblem {
   TensorView key;
   float scale = 1.0F;
   std::optional<Gravity> gravity;
+  const Rotary* rotary = nullptr;  // turns queries and keys to their positions, where given
   Masks masks;
   const float* log_discount = nullptr;  // one per query head, or none
   // Query rows to score, nullptr for all. Row r of the loop is query row rows[r].
@@ -74,7 +76,12 @@ struct Task {
   std::vector<QueryBlock> blocks;
   KeySpan keys;
   std::int64_t rows = 0;
+
+  void add(QueryBlock block);
 };
+
+// The rows [rows.first, rows.last) of all query heads that read one key/value head, as a task of its own.
+Task row_task(const ScoreProblem& problem, std::int64_t batch, std::int64_t kv_head, KeySpan rows);
 
 // The tasks of a problem: parts of the query rows of each key/value head.
 class TaskPlan {

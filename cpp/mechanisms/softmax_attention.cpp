@@ -54,10 +54,12 @@ class ForwardTask {
     }
   }
 
-  void store() {
+  // Divides by the denominators and writes out what is wanted; returns the finished rows.
+  float* finish() {
     for (const QueryBlock& block : task_.blocks) {
-      for (std::int64_t r = 0; r < block.rows; ++r) store_row_of(block, r);
+      for (std::int64_t r = 0; r < block.rows; ++r) finish_row(block, r);
     }
+    return output_;
   }
 
  private:
@@ -104,8 +106,9 @@ class ForwardTask {
       for (std::int64_t r = first; r < last; ++r) accumulate_visible(tile, block, r);
       return;
     }
-    kernels_.accumulate(tile.at(first, keys.first), ScoreTile::kStride, last - first, keys.size(),
-                        values_at(keys.first), value_stride_, columns_, output_ + (block.slot + first) * columns_);
+    kernels_.multiply_add({tile.at(first, keys.first), ScoreTile::kStride}, last - first, keys.size(),
+                          values_at(keys.first), value_stride_, columns_, output_ + (block.slot + first) * columns_,
+                          columns_);
   }
 
   // Online softmax of one row: scores become weights relative to the new maximum, what came before is rescaled.
@@ -146,12 +149,12 @@ class ForwardTask {
     }
     for (std::int64_t j = 0; j < keys.size(); ++j) {
       if ((shown[j] & unpadded[j]) == 0) continue;
-      kernels_.accumulate(tile.scores_of(r) + j, ScoreTile::kStride, 1, 1, values_at(keys.first + j), value_stride_,
-                          columns_, output_ + (block.slot + r) * columns_);
+      kernels_.multiply_add({tile.scores_of(r) + j, 1}, 1, 1, values_at(keys.first + j), value_stride_, columns_,
+                            output_ + (block.slot + r) * columns_, columns_);
     }
   }
 
-  void store_row_of(const QueryBlock& block, std::int64_t r) {
+  void finish_row(const QueryBlock& block, std::int64_t r) {
     const std::int64_t slot = block.slot + r;
     const std::int64_t row = block.first + r;
     const float total = total_[slot];
@@ -159,9 +162,9 @@ class ForwardTask {
       const std::int64_t index = (task_.batch * problem_.query.heads() + block.head) * problem_.row_count + row;
       want_.lse[index] = total == 0 ? -kInfinity : (top_[slot] + std::log2(total)) * kLn2;
     }
+    float* output = output_ + slot * columns_;
+    if (total != 0) kernels_.scale(output, columns_, 1 / total);
     if (want_.output != nullptr) {
-      float* output = output_ + slot * columns_;
-      if (total != 0) kernels_.scale(output, columns_, 1 / total);
       store_row(output, want_.value->dim(), want_.output->row(task_.batch, block.head, row), want_.output->dtype);
     }
     if (observer_) observer_->finish(slot, total);
@@ -205,17 +208,18 @@ struct RowWriter {
 
 }  // namespace
 
+float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task) {
+  Scratch& scratch = thread_scratch();
+  scratch.reset(ScoreTile::floats(problem, task.rows) + ForwardTask::floats(want, task.rows));
+  ScoreTile tile(problem, scratch, task.rows);
+  ForwardTask forward(problem, want, task, scratch);
+  sweep(task, tile, forward);
+  return forward.finish();
+}
+
 void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want) {
   const TaskPlan plan(problem);
-  parallel_for(plan.count(), [&](std::int64_t index) {
-    const Task task = plan.task(index);
-    Scratch& scratch = thread_scratch();
-    scratch.reset(ScoreTile::floats(problem, task.rows) + ForwardTask::floats(want, task.rows));
-    ScoreTile tile(problem, scratch, task.rows);
-    ForwardTask forward(problem, want, task, scratch);
-    sweep(task, tile, forward);
-    forward.store();
-  });
+  parallel_for(plan.count(), [&](std::int64_t index) { softmax_task(problem, want, plan.task(index)); });
 }
 
 void softmax_rows(const ScoreProblem& problem, const float* lse, float* weights) {

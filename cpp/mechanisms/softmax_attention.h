@@ -18,6 +18,10 @@ struct SoftmaxForward {
 
 void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want);
 
+// The forward pass of one task, for mechanisms that go on with its rows while they are in cache: returns the finished
+// rows [task.rows][value_dim rounded up to whole vectors], in the calling thread's scratch until its next use.
+float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task);
+
 // Visits weights p = 2^(score - lse) tile by tile once lse (natural, [batch, heads, row_count]) is known.
 // weights[b, h, r, j], contiguous [batch, heads, row_count, key_length], must be zero on entry.
 void softmax_rows(const ScoreProblem& problem, const float* lse, float* weights);

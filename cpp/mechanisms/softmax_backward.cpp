@@ -120,6 +120,7 @@ class BackwardTask {
     tile_.load_keys(task_.batch, task_.kv_head, keys);
     for (std::int64_t j = 0; j < keys.size(); ++j) {
       load_row(problem_.key, task_.batch, task_.kv_head, keys.first + j, key_rows_ + j * columns_, columns_);
+      if (problem_.rotary != nullptr) problem_.rotary->apply(key_rows_ + j * columns_, keys.first + j);
       load_row(saved_.value, task_.batch, task_.kv_head, keys.first + j, value_rows_ + j * value_columns_,
                value_columns_);
     }
@@ -146,13 +147,20 @@ class BackwardTask {
       add_carefully(block, keys);
       return;
     }
-    kernels_.accumulate_transposed(tile_.at(0, keys.first), ScoreTile::kStride, block.rows, keys.size(),
-                                   grad_outputs_ + block.slot * value_columns_, value_columns_,
-                                   grad_values_ + offset * value_columns_);
-    kernels_.accumulate(grad_scores_ + offset, ScoreTile::kStride, block.rows, keys.size(),
-                        key_rows_ + offset * columns_, columns_, columns_, grad_queries_ + block.slot * columns_);
-    kernels_.accumulate_transposed(grad_scores_ + offset, ScoreTile::kStride, block.rows, keys.size(),
-                                   queries_ + block.slot * columns_, columns_, grad_keys_ + offset * columns_);
+    kernels_.multiply_add({tile_.at(0, keys.first), ScoreTile::kStride, true}, keys.size(), block.rows,
+                          grad_outputs_ + block.slot * value_columns_, value_columns_, value_columns_,
+                          grad_values_ + offset * value_columns_, value_columns_);
+    kernels_.multiply_add({grad_scores_ + offset, ScoreTile::kStride}, block.rows, keys.size(),
+                          key_rows_ + offset * columns_, columns_, columns_, grad_queries_ + block.slot * columns_,
+                          columns_);
+    kernels_.multiply_add({grad_scores_ + offset, ScoreTile::kStride, true}, keys.size(), block.rows,
+                          queries_ + block.slot * columns_, columns_, columns_, grad_keys_ + offset * columns_,
+                          columns_);
+  }
+
+  // sum[columns] += factor * row
+  void add_multiple(const float* factor, const float* row, std::int64_t columns, float* sum) const {
+    kernels_.multiply_add({factor, 1}, 1, 1, row, columns, columns, sum, columns);
   }
 
   // dL/dp = grad_output . value, by panels.
@@ -222,11 +230,9 @@ class BackwardTask {
         if (*weight == 0 && *grad == 0) continue;
         const std::int64_t j = key - tile_.keys().first;
         const std::int64_t slot = block.slot + r;
-        kernels_.accumulate(weight, 1, 1, 1, grad_outputs_ + slot * value_columns_, value_columns_, value_columns_,
-                            grad_values_ + j * value_columns_);
-        kernels_.accumulate(grad, 1, 1, 1, key_rows_ + j * columns_, columns_, columns_,
-                            grad_queries_ + slot * columns_);
-        kernels_.accumulate(grad, 1, 1, 1, queries_ + slot * columns_, columns_, columns_, grad_keys_ + j * columns_);
+        add_multiple(weight, grad_outputs_ + slot * value_columns_, value_columns_, grad_values_ + j * value_columns_);
+        add_multiple(grad, key_rows_ + j * columns_, columns_, grad_queries_ + slot * columns_);
+        add_multiple(grad, queries_ + slot * columns_, columns_, grad_keys_ + j * columns_);
       }
     }
   }
@@ -244,6 +250,7 @@ class BackwardTask {
       } else {
         kernels_.scale(grad_key, dim_, kLn2);  // queries carry log2(e)
       }
+      if (problem_.rotary != nullptr) problem_.rotary->undo(grad_key, keys.first + j);
       kernels_.add(gradients_.key + row * dim_, grad_key, dim_);
       kernels_.add(gradients_.value + row * value_dim_, grad_values_ + j * value_columns_, value_dim_);
     }
@@ -276,6 +283,7 @@ class BackwardTask {
       } else {
         kernels_.scale(grad, dim_, problem_.scale);
       }
+      if (problem_.rotary != nullptr) problem_.rotary->undo(grad, problem_.masks.position(block.first + r));
       std::copy_n(grad, dim_, gradients_.query + index * dim_);
       if (gradients_.log_discount != nullptr) gradients_.log_discount[index] = number(block, r, kDistance);
     }

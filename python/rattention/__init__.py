@@ -17,8 +17,11 @@ except ImportError as error:
         ) from error
     raise
 
+from rattention.cache import RAttentionCache, rattention_step
 from rattention.config import get_num_threads, set_num_threads, show_config
 from rattention.mechanisms.gravitational import gravitational_attention
+from rattention.mechanisms.rattention import rattention
+from rattention.mechanisms.residual_linear import residual_linear_attention
 from rattention.mechanisms.softmax import attention, attention_metrics, attention_rows
 from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.mechanisms.table import MECHANISMS
@@ -31,11 +34,15 @@ __all__ = [
     "AttentionMetrics",
     "AttentionResult",
     "MetricOptions",
+    "RAttentionCache",
     "attention",
     "attention_metrics",
     "attention_rows",
     "get_num_threads",
     "gravitational_attention",
+    "rattention",
+    "rattention_step",
+    "residual_linear_attention",
     "set_num_threads",
     "show_config",
 ]

@@ -58,6 +58,116 @@ def attention_backward(
     grad_lse: NDArray[np.float32] | None = None,
 ) -> dict[str, NDArray[np.float32]]: ...
 
+class FeatureMap:
+    softmax: ClassVar[FeatureMap]
+    relu: ClassVar[FeatureMap]
+    __members__: ClassVar[dict[str, FeatureMap]]
+    def __init__(self, value: int) -> None: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __ne__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __int__(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+class LinearOptions:
+    def __init__(
+        self,
+        *,
+        window: int,
+        feature_map: FeatureMap = ...,
+        initial_state: NDArray[np.float32] | None = None,
+        key_padding_mask: NDArray[np.bool_] | None = None,
+        segment_ids: NDArray[np.int64] | None = None,
+    ) -> None: ...
+
+def residual_linear_attention(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    options: LinearOptions,
+    return_state: bool = False,
+    save_states: bool = False,
+) -> tuple[NDArray[Any], NDArray[np.float32] | None, NDArray[np.float32] | None]: ...
+def residual_linear_attention_backward(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    options: LinearOptions,
+    grad_output: NDArray[Any],
+    grad_state: NDArray[np.float32] | None = None,
+    states: NDArray[np.float32] | None = None,
+) -> dict[str, NDArray[np.float32]]: ...
+def rattention(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    options: LinearOptions,
+    *,
+    scale: float,
+    rope_theta: float,
+    eps: float,
+    local_norm_weight: NDArray[np.float32] | None = None,
+    linear_norm_weight: NDArray[np.float32] | None = None,
+    return_state: bool = False,
+) -> tuple[NDArray[Any], NDArray[np.float32] | None]: ...
+def rattention_backward(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    options: LinearOptions,
+    grad_output: NDArray[Any],
+    *,
+    scale: float,
+    rope_theta: float,
+    eps: float,
+    local_norm_weight: NDArray[np.float32] | None = None,
+    linear_norm_weight: NDArray[np.float32] | None = None,
+    grad_state: NDArray[np.float32] | None = None,
+) -> dict[str, NDArray[np.float32]]: ...
+
+class RAttentionCache:
+    def __init__(
+        self,
+        batch: int,
+        kv_heads: int,
+        head_dim: int,
+        value_dim: int,
+        window: int,
+        feature_map: FeatureMap,
+        rope_theta: float,
+        dtype: str,
+    ) -> None: ...
+    def lengths(self) -> NDArray[np.int64]: ...
+    def nbytes(self) -> int: ...
+    def copy(self) -> RAttentionCache: ...
+    def restore(self, snapshot: RAttentionCache) -> None: ...
+    def write(
+        self,
+    ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any], NDArray[np.float32], NDArray[np.float32]]: ...
+    def read(
+        self,
+        lengths: NDArray[Any],
+        keys: NDArray[Any],
+        values: NDArray[Any],
+        states: NDArray[Any],
+        excesses: NDArray[Any],
+    ) -> None: ...
+    def step(
+        self,
+        query: NDArray[Any],
+        key: NDArray[Any],
+        value: NDArray[Any],
+        scale: float,
+        local_norm_weight: NDArray[np.float32] | None,
+        linear_norm_weight: NDArray[np.float32] | None,
+        eps: float,
+        lengths: NDArray[np.int64] | None,
+    ) -> NDArray[Any]: ...
+
 class Activation:
     none: ClassVar[Activation]
     gelu: ClassVar[Activation]

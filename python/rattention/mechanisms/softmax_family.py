@@ -91,7 +91,8 @@ def softmax_over_visible(
         )
     scores = np.where(visible, scores, -np.inf)
     top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
-    exponentials = np.exp(scores - np.where(np.isneginf(top), 0.0, top))
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be
+        exponentials = np.exp(scores - np.where(np.isneginf(top), 0.0, top))
     total = exponentials.sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore"):
         lse = (np.log(total) + top)[..., 0]

@@ -1,0 +1,196 @@
+// Decoding: RAttention's cache and its step.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/module.h"
+#include "mechanisms/rattention_cache.h"
+#include "mechanisms/rattention_step.h"
+
+namespace py = pybind11;
+
+namespace rattention::bindings {
+namespace {
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
+
+// A cache and whether some thread is in it: a step lets other threads run Python meanwhile.
+struct SharedCache {
+  explicit SharedCache(const CacheConfig& config) : cache(config) {}
+  explicit SharedCache(const RAttentionCache& other) : cache(other) {}
+
+  RAttentionCache cache;
+  std::atomic<bool> busy{false};
+};
+
+class Use {
+ public:
+  explicit Use(SharedCache& shared) : shared_(shared) {
+    if (shared.busy.exchange(true)) throw std::runtime_error("the cache is in use by another thread");
+  }
+  ~Use() { shared_.busy = false; }
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+
+ private:
+  SharedCache& shared_;
+};
+
+DType dtype_of(const std::string& name) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    if (name == name_of(dtype)) return dtype;
+  }
+  throw py::type_error("dtype must be float32, bfloat16 or float16, got " + name);
+}
+
+std::unique_ptr<SharedCache> make_cache(std::int64_t batch, std::int64_t kv_heads, std::int64_t head_dim,
+                                        std::int64_t value_dim, std::int64_t window, FeatureMap feature_map,
+                                        double rope_theta, const std::string& dtype) {
+  return std::make_unique<SharedCache>(
+      CacheConfig{batch, kv_heads, head_dim, value_dim, window, feature_map, rope_theta, dtype_of(dtype)});
+}
+
+IndexArray lengths(SharedCache& shared) {
+  const Use use(shared);
+  const std::vector<std::int64_t>& lengths = shared.cache.lengths();
+  return IndexArray(static_cast<py::ssize_t>(lengths.size()), lengths.data());
+}
+
+std::unique_ptr<SharedCache> copy(SharedCache& shared) {
+  const Use use(shared);
+  const py::gil_scoped_release unlocked;
+  return std::make_unique<SharedCache>(shared.cache);
+}
+
+void restore(SharedCache& shared, SharedCache& snapshot) {
+  const Use use(shared);
+  const Use use_snapshot(snapshot);
+  const py::gil_scoped_release unlocked;
+  shared.cache.restore(snapshot.cache);
+}
+
+// Five arrays in the order of CacheContents; keys and values as their storage.
+struct ContentArrays {
+  IndexArray lengths;
+  py::array keys, values;
+  FloatArray states, excesses;
+
+  explicit ContentArrays(const CacheConfig& config)
+      : lengths(new_array<std::int64_t>({config.batch})),
+        states(new_array<float>({config.batch, config.kv_heads, 2 * config.head_dim, config.value_dim})),
+        excesses(new_array<float>({config.batch, config.kv_heads, 2 * config.head_dim, config.value_dim})) {
+    OutputView view;
+    keys = new_output(config.dtype, {config.batch, config.kv_heads, config.window, config.head_dim}, &view);
+    values = new_output(config.dtype, {config.batch, config.kv_heads, config.window, config.value_dim}, &view);
+  }
+
+  CacheContents contents() {
+    return {lengths.mutable_data(), static_cast<std::byte*>(keys.mutable_data()),
+            static_cast<std::byte*>(values.mutable_data()), states.mutable_data(), excesses.mutable_data()};
+  }
+};
+
+py::tuple write(SharedCache& shared) {
+  const Use use(shared);
+  ContentArrays arrays(shared.cache.config());
+  const CacheContents contents = arrays.contents();
+  {
+    const py::gil_scoped_release unlocked;
+    shared.cache.write(contents);
+  }
+  return py::make_tuple(arrays.lengths, arrays.keys, arrays.values, arrays.states, arrays.excesses);
+}
+
+void copy_bytes(const char* name, const py::array& from, py::array& to) {
+  const bool contiguous = (from.flags() & py::array::c_style) != 0;
+  if (from.nbytes() != to.nbytes() || !contiguous) {
+    throw py::value_error(std::string(name) + " must have " + std::to_string(to.nbytes()) + " contiguous bytes, got " +
+                          std::to_string(from.nbytes()));
+  }
+  const auto* first = static_cast<const std::byte*>(from.data());
+  std::copy(first, first + from.nbytes(), static_cast<std::byte*>(to.mutable_data()));
+}
+
+// The arrays may lie at odd addresses: they are copied byte by byte.
+void read(SharedCache& shared, const py::array& lengths, const py::array& keys, const py::array& values,
+          const py::array& states, const py::array& excesses) {
+  const Use use(shared);
+  ContentArrays arrays(shared.cache.config());
+  copy_bytes("lengths", lengths, arrays.lengths);
+  copy_bytes("keys", keys, arrays.keys);
+  copy_bytes("values", values, arrays.values);
+  copy_bytes("states", states, arrays.states);
+  copy_bytes("excesses", excesses, arrays.excesses);
+  const CacheContents contents = arrays.contents();
+  const py::gil_scoped_release unlocked;
+  shared.cache.read(contents);
+}
+
+const float* norm_weight(const char* name, const std::optional<FloatArray>& weight, const StepProblem& problem) {
+  if (!weight) return nullptr;
+  const bool fits =
+      weight->ndim() == 2 && weight->shape(0) == problem.query.heads() && weight->shape(1) == problem.value.dim();
+  if (fits) return weight->data();
+  throw py::value_error(std::string(name) + " must have shape (heads, value_dim) = (" +
+                        std::to_string(problem.query.heads()) + ", " + std::to_string(problem.value.dim()) + ")");
+}
+
+py::array step(SharedCache& shared, const py::array& query, const py::array& key, const py::array& value, float scale,
+               const std::optional<FloatArray>& local_norm_weight, const std::optional<FloatArray>& linear_norm_weight,
+               float eps, const std::optional<IndexArray>& lengths) {
+  StepProblem problem;
+  problem.query = tensor_view("query", query);
+  problem.key = tensor_view("key", key);
+  problem.value = tensor_view("value", value);
+  problem.scale = scale;
+  problem.local_norm_weight = norm_weight("local_norm_weight", local_norm_weight, problem);
+  problem.linear_norm_weight = norm_weight("linear_norm_weight", linear_norm_weight, problem);
+  problem.eps = eps;
+  // A copy of one's own: another thread may write to the caller's array meanwhile.
+  std::vector<std::int64_t> counts;
+  if (lengths) {
+    if (lengths->ndim() != 1 || lengths->shape(0) != shared.cache.config().batch) {
+      throw py::value_error("lengths must have one entry per sequence (" + std::to_string(shared.cache.config().batch) +
+                            "), got " + std::to_string(lengths->size()));
+    }
+    counts.assign(lengths->data(), lengths->data() + lengths->size());
+    problem.counts = counts.data();
+  }
+  const Use use(shared);
+  OutputView view;
+  py::array output =
+      new_output(problem.query.dtype,
+                 {problem.query.batch(), problem.query.heads(), problem.query.length(), problem.value.dim()}, &view);
+  {
+    const py::gil_scoped_release unlocked;
+    rattention_step(problem, shared.cache, view);
+  }
+  return output;
+}
+
+}  // namespace
+
+void bind_cache(py::module_& module) {
+  py::class_<SharedCache>(module, "RAttentionCache", "Keys and values of the window, and the state of all before it.")
+      .def(py::init(&make_cache), py::arg("batch"), py::arg("kv_heads"), py::arg("head_dim"), py::arg("value_dim"),
+           py::arg("window"), py::arg("feature_map"), py::arg("rope_theta"), py::arg("dtype"))
+      .def("lengths", &lengths)
+      .def("nbytes", [](const SharedCache& shared) { return shared.cache.bytes(); })
+      .def("copy", &copy)
+      .def("restore", &restore, py::arg("snapshot"))
+      .def("write", &write, "(lengths, keys, values, states, excesses)")
+      .def("read", &read, py::arg("lengths"), py::arg("keys"), py::arg("values"), py::arg("states"),
+           py::arg("excesses"))
+      .def("step", &step, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("scale"),
+           py::arg("local_norm_weight"), py::arg("linear_norm_weight"), py::arg("eps"), py::arg("lengths"));
+}
+
+}  // namespace rattention::bindings

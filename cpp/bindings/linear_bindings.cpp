@@ -1,0 +1,287 @@
+// Residual linear attention and RAttention.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/module.h"
+#include "mechanisms/checks.h"
+#include "mechanisms/rattention.h"
+#include "mechanisms/residual_linear.h"
+#include "mechanisms/residual_linear_backward.h"
+
+namespace py = pybind11;
+
+namespace rattention::bindings {
+namespace {
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+// Holds the arrays that a problem points into.
+struct LinearOptions {
+  std::int64_t window;
+  FeatureMap feature_map;
+  std::optional<FloatArray> initial_state;
+  std::optional<py::array> key_padding_mask;
+  std::optional<py::array> segment_ids;
+};
+
+void require_shape(const std::string& name, const py::array& array, const std::array<std::int64_t, 4>& shape) {
+  bool equal = array.ndim() == 4;
+  for (py::ssize_t i = 0; equal && i < 4; ++i) equal = array.shape(i) == shape[static_cast<std::size_t>(i)];
+  if (!equal) {
+    const auto came = py::str(py::object(array.attr("shape"))).cast<std::string>();
+    throw py::value_error(name + " must have shape " + to_string(shape) + ", got " + came);
+  }
+}
+
+std::array<std::int64_t, 4> output_shape(const LinearProblem& problem) {
+  return {problem.query.batch(), problem.query.heads(), problem.query.length(), problem.value.dim()};
+}
+
+std::array<std::int64_t, 4> state_shape(const LinearProblem& problem, std::int64_t heads) {
+  return {problem.key.batch(), heads, 2 * problem.key.dim(), problem.value.dim()};
+}
+
+LinearProblem make_linear_problem(const py::array& query, const py::array& key, const py::array& value,
+                                  const LinearOptions& options) {
+  LinearProblem problem;
+  problem.query = tensor_view("query", query);
+  problem.key = tensor_view("key", key);
+  problem.value = tensor_view("value", value);
+  check_query_and_key(problem.query, problem.key);
+  check_value(problem.key, problem.value);
+  const std::int64_t length = problem.key.length();
+  const std::int64_t batch = problem.key.batch();
+  if (problem.query.length() != length) {
+    throw py::value_error("key has length " + std::to_string(length) + ", query has " +
+                          std::to_string(problem.query.length()) + "; they must be equal");
+  }
+  problem.feature_map = options.feature_map;
+  problem.window = std::clamp<std::int64_t>(options.window, -1, length);
+  if (options.initial_state) {
+    const FloatArray& state = *options.initial_state;
+    const bool per_query_head = state.ndim() == 4 && state.shape(1) == problem.query.heads();
+    problem.state_heads = per_query_head ? problem.query.heads() : problem.key.heads();
+    require_shape("initial_state", state, state_shape(problem, problem.state_heads));
+    problem.initial_state = state.data();
+  }
+  if (options.key_padding_mask) problem.padding = padding_mask(*options.key_padding_mask, batch, length);
+  if (options.segment_ids) problem.segments = segment_ids(*options.segment_ids, batch, length);
+  return problem;
+}
+
+py::array_t<float> new_state(const LinearProblem& problem) {
+  const auto shape = state_shape(problem, problem.final_heads());
+  return new_array<float>({shape.begin(), shape.end()});
+}
+
+TensorView gradient_view(const LinearProblem& problem, const py::array& grad_output) {
+  require_shape("grad_output", grad_output, output_shape(problem));
+  return tensor_view("grad_output", grad_output);
+}
+
+const float* grad_of_state(const LinearProblem& problem, const std::optional<FloatArray>& grad_state) {
+  if (!grad_state) return nullptr;
+  require_shape("grad_state", *grad_state, state_shape(problem, problem.final_heads()));
+  return grad_state->data();
+}
+
+const float* saved_states(const LinearProblem& problem, const FloatArray& states) {
+  if (states.size() != ScanPlan(problem).pieces() * problem.state_size()) {
+    throw py::value_error("states must be what the forward pass of the same call saved");
+  }
+  return states.data();
+}
+
+py::tuple residual_linear_attention(const py::array& query, const py::array& key, const py::array& value,
+                                    const LinearOptions& options, bool return_state, bool save_states) {
+  const LinearProblem problem = make_linear_problem(query, key, value, options);
+  OutputView view;
+  py::array output = new_output(problem.query.dtype, output_shape(problem), &view);
+  LinearForward want;
+  want.output = &view;
+  py::object state = py::none();
+  py::object states = py::none();
+  if (return_state) {
+    py::array_t<float> array = new_state(problem);
+    want.final_state = array.mutable_data();
+    state = array;
+  }
+  if (save_states) {
+    py::array_t<float> array = new_array<float>({ScanPlan(problem).pieces(), problem.state_size()});
+    want.states = array.mutable_data();
+    states = array;
+  }
+  {
+    const py::gil_scoped_release unlocked;
+    linear_forward(problem, want);
+  }
+  return py::make_tuple(output, state, states);
+}
+
+// By NumPy, whose zeros are pages that the kernels are the first to touch.
+py::array_t<float> zeros(const std::vector<std::int64_t>& shape) {
+  return py::module_::import("numpy").attr("zeros")(shape, "float32");
+}
+
+py::array_t<float> zeros_like(const std::array<std::int64_t, 4>& shape) { return zeros({shape.begin(), shape.end()}); }
+
+// The gradients of one call by name.
+struct GradientArrays {
+  explicit GradientArrays(const LinearProblem& problem)
+      : query(zeros_like(problem.query.shape)),
+        key(zeros_like(problem.key.shape)),
+        value(zeros_like(problem.value.shape)) {
+    if (problem.initial_state != nullptr) initial_state = zeros_like(state_shape(problem, problem.state_heads));
+  }
+  LinearGradients views() {
+    return {query.mutable_data(), key.mutable_data(), value.mutable_data(),
+            initial_state ? initial_state->mutable_data() : nullptr};
+  }
+  py::dict dict() const {
+    py::dict names;
+    names["query"] = query;
+    names["key"] = key;
+    names["value"] = value;
+    if (initial_state) names["initial_state"] = *initial_state;
+    return names;
+  }
+
+  py::array_t<float> query, key, value;
+  std::optional<py::array_t<float>> initial_state;
+};
+
+py::dict residual_linear_attention_backward(const py::array& query, const py::array& key, const py::array& value,
+                                            const LinearOptions& options, const py::array& grad_output,
+                                            const std::optional<FloatArray>& grad_state,
+                                            const std::optional<FloatArray>& states) {
+  const LinearProblem problem = make_linear_problem(query, key, value, options);
+  LinearSaved saved{gradient_view(problem, grad_output), grad_of_state(problem, grad_state)};
+  if (states) saved.states = saved_states(problem, *states);
+  GradientArrays arrays(problem);
+  const LinearGradients gradients = arrays.views();
+  {
+    const py::gil_scoped_release unlocked;
+    linear_backward(problem, saved, gradients);
+  }
+  return arrays.dict();
+}
+
+// Keeps the norm weights that a problem points into.
+struct NormArrays {
+  std::optional<FloatArray> local;
+  std::optional<FloatArray> linear;
+};
+
+const float* norm_weight(const char* name, const std::optional<FloatArray>& weight, const LinearProblem& problem) {
+  if (!weight) return nullptr;
+  const std::int64_t heads = problem.query.heads();
+  const std::int64_t dim = problem.value.dim();
+  if (weight->ndim() != 2 || weight->shape(0) != heads || weight->shape(1) != dim) {
+    throw py::value_error(std::string(name) + " must have shape [heads, value_dim] = [" + std::to_string(heads) + ", " +
+                          std::to_string(dim) + "], got " +
+                          py::str(py::object(weight->attr("shape"))).cast<std::string>());
+  }
+  return weight->data();
+}
+
+RAttentionProblem make_rattention_problem(const py::array& query, const py::array& key, const py::array& value,
+                                          const LinearOptions& options, float scale, double rope_theta, float eps,
+                                          const NormArrays& weights) {
+  RAttentionProblem problem;
+  problem.linear = make_linear_problem(query, key, value, options);
+  problem.scale = scale;
+  problem.rope_theta = rope_theta;
+  if (rope_theta != 0 && problem.linear.key.dim() % 2 != 0) {
+    throw py::value_error("rope_theta needs an even head_dim, got " + std::to_string(problem.linear.key.dim()));
+  }
+  problem.eps = eps;
+  problem.local_norm_weight = norm_weight("local_norm_weight", weights.local, problem.linear);
+  problem.linear_norm_weight = norm_weight("linear_norm_weight", weights.linear, problem.linear);
+  return problem;
+}
+
+py::tuple rattention(const py::array& query, const py::array& key, const py::array& value, const LinearOptions& options,
+                     float scale, double rope_theta, float eps, const std::optional<FloatArray>& local_norm_weight,
+                     const std::optional<FloatArray>& linear_norm_weight, bool return_state) {
+  const NormArrays weights{local_norm_weight, linear_norm_weight};
+  const RAttentionProblem problem =
+      make_rattention_problem(query, key, value, options, scale, rope_theta, eps, weights);
+  OutputView view;
+  py::array output = new_output(problem.linear.query.dtype, output_shape(problem.linear), &view);
+  LinearForward want;
+  want.output = &view;
+  py::object state = py::none();
+  if (return_state) {
+    py::array_t<float> array = new_state(problem.linear);
+    want.final_state = array.mutable_data();
+    state = array;
+  }
+  {
+    const py::gil_scoped_release unlocked;
+    rattention_forward(problem, want);
+  }
+  return py::make_tuple(output, state);
+}
+
+py::dict rattention_backward_by_name(const py::array& query, const py::array& key, const py::array& value,
+                                     const LinearOptions& options, const py::array& grad_output, float scale,
+                                     double rope_theta, float eps, const std::optional<FloatArray>& local_norm_weight,
+                                     const std::optional<FloatArray>& linear_norm_weight,
+                                     const std::optional<FloatArray>& grad_state) {
+  const NormArrays weights{local_norm_weight, linear_norm_weight};
+  const RAttentionProblem problem =
+      make_rattention_problem(query, key, value, options, scale, rope_theta, eps, weights);
+  const RAttentionSaved saved{gradient_view(problem.linear, grad_output), grad_of_state(problem.linear, grad_state)};
+  GradientArrays arrays(problem.linear);
+  py::array_t<float> local_weight = zeros({problem.linear.query.heads(), problem.linear.value.dim()});
+  py::array_t<float> linear_weight = zeros({problem.linear.query.heads(), problem.linear.value.dim()});
+  const RAttentionGradients gradients{arrays.views(), local_weight.mutable_data(), linear_weight.mutable_data()};
+  {
+    const py::gil_scoped_release unlocked;
+    rattention_backward(problem, saved, gradients);
+  }
+  py::dict names = arrays.dict();
+  names["local_norm_weight"] = local_weight;
+  names["linear_norm_weight"] = linear_weight;
+  return names;
+}
+
+}  // namespace
+
+void bind_linear(py::module_& module) {
+  const py::object none = py::none();
+  py::enum_<FeatureMap>(module, "FeatureMap").value("softmax", FeatureMap::softmax).value("relu", FeatureMap::relu);
+  py::class_<LinearOptions>(module, "LinearOptions",
+                            "Options of the linear family; arrays are checked where they meet query and key.")
+      .def(py::init([](std::int64_t window, FeatureMap feature_map, std::optional<FloatArray> initial_state,
+                       std::optional<py::array> key_padding_mask, std::optional<py::array> segment_ids) {
+             return LinearOptions{window, feature_map, std::move(initial_state), std::move(key_padding_mask),
+                                  std::move(segment_ids)};
+           }),
+           py::kw_only(), py::arg("window"), py::arg("feature_map") = FeatureMap::softmax,
+           py::arg("initial_state").noconvert() = none, py::arg("key_padding_mask") = none,
+           py::arg("segment_ids") = none);
+  module.def("residual_linear_attention", &residual_linear_attention, py::arg("query"), py::arg("key"),
+             py::arg("value"), py::arg("options"), py::arg("return_state") = false, py::arg("save_states") = false,
+             "(output, final state or None, saved states or None)");
+  module.def("residual_linear_attention_backward", &residual_linear_attention_backward, py::arg("query"),
+             py::arg("key"), py::arg("value"), py::arg("options"), py::arg("grad_output"),
+             py::arg("grad_state").noconvert() = none, py::arg("states").noconvert() = none,
+             "Gradients by name, float32.");
+  module.def("rattention", &rattention, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("options"),
+             py::kw_only(), py::arg("scale"), py::arg("rope_theta"), py::arg("eps"),
+             py::arg("local_norm_weight").noconvert() = none, py::arg("linear_norm_weight").noconvert() = none,
+             py::arg("return_state") = false, "(output, final state or None); rope_theta 0 is no rotary embedding.");
+  module.def("rattention_backward", &rattention_backward_by_name, py::arg("query"), py::arg("key"), py::arg("value"),
+             py::arg("options"), py::arg("grad_output"), py::kw_only(), py::arg("scale"), py::arg("rope_theta"),
+             py::arg("eps"), py::arg("local_norm_weight").noconvert() = none,
+             py::arg("linear_norm_weight").noconvert() = none, py::arg("grad_state").noconvert() = none,
+             "Gradients by name, float32.");
+}
+
+}  // namespace rattention::bindings

@@ -1,0 +1,69 @@
+// Both branches of RAttention, run side by side over the same rows: a few hundred rows of the sliding window are
+// finished, then the state scan goes over them, and each pair of rows is handed out while both are in cache.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "core/rotary.h"
+#include "mechanisms/rattention.h"
+#include "mechanisms/score_tiles.h"
+#include "mechanisms/state_scan.h"
+
+namespace rattention {
+
+// A row of either branch before the norms, padded with zeros to whole vectors. Both may be changed.
+struct BranchRow {
+  std::int64_t stretch;
+  std::int64_t batch;
+  std::int64_t head;
+  std::int64_t row;
+  float* local;
+  float* linear;
+};
+
+// What is wanted besides the rows.
+struct BranchWants {
+  float* lse = nullptr;     // of the sliding window, [batch, heads, length]
+  float* states = nullptr;  // as in LinearForward
+  FinalStates final;
+};
+
+class Branches {
+ public:
+  using Visit = std::function<void(const BranchRow&)>;
+
+  explicit Branches(const RAttentionProblem& problem);
+  Branches(const Branches&) = delete;
+  Branches& operator=(const Branches&) = delete;
+
+  const ScanPlan& plan() const { return plan_; }
+  const ScoreProblem& score() const { return score_; }
+  // A window of -1 leaves the sliding window no keys.
+  bool has_local() const { return linear_.window >= 0; }
+
+  // Visits every row once, from several threads; the rows of one stretch and head in order.
+  void run(const BranchWants& want, const Visit& visit) const;
+
+ private:
+  // Consecutive stretches of one sequence, of which the sliding window is computed at once.
+  struct Range {
+    std::int64_t first;
+    std::int64_t last;
+  };
+
+  std::vector<Range> ranges(std::int64_t batch, std::int64_t stretches) const;
+  void run_range(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want, const Visit& visit,
+                 StateScan& scan) const;
+  void run_pieces(const BranchWants& want, const Visit& visit) const;
+  void run_lanes(const BranchWants& want, const Visit& visit) const;
+
+  const LinearProblem& linear_;
+  ScanPlan plan_;
+  std::optional<Rotary> rotary_;
+  ScoreProblem score_;
+};
+
+}  // namespace rattention

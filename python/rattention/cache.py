@@ -1,0 +1,349 @@
+"""Decoding with RAttention: a cache whose size and whose time per token do not depend on the context.
+
+Of each sequence it keeps the last ``window`` keys and values and, of all before them, the state ``S`` of the
+residual branch (arXiv 2506.15545, section 3): nothing is copied from token to token, and nothing forgotten.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention import _core
+from rattention._arguments import (
+    FLOAT_DTYPES,
+    float_array,
+    integer_array,
+    real_number,
+    whole_number,
+)
+from rattention.mechanisms.rattention import reference_rms_norm, reference_rotary
+from rattention.mechanisms.residual_linear import FEATURE_MAPS, as_given, optional_float32, reference_features
+from rattention.mechanisms.score_options import scale_of
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+MAX_SIZE = 2**60
+"""Beyond any memory, and small enough for the core's integers."""
+
+FLOAT32 = np.dtype(np.float32)
+FEATURE_MAP_CODES = ("softmax", "relu")
+SIZES = ("batch", "kv_heads", "head_dim", "value_dim", "window")
+
+MAGIC = b"\x93RATCACH"
+VERSION = 1
+HEADER = struct.Struct("<8sII 5q BB6x d")
+"""Magic, version, CRC-32 of all that follows it, the sizes, feature map, dtype, rope_theta (0 = none)."""
+CHECKED_FROM = 16
+"""Where in the header the checksum begins to count."""
+
+
+class RAttentionSnapshot:
+    """The contents of an `RAttentionCache` at one time; made by its method ``snapshot``."""
+
+    def __init__(self, core: _core.RAttentionCache) -> None:
+        """Of a copy that nothing else holds."""
+        self._core = core
+
+
+class RAttentionCache:
+    """What `rattention_step` remembers of a batch of sequences; empty at first.
+
+    Parameters
+    ----------
+    batch:
+        Number of sequences.
+    kv_heads:
+        Key/value heads; queries may have a multiple of them.
+    head_dim:
+        Elements of a query and of a key.
+    window:
+        w of `rattention`: a token sees itself and the w before it in full, the earlier ones through the
+        state.
+    value_dim:
+        Elements of a value, `head_dim` by default.
+    feature_map, rope_theta:
+        As in `rattention`.
+    dtype:
+        Of the tokens, and of the keys and values kept: ``"float32"``, ``"bfloat16"`` or ``"float16"``. The
+        state is float32 always.
+
+    Raises
+    ------
+    ValueError
+        Sizes or values out of range.
+    TypeError
+        Sizes that are no integers, or another dtype.
+    MemoryError
+        More than this machine has.
+
+    Notes
+    -----
+    A cache serves one thread at a time: RuntimeError where another one is using it. It can be pickled and
+    copied.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        kv_heads: int,
+        head_dim: int,
+        window: int,
+        *,
+        value_dim: int | None = None,
+        feature_map: str = "softmax",
+        rope_theta: float | None = None,
+        dtype: DTypeLike = "float32",
+    ) -> None:
+        """An empty cache."""
+        given = (batch, kv_heads, head_dim, head_dim if value_dim is None else value_dim, window)
+        sizes = (whole_number(name, size) for name, size in zip(SIZES, given, strict=True))
+        self._sizes = dict(zip(SIZES, (max(-MAX_SIZE, min(size, MAX_SIZE)) for size in sizes), strict=True))
+        self._feature_map = _feature_map(feature_map)
+        self._rope_theta = None if rope_theta is None else _positive("rope_theta", rope_theta)
+        self._dtype = _dtype_name(dtype)
+        self._plain_dtype = None if self._dtype == "bfloat16" else np.dtype(self._dtype)
+        self._core = _core.RAttentionCache(
+            **self._sizes,
+            feature_map=FEATURE_MAPS[self._feature_map],
+            rope_theta=self._rope_theta or 0.0,
+            dtype=self._dtype,
+        )
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens seen so far, one number per sequence."""
+        return self._core.lengths()
+
+    @property
+    def length(self) -> int:
+        """Tokens seen so far; of sequences that differ, the longest."""
+        return int(self.lengths.max(initial=0))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys, values and states: the same for every number of tokens."""
+        return self._core.nbytes()
+
+    def snapshot(self) -> RAttentionSnapshot:
+        """A copy of the contents, to go back to with `restore`."""
+        return RAttentionSnapshot(self._core.copy())
+
+    def restore(self, snapshot: RAttentionSnapshot) -> None:
+        """Go back to `snapshot`, bit for bit.
+
+        It may come from another cache of the same sizes, feature map, rope_theta and dtype; from any other
+        it raises ValueError.
+        """
+        if not isinstance(snapshot, RAttentionSnapshot):
+            raise TypeError(f"snapshot must come from snapshot(), got {type(snapshot).__name__}")
+        self._core.restore(snapshot._core)
+
+    def to_bytes(self) -> bytes:
+        """The cache as bytes that `from_bytes` reads, in any process with this version of the format."""
+        body = HEADER.pack(
+            MAGIC,
+            VERSION,
+            0,
+            *self._sizes.values(),
+            FEATURE_MAP_CODES.index(self._feature_map),
+            FLOAT_DTYPES.index(self._dtype),
+            self._rope_theta or 0.0,
+        )[CHECKED_FROM:] + b"".join(array.tobytes() for array in self._core.write())
+        return MAGIC + struct.pack("<II", VERSION, zlib.crc32(body)) + body
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> RAttentionCache:
+        """The cache that `to_bytes` was called on; ValueError names the fault of data that is damaged, cut
+        off or something else."""
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"data must be bytes, got {type(data).__name__}")
+        view = memoryview(data).cast("B")
+        settings, arrays = _parse(view)
+        cache = cls(**settings)
+        cache._core.read(*arrays)
+        return cache
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles go by the bytes."""
+        return RAttentionCache.from_bytes, (self.to_bytes(),)
+
+    def __repr__(self) -> str:
+        """The arguments it was made with, and its length."""
+        options = self._sizes | {
+            "feature_map": self._feature_map,
+            "rope_theta": self._rope_theta,
+            "dtype": self._dtype,
+        }
+        listing = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        return f"RAttentionCache({listing}, length={self.length})"
+
+
+def rattention_step(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    cache: RAttentionCache,
+    *,
+    scale: float | None = None,
+    local_norm_weight: ArrayLike | None = None,
+    linear_norm_weight: ArrayLike | None = None,
+    eps: float = 1e-8,
+    lengths: ArrayLike | None = None,
+) -> NDArray[Any]:
+    """The rows of `rattention` for the next tokens: a prompt, one token, or any number of them.
+
+    Parameters
+    ----------
+    query:
+        ``[batch, heads, tokens, head_dim]``, in the dtype of the cache. `heads` is a multiple of kv_heads.
+    key, value:
+        ``[batch, kv_heads, tokens, head_dim]`` and ``[batch, kv_heads, tokens, value_dim]``.
+    cache:
+        What came before; afterwards it holds these tokens as well. It is unchanged where the call fails.
+    scale, local_norm_weight, linear_norm_weight, eps:
+        As in `rattention`.
+    lengths:
+        How many of the tokens each sequence has, the first ones: integers ``[batch]``, all by default. The
+        others are not looked at, and their rows are 0.
+
+    Returns
+    -------
+    ``[batch, heads, tokens, value_dim]`` in the dtype of the query.
+
+    Raises
+    ------
+    ValueError
+        Shapes or values that do not fit the cache; the message names the argument.
+    TypeError
+        Another dtype than the cache's, or objects that are no arrays.
+    RuntimeError
+        The cache is in use by another thread.
+    """
+    if not isinstance(cache, RAttentionCache):
+        raise TypeError(f"cache must be an RAttentionCache, got {type(cache).__name__}")
+    queries = _tokens("query", query, cache)
+    output = cache._core.step(
+        queries,
+        _tokens("key", key, cache),
+        _tokens("value", value, cache),
+        scale_of(scale, queries),
+        _norm_weight("local_norm_weight", local_norm_weight),
+        _norm_weight("linear_norm_weight", linear_norm_weight),
+        _positive("eps", eps),
+        None if lengths is None else integer_array("lengths", lengths, 1),
+    )
+    return as_given(output, query)
+
+
+def _tokens(name: str, value: ArrayLike, cache: RAttentionCache) -> NDArray[Any]:
+    """A rank 4 array of the cache's dtype. What is one already passes at once: full checks take as long as
+    the kernel."""
+    if isinstance(value, np.ndarray) and value.ndim == 4 and value.dtype is cache._plain_dtype:
+        return value
+    array = float_array(name, value, 4)
+    dtype = np.asarray(value).dtype.name
+    if dtype != cache._dtype:
+        raise TypeError(f"{name} is {dtype}, the cache keeps {cache._dtype}: they must be equal")
+    return array
+
+
+def _norm_weight(name: str, value: ArrayLike | None) -> NDArray[np.float32] | None:
+    plain = isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype is FLOAT32
+    return np.ascontiguousarray(value) if plain else optional_float32(name, value, 2)
+
+
+def _positive(name: str, value: Any) -> float:
+    number = real_number(name, value)
+    if number <= 0:
+        raise ValueError(f"{name} must be > 0, got {value!r}")
+    return number
+
+
+def _feature_map(name: str) -> str:
+    if name not in FEATURE_MAPS:
+        raise ValueError(f"feature_map must be one of {', '.join(FEATURE_MAPS)}, got {name!r}")
+    return name
+
+
+def _dtype_name(dtype: DTypeLike) -> str:
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    if name not in FLOAT_DTYPES:
+        raise TypeError(f"dtype must be one of {', '.join(FLOAT_DTYPES)}, got {name}")
+    return name
+
+
+def _parse(view: memoryview) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Settings and contents of a saved cache, after every check that needs no cache."""
+    if view[: len(MAGIC)] != MAGIC[: len(view)]:
+        raise ValueError("data is no saved RAttentionCache: it begins otherwise")
+    if len(view) < HEADER.size:
+        raise ValueError(f"data is cut off: it has {len(view)} bytes, the header alone has {HEADER.size}")
+    _, version, checksum, *sizes, feature_map, dtype, rope_theta = HEADER.unpack_from(view)
+    if version != VERSION:
+        raise ValueError(f"data is of version {version} of the format; this release reads version {VERSION}")
+    if zlib.crc32(view[CHECKED_FROM:]) != checksum:
+        raise ValueError(f"data is damaged or cut off: the checksum of its {len(view)} bytes does not match")
+    if min(sizes) < 0 or feature_map >= len(FEATURE_MAP_CODES) or dtype >= len(FLOAT_DTYPES):
+        raise ValueError("data is no saved RAttentionCache: its header makes no sense")
+    settings = dict(zip(SIZES, sizes, strict=True)) | {
+        "feature_map": FEATURE_MAP_CODES[feature_map],
+        "rope_theta": rope_theta or None,
+        "dtype": FLOAT_DTYPES[dtype],
+    }
+    return settings, _contents(view[HEADER.size :], settings)
+
+
+def _contents(view: memoryview, settings: dict[str, Any]) -> list[NDArray[Any]]:
+    """The arrays in the order of the core's ``write``."""
+    heads = settings["batch"] * settings["kv_heads"]
+    item = 4 if settings["dtype"] == "float32" else 2
+    state = heads * 2 * settings["head_dim"] * settings["value_dim"] * 4
+    ring = heads * settings["window"] * item
+    sizes = [settings["batch"] * 8, ring * settings["head_dim"], ring * settings["value_dim"], state, state]
+    if sum(sizes) != len(view):
+        raise ValueError(f"data has {len(view)} bytes of contents, its header says {sum(sizes)}")
+    ends = np.cumsum(sizes).tolist()
+    return [np.frombuffer(view[end - size : end], np.uint8) for end, size in zip(ends, sizes, strict=True)]
+
+
+def reference_rattention_steps(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    scale: float | None = None,
+    rope_theta: float | None = None,
+    feature_map: str = "softmax",
+    local_norm_weight: ArrayLike | None = None,
+    linear_norm_weight: ArrayLike | None = None,
+    eps: float = 1e-8,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """RAttention as the recurrence it is, token by token in float64: outputs, and for each query head the
+    state that the last row reads."""
+    q, k, v = (np.asarray(a).astype(np.float64) for a in (query, key, value))
+    k, v = (np.repeat(a, q.shape[1] // a.shape[1], axis=1) for a in (k, v))
+    scored_q, scored_k = (reference_rotary(x, rope_theta) for x in (q, k))
+    phi_q, phi_k = (reference_features(x, feature_map) for x in (q, k))
+    factor = q.shape[3] ** -0.5 if scale is None else scale
+    state = np.zeros((*q.shape[:2], 2 * q.shape[3], v.shape[3]))
+    near, far = np.zeros((2, *q.shape[:3], v.shape[3]))
+    for t in range(q.shape[2]):
+        left = t - window - 1
+        if left >= 0:
+            state += np.einsum("bhf,bhv->bhfv", phi_k[:, :, left], v[:, :, left])
+        seen = slice(max(0, left + 1), t + 1)
+        scores = factor * np.einsum("bhd,bhjd->bhj", scored_q[:, :, t], scored_k[:, :, seen])
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        near[:, :, t] = np.einsum("bhj,bhjv->bhv", weights, v[:, :, seen])
+        far[:, :, t] = np.einsum("bhf,bhfv->bhv", phi_q[:, :, t], state)
+    return (
+        reference_rms_norm(near, local_norm_weight, eps) + reference_rms_norm(far, linear_norm_weight, eps),
+        state,
+    )

@@ -1,0 +1,196 @@
+"""RAttention: ``out = RMSNorm(sliding_window(rope(q), rope(k), v)) + RMSNorm(residual_linear(q, k, v))``.
+
+arXiv 2506.15545, section 3: a short sliding window for what is near, linear attention for everything before
+it. Two norms with their own weights per head; queries and keys of the linear branch are neither scaled nor
+rotated. Work is O(n w); neither branch's output is ever stored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention import _core
+from rattention._arguments import float_array, real_number
+from rattention.mechanisms.residual_linear import (
+    as_given,
+    linear_inputs,
+    linear_options,
+    optional_float32,
+    reference_residual_linear_attention,
+)
+from rattention.mechanisms.score_options import scale_of
+from rattention.mechanisms.softmax import reference_attention
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+SMALLEST_EPS = float(np.finfo(np.float32).tiny)
+
+
+def rattention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    scale: float | None = None,
+    rope_theta: float | None = None,
+    feature_map: str = "softmax",
+    local_norm_weight: ArrayLike | None = None,
+    linear_norm_weight: ArrayLike | None = None,
+    eps: float = 1e-8,
+    initial_state: ArrayLike | None = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    return_state: bool = False,
+) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.float32]]:
+    """Sliding-window attention to the last ``window + 1`` keys plus linear attention to those before them.
+
+    Parameters
+    ----------
+    query:
+        ``[batch, heads, length, head_dim]``, float32, bfloat16 or float16, any strides; not rotated.
+    key, value:
+        ``[batch, kv_heads, length, head_dim]`` and ``[batch, kv_heads, length, value_dim]``. ``kv_heads``
+        must divide ``heads``; query head h reads key/value head ``h // (heads // kv_heads)``.
+    window:
+        w >= -1: row t sees the keys ``t - w ... t`` through softmax attention and ``0 ... t - w - 1`` through
+        the state. Hugging Face's ``sliding_window=W`` is ``window=W - 1``. -1 leaves linear attention alone.
+    scale:
+        Factor on the scores of the sliding window, ``1 / sqrt(head_dim)`` by default.
+    rope_theta:
+        Base of the rotary embedding ("rotate-half", absolute positions from 0) of the sliding window; None is
+        no embedding. Needs an even head_dim.
+    feature_map, initial_state, key_padding_mask, segment_ids:
+        As in `residual_linear_attention`; the last two hide keys from both branches.
+    local_norm_weight, linear_norm_weight:
+        ``[heads, value_dim]``, weights of the two norms; 1 by default.
+    eps:
+        Inside the root of the norms' mean squares, > 0: a row of zeros stays zero.
+    return_state:
+        Also return the state that the last row reads.
+
+    Returns
+    -------
+    The output ``[batch, heads, length, value_dim]`` in the dtype of the inputs, or with `return_state` the
+    pair of it and the state, as in `residual_linear_attention`.
+
+    Raises
+    ------
+    ValueError
+        Shapes or values that do not fit; the message names the argument.
+    TypeError
+        A dtype other than the three above, or objects that are no arrays.
+    """
+    arrays = linear_inputs(query, key, value)
+    options = linear_options(window, feature_map, initial_state, key_padding_mask, segment_ids)
+    norms = _branch_options(arrays[0], scale, rope_theta, local_norm_weight, linear_norm_weight, eps)
+    output, state = _core.rattention(*arrays, options, **norms, return_state=bool(return_state))
+    output = as_given(output, query)
+    return output if state is None else (output, state)
+
+
+def rattention_backward(
+    grad_output: ArrayLike,
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    scale: float | None = None,
+    rope_theta: float | None = None,
+    feature_map: str = "softmax",
+    local_norm_weight: ArrayLike | None = None,
+    linear_norm_weight: ArrayLike | None = None,
+    eps: float = 1e-8,
+    initial_state: ArrayLike | None = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    grad_state: ArrayLike | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Gradients of ``sum(output * grad_output)``, plus ``sum(state * grad_state)`` where that is given.
+
+    By name, float32: query, key, value, local_norm_weight, linear_norm_weight (also where the weights were
+    left at 1) and, where given, initial_state. Both branches are computed again.
+    """
+    arrays = linear_inputs(query, key, value)
+    options = linear_options(window, feature_map, initial_state, key_padding_mask, segment_ids)
+    norms = _branch_options(arrays[0], scale, rope_theta, local_norm_weight, linear_norm_weight, eps)
+    grad = float_array("grad_output", grad_output, 4)
+    return _core.rattention_backward(
+        *arrays, options, grad, **norms, grad_state=optional_float32("grad_state", grad_state, 4)
+    )
+
+
+def reference_rattention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    scale: float | None = None,
+    rope_theta: float | None = None,
+    local_norm_weight: ArrayLike | None = None,
+    linear_norm_weight: ArrayLike | None = None,
+    eps: float = 1e-8,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    **linear: Any,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`rattention` by its definition, in float64: ``(output, state)``. The law."""
+    hidden: dict[str, Any] = {"key_padding_mask": key_padding_mask, "segment_ids": segment_ids}
+    far, state = reference_residual_linear_attention(query, key, value, window=window, **hidden, **linear)
+    near = np.zeros_like(far)
+    if window >= 0:
+        q, k = (reference_rotary(np.asarray(a).astype(np.float64), rope_theta) for a in (query, key))
+        near = reference_attention(q, k, value, causal=True, window=window, scale=scale, **hidden).output
+    return (
+        reference_rms_norm(near, local_norm_weight, eps) + reference_rms_norm(far, linear_norm_weight, eps),
+        state,
+    )
+
+
+def reference_rms_norm(
+    rows: NDArray[np.float64], weight: ArrayLike | None, eps: float
+) -> NDArray[np.float64]:
+    """Rows ``[batch, heads, length, dim]`` over the root of their mean square, times ``[heads, dim]``."""
+    with np.errstate(invalid="ignore"):
+        scaled: NDArray[np.float64] = rows / np.sqrt((rows**2).mean(axis=-1, keepdims=True) + eps)
+    return scaled if weight is None else scaled * np.asarray(weight).astype(np.float64)[:, None]
+
+
+def reference_rotary(rows: NDArray[np.float64], theta: float | None) -> NDArray[np.float64]:
+    """Pairs ``(x_i, x_{i + dim/2})`` of row t turned by ``t * theta^(-2 i / dim)``."""
+    if theta is None:
+        return rows
+    half = rows.shape[3] // 2
+    angles = np.arange(rows.shape[2])[:, None] * float(theta) ** (-np.arange(half) / half)
+    first, second = rows[..., :half], rows[..., half:]
+    cos, sin = np.cos(angles), np.sin(angles)
+    with np.errstate(invalid="ignore"):
+        return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def _branch_options(
+    query: NDArray[Any],
+    scale: float | None,
+    rope_theta: float | None,
+    local_norm_weight: ArrayLike | None,
+    linear_norm_weight: ArrayLike | None,
+    eps: float,
+) -> dict[str, Any]:
+    small = real_number("eps", eps)
+    if not small >= SMALLEST_EPS:
+        raise ValueError(f"eps must be a positive float32 number, got {eps!r}")
+    theta = 0.0 if rope_theta is None else real_number("rope_theta", rope_theta)
+    if rope_theta is not None and not theta > 0:
+        raise ValueError(f"rope_theta must be positive, got {rope_theta!r}")
+    return {
+        "scale": scale_of(scale, query),
+        "rope_theta": theta,
+        "local_norm_weight": optional_float32("local_norm_weight", local_norm_weight, 2),
+        "linear_norm_weight": optional_float32("linear_norm_weight", linear_norm_weight, 2),
+        "eps": small,
+    }

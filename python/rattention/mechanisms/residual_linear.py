@@ -1,0 +1,203 @@
+"""Residual linear attention: ``out_t = phi(q_t) S_{t-w-1}`` with ``S_t = S_{t-1} + phi(k_t)^T v_t``.
+
+The branch of RAttention that sees what its sliding window does not (arXiv 2506.15545, section 3). The
+feature map is ``phi(x) = [f(x), f(-x)]`` (Hedgehog, arXiv 2402.04347); there is no normaliser. Work is O(n).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention import _core
+from rattention._arguments import bool_array, float_array, integer_array, same_dtype, whole_number
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+FEATURE_MAPS = {"softmax": _core.FeatureMap.softmax, "relu": _core.FeatureMap.relu}
+
+
+def residual_linear_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    feature_map: str = "softmax",
+    initial_state: ArrayLike | None = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    return_state: bool = False,
+) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.float32]]:
+    """Causal linear attention to all keys but the last ``window + 1``.
+
+    Parameters
+    ----------
+    query:
+        ``[batch, heads, length, head_dim]``, float32, bfloat16 or float16, any strides; neither scaled nor
+        rotated.
+    key, value:
+        ``[batch, kv_heads, length, head_dim]`` and ``[batch, kv_heads, length, value_dim]``. ``kv_heads``
+        must divide ``heads``; query head h reads key/value head ``h // (heads // kv_heads)``.
+    window:
+        w >= -1: row t sees the keys ``0 ... t - w - 1``. -1 is plain causal linear attention, which sees
+        itself; with w >= length - 1 rows see nothing but the initial state.
+    feature_map:
+        f of phi: ``"softmax"`` over head_dim, or ``"relu"``; in float32.
+    initial_state:
+        ``S`` before the first key, ``[batch, kv_heads or heads, 2 * head_dim, value_dim]``; 0 by default.
+    key_padding_mask:
+        Bool ``[batch, length]``: keys that are False add nothing to the state.
+    segment_ids:
+        Integers ``[batch, length]``. The state is reset to 0 where the id changes: only the first segment
+        sees the initial state.
+    return_state:
+        Also return the state that the last row reads.
+
+    Returns
+    -------
+    The output ``[batch, heads, length, value_dim]`` in the dtype of the inputs, or with `return_state` the
+    pair of it and a float32 state ``[batch, kv_heads, 2 * head_dim, value_dim]``, with one per query head if
+    the initial state has that. A row that sees nothing gives 0.
+
+    Raises
+    ------
+    ValueError
+        Shapes or values that do not fit; the message names the argument.
+    TypeError
+        A dtype other than the three above, or objects that are no arrays.
+
+    Notes
+    -----
+    The last ``window + 1`` keys are not in the returned state, because no row has seen them yet. To go on
+    with a longer sequence give that state and, before the new tokens, those last ``window + 1`` tokens (or
+    all, if there are fewer) once more; their rows repeat positions already done and are dropped.
+    """
+    arrays = linear_inputs(query, key, value)
+    options = linear_options(window, feature_map, initial_state, key_padding_mask, segment_ids)
+    output, state, _ = _core.residual_linear_attention(*arrays, options, return_state=bool(return_state))
+    output = as_given(output, query)
+    return output if state is None else (output, state)
+
+
+def residual_linear_attention_backward(
+    grad_output: ArrayLike,
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    feature_map: str = "softmax",
+    initial_state: ArrayLike | None = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    grad_state: ArrayLike | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Gradients of ``sum(output * grad_output)``, plus ``sum(state * grad_state)`` where that is given.
+
+    By name, float32: query, key, value and, where given, initial_state. Nothing is needed of the forward
+    pass: the state is summed again.
+    """
+    arrays = linear_inputs(query, key, value)
+    options = linear_options(window, feature_map, initial_state, key_padding_mask, segment_ids)
+    grad = float_array("grad_output", grad_output, 4)
+    return _core.residual_linear_attention_backward(
+        *arrays, options, grad, grad_state=optional_float32("grad_state", grad_state, 4)
+    )
+
+
+def reference_residual_linear_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    feature_map: str = "softmax",
+    initial_state: ArrayLike | None = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`residual_linear_attention` by its definition, in float64: ``(output, state)``. The law.
+
+    A row is ``sum_j (phi(q) . phi(k_j)) v_j`` over the keys it sees, so that no other key can touch it.
+    """
+    q, k, v = (np.asarray(a).astype(np.float64) for a in (query, key, value))
+    (batch, heads, length, _), kv_heads = q.shape, k.shape[1]
+    phi_q, phi_k = (reference_features(a, feature_map) for a in (q, k))
+    ids = np.zeros((batch, length)) if segment_ids is None else np.asarray(segment_ids)
+    segment = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
+    shown = np.ones((batch, length), bool) if key_padding_mask is None else np.asarray(key_padding_mask)
+    old = np.arange(length) < np.arange(length)[:, None] - min(window, length)
+    visible = old & shown[:, None] & (segment[:, :, None] == segment[:, None])
+
+    start = np.zeros((batch, kv_heads, 2 * q.shape[3], v.shape[3]))
+    start = start if initial_state is None else np.asarray(initial_state).astype(np.float64)
+    output = np.zeros((batch, heads, length, v.shape[3]))
+    for b, h, t in np.ndindex(batch, heads, length):
+        g, seen = h * kv_heads // heads, visible[b, t]
+        output[b, h, t] = (phi_q[b, h, t] @ phi_k[b, g, seen].T) @ v[b, g, seen]
+        if initial_state is not None and segment[b, t] == 0:
+            output[b, h, t] += phi_q[b, h, t] @ start[b, h * start.shape[1] // heads]
+    state = start.copy()
+    for b, s in np.ndindex(*start.shape[:2] if length else (0, 0)):
+        g, seen = s * kv_heads // start.shape[1], visible[b, -1]
+        state[b, s] = phi_k[b, g, seen].T @ v[b, g, seen] + (start[b, s] if segment[b, -1] == 0 else 0)
+    return output, state
+
+
+def reference_features(x: NDArray[np.float64], feature_map: str) -> NDArray[np.float64]:
+    """``[f(x), f(-x)]`` along the last axis."""
+    if feature_map == "relu":
+        return np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], axis=-1)
+    with np.errstate(invalid="ignore"):
+        halves = [np.exp(a - a.max(axis=-1, keepdims=True)) for a in (x, -x)]
+        return np.concatenate([a / a.sum(axis=-1, keepdims=True) for a in halves], axis=-1)
+
+
+def linear_inputs(
+    query: ArrayLike, key: ArrayLike, value: ArrayLike
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Query, key and value as arrays of rank 4 and one dtype."""
+    arrays = float_array("query", query, 4), float_array("key", key, 4), float_array("value", value, 4)
+    same_dtype(query=arrays[0], key=arrays[1], value=arrays[2])
+    return arrays
+
+
+def linear_options(
+    window: int,
+    feature_map: str,
+    initial_state: ArrayLike | None,
+    key_padding_mask: ArrayLike | None,
+    segment_ids: ArrayLike | None,
+) -> _core.LinearOptions:
+    """What all of the linear family take, in the core's form; the core checks the shapes."""
+    reach = whole_number("window", window)
+    if reach < -1:
+        raise ValueError(f"window must be >= -1, got {window}")
+    if not isinstance(feature_map, str):
+        raise TypeError(f"feature_map must be a string, got {feature_map!r}")
+    if feature_map not in FEATURE_MAPS:
+        raise ValueError(f"feature_map must be one of {', '.join(FEATURE_MAPS)}, got {feature_map!r}")
+    shown = None if key_padding_mask is None else bool_array("key_padding_mask", key_padding_mask, 2)
+    return _core.LinearOptions(
+        window=min(reach, 2**62),
+        feature_map=FEATURE_MAPS[feature_map],
+        initial_state=optional_float32("initial_state", initial_state, 4),
+        key_padding_mask=shown,
+        segment_ids=None if segment_ids is None else integer_array("segment_ids", segment_ids, 2),
+    )
+
+
+def as_given(output: NDArray[Any], like: ArrayLike) -> NDArray[Any]:
+    """bfloat16, which the core returns as its storage, in the dtype of the user's array."""
+    return output.view(np.asarray(like).dtype) if output.dtype == np.uint16 else output
+
+
+def optional_float32(name: str, value: ArrayLike | None, rank: int) -> NDArray[np.float32] | None:
+    """An array of one of the three dtypes as contiguous float32, or None."""
+    if value is None:
+        return None
+    float_array(name, value, rank)
+    return np.ascontiguousarray(value, np.float32)

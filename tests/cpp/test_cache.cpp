@@ -1,0 +1,295 @@
+// Decoding with RAttention's cache: steps and prompts against the recurrence in float64.
+#include <Eigen/Core>
+#include <array>
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "attention_problem.h"
+#include "check.h"
+#include "core/threads.h"
+#include "mechanisms/rattention_step.h"
+
+namespace {
+
+std::int64_t allocations = 0;
+
+}  // namespace
+
+// Counted, so that a test can show that there are none.
+void* operator new(std::size_t size) {
+  ++allocations;
+  void* memory = std::malloc(size);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace {
+
+using rattention::CacheConfig;
+using rattention::DType;
+using rattention::FeatureMap;
+using rattention::OutputView;
+using rattention::RAttentionCache;
+using rattention::StepProblem;
+using rattention::TensorView;
+using rattention::test::Array;
+using rattention::test::FloatMap;
+using rattention::test::Inputs;
+using rattention::test::Matrix;
+using rattention::test::Shape;
+
+using Row = Eigen::RowVectorXd;
+
+constexpr double kEps = 1e-8;
+
+CacheConfig config_of(const Shape& shape, std::int64_t window, FeatureMap map = FeatureMap::softmax, double theta = 0) {
+  return {shape.batch, shape.kv_heads, shape.dim, shape.value_dim, window, map, theta, DType::f32};
+}
+
+Row softmax(const Row& x) {
+  const Row e = (x.array() - x.maxCoeff()).exp();
+  return e / e.sum();
+}
+
+Row features(const Row& x, FeatureMap map) {
+  Row phi(2 * x.size());
+  if (map == FeatureMap::softmax) {
+    phi << softmax(x), softmax(-x);
+  } else {
+    phi << x.cwiseMax(0), (-x).cwiseMax(0);
+  }
+  return phi;
+}
+
+Row turned(const Row& x, double theta, std::int64_t position) {
+  if (theta == 0) return x;
+  const Eigen::Index half = x.size() / 2;
+  Row y = x;
+  for (Eigen::Index i = 0; i < half; ++i) {
+    const double angle =
+        static_cast<double>(position) * std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
+    y(i) = x(i) * std::cos(angle) - x(half + i) * std::sin(angle);
+    y(half + i) = x(half + i) * std::cos(angle) + x(i) * std::sin(angle);
+  }
+  return y;
+}
+
+Row normalised(const Row& x) { return x / std::sqrt(x.squaredNorm() / static_cast<double>(x.size()) + kEps); }
+
+// All rows of one head by the definition.
+Matrix reference(const Inputs& inputs, const Shape& shape, const CacheConfig& config, std::int64_t b, std::int64_t h) {
+  const std::int64_t kv_head = h / (shape.heads / shape.kv_heads);
+  const Matrix query = inputs.query.matrix(b, h).cast<double>();
+  const Matrix key = inputs.key.matrix(b, kv_head).cast<double>();
+  const Matrix value = inputs.value.matrix(b, kv_head).cast<double>();
+  Matrix state = Matrix::Zero(2 * shape.dim, shape.value_dim);
+  Matrix rows(shape.queries, shape.value_dim);
+  for (std::int64_t t = 0; t < shape.queries; ++t) {
+    const std::int64_t left = t - config.window - 1;
+    if (left >= 0) state += features(key.row(left), config.feature_map).transpose() * value.row(left);
+    const std::int64_t first = std::max<std::int64_t>(0, left + 1);
+    Row scores(t + 1 - first);
+    for (std::int64_t j = first; j <= t; ++j) {
+      scores(j - first) = turned(query.row(t), config.rope_theta, t).dot(turned(key.row(j), config.rope_theta, j));
+    }
+    const Row local =
+        softmax(scores / std::sqrt(static_cast<double>(shape.dim))) * value.middleRows(first, t + 1 - first);
+    rows.row(t) = normalised(local) + normalised(features(query.row(t), config.feature_map) * state);
+  }
+  return rows;
+}
+
+// Tokens [first, last) of an array.
+TensorView tokens(const Array& array, std::int64_t first, std::int64_t last) {
+  TensorView view = array.view();
+  view.data = view.row(0, 0, first);
+  view.shape[2] = last - first;
+  return view;
+}
+
+StepProblem step_of(const Inputs& inputs, const Shape& shape, std::int64_t first, std::int64_t last) {
+  StepProblem problem;
+  problem.query = tokens(inputs.query, first, last);
+  problem.key = tokens(inputs.key, first, last);
+  problem.value = tokens(inputs.value, first, last);
+  problem.scale = 1.0F / std::sqrt(static_cast<float>(shape.dim));
+  problem.eps = static_cast<float>(kEps);
+  return problem;
+}
+
+// Takes in tokens up to each of `ends` in turn and compares every row.
+void compare(const Shape& shape, const CacheConfig& config, const std::vector<std::int64_t>& ends) {
+  const Inputs inputs(shape);
+  RAttentionCache cache(config);
+  std::vector<Matrix> exact;
+  for (std::int64_t h = 0; h < shape.batch * shape.heads; ++h) {
+    exact.push_back(reference(inputs, shape, config, h / shape.heads, h % shape.heads));
+  }
+  std::int64_t first = 0;
+  double worst = 0;
+  for (const std::int64_t last : ends) {
+    Array rows(shape.batch, shape.heads, last - first, shape.value_dim);
+    rattention::rattention_step(step_of(inputs, shape, first, last), cache, rows.output());
+    for (std::int64_t h = 0; h < shape.batch * shape.heads; ++h) {
+      const Matrix got = rows.matrix(h / shape.heads, h % shape.heads).cast<double>();
+      worst = std::max(
+          worst, (got - exact[static_cast<std::size_t>(h)].middleRows(first, last - first)).cwiseAbs().maxCoeff());
+    }
+    first = last;
+  }
+  CHECK_CLOSE(worst, 0.0, 2e-5);
+  for (const std::int64_t length : cache.lengths()) CHECK(length == shape.queries);
+}
+
+std::vector<std::int64_t> one_by_one(std::int64_t length) {
+  std::vector<std::int64_t> ends;
+  for (std::int64_t t = 1; t <= length; ++t) ends.push_back(t);
+  return ends;
+}
+
+const Shape kShape{1, 4, 2, 90, 90, 18, 13};
+
+void steps_and_prompts() {
+  for (const std::int64_t window : {0, 1, 5, 31, 63, 64, 65, 89, 90, 180})
+    for (const FeatureMap map : {FeatureMap::softmax, FeatureMap::relu})
+      for (const double theta : {0.0, 1e4}) {
+        const CacheConfig config = config_of(kShape, window, map, theta);
+        compare(kShape, config, one_by_one(kShape.queries));
+        compare(kShape, config, {90});
+        compare(kShape, config, {40, 41, 42, 80, 90});
+      }
+}
+
+void shapes() {
+  for (const Shape& shape : {Shape{2, 2, 2, 40, 40, 1, 1}, Shape{1, 3, 1, 70, 70, 64, 64},
+                             Shape{2, 2, 1, 50, 50, 33, 100}, Shape{1, 1, 1, 600, 600, 8, 8}}) {
+    compare(shape, config_of(shape, 7), {1, 2, 3, shape.queries});
+    compare(shape, config_of(shape, 520), {1, 36, shape.queries});
+  }
+}
+
+// So wide that a prompt takes several blocks.
+void blocks() {
+  const Shape shape{1, 16, 1, 700, 700, 2, 128};
+  for (const std::int64_t window : {0, 3, 100, 255, 256, 257, 400, 1000}) {
+    compare(shape, config_of(shape, window, FeatureMap::softmax, 1e4), {700});
+    compare(shape, config_of(shape, window), {40, 41, 700});
+  }
+}
+
+std::vector<float> one_step(RAttentionCache& cache, const Inputs& inputs, std::int64_t at) {
+  Array rows(kShape.batch, kShape.heads, 1, kShape.value_dim);
+  rattention::rattention_step(step_of(inputs, kShape, at, at + 1), cache, rows.output());
+  return rows.values();
+}
+
+void copies_and_restoring() {
+  const Inputs inputs(kShape);
+  RAttentionCache cache(config_of(kShape, 20, FeatureMap::softmax, 1e4));
+  for (std::int64_t t = 0; t < 50; ++t) one_step(cache, inputs, t);
+  const RAttentionCache snapshot = cache;
+  const std::vector<float> first = one_step(cache, inputs, 50);
+  one_step(cache, inputs, 51);
+  cache.restore(snapshot);
+  CHECK(cache.lengths()[0] == 50);
+  CHECK(one_step(cache, inputs, 50) == first);
+}
+
+void contents_there_and_back() {
+  const Inputs inputs(kShape);
+  const CacheConfig config = config_of(kShape, 20, FeatureMap::softmax, 1e4);
+  RAttentionCache cache(config);
+  for (std::int64_t t = 0; t < 50; ++t) one_step(cache, inputs, t);
+  std::vector<std::int64_t> lengths(1);
+  std::vector<float> keys(2 * 20 * 18), values(2 * 20 * 13), states(2 * 36 * 13), excesses(2 * 36 * 13);
+  const rattention::CacheContents contents{lengths.data(), reinterpret_cast<std::byte*>(keys.data()),
+                                           reinterpret_cast<std::byte*>(values.data()), states.data(), excesses.data()};
+  cache.write(contents);
+  CHECK(lengths[0] == 50);
+  RAttentionCache other(config);
+  other.read(contents);
+  CHECK(one_step(other, inputs, 50) == one_step(cache, inputs, 50));
+  for (const std::int64_t bad : {std::int64_t{-1}, std::int64_t{1} << 41}) {
+    lengths[0] = bad;
+    bool refused = false;
+    try {
+      other.read(contents);
+    } catch (const std::invalid_argument&) {
+      refused = true;
+    }
+    CHECK(refused);
+    CHECK(other.lengths()[0] == 51);
+  }
+}
+
+void a_step_allocates_nothing() {
+  const Inputs inputs(kShape);
+  for (const double theta : {0.0, 1e4}) {
+    RAttentionCache cache(config_of(kShape, 5, FeatureMap::softmax, theta));
+    Array rows(kShape.batch, kShape.heads, 1, kShape.value_dim);
+    const OutputView output = rows.output();
+    rattention::rattention_step(step_of(inputs, kShape, 0, 1), cache, output);
+    const std::int64_t before = allocations;
+    for (std::int64_t t = 1; t < 20; ++t) {
+      rattention::rattention_step(step_of(inputs, kShape, t, t + 1), cache, output);
+    }
+    CHECK(allocations == before);
+  }
+}
+
+std::string refusal(const CacheConfig& config) {
+  try {
+    const RAttentionCache cache(config);
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  } catch (const std::bad_alloc&) {
+    return "memory";
+  }
+  return "";
+}
+
+void what_is_refused() {
+  CacheConfig config = config_of(kShape, -1);
+  CHECK(refusal(config) == "window must be >= 0, got -1");
+  config = config_of(kShape, std::int64_t{1} << 60);
+  CHECK(refusal(config) == "memory");
+  config = config_of(kShape, 3, FeatureMap::softmax, 1e4);
+  config.head_dim = 7;
+  CHECK(refusal(config).find("head_dim must be even") == 0);
+  config.rope_theta = 0;
+  config.batch = std::int64_t{1} << 40;
+  CHECK(refusal(config).find("batch must be <=") == 0);
+
+  const Inputs inputs(kShape);
+  RAttentionCache cache(config_of(kShape, 3));
+  Array rows(kShape.batch, kShape.heads, 1, kShape.value_dim);
+  StepProblem problem = step_of(inputs, kShape, 0, 1);
+  problem.key.dtype = DType::f16;
+  std::string message;
+  try {
+    rattention::rattention_step(problem, cache, rows.output());
+  } catch (const std::invalid_argument& error) {
+    message = error.what();
+  }
+  CHECK(message.find("must be float32 as the cache is, got float16") != std::string::npos);
+  CHECK(cache.lengths()[0] == 0);
+}
+
+}  // namespace
+
+int main() {
+  return rattention::test::run({
+      {"steps and prompts", steps_and_prompts},
+      {"shapes", shapes},
+      {"blocks", blocks},
+      {"copies and restoring", copies_and_restoring},
+      {"contents there and back", contents_there_and_back},
+      {"a step allocates nothing", a_step_allocates_nothing},
+      {"what is refused", what_is_refused},
+  });
+}

@@ -1,0 +1,356 @@
+"""The cache as an object: constant size, snapshots, bytes, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import struct
+import threading
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+import rattention as ra
+from rattention.cache import CHECKED_FROM, HEADER
+
+from tests.decoding import cache_for, decode, draw, part
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rotary": {"rope_theta": 1e4},
+    "relu": {"feature_map": "relu"},
+}
+
+
+def filled(tokens: int = 25, window: int = 8, **options: Any) -> tuple[ra.RAttentionCache, dict[str, Any]]:
+    """A cache that has seen some tokens, and the ones to come."""
+    dtype = options.pop("dtype", "float32")
+    inputs = draw(tokens + 20, batch=2, dim=6, value_dim=5, dtype=dtype)
+    cache = cache_for(inputs, window, **options)
+    decode(part(inputs, 0, tokens), cache, [])
+    return cache, part(inputs, tokens, tokens + 20)
+
+
+def next_rows(cache: ra.RAttentionCache, inputs: dict[str, Any]) -> np.ndarray:
+    return decode(inputs, cache, [3, 4, 5])
+
+
+def test_the_size_is_constant() -> None:
+    inputs = draw(2000)
+    cache = cache_for(inputs, 16)
+    sizes = {cache.nbytes}
+    for first in range(0, 2000, 100):
+        ra.rattention_step(**part(inputs, first, first + 100), cache=cache)
+        sizes.add(cache.nbytes)
+    assert len(sizes) == 1
+    assert sizes.pop() < 40_000
+
+
+def test_half_precision_halves_the_ring() -> None:
+    sizes = [ra.RAttentionCache(1, 1, 64, 10_000, dtype=dtype).nbytes for dtype in ("float32", "bfloat16")]
+    keys_and_values = 10_000 * 64 * 2
+    assert abs((sizes[0] - sizes[1]) / (keys_and_values * 2) - 1) < 0.01
+
+
+@pytest.mark.parametrize("tokens", [0, 5, 8, 9, 25])
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_restore_goes_back_bit_for_bit(tokens: int, configuration: str) -> None:
+    cache, inputs = filled(tokens, **CONFIGURATIONS[configuration])
+    snapshot = cache.snapshot()
+    first = next_rows(cache, inputs)
+    saved = cache.to_bytes()
+    for _ in range(2):
+        cache.restore(snapshot)
+        assert cache.lengths.tolist() == [tokens, tokens]
+        np.testing.assert_array_equal(next_rows(cache, inputs), first)
+        assert cache.to_bytes() == saved
+
+
+def test_a_snapshot_starts_another_cache_of_its_kind() -> None:
+    cache, inputs = filled()
+    other, _ = filled(3)
+    other.restore(cache.snapshot())
+    np.testing.assert_array_equal(next_rows(other, inputs), next_rows(cache, inputs))
+
+
+OTHERS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "batch": ((3, 2, 6, 8), {}),
+    "kv_heads": ((2, 1, 6, 8), {}),
+    "head_dim": ((2, 2, 8, 8), {}),
+    "value_dim": ((2, 2, 6, 8), {"value_dim": 6}),
+    "window": ((2, 2, 6, 9), {}),
+    "feature_map": ((2, 2, 6, 8), {"feature_map": "relu"}),
+    "rope_theta": ((2, 2, 6, 8), {"rope_theta": 1e4}),
+    "dtype": ((2, 2, 6, 8), {"dtype": "float16"}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_snapshot_of_another_kind_of_cache(name: str) -> None:
+    sizes, options = OTHERS[name]
+    cache, _ = filled()
+    before = cache.to_bytes()
+    snapshot = ra.RAttentionCache(*sizes, **({"value_dim": 5} | options)).snapshot()
+    with pytest.raises(ValueError, match=f"snapshot is of another cache: its {name} is"):
+        cache.restore(snapshot)
+    assert cache.to_bytes() == before
+
+
+@pytest.mark.parametrize("what", [None, b"", 3, "cache"])
+def test_restore_wants_a_snapshot(what: object) -> None:
+    cache, _ = filled()
+    what = cache if what == "cache" else what
+    with pytest.raises(TypeError, match="snapshot must come from snapshot"):
+        cache.restore(what)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize("tokens", [0, 5, 8, 25])
+def test_bytes_there_and_back(tokens: int, configuration: str, dtype: str) -> None:
+    cache, inputs = filled(tokens, dtype=dtype, **CONFIGURATIONS[configuration])
+    data = cache.to_bytes()
+    for source in (data, bytearray(data), memoryview(b"x" + data)[1:]):
+        back = ra.RAttentionCache.from_bytes(source)
+        assert repr(back) == repr(cache)
+        assert back.to_bytes() == data
+    np.testing.assert_array_equal(next_rows(back, inputs), next_rows(cache, inputs))
+    assert back.to_bytes() == cache.to_bytes()
+
+
+def test_ragged_and_empty_caches_as_bytes() -> None:
+    inputs = draw(12, batch=3)
+    cache = cache_for(inputs, 5)
+    ra.rattention_step(**inputs, cache=cache, lengths=np.array([12, 0, 4]))
+    assert ra.RAttentionCache.from_bytes(cache.to_bytes()).lengths.tolist() == [12, 0, 4]
+    for sizes in ((0, 2, 4, 3), (2, 0, 4, 3), (2, 2, 4, 0)):
+        empty = ra.RAttentionCache(*sizes)
+        assert repr(ra.RAttentionCache.from_bytes(empty.to_bytes())) == repr(empty)
+
+
+def pickled(cache: ra.RAttentionCache) -> Any:
+    return pickle.loads(pickle.dumps(cache))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled])
+def test_copies_go_their_own_way(duplicate: Any) -> None:
+    cache, inputs = filled(rope_theta=1e4)
+    twin = duplicate(cache)
+    first = next_rows(cache, inputs)
+    np.testing.assert_array_equal(next_rows(twin, inputs), first)
+
+
+def test_data_cut_off_anywhere() -> None:
+    cache = ra.RAttentionCache(1, 1, 1, 1)
+    data = cache.to_bytes()
+    for size in range(len(data)):
+        with pytest.raises(ValueError, match=r"data is (cut off|damaged or cut off|no saved)"):
+            ra.RAttentionCache.from_bytes(data[:size])
+    with pytest.raises(ValueError, match="data is damaged"):
+        ra.RAttentionCache.from_bytes(data + b"\0")
+
+
+def test_data_with_any_bit_flipped() -> None:
+    data = filled(3, window=2)[0].to_bytes()
+    for bit in range(0, len(data) * 8, 7):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError, match="data"):
+            ra.RAttentionCache.from_bytes(damaged)
+
+
+FOREIGN = {
+    "nothing": b"",
+    "text": b"not a cache at all, though long enough for a header: " * 3,
+    "zeros": bytes(500),
+    "a pickle": pickle.dumps({"window": 3}) * 20,
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_data_of_something_else(case: str) -> None:
+    with pytest.raises(ValueError, match="data is"):
+        ra.RAttentionCache.from_bytes(FOREIGN[case])
+
+
+def forged(*, at: int, value: bytes) -> bytes:
+    """Bytes with something else written at an offset, and a checksum that agrees."""
+    data = bytearray(ra.RAttentionCache(1, 1, 2, 3).to_bytes())
+    data[at : at + len(value)] = value
+    data[CHECKED_FROM - 4 : CHECKED_FROM] = struct.pack("<I", zlib.crc32(data[CHECKED_FROM:]))
+    return bytes(data)
+
+
+FORGERIES = {
+    "another version": (8, struct.pack("<I", 2), "version 2"),
+    "a negative batch": (16, struct.pack("<q", -1), "makes no sense"),
+    "a huge window": (48, struct.pack("<q", 2**61), "its header says"),
+    "a huge head_dim": (32, struct.pack("<q", 2**60), "its header says"),
+    "an unknown feature map": (56, b"\x07", "makes no sense"),
+    "an unknown dtype": (57, b"\x07", "makes no sense"),
+    "a NaN theta": (64, struct.pack("<d", np.nan), "rope_theta"),
+    "a negative length": (HEADER.size, struct.pack("<q", -5), "length of sequence 0"),
+    "an endless length": (HEADER.size, struct.pack("<q", 2**62), "length of sequence 0"),
+}
+
+
+@pytest.mark.parametrize("case", FORGERIES)
+def test_data_that_lies(case: str) -> None:
+    at, value, message = FORGERIES[case]
+    with pytest.raises(ValueError, match=message):
+        ra.RAttentionCache.from_bytes(forged(at=at, value=value))
+
+
+@pytest.mark.parametrize("data", [None, "text", [1, 2], 5])
+def test_data_that_is_no_bytes(data: Any) -> None:
+    with pytest.raises(TypeError, match="data must be bytes"):
+        ra.RAttentionCache.from_bytes(data)
+
+
+BAD_CACHES: dict[str, tuple[dict[str, Any], type[Exception], str | None]] = {
+    "window -1": ({"window": -1}, ValueError, "window must be >= 0, got -1"),
+    "window None": ({"window": None}, TypeError, "window must be an integer"),
+    "window a float": ({"window": 2.0}, TypeError, "window must be an integer"),
+    "window True": ({"window": True}, TypeError, "window must be an integer"),
+    "window beyond memory": ({"window": 2**63}, MemoryError, None),
+    "window beyond counting": ({"window": 10**40}, MemoryError, None),
+    "window of 2^50": ({"window": 2**50}, MemoryError, None),
+    "batch -1": ({"batch": -1}, ValueError, "batch must be >= 0"),
+    "batch too large": ({"batch": 2**40}, ValueError, "batch must be <= "),
+    "kv_heads a string": ({"kv_heads": "2"}, TypeError, "kv_heads must be an integer"),
+    "head_dim 0": ({"head_dim": 0}, ValueError, "head_dim must be >= 1"),
+    "value_dim 0": ({"value_dim": 0}, ValueError, "value_dim must be >= 1"),
+    "odd head_dim with rope": ({"head_dim": 5, "rope_theta": 1e4}, ValueError, "head_dim must be even"),
+    "theta 0": ({"rope_theta": 0.0}, ValueError, "rope_theta must be > 0"),
+    "theta negative": ({"rope_theta": -1.0}, ValueError, "rope_theta must be > 0"),
+    "theta NaN": ({"rope_theta": np.nan}, ValueError, "rope_theta must be finite"),
+    "theta a string": ({"rope_theta": "1"}, TypeError, "rope_theta must be a number"),
+    "feature map unknown": ({"feature_map": "gelu"}, ValueError, "feature_map must be one of"),
+    "float64": ({"dtype": "float64"}, TypeError, "dtype must be one of float32"),
+    "integers": ({"dtype": np.int32}, TypeError, "dtype must be one of float32"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CACHES)
+def test_caches_that_cannot_be(case: str) -> None:
+    changes, error, message = BAD_CACHES[case]
+    with pytest.raises(error, match=message):
+        ra.RAttentionCache(**({"batch": 1, "kv_heads": 2, "head_dim": 4, "window": 3} | changes))
+
+
+def ones(*shape: int, dtype: Any = np.float32) -> np.ndarray:
+    return np.ones(shape, dtype)
+
+
+BAD_STEPS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "another batch": (
+        {"query": ones(1, 4, 3, 6), "key": ones(1, 2, 3, 6), "value": ones(1, 2, 3, 5)},
+        ValueError,
+        "key has batch 1, the cache has 2",
+    ),
+    "other heads": (
+        {"key": ones(2, 4, 3, 6), "value": ones(2, 4, 3, 5)},
+        ValueError,
+        "key has heads 4, the cache has 2",
+    ),
+    "heads that do not divide": ({"query": ones(2, 3, 3, 6)}, ValueError, "key has 2 heads, query has 3"),
+    "another head_dim": (
+        {"query": ones(2, 4, 3, 7), "key": ones(2, 2, 3, 7)},
+        ValueError,
+        "key has head_dim 7, the cache has 6",
+    ),
+    "head_dims that differ": ({"query": ones(2, 4, 3, 7)}, ValueError, "key has head_dim 6, query has 7"),
+    "another value_dim": ({"value": ones(2, 2, 3, 6)}, ValueError, "value has value_dim 6, the cache has 5"),
+    "more keys than queries": (
+        {"key": ones(2, 2, 4, 6), "value": ones(2, 2, 4, 5)},
+        ValueError,
+        "key has length 4, query has 3",
+    ),
+    "more values than keys": ({"value": ones(2, 2, 4, 5)}, ValueError, "value has length 4, key has 3"),
+    "rank 3": ({"query": ones(4, 3, 6)}, ValueError, "query must have 4 dimensions, got 3"),
+    "float64": ({"query": ones(2, 4, 3, 6, dtype=float)}, TypeError, "query has dtype float64"),
+    "dtypes that differ": (
+        {"value": ones(2, 2, 3, 5, dtype=np.float16)},
+        TypeError,
+        "value is float16, the cache keeps float32",
+    ),
+    "another dtype": (
+        {
+            name: ones(*shape, dtype=np.float16)
+            for name, shape in {"query": (2, 4, 3, 6), "key": (2, 2, 3, 6), "value": (2, 2, 3, 5)}.items()
+        },
+        TypeError,
+        "query is float16, the cache keeps float32",
+    ),
+    "no cache": ({"cache": None}, TypeError, "cache must be an RAttentionCache, got NoneType"),
+    "scale NaN": ({"scale": np.nan}, ValueError, "scale must be finite"),
+    "eps negative": ({"eps": -1.0}, ValueError, "eps must be > 0"),
+    "eps infinite": ({"eps": np.inf}, ValueError, "eps must be finite"),
+    "a weight per kv head": (
+        {"local_norm_weight": ones(2, 5)},
+        ValueError,
+        r"local_norm_weight must have shape .* \(4, 5\)",
+    ),
+    "weights of rank 1": ({"linear_norm_weight": ones(5)}, ValueError, "linear_norm_weight must have 2 dim"),
+    "weights of integers": ({"linear_norm_weight": ones(4, 5, dtype=int)}, TypeError, "linear_norm_weight"),
+    "lengths too short": ({"lengths": np.array([1])}, ValueError, r"lengths must have one entry .* \(2\)"),
+    "lengths beyond the tokens": ({"lengths": np.array([1, 4])}, ValueError, "lengths holds 4"),
+    "lengths negative": ({"lengths": np.array([1, -1])}, ValueError, "lengths holds -1"),
+    "lengths of floats": ({"lengths": np.array([1.0, 2.0])}, TypeError, "lengths must be an integer array"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_STEPS)
+def test_steps_that_cannot_be_leave_the_cache_alone(case: str) -> None:
+    changes, error, message = BAD_STEPS[case]
+    cache, _ = filled()
+    before = cache.to_bytes()
+    step = {"query": ones(2, 4, 3, 6), "key": ones(2, 2, 3, 6), "value": ones(2, 2, 3, 5), "cache": cache}
+    with pytest.raises(error, match=message):
+        ra.rattention_step(**(step | changes))
+    assert cache.to_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_float32_step_of_another_cache(dtype: str) -> None:
+    cache, _ = filled(dtype=dtype)
+    step = {"query": ones(2, 4, 3, 6), "key": ones(2, 2, 3, 6), "value": ones(2, 2, 3, 5), "cache": cache}
+    with pytest.raises(TypeError, match=f"query is float32, the cache keeps {dtype}"):
+        ra.rattention_step(**step)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 40])
+def test_nothing_to_do(tokens: int) -> None:
+    for batch, heads, kv_heads in ((0, 4, 2), (2, 0, 0)):
+        cache = ra.RAttentionCache(batch, kv_heads, 6, 3)
+        keys = ones(batch, kv_heads, tokens, 6)
+        rows = ra.rattention_step(ones(batch, heads, tokens, 6), keys, keys, cache)
+        assert rows.shape == (batch, heads, tokens, 6)
+        assert cache.length == (tokens if batch else 0)
+
+
+def test_one_thread_at_a_time() -> None:
+    """Whoever comes second is refused, or comes when the first is done: every token is counted once."""
+    cache = ra.RAttentionCache(1, 8, 64, 2000)
+    inputs = draw(50, heads=8, kv_heads=8, dim=64)
+    done, refused, other = [0] * 4, [0] * 4, []
+
+    def work(i: int) -> None:
+        for _ in range(30):
+            try:
+                ra.rattention_step(**inputs, cache=cache)
+                done[i] += 1
+            except RuntimeError as error:
+                refused[i] += 1
+                if "in use by another thread" not in str(error):
+                    other.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not other
+    assert sum(done) + sum(refused) == 120
+    assert cache.length == 50 * sum(done)
