@@ -86,7 +86,7 @@ std::int64_t ScoreTile::floats(const ScoreProblem& problem, std::int64_t query_r
   const std::int64_t dim = problem.query.dim();
   return Scratch::round_up(query_rows * dim) + Scratch::round_up((kTileKeys + tile_kernels().panel) * dim) +
          Scratch::round_up(kBlockRows * kStride) + Scratch::round_up(tile_kernels().panel * dim) +
-         3 * Scratch::round_up(kTileKeys) + Scratch::round_up(kBlockRows * tile_kernels().lanes);
+         3 * Scratch::round_up(kTileKeys) + Scratch::round_up(2 * kBlockRows * tile_kernels().lanes);
 }
 
 ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows)
@@ -99,7 +99,7 @@ ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t
       lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
       row_lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
       masses_(scratch.take(kTileKeys)),
-      maxima_(scratch.take(kBlockRows * kernels_.lanes)) {}
+      maxima_(scratch.take(2 * kBlockRows * kernels_.lanes)) {}
 
 void ScoreTile::load_queries(std::int64_t batch, const QueryBlock& block) {
   const std::int64_t dim = problem_.query.dim();
@@ -176,12 +176,24 @@ void ScoreTile::load_masses(std::int64_t batch, std::int64_t head) {
   }
 }
 
+KeySpan ScoreTile::panels_seen_by_all(const QueryBlock& block) const {
+  KeySpan seen = keys_;
+  for (std::int64_t r = 0; r < block.rows; ++r) seen = seen.intersect(spans_[r]);
+  if (seen.empty()) return {keys_.first, keys_.first};
+  const std::int64_t panel = kernels_.panel;
+  const std::int64_t first = keys_.first + ceil_div(seen.first - keys_.first, panel) * panel;
+  const std::int64_t last = keys_.first + (seen.last - keys_.first) / panel * panel;
+  return {first, std::max(first, last)};
+}
+
 // A panel is scored for the rows from the first to the last that see some of it.
 void ScoreTile::score_panels(const QueryBlock& block) {
   const std::int64_t dim = problem_.query.dim();
   const float* queries = queries_of(block);
   const auto score_panel = problem_.gravity ? kernels_.distance_panel : kernels_.score_panel;
+  float* unused = maxima_ + kBlockRows * kernels_.lanes;
   std::fill(maxima_, maxima_ + block.rows * kernels_.lanes, -kInfinity);
+  whole_ = panels_seen_by_all(block);
   for (std::int64_t key = keys_.first; key < keys_.last; key += kernels_.panel) {
     const KeySpan panel{key, key + kernels_.panel};
     std::int64_t first = 0;
@@ -190,8 +202,9 @@ void ScoreTile::score_panels(const QueryBlock& block) {
     while (last > first && spans_[last - 1].intersect(panel).empty()) --last;
     if (first == last) continue;
     const std::int64_t offset = key - keys_.first;
+    const bool whole = key >= whole_.first && key < whole_.last;
     score_panel(queries + first * dim, last - first, dim, panels_ + offset * dim, row(first) + offset, kStride,
-                maxima_ + first * kernels_.lanes);
+                (whole ? maxima_ : unused) + first * kernels_.lanes);
   }
 }
 
@@ -202,9 +215,16 @@ void ScoreTile::finish_row(std::int64_t batch, const QueryBlock& block, std::int
   const bool changed = !keys.empty() && add_terms(batch, block, r, scores);
   if (keys.size() % kernels_.lanes != 0)
     std::fill(scores + keys.size(), scores + keys.size() + kernels_.lanes, -kInfinity);
-  // What was gathered on the way is the row's maximum only if the row sees all that was scored, unchanged.
-  const bool sees_all = keys.size() == keys_.size() && keys_.size() % kernels_.panel == 0;
-  top_[r] = sees_all && !changed ? kernels_.max_lane(maxima_ + r * kernels_.lanes) : kernels_.max(scores, keys.size());
+  top_[r] = changed || whole_.empty() ? kernels_.max(scores, keys.size()) : max_around_whole_panels(r);
+}
+
+// Of what was gathered while scores were made, and of the keys before and after.
+float ScoreTile::max_around_whole_panels(std::int64_t r) {
+  const KeySpan keys = spans_[r];
+  float top = kernels_.max_lane(maxima_ + r * kernels_.lanes);
+  if (keys.first < whole_.first) top = std::max(top, kernels_.max(at(r, keys.first), whole_.first - keys.first));
+  if (keys.last > whole_.last) top = std::max(top, kernels_.max(at(r, whole_.last), keys.last - whole_.last));
+  return top;
 }
 
 // Gravity, discount and masks; returns whether any score changed.

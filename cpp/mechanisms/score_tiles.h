@@ -149,7 +149,9 @@ class ScoreTile {
   void look_at_masks(std::int64_t batch);
   void load_masses(std::int64_t batch, std::int64_t head);
   KeySpan span_of(std::int64_t batch, std::int64_t query_row) const;
+  KeySpan panels_seen_by_all(const QueryBlock& block) const;
   void score_panels(const QueryBlock& block);
+  float max_around_whole_panels(std::int64_t r);
   void finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r);
   bool add_terms(std::int64_t batch, const QueryBlock& block, std::int64_t r, float* scores);
   const std::int32_t* shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys);
@@ -164,7 +166,8 @@ class ScoreTile {
   std::int32_t* row_lanes_;  // of one row
   float* masses_;            // of the loaded keys, for the head scored last
   float* inverses_ = nullptr;
-  float* maxima_;  // per row and lane, as the scores are made
+  float* maxima_;  // per row and lane, as the scores of whole_ are made; then room for maxima nobody wants
+  KeySpan whole_;  // the panels that every row of the block sees whole
   KeySpan keys_;
   float top_[kBlockRows] = {};
   KeySpan spans_[kBlockRows];

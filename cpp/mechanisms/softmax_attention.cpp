@@ -22,19 +22,22 @@ class ForwardTask {
         task_(task),
         kernels_(tile_kernels()),
         columns_(columns(want)),
+        in_place_(in_place(want)),
         values_(scratch.take(kTileKeys * columns_)),
-        output_(scratch.take(task.rows * columns_)),
+        output_(scratch.take(in_place_ ? 0 : task.rows * columns_)),
         top_(scratch.take(task.rows)),
         total_(scratch.take(task.rows)),
         observer_(want.observers != nullptr ? want.observers->make() : nullptr) {
-    std::fill(output_, output_ + task.rows * columns_, 0.0F);
+    for (const QueryBlock& block : task.blocks) {
+      std::fill_n(output_of(block, 0), block.rows * columns_, 0.0F);
+    }
     std::fill(top_, top_ + task.rows, -kInfinity);
     std::fill(total_, total_ + task.rows, 0.0F);
     if (observer_) observer_->begin(task);
   }
 
   static std::int64_t floats(const SoftmaxForward& want, std::int64_t rows) {
-    return Scratch::round_up(kTileKeys * columns(want)) + Scratch::round_up(rows * columns(want)) +
+    return Scratch::round_up(kTileKeys * columns(want)) + Scratch::round_up(in_place(want) ? 0 : rows * columns(want)) +
            2 * Scratch::round_up(rows);
   }
 
@@ -54,7 +57,7 @@ class ForwardTask {
     }
   }
 
-  // Divides by the denominators and writes out what is wanted; returns the finished rows.
+  // Divides by the denominators and writes out what is wanted; returns the finished rows, unless they are in place.
   float* finish() {
     for (const QueryBlock& block : task_.blocks) {
       for (std::int64_t r = 0; r < block.rows; ++r) finish_row(block, r);
@@ -66,6 +69,16 @@ class ForwardTask {
   static std::int64_t columns(const SoftmaxForward& want) {
     const std::int64_t lanes = tile_kernels().lanes;
     return want.value == nullptr ? 0 : (want.value->dim() + lanes - 1) / lanes * lanes;
+  }
+
+  // Rows of whole vectors of float32 are summed where they are wanted.
+  static bool in_place(const SoftmaxForward& want) {
+    return want.output != nullptr && want.output->dtype == DType::f32 && want.value->dim() == columns(want);
+  }
+
+  float* output_of(const QueryBlock& block, std::int64_t r) const {
+    if (!in_place_) return output_ + (block.slot + r) * columns_;
+    return reinterpret_cast<float*>(want_.output->row(task_.batch, block.head, block.first + r));
   }
 
   // Rows that are whole, aligned vectors of float32 are used where they lie; a load across two cache lines costs two.
@@ -107,8 +120,7 @@ class ForwardTask {
       return;
     }
     kernels_.multiply_add({tile.at(first, keys.first), ScoreTile::kStride}, last - first, keys.size(),
-                          values_at(keys.first), value_stride_, columns_, output_ + (block.slot + first) * columns_,
-                          columns_);
+                          values_at(keys.first), value_stride_, columns_, output_of(block, first), columns_);
   }
 
   // Online softmax of one row: scores become weights relative to the new maximum, what came before is rescaled.
@@ -122,7 +134,7 @@ class ForwardTask {
     const float shift = top == -kInfinity ? 0.0F : top;
     const bool rescales = before != -kInfinity && top > before;
     const float rescale = rescales ? std::exp2(before - top) : 1.0F;
-    if (rescales && columns_ > 0) kernels_.scale(output_ + slot * columns_, columns_, rescale);
+    if (rescales && columns_ > 0) kernels_.scale(output_of(block, r), columns_, rescale);
     top_[slot] = top;
     const float previous = total_[slot];
     if (!observer_) {
@@ -150,7 +162,7 @@ class ForwardTask {
     for (std::int64_t j = 0; j < keys.size(); ++j) {
       if ((shown[j] & unpadded[j]) == 0) continue;
       kernels_.multiply_add({tile.scores_of(r) + j, 1}, 1, 1, values_at(keys.first + j), value_stride_, columns_,
-                            output_ + (block.slot + r) * columns_, columns_);
+                            output_of(block, r), columns_);
     }
   }
 
@@ -162,9 +174,9 @@ class ForwardTask {
       const std::int64_t index = (task_.batch * problem_.query.heads() + block.head) * problem_.row_count + row;
       want_.lse[index] = total == 0 ? -kInfinity : (top_[slot] + std::log2(total)) * kLn2;
     }
-    float* output = output_ + slot * columns_;
+    float* output = output_of(block, r);
     if (total != 0) kernels_.scale(output, columns_, 1 / total);
-    if (want_.output != nullptr) {
+    if (want_.output != nullptr && !in_place_) {
       store_row(output, want_.value->dim(), want_.output->row(task_.batch, block.head, row), want_.output->dtype);
     }
     if (observer_) observer_->finish(slot, total);
@@ -175,7 +187,8 @@ class ForwardTask {
   const Task& task_;
   const TileKernels& kernels_;
   const std::int64_t columns_;  // value_dim, rounded up to whole vectors
-  float* values_;               // converted copies, where needed
+  const bool in_place_;
+  float* values_;  // converted copies, where needed
   const float* tile_values_ = nullptr;
   std::int64_t value_stride_ = 0;
   float* output_;

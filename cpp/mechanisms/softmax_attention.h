@@ -19,7 +19,8 @@ struct SoftmaxForward {
 void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want);
 
 // The forward pass of one task, for mechanisms that go on with its rows while they are in cache: returns the finished
-// rows [task.rows][value_dim rounded up to whole vectors], in the calling thread's scratch until its next use.
+// rows [task.rows][value_dim rounded up to whole vectors], in the calling thread's scratch until its next use. Nothing
+// but the rows if no output is asked for.
 float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task);
 
 // Visits weights p = 2^(score - lse) tile by tile once lse (natural, [batch, heads, row_count]) is known.
