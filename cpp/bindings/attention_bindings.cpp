@@ -74,9 +74,13 @@ class MetricArrays {
 void run(const ScoreProblem& problem, SoftmaxForward want, MetricDistances distances, const RowMetricOutputs* outputs,
          float* received) {
   std::optional<RowMetrics> metrics;
-  if (outputs != nullptr) want.observers = &metrics.emplace(problem, distances, *outputs);
+  std::optional<ReceivedInPassing> passing;
+  if (received != nullptr && ReceivedInPassing::possible(problem)) passing.emplace(problem);
+  if (outputs != nullptr)
+    want.observers = &metrics.emplace(problem, distances, *outputs, passing ? &*passing : nullptr);
   softmax_forward(problem, want);
-  if (received != nullptr) attention_received(problem, want.lse, received);
+  if (received == nullptr || (passing && passing->store(received))) return;
+  attention_received(problem, want.lse, received);
 }
 
 py::tuple attention(const py::array& query, const py::array& key, const py::array& value, const ScoreOptions& options,

@@ -94,6 +94,12 @@ struct TileKernels {
 // The kernels of active_isa().
 const TileKernels& tile_kernels();
 
+// n rounded up to whole vectors.
+inline std::int64_t padded(std::int64_t n) {
+  const std::int64_t lanes = tile_kernels().lanes;
+  return (n + lanes - 1) / lanes * lanes;
+}
+
 namespace detail {
 extern const TileKernels kBaselineKernels;
 extern const TileKernels kAvx2Kernels;

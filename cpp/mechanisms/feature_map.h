@@ -13,10 +13,6 @@ namespace rattention {
 
 enum class FeatureMap : std::uint8_t { softmax, relu };
 
-inline std::int64_t padded(std::int64_t n) {
-  const std::int64_t lanes = tile_kernels().lanes;
-  return (n + lanes - 1) / lanes * lanes;
-}
 inline std::int64_t features(std::int64_t dim) { return 2 * padded(dim); }
 
 // phi[rows][features] of x[rows][padded].

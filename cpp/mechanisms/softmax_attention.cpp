@@ -67,8 +67,7 @@ class ForwardTask {
 
  private:
   static std::int64_t columns(const SoftmaxForward& want) {
-    const std::int64_t lanes = tile_kernels().lanes;
-    return want.value == nullptr ? 0 : (want.value->dim() + lanes - 1) / lanes * lanes;
+    return want.value == nullptr ? 0 : padded(want.value->dim());
   }
 
   // Rows of whole vectors of float32 are summed where they are wanted.

@@ -16,11 +16,6 @@ constexpr std::int64_t kBackwardKeys = 256;
 // Fixed, because gradients of keys and values are summed part by part.
 constexpr std::int64_t kPartBlocks = 20;
 
-std::int64_t whole_vectors(std::int64_t n) {
-  const std::int64_t lanes = tile_kernels().lanes;
-  return (n + lanes - 1) / lanes * lanes;
-}
-
 // One part of the query rows of a key/value head: all of their own gradients, and their share of the keys' and values'.
 class BackwardTask {
  public:
@@ -33,9 +28,9 @@ class BackwardTask {
         turns_(turns),
         kernels_(tile_kernels()),
         dim_(problem.query.dim()),
-        columns_(whole_vectors(dim_)),
+        columns_(padded(dim_)),
         value_dim_(saved.value.dim()),
-        value_columns_(whole_vectors(value_dim_)),
+        value_columns_(padded(value_dim_)),
         tile_(problem, scratch, task.rows),
         queries_(scratch.take(task.rows * columns_)),
         grad_outputs_(scratch.take(task.rows * value_columns_)),
@@ -57,8 +52,8 @@ class BackwardTask {
 
   static std::int64_t floats(const ScoreProblem& problem, const SoftmaxSaved& saved, std::int64_t rows) {
     const auto up = Scratch::round_up;
-    const std::int64_t columns = whole_vectors(problem.query.dim());
-    const std::int64_t value_columns = whole_vectors(saved.value.dim());
+    const std::int64_t columns = padded(problem.query.dim());
+    const std::int64_t value_columns = padded(saved.value.dim());
     return ScoreTile::floats(problem, rows) + 2 * up(rows * columns) + up(rows * value_columns) +
            up(rows * kRowNumbers) + 2 * up(kBackwardKeys * columns) + 2 * up(kBackwardKeys * value_columns) +
            up((kBackwardKeys + tile_kernels().panel) * value_columns) + up(problem.group() * kBackwardKeys) +

@@ -1,6 +1,7 @@
 #include "metrics/received.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "core/threads.h"
@@ -8,11 +9,48 @@
 namespace rattention {
 namespace {
 
+// How many rows of one query head may see each key of a tile.
+class SeenRows {
+ public:
+  SeenRows(const ScoreProblem& problem, std::int64_t batch, std::int64_t head, KeySpan keys)
+      : problem_(problem), batch_(batch), head_(head), keys_(keys) {}
+
+  // By differences where a row sees its whole span, key by key where masks have holes.
+  void add(std::int64_t row, KeySpan keys) {
+    if (!problem_.masks.varies_by_row()) {
+      ++starts_[keys.first - keys_.first];
+      --starts_[keys.last - keys_.first];
+      return;
+    }
+    problem_.masks.visible(batch_, head_, problem_.query_row(row), keys, lanes_);
+    for (std::int64_t j = 0; j < keys.size(); ++j) seen_[keys.first - keys_.first + j] -= lanes_[j];
+  }
+
+  // Sums to means.
+  void average(float* received) const {
+    std::int64_t open = 0;
+    for (std::int64_t j = 0; j < keys_.size(); ++j) {
+      open += starts_[j];
+      const std::int64_t rows = open + seen_[j];
+      if (rows > 0) received[j] /= static_cast<float>(rows);
+    }
+  }
+
+ private:
+  const ScoreProblem& problem_;
+  std::int64_t batch_;
+  std::int64_t head_;
+  KeySpan keys_;
+  std::int64_t starts_[kTileKeys + 1] = {};
+  std::int64_t seen_[kTileKeys] = {};
+  std::int32_t lanes_[kTileKeys] = {};
+};
+
 // One tile of keys of one query head: sums over all rows, in the order of the rows.
 class ColumnTask {
  public:
   ColumnTask(const ScoreProblem& problem, std::int64_t batch, std::int64_t head, KeySpan keys, const float* lse)
-      : problem_(problem), batch_(batch), head_(head), keys_(keys), lse_(lse) {}
+      : problem_(problem), batch_(batch), head_(head), keys_(keys), lse_(lse), seen_(problem, batch, head, keys) {}
 
   void run(float* received) {
     Scratch& scratch = thread_scratch();
@@ -26,7 +64,7 @@ class ColumnTask {
       tile.score(batch_, block);
       for (std::int64_t r = 0; r < block.rows; ++r) add_row(tile, block, r, received);
     }
-    average(received);
+    seen_.average(received);
   }
 
  private:
@@ -40,31 +78,11 @@ class ColumnTask {
   void add_row(ScoreTile& tile, const QueryBlock& block, std::int64_t r, float* received) {
     const KeySpan keys = tile.keys_of(r);
     if (keys.empty()) return;
-    count(block.first + r, keys);
+    seen_.add(block.first + r, keys);
     const float lse = lse_[(batch_ * problem_.query.heads() + head_) * problem_.row_count + block.first + r];
     if (lse == -std::numeric_limits<float>::infinity()) return;
     tile.to_weights(r, lse);
     tile_kernels().add(received + (keys.first - keys_.first), tile.scores_of(r), keys.size());
-  }
-
-  // Rows that may see a key: by differences where a row sees its whole span, key by key where masks have holes.
-  void count(std::int64_t row, KeySpan keys) {
-    if (!problem_.masks.varies_by_row()) {
-      ++starts_[keys.first - keys_.first];
-      --starts_[keys.last - keys_.first];
-      return;
-    }
-    problem_.masks.visible(batch_, head_, problem_.query_row(row), keys, lanes_);
-    for (std::int64_t j = 0; j < keys.size(); ++j) seen_[keys.first - keys_.first + j] -= lanes_[j];
-  }
-
-  void average(float* received) {
-    std::int64_t open = 0;
-    for (std::int64_t j = 0; j < keys_.size(); ++j) {
-      open += starts_[j];
-      const std::int64_t rows = open + seen_[j];
-      if (rows > 0) received[j] /= static_cast<float>(rows);
-    }
   }
 
   const ScoreProblem& problem_;
@@ -72,9 +90,7 @@ class ColumnTask {
   std::int64_t head_;
   KeySpan keys_;
   const float* lse_;
-  std::int64_t starts_[kTileKeys + 1] = {};
-  std::int64_t seen_[kTileKeys] = {};
-  std::int32_t lanes_[kTileKeys] = {};
+  SeenRows seen_;
 };
 
 }  // namespace
@@ -90,6 +106,44 @@ void attention_received(const ScoreProblem& problem, const float* lse, float* re
     const KeySpan keys{start, std::min(length, start + kTileKeys)};
     ColumnTask(problem, head / heads, head % heads, keys, lse).run(received + head * length + start);
   });
+}
+
+ReceivedInPassing::ReceivedInPassing(const ScoreProblem& problem)
+    : problem_(problem),
+      blocks_((problem.row_count + kBlockRows - 1) / kBlockRows),
+      stride_(padded(problem.masks.key_length) + tile_kernels().lanes),  // rows may begin within a vector
+      sums_(static_cast<std::size_t>(problem.query.batch() * problem.query.heads() * blocks_ * stride_)) {}
+
+void ReceivedInPassing::add(std::int64_t row, const RowWeights& weights) {
+  const float total = weights.sums.weight;
+  if (total == 0) return;
+  if (std::isnan(total)) {
+    nan_ = true;
+    return;
+  }
+  const float share = 1 / total;
+  const std::int64_t n = padded(weights.keys.size());
+  const std::int64_t block = row / problem_.row_count * blocks_ + row % problem_.row_count / kBlockRows;
+  tile_kernels().multiply_add({&share, 1}, 1, 1, weights.weights, n, n,
+                              sums_.data() + block * stride_ + weights.keys.first, n);
+}
+
+bool ReceivedInPassing::store(float* received) const {
+  if (nan_) return false;
+  const std::int64_t heads = problem_.query.heads();
+  const std::int64_t length = problem_.masks.key_length;
+  std::fill_n(received, problem_.query.batch() * heads * length, 0.0F);
+  parallel_for(problem_.query.batch() * heads, [&](std::int64_t head) {
+    SeenRows seen(problem_, head / heads, head % heads, {0, length});
+    for (std::int64_t r = 0; r < problem_.row_count; ++r) {
+      const KeySpan keys = problem_.masks.span(problem_.query_row(r));
+      if (!keys.empty()) seen.add(r, keys);
+    }
+    float* sum = received + head * length;
+    for (std::int64_t b = 0; b < blocks_; ++b) tile_kernels().add(sum, block_sums(head, b), length);
+    seen.average(sum);
+  });
+  return true;
 }
 
 }  // namespace rattention

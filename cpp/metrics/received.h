@@ -1,12 +1,42 @@
-// Attention received per key: the second sweep, over columns, once the softmax's denominators are known.
+// Attention received per key: mean weight over the rows that may see it.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "mechanisms/row_observer.h"
 #include "mechanisms/score_tiles.h"
 
 namespace rattention {
 
 // received[b, h, j] = mean over the query rows that may see key j of their weight on it; 0 where no row may. Contiguous
-// [batch, heads, key_length]; lse is natural, [batch, heads, row_count].
+// [batch, heads, key_length]; lse is natural, [batch, heads, row_count]. A second sweep, over columns, once the
+// softmax's denominators are known.
 void attention_received(const ScoreProblem& problem, const float* lse, float* received);
+
+// The same in passing, where one tile holds all keys: a row of weights then comes with its denominator. Rows are summed
+// block by block and blocks in order, whoever computes them.
+class ReceivedInPassing {
+ public:
+  static bool possible(const ScoreProblem& problem) { return problem.masks.key_length <= kTileKeys; }
+  explicit ReceivedInPassing(const ScoreProblem& problem);
+
+  // The row's number counts over [batch, heads, row_count]. Threads may add rows of different blocks at a time.
+  void add(std::int64_t row, const RowWeights& weights);
+  // False where a row was NaN, which only the sweep tells from hidden keys; nothing is written then.
+  bool store(float* received) const;
+
+ private:
+  const float* block_sums(std::int64_t head, std::int64_t block) const {
+    return sums_.data() + (head * blocks_ + block) * stride_;
+  }
+
+  const ScoreProblem& problem_;
+  std::int64_t blocks_;  // per head
+  std::int64_t stride_;
+  std::vector<float> sums_;  // [batch * heads, blocks, stride]
+  std::atomic<bool> nan_{false};
+};
 
 }  // namespace rattention

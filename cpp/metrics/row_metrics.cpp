@@ -61,8 +61,9 @@ class TileMass {
 
 class RowMetricsObserver : public RowObserver {
  public:
-  RowMetricsObserver(const ScoreProblem& problem, MetricDistances distances, RowMetricOutputs outputs)
-      : problem_(problem), distances_(distances), outputs_(outputs) {}
+  RowMetricsObserver(const ScoreProblem& problem, MetricDistances distances, RowMetricOutputs outputs,
+                     ReceivedInPassing* received)
+      : problem_(problem), distances_(distances), outputs_(outputs), received_(received) {}
 
   void begin(const Task& task) override {
     rows_.assign(static_cast<std::size_t>(task.rows), RowState{});
@@ -79,6 +80,7 @@ class RowMetricsObserver : public RowObserver {
 
   void add(std::int64_t slot, const RowWeights& row) override {
     RowState& state = at(slot);
+    if (received_ != nullptr) received_->add(state.index, row);
     rescale(row, state);
     if (row.new_top) state.max_position = row.keys.first + tile_kernels().find(row.weights, row.keys.size(), 1.0F);
     state.score += row.sums.score;
@@ -183,13 +185,14 @@ class RowMetricsObserver : public RowObserver {
   const ScoreProblem& problem_;
   MetricDistances distances_;
   RowMetricOutputs outputs_;
+  ReceivedInPassing* received_;
   std::vector<RowState> rows_;
 };
 
 }  // namespace
 
 std::unique_ptr<RowObserver> RowMetrics::make() const {
-  return std::make_unique<RowMetricsObserver>(problem_, distances_, outputs_);
+  return std::make_unique<RowMetricsObserver>(problem_, distances_, outputs_, received_);
 }
 
 }  // namespace rattention

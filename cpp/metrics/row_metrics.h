@@ -6,6 +6,7 @@
 
 #include "mechanisms/row_observer.h"
 #include "mechanisms/score_tiles.h"
+#include "metrics/received.h"
 
 namespace rattention {
 
@@ -29,8 +30,10 @@ struct RowMetricOutputs {
 
 class RowMetrics : public RowObserverFactory {
  public:
-  RowMetrics(const ScoreProblem& problem, MetricDistances distances, RowMetricOutputs outputs)
-      : problem_(problem), distances_(distances), outputs_(outputs) {}
+  // `received`, where given, is told of every row too.
+  RowMetrics(const ScoreProblem& problem, MetricDistances distances, RowMetricOutputs outputs,
+             ReceivedInPassing* received = nullptr)
+      : problem_(problem), distances_(distances), outputs_(outputs), received_(received) {}
 
   std::unique_ptr<RowObserver> make() const override;
 
@@ -38,6 +41,7 @@ class RowMetrics : public RowObserverFactory {
   const ScoreProblem& problem_;
   MetricDistances distances_;
   RowMetricOutputs outputs_;
+  ReceivedInPassing* received_;
 };
 
 }  // namespace rattention
