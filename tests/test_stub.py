@@ -24,9 +24,11 @@ def stub_functions() -> dict[str, ast.FunctionDef]:
     for node in STUB.body:
         if isinstance(node, ast.FunctionDef):
             found[node.name] = node
-        elif isinstance(node, ast.ClassDef) and node.name != "Activation":
-            methods = (item for item in node.body if isinstance(item, ast.FunctionDef))
-            found.update({f"{node.name}.{method.name}": method for method in methods})
+        elif isinstance(node, ast.ClassDef):
+            methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
+            if "__index__" in methods:  # an enumeration, whose methods are pybind11's
+                continue
+            found.update({f"{node.name}.{name}": method for name, method in methods.items()})
     return found
 
 

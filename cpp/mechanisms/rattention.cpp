@@ -15,10 +15,14 @@ void rattention_forward(const RAttentionProblem& problem, const LinearForward& w
   wants.states = want.states;
   wants.final = {want.final_state, want.final_excess};
   const Branches branches(problem);
+  const std::int64_t dim = linear.value.dim();
+  const bool in_place = want.output->dtype == DType::f32 && dim == padded(dim);
   branches.run(wants, [&](const BranchRow& row) {
-    row_kernels().add_rms_norms(row.local, local_weights.of(row.head), row.linear, linear_weights.of(row.head),
-                                linear.value.dim(), problem.eps, row.linear);
-    store_row(row.linear, linear.value.dim(), want.output->row(row.batch, row.head, row.row), want.output->dtype);
+    std::byte* wanted = want.output->row(row.batch, row.head, row.row);
+    float* sum = in_place ? reinterpret_cast<float*>(wanted) : row.linear;
+    row_kernels().add_rms_norms(row.local, local_weights.of(row.head), row.linear, linear_weights.of(row.head), dim,
+                                problem.eps, sum);
+    if (!in_place) store_row(sum, dim, wanted, want.output->dtype);
   });
 }
 
