@@ -6,11 +6,12 @@ import argparse
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import rattention as ra
 from rattention.files import writable_folder, write_json
 
-from benchmarks import machine, report
+from benchmarks import growth, machine, report
 from benchmarks.cases import CASES, Case
 from benchmarks.outcome import Outcome
 from benchmarks.race import Setup, WrongAnswerError
@@ -22,10 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, 1 for a wrong answer or (with --check) a missed goal, 2 for a wrong command line."""
     options = _parser().parse_args(arguments)
     if options.list:
-        print("\n".join(f"{case.name:24}{case.summary}" for case in CASES))
+        print("\n".join(f"{case.name:32}{case.summary}" for case in CASES))
         return 0
     ra.set_num_threads(options.threads)
     described = machine.describe()
+    if options.growth:
+        return _growth(options, described)
     print(machine.line(described), report.table_head(), sep="\n\n")
     outcomes, wrong = _measure([c for c in CASES if c.name in (options.only or _names())], options)
     print("\n" + report.closing_line(outcomes, options.quick))
@@ -34,6 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
         write_json(options.json, report.as_json(described, chosen, outcomes))
     failed = options.check and not all(_passes(outcome, options.quick) for outcome in outcomes.values())
     return 1 if wrong or failed else 0
+
+
+def _growth(options: argparse.Namespace, described: dict[str, Any]) -> int:
+    measured = growth.measure(quick=options.quick)
+    print(machine.line(described), growth.table(measured), sep="\n\n")
+    growth.draw(measured, options.growth)
+    if options.json:
+        chosen = {"quick": options.quick, "threads": options.threads}
+        write_json(options.json, {"machine": described, "options": chosen, "growth": measured})
+    return 0
 
 
 def _measure(cases: list[Case], options: argparse.Namespace) -> tuple[dict[str, Outcome], bool]:
@@ -65,9 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="rattention against its peers on this machine"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="small sizes, under a minute: answers, not figures"
-    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, two minutes: answers, not figures")
     parser.add_argument(
         "--only", action="append", metavar="NAME", choices=_names(), help="this case (may be repeated)"
     )
@@ -75,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=_positive, default=2, metavar="N", help="for us and for every peer (default 2)"
     )
     parser.add_argument("--json", type=_writable, metavar="FILE", help="write everything measured to FILE")
+    parser.add_argument(
+        "--growth",
+        type=_writable,
+        metavar="FILE",
+        help="instead of the cases: draw time against length, 1 k to 256 k tokens, into FILE (svg, png, pdf)",
+    )
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
     parser.add_argument(
         "--check",

@@ -23,7 +23,12 @@ class Inputs(NamedTuple):
         return int(self.query.shape[2])
 
 
-def random_inputs(length: int) -> Inputs:
-    """One batch of eight heads, as in the figures this project is held to."""
+def random_inputs(length: int, heads: int = HEADS, head_dim: int = HEAD_DIM) -> Inputs:
+    """One batch; of eight heads in most of the figures this project is held to."""
     rng = np.random.default_rng(0)
-    return Inputs(*(rng.standard_normal((1, HEADS, length, HEAD_DIM), dtype=np.float32) for _ in range(3)))
+    return Inputs(*(rng.standard_normal((1, heads, length, head_dim), dtype=np.float32) for _ in range(3)))
+
+
+def random_gradient(inputs: Inputs) -> NDArray[np.float32]:
+    """A gradient of the output, in the shape of the value."""
+    return np.random.default_rng(1).standard_normal(inputs.value.shape, dtype=np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import rattention as ra
@@ -20,6 +21,11 @@ def describe() -> dict[str, Any]:
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "peers": {name: _version(name) for name in PEERS},
     }
+
+
+def has(flag: str) -> bool:
+    """Whether the processor has an instruction set, by its name in /proc/cpuinfo."""
+    return flag in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
 
 
 def _version(package: str) -> str | None:

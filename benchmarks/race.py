@@ -64,6 +64,8 @@ class Peer:
 
     `build` prepares the work in the peer's own layout; it raises ImportError where the package is missing.
     `rows`: the query rows the answer is for, None for all. `timed=False`: only the answer counts.
+    `comparable=False`: it does other work, such as exact attention beside an approximation, and only its time
+    counts.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Peer:
     goal: Goal | None = None
     rows: NDArray[np.int64] | None = None
     timed: bool = True
+    comparable: bool = True
 
 
 def race(
@@ -125,7 +128,7 @@ def _compare(
     return {
         p.name: compare(p.name, got, runners[p.name].answer(runners[p.name].call()), tolerance, p.rows)
         for p in peers
-        if p.name in runners
+        if p.comparable and p.name in runners
     }
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rattention.mechanisms.rattention import reference_rattention
 
 from benchmarks.cases import CASES
 from benchmarks.clock import alternate
+from benchmarks.inputs import random_inputs
 from benchmarks.outcome import Figure, Samples, at_least, at_most, ratio
+from benchmarks.peers.numpy_linear import step_after
 from benchmarks.race import Peer, Runner, Setup, WrongAnswerError, race
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +73,32 @@ def test_only_takes_several(tmp_path):
     done = run("--quick", "--only", "import", "--only", "causal-4096", "--json", str(tmp_path / "out.json"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(json.loads((tmp_path / "out.json").read_text())["cases"]) == ["causal-4096", "import"]
+
+
+def test_growth_is_drawn(tmp_path):
+    done = run("--quick", "--growth", str(tmp_path / "growth.svg"), "--json", str(tmp_path / "growth.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "</svg>" in (tmp_path / "growth.svg").read_text()
+    written = json.loads((tmp_path / "growth.json").read_text())["growth"]
+    assert list(written) == ["sliding window", "residual linear", "RAttention"]
+    assert all(seconds > 0 for times in written.values() for seconds in times.values())
+
+
+@pytest.mark.parametrize("tokens", [2, 5, 9, 10, 37])
+def test_a_step_after_tokens_that_repeat(tokens):
+    """The short cut of the case decode-1M against all rows of the reference."""
+    inputs = random_inputs(5, heads=2, head_dim=4)
+    came = np.append(np.arange(tokens) % 5, 0)
+    options = {"window": 3, "rope_theta": 1e4}
+    expected, _ = reference_rattention(*(array[:, :, came] for array in inputs), **options)
+    np.testing.assert_allclose(step_after(inputs, tokens, 3, 1e4), expected[:, :, -1:], atol=1e-12)
+
+
+def test_other_work_is_timed_and_not_compared():
+    peer = Peer("other", lambda: runner(np.zeros(2)), at_least(0), comparable=False)
+    outcome = race(SETUP, runner(np.ones(2)), [peer], tolerance=0)
+    assert [figure.against for figure in outcome.figures] == ["other"]
+    assert outcome.answers == {}
 
 
 def runner(value: np.ndarray) -> Runner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.cases import attention, bert, metrics, startup
+from benchmarks.cases import attention, bert, decoding, gradients, gravitational, linear, metrics, startup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,18 @@ CASES = (
     Case("causal-4096", attention.causal, 4096, quick=256),
     Case("window-4096", attention.window, 4096, quick=256),
     Case("window-16384", attention.window, 16384, quick=320),
+    Case("bfloat16-4096", attention.bfloat16, 4096, quick=256),
+    Case("backward-full-4096", gradients.full, 4096, quick=256),
+    Case("backward-causal-4096", gradients.causal, 4096, quick=256),
+    Case("backward-window-4096", gradients.window, 4096, quick=256),
+    Case("residual-linear-4096", linear.residual, 4096, quick=256),
+    Case("residual-linear-16384", linear.residual, 16384, quick=320),
+    Case("residual-linear-backward-4096", linear.residual_gradients, 4096, quick=256),
+    Case("rattention-16384", linear.rattention, 16384, quick=256),
+    Case("gravitational-2048", gravitational.forward, 2048, quick=256),
+    Case("gravitational-backward-2048", gravitational.gradients, 2048, quick=256),
+    Case("decode-32k", decoding.one_step, 32768, quick=512),
+    Case("decode-1M", decoding.long_context, 1 << 20, quick=2048),
     Case("row-metrics-4096", metrics.row_metrics, 4096, quick=256),
     Case("metrics-memory-16384", metrics.memory, 16384, quick=1024),
     Case("bert-500", bert.forward_with_metrics, 500, quick=64),

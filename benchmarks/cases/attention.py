@@ -5,10 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import rattention as ra
+from rattention.extras import require
 
-from benchmarks.inputs import HEAD_DIM, HEADS, random_inputs
-from benchmarks.outcome import at_least
+from benchmarks import machine
+from benchmarks.inputs import HEAD_DIM, HEADS, Inputs, random_inputs
+from benchmarks.outcome import Outcome, at_least, at_most
 from benchmarks.peers import onnx_runtime, open_vino, pytorch
 from benchmarks.peers.numpy_reference import reference
 from benchmarks.race import Peer, Runner, race
@@ -16,10 +19,11 @@ from benchmarks.race import Peer, Runner, race
 if TYPE_CHECKING:
     from typing import Any
 
-    from benchmarks.outcome import Outcome
     from benchmarks.race import Answer, Setup
 
 TOLERANCE = 1e-4
+BFLOAT16_TOLERANCE = 0.05
+"""Two results whose last place is 1/256, one of them of weights that were rounded to it as well."""
 
 
 def full(setup: Setup) -> Outcome:
@@ -75,6 +79,32 @@ def window(setup: Setup) -> Outcome:
     ]
     ours = Runner(lambda: ra.attention(*inputs, causal=True, window=width), output)
     return race(setup, ours, peers, tolerance=TOLERANCE)
+
+
+def bfloat16(setup: Setup) -> Outcome:
+    """Full attention of bfloat16 inputs, and of the same numbers as float32."""
+    try:
+        storage = require("ml_dtypes", "bench").bfloat16
+    except ImportError as error:
+        return Outcome([], missing={"ml_dtypes": str(error)})
+    inputs = Inputs(*(array.astype(storage) for array in random_inputs(setup.length)))
+    exact = Inputs(*(array.astype(np.float32) for array in inputs))
+    fast = machine.has("avx512_bf16")
+    peers = [
+        Peer(
+            "PyTorch SDPA bfloat16",
+            partial(pytorch.sdpa, setup, inputs),
+            at_least(1.8) if fast else None,
+        ),
+        Peer(
+            "our float32",
+            lambda: Runner(lambda: ra.attention(*exact), output),
+            None if fast else at_most(1.1),
+        ),
+        reference(setup, exact),
+    ]
+    ours = Runner(lambda: ra.attention(*inputs), lambda array: output(array.astype(np.float32)))
+    return race(setup, ours, peers, tolerance=BFLOAT16_TOLERANCE)
 
 
 def output(array: Any) -> Answer:

@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from benchmarks.inputs import Inputs
     from benchmarks.race import Answer
 
+NAME = "NumPy reference"
 SAMPLED_ROWS = 24
+
+
+def sampled_rows(setup: Setup, length: int) -> NDArray[np.int64]:
+    """All rows in a quick run, else a few spread over the length."""
+    return np.unique(np.linspace(0, length - 1, length if setup.quick else SAMPLED_ROWS).astype(np.int64))
 
 
 def reference(setup: Setup, inputs: Inputs, **options: Any) -> Peer:
     """The reference on all rows in a quick run, else on a few spread over the length: it is very slow."""
-    rows = np.unique(
-        np.linspace(0, inputs.length - 1, inputs.length if setup.quick else SAMPLED_ROWS).astype(np.int64)
-    )
-    return Peer("NumPy reference", lambda: _runner(inputs, rows, options), rows=rows, timed=setup.quick)
+    rows = sampled_rows(setup, inputs.length)
+    return Peer(NAME, lambda: _runner(inputs, rows, options), rows=rows, timed=setup.quick)
 
 
 def _runner(inputs: Inputs, rows: NDArray[np.int64], options: dict[str, Any]) -> Runner:

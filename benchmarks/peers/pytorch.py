@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rattention.extras import require
@@ -9,6 +10,7 @@ from rattention.extras import require
 from benchmarks.race import Runner, Setup
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
     from benchmarks.inputs import Inputs
@@ -23,22 +25,37 @@ def load(setup: Setup) -> ModuleType:
 
 
 def sdpa(setup: Setup, inputs: Inputs, *, causal: bool = False) -> Runner:
+    """Inputs may be bfloat16."""
     torch = load(setup)
-    tensors = [torch.from_numpy(array) for array in inputs]
+    tensors = [_tensor(torch, array) for array in inputs]
     attend = torch.nn.functional.scaled_dot_product_attention
-    return Runner(lambda: attend(*tensors, is_causal=causal), _answer)
+    return Runner(lambda: attend(*tensors, is_causal=causal), output)
+
+
+def sdpa_steps(setup: Setup, inputs: Inputs, steps: int) -> Runner:
+    """Attention of the last token to all of them, several times over."""
+    torch = load(setup)
+    query, key, value = (_tensor(torch, array) for array in inputs)
+    attend, token = torch.nn.functional.scaled_dot_product_attention, query[:, :, -1:].contiguous()
+
+    def call() -> Any:
+        for _ in range(steps):
+            result = attend(token, key, value)
+        return result
+
+    return Runner(call, output)
 
 
 def masked_sdpa(setup: Setup, inputs: Inputs, *, window: int) -> Runner:
     """SDPA with a causal window as a floating mask; a boolean one, converted in every call, is slower."""
     torch = load(setup)
     tensors = [torch.from_numpy(array) for array in inputs]
-    mask = _window_mask(torch, inputs.length, window)
+    mask = window_mask(torch, inputs.length, window)
     attend = torch.nn.functional.scaled_dot_product_attention
-    return Runner(lambda: attend(*tensors, attn_mask=mask), _answer)
+    return Runner(lambda: attend(*tensors, attn_mask=mask), output)
 
 
-def _window_mask(torch: ModuleType, length: int, window: int) -> Any:
+def window_mask(torch: ModuleType, length: int, window: int) -> Any:
     position = torch.arange(length, dtype=torch.int32)
     distance = position[:, None] - position[None, :]
     return torch.zeros(length, length).masked_fill_((distance < 0) | (distance > window), -torch.inf)
@@ -55,13 +72,32 @@ def flex(setup: Setup, inputs: Inputs, *, window: int) -> Runner:
     blocks = flexible.create_block_mask(visible, None, None, inputs.length, inputs.length, device="cpu")
     attend = torch.compile(flexible.flex_attention, dynamic=False)
     tensors = [torch.from_numpy(array) for array in inputs]
-    try:
+    with needs_compiler(torch):
         attend(*tensors, block_mask=blocks)
+    return Runner(lambda: attend(*tensors, block_mask=blocks), output)
+
+
+def _tensor(torch: ModuleType, array: Any) -> Any:
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+@contextmanager
+def needs_compiler(torch: ModuleType) -> Iterator[None]:
+    """ImportError, so that the peer counts as missing, where torch.compile has no C++ compiler."""
+    try:
+        yield
     except torch._dynamo.exc.BackendCompilerFailed as error:
         reason = str(error).partition("\n")[0]
         raise ImportError(f"torch.compile needs a C++ compiler that works ({reason})") from error
-    return Runner(lambda: attend(*tensors, block_mask=blocks), _answer)
 
 
-def _answer(output: Any) -> Answer:
-    return {"output": output.numpy()}
+def compiled(setup: Setup, torch: ModuleType, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` under torch.compile; in a quick run, which is about answers, as it is."""
+    return function if setup.quick else torch.compile(function, dynamic=False)  # type: ignore[no-any-return]
+
+
+def output(tensor: Any) -> Answer:
+    """The answer of a call that returns the output alone."""
+    return {"output": tensor.float().numpy()}

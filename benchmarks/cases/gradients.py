@@ -1,0 +1,49 @@
+"""Backward passes alone, the forward pass done beforehand by everybody."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import rattention as ra
+from rattention.mechanisms.softmax import attention_backward
+
+from benchmarks.inputs import random_gradient, random_inputs
+from benchmarks.outcome import at_least
+from benchmarks.peers import pytorch_gradients
+from benchmarks.peers.numpy_gradients import softmax_gradients
+from benchmarks.race import Peer, Runner, race
+
+if TYPE_CHECKING:
+    from benchmarks.outcome import Outcome
+    from benchmarks.race import Setup
+
+TOLERANCE = 1e-4
+"""Relative to the root mean square, as everywhere: gradients of far keys are tiny."""
+
+
+def full(setup: Setup) -> Outcome:
+    """Backward pass of full attention."""
+    return _race(setup, "PyTorch SDPA", 1.2)
+
+
+def causal(setup: Setup) -> Outcome:
+    """Backward pass of causal attention."""
+    return _race(setup, "PyTorch SDPA is_causal", 1.3, causal=True)
+
+
+def window(setup: Setup) -> Outcome:
+    """Backward pass of a causal sliding window of 512 (64 in a quick run)."""
+    return _race(setup, "PyTorch SDPA with a mask", 8, causal=True, window=64 if setup.quick else 512)
+
+
+def _race(setup: Setup, peer: str, goal: float, **options: Any) -> Outcome:
+    inputs = random_inputs(setup.length)
+    grad = random_gradient(inputs)
+    result = ra.attention(*inputs, **options, return_lse=True)
+    peers = [
+        Peer(peer, partial(pytorch_gradients.sdpa_backward, setup, inputs, grad, **options), at_least(goal)),
+        softmax_gradients(setup, inputs, grad, **options),
+    ]
+    ours = Runner(lambda: attention_backward(grad, *inputs, result=result, **options), dict)
+    return race(setup, ours, peers, tolerance=TOLERANCE)

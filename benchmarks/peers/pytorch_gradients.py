@@ -1,0 +1,34 @@
+"""PyTorch: the gradients of scaled_dot_product_attention, the forward pass done beforehand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.peers.pytorch import load, window_mask
+from benchmarks.race import Runner, Setup
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from benchmarks.inputs import Inputs
+    from benchmarks.race import Answer
+
+NAMES = ("query", "key", "value")
+
+
+def sdpa_backward(
+    setup: Setup, inputs: Inputs, grad: NDArray[Any], *, causal: bool = False, window: int | None = None
+) -> Runner:
+    """With a window its mask is a floating one, as in the forward pass."""
+    torch = load(setup)
+    tensors = [torch.from_numpy(array).requires_grad_() for array in inputs]
+    mask = None if window is None else window_mask(torch, inputs.length, window)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    output = attend(*tensors, attn_mask=mask, is_causal=causal and mask is None)
+    gradient = torch.from_numpy(grad)
+    return Runner(lambda: torch.autograd.grad(output, tensors, gradient, retain_graph=True), by_name)
+
+
+def by_name(gradients: Any) -> Answer:
+    """Gradients of query, key and value, in this order."""
+    return {name: tensor.numpy() for name, tensor in zip(NAMES, gradients, strict=True)}
