@@ -120,11 +120,11 @@ def test_only_the_lse_matters():
     torch.testing.assert_close(query.grad, expected)
 
 
-def operation_inputs(mechanism):
+def operation_inputs(mechanism, dtype="float32"):
     """Arguments of the operation, as the public function hands them over."""
     signature = ops.SIGNATURES[mechanism.forward]
     options = {n: d for n, d in signature.defaults.items() if d is not signature.required}
-    inputs = functions._prepared(signature, options | draw(mechanism) | MASKS["both"])
+    inputs = functions._prepared(signature, options | draw(mechanism, dtype=dtype) | MASKS["both"])
     inputs |= {"metrics": None} if mechanism.family == "softmax" else {"return_state": True}
     return signature, [inputs[name] for name in signature.names]
 
@@ -138,8 +138,9 @@ def test_opcheck_forward(mechanism):
 
 @pytest.mark.row("N3")
 @by_mechanism
-def test_opcheck_backward(mechanism):
-    signature, values = operation_inputs(mechanism)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_opcheck_backward(mechanism, dtype):
+    signature, values = operation_inputs(mechanism, dtype)
     values = [v.detach() if isinstance(v, torch.Tensor) else v for v in values]
     results = kernels.forward(signature, values)
     saved = results[: len(signature.saved)]
