@@ -126,7 +126,7 @@ def test_layer_is_the_function_between_projections():
     query, key, value = (
         p(x).reshape(2, 9, -1, 4).transpose(1, 2) for p in (layer.query, layer.key, layer.value)
     )
-    heads = rt.attention(rotary(query, 50.0), rotary(key, 50.0), value, causal=True, window=3)
+    heads = rt.attention(*rotary(query, key, theta=50.0), value, causal=True, window=3)
     torch.testing.assert_close(layer(x), layer.output(heads.transpose(1, 2).reshape(2, 9, 16)))
 
 

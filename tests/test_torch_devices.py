@@ -288,11 +288,9 @@ class Data(torch.utils.data.Dataset):
     def __len__(self):
         return 4
     def __getitem__(self, i):
-        torch.set_num_threads(1)
-        return rt.rattention(*query.detach(), window=20, rope_theta=100.0)
+        return step()
 loader = torch.utils.data.DataLoader(Data(), num_workers=2, timeout=30, multiprocessing_context="fork")
-forward = rt.rattention(*query.detach(), window=20, rope_theta=100.0)
-assert all(torch.equal(batch[0], forward) for batch in loader)
+assert all(torch.equal(batch[0], expected) for batch in loader)
 assert torch.equal(step(), expected)
 """
     run_python(PROBLEM + code, timeout=60)

@@ -169,7 +169,7 @@ class SelfAttention(nn.Module):
             rule |= {"window": self.window, "rope_theta": self.rope_theta, "feature_map": self.feature_map}
             heads = rt.rattention(query, key, value, **rule, **masks)
         else:
-            query, key = (rotary(rows, self.rope_theta) for rows in (query, key))
+            query, key = rotary(query, key, theta=self.rope_theta)
             heads = self.softmax_family(query, key, value, **rule, **masks)
         return heads  # type: ignore[no-any-return]
 

@@ -62,7 +62,7 @@ class KeyValueCache(LayerCache):
         rule: dict[str, Any],
     ) -> torch.Tensor:
         """Attention to what is kept and to the new tokens."""
-        query, key = (rotary(rows, layer.rope_theta, self.length) for rows in (query, key))
+        query, key = rotary(query, key, theta=layer.rope_theta, first_position=self.length)
         new = [key, value, *(rule[name] for name in ("key_mass",) if name in rule)]
         seen = [torch.cat(pair, dim=2) for pair in zip(self.kept, new, strict=True)] if self.kept else new
         self.length += query.shape[2]

@@ -90,7 +90,7 @@ def rattention(
     )
     total = rms_norm(far, linear_norm_weight, eps)
     if window >= 0:
-        q, k = (rotary(tensor, rope_theta) for tensor in (q, k))
+        q, k = rotary(q, k, theta=rope_theta)
         near = attention(q, k, v, scale=scale, causal=True, window=(window, 0), **masks)[0]
         total = total + rms_norm(near, local_norm_weight, eps)
     return [total.to(query.dtype), *state]
