@@ -143,6 +143,11 @@ def test_nothing_of_the_maps_size(function, options):
     assert largest.elements < length * length // 10
 
 
+def test_every_function_of_the_table_is_here():
+    names = {mechanism.forward.__name__ for mechanism in ra.MECHANISMS.values()}
+    assert names == set(functions.COMPOSITIONS) == set(rt.__all__) - {"attention_metrics"}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @by_case
 def test_gpu_equals_the_cpu(mechanism, masks):
@@ -236,6 +241,7 @@ def test_wrong_arguments(case):
 
 
 META = Q.to("meta")
+ROW = META[0, 0]
 WRONG_META = {
     "rank": (rt.attention, (META[0], META, META), {}, "query must have 4 dimensions"),
     "batch": (rt.attention, (META.expand(2, 2, 4, 8), META, META), {}, "key has batch 1, query has 2"),
@@ -249,6 +255,18 @@ WRONG_META = {
     "window": (rt.rattention, (META,) * 3, {"window": -2}, "window must be >= -1"),
     "feature map": (rt.rattention, (META,) * 3, {"window": 2, "feature_map": "elu"}, "feature_map must be"),
     "odd rotation": (rt.rattention, (META[..., :7],) * 3, {"window": 2, "rope_theta": 9.0}, "even"),
+    "mass": (rt.gravitational_attention, (*[META] * 3, META[..., 0], ROW), {}, "key_mass must have shape"),
+    "state": (rt.rattention, (META,) * 3, {"window": 2, "initial_state": META}, "initial_state must have"),
+    "norms": (rt.rattention, (META,) * 3, {"window": 2, "local_norm_weight": ROW}, "local_norm_weight must"),
+    "padding": (rt.attention, (META,) * 3, {"key_padding_mask": ROW > 0}, "key_padding_mask must have"),
+    "segments": (rt.attention, (META,) * 3, {"segment_ids": ROW.long()}, "segment_ids must have"),
+    "positions": (
+        rt.attention,
+        (META,) * 3,
+        {"segment_ids": META[:, 0, :, 0].long(), "query_offset": 1},
+        "positions 0 to 3, but the query rows have positions 1 to 4",
+    ),
+    "dense": (rt.attention, (META,) * 3, {"attn_mask": ROW}, "attn_mask must be broadcastable"),
     "metrics": (rt.attention, (META,) * 3, {"metrics": ra.MetricOptions()}, "CPU only, query is on meta"),
 }  # fmt: skip
 

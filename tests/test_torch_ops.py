@@ -198,6 +198,23 @@ def test_compiles_for_any_length():
         assert torch.equal(out, rt.rattention(query, query, query, window=3, rope_theta=100.0))
 
 
+@pytest.mark.slow
+@by_mechanism
+def test_compiles_to_machine_code(mechanism):
+    """By PyTorch's default compiler, whose own operations around ours may round differently."""
+    inputs = draw(mechanism)
+    tensors = [*tensors_of(inputs).values()]
+
+    def loss(inputs):
+        return sum(r.square().sum() for r in two_results(mechanism, inputs))
+
+    plain = torch.autograd.grad(loss(inputs), tensors)
+    torch.compiler.reset()
+    compiled = torch.compile(loss, fullgraph=True)
+    for got, expected in zip(torch.autograd.grad(compiled(inputs), tensors), plain, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
 class Both(torch.nn.Module):
     def forward(self, query, key, value):
         near = rt.attention(query, key, value, causal=True, window=7)

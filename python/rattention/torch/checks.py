@@ -9,6 +9,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from rattention.mechanisms.table import Functions
+
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 ALLOWED = "float32, bfloat16, float16"
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -88,3 +90,39 @@ def require_shapes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor |
             f"value has shape {tuple(value.shape)}, key has {tuple(key.shape)}; batch, heads and length must "
             "be equal"
         )
+
+
+def require_other_shapes(functions: Functions, inputs: Mapping[str, Any]) -> None:
+    """What the core asks of all other tensors, once query, key and value fit each other."""
+    query, key, value = (inputs[name] for name in ("query", "key", "value"))
+    batch, heads, rows, dim = query.shape
+    kv_heads, keys = key.shape[1:3]
+    sizes = {"batch": batch, "heads": heads, "kv_heads": kv_heads, "query_length": rows, "key_length": keys}
+    sizes |= {"head_dim": dim, "features": 2 * dim, "value_dim": value.shape[3]}
+    for argument in functions.arguments:
+        if argument.shape and argument.name not in ("query", "key", "value"):
+            expected = tuple(sizes[name] for name in argument.shape)
+            per_head = tuple(sizes["heads" if name == "kv_heads" else name] for name in argument.shape)
+            _require_shape(argument.name, inputs[argument.name], expected, per_head)
+    for name in ("key_padding_mask", "segment_ids"):
+        _require_shape(name, inputs[name], (batch, keys))
+    if inputs.get("attn_mask") is not None:
+        _require_broadcast("attn_mask", inputs["attn_mask"], (batch, heads, rows, keys))
+    offset = keys - rows if inputs.get("query_offset") is None else inputs["query_offset"]
+    if inputs["segment_ids"] is not None and rows > 0 and not 0 <= offset <= keys - rows:
+        raise ValueError(
+            f"segment_ids covers key positions 0 to {keys - 1}, but the query rows have positions "
+            f"{offset} to {offset + rows - 1}; every query row needs a segment id"
+        )
+
+
+def _require_shape(name: str, tensor: torch.Tensor | None, *allowed: tuple[int, ...]) -> None:
+    if tensor is not None and tuple(tensor.shape) not in allowed:
+        listing = " or ".join(str(shape) for shape in dict.fromkeys(allowed))
+        raise ValueError(f"{name} must have shape {listing}, got {tuple(tensor.shape)}")
+
+
+def _require_broadcast(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
+    own = (1,) * (len(shape) - tensor.dim()) + tuple(tensor.shape)
+    if len(own) > len(shape) or any(a not in (1, b) for a, b in zip(own, shape, strict=True)):
+        raise ValueError(f"{name} must be broadcastable to {shape}, got shape {tuple(tensor.shape)}")

@@ -18,6 +18,7 @@ from rattention.torch.checks import (
     require_floats,
     require_mask_dtypes,
     require_one_dtype,
+    require_other_shapes,
     require_shapes,
     require_tensors,
 )
@@ -184,6 +185,7 @@ def _composed(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor
     """Plain PyTorch, after the checks of shapes and numbers that the core would do."""
     query, key, value = (inputs[name] for name in ("query", "key", "value"))
     require_shapes(query, key, value)
+    require_other_shapes(signature.functions, inputs)
     if inputs.pop("metrics", None) is not None:
         raise ValueError(
             f"metrics are measured on the CPU only, query is on {query.device}: move the tensors with .cpu()"
