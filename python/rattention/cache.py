@@ -246,7 +246,7 @@ def _tokens(name: str, value: ArrayLike, cache: RAttentionCache) -> NDArray[Any]
     if isinstance(value, np.ndarray) and value.ndim == 4 and value.dtype is cache._plain_dtype:
         return value
     array = float_array(name, value, 4)
-    dtype = np.asarray(value).dtype.name
+    dtype = "bfloat16" if array.dtype == np.uint16 else array.dtype.name
     if dtype != cache._dtype:
         raise TypeError(f"{name} is {dtype}, the cache keeps {cache._dtype}: they must be equal")
     return array

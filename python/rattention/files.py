@@ -30,7 +30,7 @@ def writable_folder(folder: str | os.PathLike[str]) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8."""
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(text, "utf-8")
 
 
@@ -41,7 +41,7 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table; None becomes an empty cell."""
-    with _replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
@@ -49,12 +49,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 def save_figure(path: Path, figure: Figure) -> None:
     """Save a figure in the format that the extension of `path` names: png, svg, pdf."""
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=200)
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place if all goes well and disappears otherwise."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

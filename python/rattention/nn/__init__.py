@@ -1,0 +1,39 @@
+"""Trainable modules: self-attention by every mechanism, transformers of it, generation at constant memory.
+
+    >>> import torch
+    >>> from rattention.nn import LanguageModel, rattention_pattern
+    >>> model = LanguageModel(256, dim=32, heads=2, depth=4, pattern=rattention_pattern(window=16))
+    >>> tokens = torch.randint(256, (1, 100))
+    >>> logits = model(tokens)  # [batch, length, vocabulary]
+    >>> loss = torch.nn.functional.cross_entropy(logits[0, :-1], tokens[0, 1:])
+    >>> loss.backward()
+    >>> model.generate(tokens, 5).shape
+    torch.Size([1, 105])
+
+Dropout is on embeddings and residuals. Dropout on attention weights is not supported: the weights are never
+stored, and a kernel that drops some would have to draw the same numbers again in its backward pass.
+"""
+
+from __future__ import annotations
+
+from rattention import extras
+
+extras.require("torch", "torch")
+
+from rattention.nn.attention import SelfAttention  # noqa: E402
+from rattention.nn.decoding import DecodingCache  # noqa: E402
+from rattention.nn.models import (  # noqa: E402
+    LanguageModel,
+    TransformerEncoder,
+    count_parameters,
+    rattention_pattern,
+)
+
+__all__ = [
+    "DecodingCache",
+    "LanguageModel",
+    "SelfAttention",
+    "TransformerEncoder",
+    "count_parameters",
+    "rattention_pattern",
+]

@@ -1,0 +1,304 @@
+"""Transformers of any pattern of attention layers: an encoder and a decoder-only language model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from rattention.nn.attention import SelfAttention
+from rattention.nn.decoding import DecodingCache, LayerCache
+from rattention.nn.weights import load_model, save_model
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    Pattern = Sequence[Mapping[str, Any]]
+
+SOFTMAX = ({"mechanism": "softmax", "rope_theta": 10_000.0},)
+"""Every layer sees everything, with rotary embedding."""
+
+
+def rattention_pattern(window: int = 512, rope_theta: float = 10_000.0) -> list[dict[str, Any]]:
+    """Three layers of RAttention with rotary embedding to one of full attention without positions (arXiv
+    2506.15545, section 4)."""
+    local = {"mechanism": "rattention", "window": window, "rope_theta": rope_theta}
+    return [dict(local) for _ in range(3)] + [{"mechanism": "softmax"}]
+
+
+def count_parameters(module: nn.Module) -> dict[str, int]:
+    """Numbers of parameters in attention, MLPs, embeddings and norms, and in total.
+
+    >>> from rattention.nn import SelfAttention, count_parameters
+    >>> count_parameters(SelfAttention(64, heads=4, mechanism="rattention", causal=True, window=8))
+    {'attention': 16512, 'total': 16512}
+    """
+    counts: Counter[str] = Counter()
+    kinds = {SelfAttention: "attention", Mlp: "mlp", nn.Embedding: "embedding", nn.RMSNorm: "norm"}
+    for kind, name in kinds.items():
+        for part in module.modules():
+            if isinstance(part, kind):
+                counts[name] += sum(p.numel() for p in part.parameters())
+    counts["total"] = sum(p.numel() for p in module.parameters())
+    return dict(counts)
+
+
+class Mlp(nn.Module):
+    """Two linear maps with a GELU between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        """From `dim` to `hidden` and back."""
+        super().__init__()
+        self.up = nn.Linear(dim, hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[..., dim]`` to the same."""
+        y: torch.Tensor = self.down(nn.functional.gelu(self.up(x)))
+        return y
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind an RMSNorm and added to its input."""
+
+    def __init__(self, attention: SelfAttention, dim: int, mlp_dim: int, dropout: float) -> None:
+        """Around an attention layer of width `dim`."""
+        super().__init__()
+        self.attention_norm, self.mlp_norm = nn.RMSNorm(dim), nn.RMSNorm(dim)
+        self.attention = attention
+        self.mlp = Mlp(dim, mlp_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, cache: LayerCache | None, **masks: Any) -> torch.Tensor:
+        """``[batch, length, dim]`` to the same."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), cache=cache, **masks))
+        y: torch.Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return y
+
+
+class TransformerEncoder(nn.Module):
+    """Pre-norm transformer layers on embedded tokens.
+
+    Parameters
+    ----------
+    dim, heads, kv_heads:
+        As in `SelfAttention`, for all layers.
+    depth:
+        Number of layers.
+    pattern:
+        What distinguishes the layers: keyword arguments of `SelfAttention`, one mapping per layer, repeated
+        from the start where there are more layers. Full attention with rotary embedding by default.
+    causal:
+        Of all layers.
+    mlp_dim:
+        Width inside the MLPs, ``4 * dim`` by default.
+    dropout:
+        On what attention and MLP add to the residual stream. Attention weights have none.
+
+    >>> import torch
+    >>> from rattention.nn import TransformerEncoder
+    >>> encoder = TransformerEncoder(64, heads=4, depth=2, pattern=[{"mechanism": "gravitational"}])
+    >>> shown = torch.arange(50)[None] < torch.tensor([[50], [30]])
+    >>> encoder(torch.randn(2, 50, 64), key_padding_mask=shown).shape
+    torch.Size([2, 50, 64])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        depth: int,
+        *,
+        kv_heads: int | None = None,
+        pattern: Pattern = SOFTMAX,
+        causal: bool = False,
+        mlp_dim: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        """Make the layers; parameters as above."""
+        super().__init__()
+        if not pattern:
+            raise ValueError("pattern must have at least one layer")
+        self.layers = nn.ModuleList(
+            Block(
+                SelfAttention(dim, heads, kv_heads, causal=causal, **pattern[i % len(pattern)]),
+                dim,
+                4 * dim if mlp_dim is None else mlp_dim,
+                dropout,
+            )
+            for i in range(depth)
+        )
+        self.norm = nn.RMSNorm(dim)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        *,
+        key_padding_mask: torch.Tensor | None = None,
+        segment_ids: torch.Tensor | None = None,
+        cache: DecodingCache | None = None,
+    ) -> torch.Tensor:
+        """``[batch, length, dim]`` to the same; masks are those of `rattention.attention`."""
+        pasts: Sequence[LayerCache | None] = [None] * len(self.layers) if cache is None else cache.layers
+        for layer, past in zip(self.layers, pasts, strict=True):
+            x = layer(x, past, key_padding_mask=key_padding_mask, segment_ids=segment_ids)
+        y: torch.Tensor = self.norm(x)
+        return y
+
+    def attention_layers(self) -> list[SelfAttention]:
+        """The attention of every layer, in order."""
+        return [layer.attention for layer in self.layers]  # type: ignore[misc]
+
+
+class LanguageModel(nn.Module):
+    """A decoder-only transformer whose output layer shares the embedding's weights.
+
+    Parameters
+    ----------
+    vocabulary:
+        Number of tokens.
+    dropout:
+        On embeddings and residuals.
+    dim, heads, kv_heads, depth, pattern, mlp_dim:
+        As in `TransformerEncoder`; see `rattention_pattern`.
+
+    >>> import torch
+    >>> from rattention.nn import LanguageModel, count_parameters
+    >>> layers = [{"mechanism": "multi_timescale", "timescales": [4.0, 64.0]}]
+    >>> model = LanguageModel(100, dim=32, heads=2, depth=2, pattern=layers, dropout=0.1)
+    >>> model(torch.zeros(1, 7, dtype=torch.int64)).shape
+    torch.Size([1, 7, 100])
+    >>> count_parameters(model)["total"]
+    36132
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        dim: int,
+        heads: int,
+        depth: int,
+        *,
+        kv_heads: int | None = None,
+        pattern: Pattern = SOFTMAX,
+        mlp_dim: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        """Make the model; parameters as above."""
+        super().__init__()
+        self.config = {
+            "vocabulary": vocabulary,
+            "dim": dim,
+            "heads": heads,
+            "depth": depth,
+            "kv_heads": kv_heads,
+            "pattern": [dict(layer) for layer in pattern],
+            "mlp_dim": mlp_dim,
+            "dropout": dropout,
+        }
+        self.embedding = nn.Embedding(vocabulary, dim)
+        nn.init.normal_(self.embedding.weight, std=dim**-0.5)
+        self.dropout = nn.Dropout(dropout)
+        self.encoder = TransformerEncoder(
+            dim,
+            heads,
+            depth,
+            kv_heads=kv_heads,
+            pattern=pattern,
+            causal=True,
+            mlp_dim=mlp_dim,
+            dropout=dropout,
+        )
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        *,
+        key_padding_mask: torch.Tensor | None = None,
+        segment_ids: torch.Tensor | None = None,
+        cache: DecodingCache | None = None,
+    ) -> torch.Tensor:
+        """Tokens ``[batch, length]`` to logits ``[batch, length, vocabulary]``."""
+        x = self.dropout(self.embedding(tokens))
+        x = self.encoder(x, key_padding_mask=key_padding_mask, segment_ids=segment_ids, cache=cache)
+        return nn.functional.linear(x, self.embedding.weight)
+
+    def new_cache(self, batch: int) -> DecodingCache:
+        """An empty cache for `batch` sequences; ``forward(tokens, cache=...)`` goes on from what is in it."""
+        return DecodingCache(self.encoder.attention_layers(), batch)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: torch.Tensor,
+        count: int,
+        *,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+        cache: DecodingCache | None = None,
+    ) -> torch.Tensor:
+        """`count` more tokens, one after another.
+
+        Parameters
+        ----------
+        tokens:
+            The prompt ``[batch, length]``, or with a `cache` what follows the tokens in it.
+        count:
+            How many to add.
+        temperature:
+            Of the logits; 0 takes the most likely token.
+        generator:
+            Of the random numbers.
+        cache:
+            One of `new_cache`; afterwards it holds all tokens but the last, which the next call begins with.
+
+        Returns
+        -------
+        The tokens ``[batch, length + count]``. Layers of RAttention and windowed attention need memory that
+        does not depend on the length.
+        """
+        if tokens.dim() != 2 or tokens.shape[1] == 0:
+            raise ValueError(
+                f"tokens must be [batch, length] with length > 0, got shape {tuple(tokens.shape)}"
+            )
+        if temperature < 0 or count < 0:
+            raise ValueError(f"temperature and count must be >= 0, got {temperature} and {count}")
+        was_training = self.training
+        self.eval()
+        try:
+            return self._generate(tokens, count, temperature, generator, cache or self.new_cache(len(tokens)))
+        finally:
+            self.train(was_training)
+
+    def _generate(
+        self,
+        tokens: torch.Tensor,
+        count: int,
+        temperature: float,
+        generator: torch.Generator | None,
+        cache: DecodingCache,
+    ) -> torch.Tensor:
+        parts = [tokens]
+        for _ in range(count):
+            logits = self(parts[-1], cache=cache)[:, -1]
+            if temperature == 0:
+                parts.append(logits.argmax(dim=-1, keepdim=True))
+            else:
+                weights = (logits.float() / temperature).softmax(dim=-1)
+                parts.append(torch.multinomial(weights, 1, generator=generator))
+        return torch.cat(parts, dim=1)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights and configuration to a safetensors file, whole or not at all."""
+        save_model(self, self.config, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LanguageModel:
+        """The model in a file that `save` wrote, in the dtype of its weights.
+
+        `rattention.models.errors.WeightsError` names the fault of a file that is something else or damaged.
+        """
+        return load_model(cls, path)

@@ -1,0 +1,71 @@
+"""What a mechanism learns besides projections: masses and gravity, timescales, norm weights."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Gravity(nn.Module):
+    """Masses of every token as seen by every head, and the strength per head; all positive.
+
+    Masses are ``softplus`` of a linear map of the token, the strength is ``exp`` of a parameter that starts
+    at ln head_dim, which makes first scores of about 1.
+    """
+
+    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
+        """For all heads of a layer."""
+        super().__init__()
+        self.query_mass = nn.Linear(dim, heads)
+        self.key_mass = nn.Linear(dim, kv_heads)
+        self.log_gravity = nn.Parameter(torch.full((heads,), math.log(head_dim)))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``[batch, length, dim]`` to masses ``[batch, heads, length]`` and ``[batch, kv_heads, length]``."""
+        masses = [nn.functional.softplus(linear(x)).mT for linear in (self.query_mass, self.key_mass)]
+        return masses[0], masses[1]
+
+    def strength(self) -> torch.Tensor:
+        """G, ``[heads]``."""
+        return self.log_gravity.exp()
+
+
+class Timescales(nn.Module):
+    """Discounts of several timescales: a weight decays as ``exp(-|i - j| / timescale)``.
+
+    The parameter is the logarithm of the timescale, so that a learned one stays positive.
+    """
+
+    log_timescale: torch.Tensor
+
+    def __init__(self, timescales: Sequence[float], heads: int, learned: bool) -> None:
+        """`timescales` in positions, > 0; each serves `heads` heads."""
+        super().__init__()
+        if not timescales or not all(0 < t < math.inf for t in timescales):
+            raise ValueError(f"timescales must be positive numbers of positions, got {tuple(timescales)}")
+        logarithms = torch.tensor([math.log(t) for t in timescales])
+        if learned:
+            self.log_timescale = nn.Parameter(logarithms)
+        else:
+            self.register_buffer("log_timescale", logarithms)
+        self.heads = heads
+
+    def log_discount(self) -> torch.Tensor:
+        """``ln gamma = -1 / timescale``, one per head, the heads of a timescale side by side."""
+        return -torch.exp(-self.log_timescale.float()).repeat_interleave(self.heads)
+
+
+class BranchNorms(nn.Module):
+    """Weights of the two norms of RAttention, ``[heads, head_dim]``."""
+
+    def __init__(self, heads: int, head_dim: int) -> None:
+        """All 1 at first."""
+        super().__init__()
+        self.local_norm_weight = nn.Parameter(torch.ones(heads, head_dim))
+        self.linear_norm_weight = nn.Parameter(torch.ones(heads, head_dim))

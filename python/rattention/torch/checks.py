@@ -1,0 +1,128 @@
+"""What tensors must be, told in PyTorch's terms; the core checks shapes and values itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rattention.mechanisms.table import Functions
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+ALLOWED = "float32, bfloat16, float16"
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def require_tensors(arguments: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse anything but dense tensors on one device."""
+    device = None
+    for name in names:
+        value = arguments[name]
+        if value is None:
+            continue
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+        if value.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense (strided) tensor, got layout {value.layout}")
+        if device is None:
+            first, device = name, value.device
+        elif value.device != device:
+            raise ValueError(
+                f"all tensors must be on one device: {first} is on {device}, {name} on {value.device}"
+            )
+
+
+def require_floats(arguments: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse tensors of a dtype that is not computed with."""
+    for name in names:
+        value = arguments[name]
+        if isinstance(value, torch.Tensor) and value.dtype not in FLOATS:
+            raise TypeError(
+                f"{name} has dtype {value.dtype}; allowed are {ALLOWED} (cast with {name}.float())"
+            )
+
+
+def require_one_dtype(arguments: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse different precisions: an implicit cast would hide where precision is lost."""
+    dtypes = {name: arguments[name].dtype for name in names}
+    if len(set(dtypes.values())) > 1:
+        listing = ", ".join(f"{name} is {dtype}" for name, dtype in dtypes.items())
+        raise TypeError(f"all inputs must have the same dtype: {listing} (torch.autocast casts them to one)")
+
+
+def require_mask_dtypes(arguments: Mapping[str, Any]) -> None:
+    """Refuse masks of another kind of numbers, and dense masks that ask for a gradient."""
+    padding, segments, dense = (
+        arguments.get(name) for name in ("key_padding_mask", "segment_ids", "attn_mask")
+    )
+    if padding is not None and padding.dtype != torch.bool:
+        raise TypeError(f"key_padding_mask must be a bool tensor (True = attend), got {padding.dtype}")
+    if segments is not None and segments.dtype not in INTEGERS:
+        raise TypeError(f"segment_ids must be a tensor of integers, got {segments.dtype}")
+    if dense is None:
+        return
+    if dense.dtype != torch.bool and dense.dtype not in FLOATS:
+        raise TypeError(f"attn_mask must be bool or one of {ALLOWED}, got {dense.dtype}")
+    if dense.requires_grad and torch.is_grad_enabled():
+        raise ValueError("attn_mask is not differentiable: give attn_mask.detach()")
+
+
+def require_shapes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor | None) -> None:
+    """What the core asks of its three main inputs, for where it is not called."""
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor is not None and tensor.dim() != 4:
+            raise ValueError(
+                f"{name} must have 4 dimensions, got {tensor.dim()} (shape {tuple(tensor.shape)})"
+            )
+    for name, at in (("batch", 0), ("head_dim", 3)):
+        if query.shape[at] != key.shape[at]:
+            raise ValueError(
+                f"key has {name} {key.shape[at]}, query has {query.shape[at]}; they must be equal"
+            )
+    heads, kv_heads = query.shape[1], key.shape[1]
+    if heads != kv_heads and (kv_heads == 0 or heads % kv_heads != 0):
+        raise ValueError(f"key has {kv_heads} heads, which must divide the {heads} heads of query")
+    if value is not None and value.shape[:3] != key.shape[:3]:
+        raise ValueError(
+            f"value has shape {tuple(value.shape)}, key has {tuple(key.shape)}; batch, heads and length must "
+            "be equal"
+        )
+
+
+def require_other_shapes(functions: Functions, inputs: Mapping[str, Any]) -> None:
+    """What the core asks of all other tensors, once query, key and value fit each other."""
+    query, key, value = (inputs[name] for name in ("query", "key", "value"))
+    batch, heads, rows, dim = query.shape
+    kv_heads, keys = key.shape[1:3]
+    sizes = {"batch": batch, "heads": heads, "kv_heads": kv_heads, "query_length": rows, "key_length": keys}
+    sizes |= {"head_dim": dim, "features": 2 * dim, "value_dim": value.shape[3]}
+    for argument in functions.arguments:
+        if argument.shape and argument.name not in ("query", "key", "value"):
+            expected = tuple(sizes[name] for name in argument.shape)
+            per_head = tuple(sizes["heads" if name == "kv_heads" else name] for name in argument.shape)
+            _require_shape(argument.name, inputs[argument.name], expected, per_head)
+    for name in ("key_padding_mask", "segment_ids"):
+        _require_shape(name, inputs[name], (batch, keys))
+    if inputs.get("attn_mask") is not None:
+        _require_broadcast("attn_mask", inputs["attn_mask"], (batch, heads, rows, keys))
+    offset = keys - rows if inputs.get("query_offset") is None else inputs["query_offset"]
+    if inputs["segment_ids"] is not None and rows > 0 and not 0 <= offset <= keys - rows:
+        raise ValueError(
+            f"segment_ids covers key positions 0 to {keys - 1}, but the query rows have positions "
+            f"{offset} to {offset + rows - 1}; every query row needs a segment id"
+        )
+
+
+def _require_shape(name: str, tensor: torch.Tensor | None, *allowed: tuple[int, ...]) -> None:
+    if tensor is not None and tuple(tensor.shape) not in allowed:
+        listing = " or ".join(str(shape) for shape in dict.fromkeys(allowed))
+        raise ValueError(f"{name} must have shape {listing}, got {tuple(tensor.shape)}")
+
+
+def _require_broadcast(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
+    own = (1,) * (len(shape) - tensor.dim()) + tuple(tensor.shape)
+    if len(own) > len(shape) or any(a not in (1, b) for a, b in zip(own, shape, strict=True)):
+        raise ValueError(f"{name} must be broadcastable to {shape}, got shape {tuple(tensor.shape)}")

@@ -1,0 +1,379 @@
+"""rattention.nn: layers of every mechanism train, mask, generate and are saved."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import doctest
+import json
+
+import pytest
+import rattention as ra
+
+torch = pytest.importorskip("torch", reason="needs torch")
+safetensors_torch = pytest.importorskip("safetensors.torch", reason="needs safetensors")
+
+import rattention.nn as rn
+import rattention.torch as rt
+from rattention.models.errors import WeightsError
+from rattention.nn import attention, models
+from rattention.torch.rotary import rotary
+
+from tests.processes import run_python
+
+PATTERNS = {
+    "softmax": [{"mechanism": "softmax", "rope_theta": 100.0}],
+    "sliding_window": [{"mechanism": "sliding_window", "window": 8, "rope_theta": 100.0}],
+    "gravitational": [{"mechanism": "gravitational"}],
+    "multi_timescale": [{"mechanism": "multi_timescale", "timescales": [4.0, 32.0]}],
+    "gravitational_multi_timescale": [
+        {"mechanism": "gravitational_multi_timescale", "timescales": [3.0, 9.0]}
+    ],
+    "rattention": [{"mechanism": "rattention", "window": 8, "rope_theta": 100.0}],
+    "rattention, relu": [{"mechanism": "rattention", "window": 0, "feature_map": "relu"}],
+    "hybrid": rn.rattention_pattern(window=8, rope_theta=100.0),
+}
+by_pattern = pytest.mark.parametrize("pattern", PATTERNS)
+TEXT = torch.tensor([list((b"the quick brown fox jumps over the lazy dog. " * 3)[:121])])
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Models of this size are faster alone, and a busy machine makes threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def language_model(pattern, **options):
+    torch.manual_seed(0)
+    options = {"dim": 32, "heads": 2, "kv_heads": 1, "depth": 4 if pattern == "hybrid" else 2} | options
+    return rn.LanguageModel(128, pattern=PATTERNS[pattern], **options)
+
+
+def loss_of(model, tokens=TEXT):
+    return torch.nn.functional.cross_entropy(model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def test_every_mechanism_has_a_layer():
+    assert {p[0]["mechanism"] for p in PATTERNS.values()} == set(ra.MECHANISMS) - {"residual_linear"}
+
+
+@by_pattern
+def test_training_lowers_the_loss(pattern):
+    """A few steps learn the letters of a sentence, and every parameter takes part."""
+    model = language_model(pattern)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    first = loss_of(model).item()
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        optimizer.step()
+    assert [n for n, p in model.named_parameters() if not (p.grad.isfinite().all() and p.grad.any())] == []
+    assert loss_of(model).item() < 0.7 * first
+
+
+@by_pattern
+def test_causal(pattern):
+    """A later token changes no earlier row; the last one sees the first."""
+    model = language_model(pattern, dropout=0.0)
+    changed = TEXT.clone()
+    changed[0, 60] += 1
+    before, after = model(TEXT), model(changed)
+    assert torch.equal(before[:, :60], after[:, :60])
+    assert not torch.equal(before[:, 60:], after[:, 60:])
+
+
+@by_pattern
+def test_padding_hides_tokens(pattern):
+    """Rows of a padded sequence equal those of the sequence alone."""
+    model = language_model(pattern)
+    padded = torch.cat([TEXT[:, :40], torch.zeros(1, 11, dtype=torch.int64)], dim=1)
+    shown = torch.arange(51)[None] < 40
+    got = model(padded, key_padding_mask=shown)[:, :40]
+    torch.testing.assert_close(got, model(TEXT[:, :40]), rtol=1e-4, atol=1e-5)
+
+
+@by_pattern
+def test_segments_do_not_see_each_other(pattern):
+    """Without rotary embedding, whose absolute positions are of no account to scores, up to rounding."""
+    model = language_model(pattern)
+    ids = (torch.arange(121)[None] >= 50).long()
+    got = model(TEXT, segment_ids=ids)[:, 50:]
+    torch.testing.assert_close(got, model(TEXT[:, 50:]), rtol=1e-3, atol=1e-4)
+
+
+@by_pattern
+def test_encoder(pattern):
+    """Both directions where the mechanism has them: the first row sees the last."""
+    options = PATTERNS[pattern][0]
+    if options["mechanism"] == "rattention":
+        with pytest.raises(ValueError, match="causal=True"):
+            rn.TransformerEncoder(16, 2, 1, pattern=[options])
+        return
+    encoder = rn.TransformerEncoder(16, 2, 1, pattern=[options])
+    x = torch.randn(2, 9, 16, requires_grad=True)
+    encoder(x)[0, 0].sum().backward()
+    assert x.grad[0, 8].any()
+    assert not x.grad[1].any()
+
+
+def test_layer_is_the_function_between_projections():
+    layer = rn.SelfAttention(
+        16, 4, 2, mechanism="sliding_window", causal=True, window=3, rope_theta=50.0, bias=True
+    )
+    x = torch.randn(2, 9, 16)
+    query, key, value = (
+        p(x).reshape(2, 9, -1, 4).transpose(1, 2) for p in (layer.query, layer.key, layer.value)
+    )
+    heads = rt.attention(*rotary(query, key, theta=50.0), value, causal=True, window=3)
+    torch.testing.assert_close(layer(x), layer.output(heads.transpose(1, 2).reshape(2, 9, 16)))
+
+
+def test_timescales_have_their_own_heads():
+    """The heads of one timescale share a discount; the decoder joins all of them."""
+    layer = rn.SelfAttention(8, 2, 1, mechanism="multi_timescale", timescales=[2.0, 50.0])
+    torch.testing.assert_close(layer.timescales.log_discount(), torch.tensor([-0.5, -0.5, -0.02, -0.02]))
+    assert layer.query.weight.shape == (16, 8)
+    assert layer.key.weight.shape == (8, 8)
+    assert layer.output.weight.shape == (8, 16)
+    assert [n for n, _ in layer.named_parameters() if "timescale" in n] == ["timescales.log_timescale"]
+    fixed = rn.SelfAttention(8, 2, mechanism="multi_timescale", learn_timescales=False)
+    assert not [n for n, _ in fixed.named_parameters() if "timescale" in n]
+    assert "timescales.log_timescale" in fixed.state_dict()
+
+
+def test_masses_and_gravity_are_positive():
+    layer = rn.SelfAttention(8, 2, mechanism="gravitational_multi_timescale", timescales=[2.0, 9.0, 50.0])
+    own, other = layer.gravity(100 * torch.randn(1, 5, 8))
+    assert own.shape == other.shape == (1, 6, 5)
+    assert min(own.min(), other.min(), layer.gravity.strength().min()) >= 0
+
+
+@by_pattern
+@pytest.mark.row("N5")
+def test_generation_equals_recomputation(pattern):
+    """Prompts in parts and single tokens, against the whole at once."""
+    model = language_model(pattern).eval()
+    cache = model.new_cache(1)
+    with torch.no_grad():
+        parts = [model(TEXT[:, i:j], cache=cache) for i, j in ((0, 1), (1, 70), (70, 71), (71, 90))]
+        torch.testing.assert_close(torch.cat(parts, dim=1), model(TEXT[:, :90]), rtol=1e-3, atol=1e-4)
+    assert cache.length == 90
+    expected = TEXT[:, :20]
+    for _ in range(6):
+        expected = torch.cat([expected, model(expected)[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(model.generate(TEXT[:, :20], 6), expected)
+
+
+def test_generation_goes_on_with_a_cache():
+    model = language_model("hybrid")
+    whole = model.generate(TEXT[:, :20], 9)
+    cache = model.new_cache(1)
+    first = model.generate(TEXT[:, :20], 4, cache=cache)
+    rest = model.generate(first[:, -1:], 5, cache=cache)
+    assert torch.equal(torch.cat([first, rest[:, 1:]], dim=1), whole)
+
+
+@pytest.mark.parametrize("pattern", ["rattention", "sliding_window"])
+def test_generation_keeps_the_same_bytes(pattern):
+    model = language_model(pattern)
+    sizes = []
+    for length in (20, 120):
+        cache = model.new_cache(1)
+        model.generate(TEXT[:, :length], 2, cache=cache)
+        sizes.append(cache.nbytes)
+    assert sizes[0] == sizes[1] > 0
+
+
+def test_generation_draws_by_temperature():
+    model = language_model("hybrid", dropout=0.5)
+    drawn = [
+        model.generate(TEXT[:, :9], 8, temperature=5.0, generator=torch.Generator().manual_seed(s))
+        for s in (1, 1, 2)
+    ]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert model.training
+    assert torch.equal(model.generate(TEXT[:, :9], 8), model.generate(TEXT[:, :9], 8))
+
+
+@by_pattern
+def test_bfloat16(pattern):
+    """Forward, backward and generation of a model in bfloat16, and of one under autocast."""
+    model = language_model(pattern)
+    full = model(TEXT)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model(TEXT)
+        loss_of(model).backward()
+    half = model.to(torch.bfloat16)(TEXT)
+    for logits in (mixed, half):
+        assert (logits.float() - full).norm() < 0.05 * full.norm()
+    model.zero_grad()
+    loss_of(model).backward()
+    assert model.generate(TEXT[:, :9], 3).shape == (1, 12)
+
+
+def test_compiles_in_one_graph():
+    model = language_model("hybrid")
+    expected = torch.autograd.grad(loss_of(model), [*model.parameters()])
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for got, grad in zip(
+        torch.autograd.grad(loss_of(compiled), [*model.parameters()]), expected, strict=True
+    ):
+        torch.testing.assert_close(got, grad, rtol=1e-4, atol=1e-5)
+
+
+def test_other_devices_have_the_same_shapes():
+    model = language_model("hybrid").to("meta")
+    assert model(TEXT.to("meta")).shape == (1, 121, 128)
+    with pytest.raises(ValueError, match="generate on the CPU only, the model is on meta"):
+        model.new_cache(1)
+
+
+def test_dropout_is_on_embeddings_and_residuals():
+    model = language_model("rattention", dropout=0.5)
+    assert not torch.equal(model(TEXT), model(TEXT))
+    model.eval()
+    assert torch.equal(model(TEXT), model(TEXT))
+    with pytest.raises(TypeError, match="dropout"):
+        rn.SelfAttention(8, 2, dropout=0.5)
+
+
+def test_parameter_counts():
+    counts = rn.count_parameters(language_model("hybrid"))
+    projections = 4 * (2 * 32 * 32 + 2 * 32 * 16)
+    norms = 3 * 2 * 32  # RAttention's own, in three of the four layers
+    assert counts["attention"] == projections + norms
+    assert counts["embedding"] == 128 * 32
+    assert counts["mlp"] == 4 * 2 * 32 * 128
+    assert counts["norm"] == 9 * 32
+    assert counts["total"] == sum(n for kind, n in counts.items() if kind != "total")
+
+
+@pytest.mark.row("W4")
+@by_pattern
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_save_and_load(pattern, dtype, tmp_path):
+    """Bit for bit, in the dtype, trainable, and no temporary file stays."""
+    model = language_model(pattern).to(dtype).eval()
+    model.save(tmp_path / "model.safetensors")
+    loaded = rn.LanguageModel.load(tmp_path / "model.safetensors").eval()
+    assert torch.equal(loaded(TEXT), model(TEXT))
+    assert [(n, p.dtype, p.requires_grad) for n, p in loaded.named_parameters()] == [
+        (n, p.dtype, p.requires_grad) for n, p in model.named_parameters()
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.row("W4")
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    model, path = language_model("softmax"), tmp_path / "model.safetensors"
+    model.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(
+        safetensors_torch, "save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        model.save(path)
+    assert path.read_bytes() == before
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def damaged(path, case):
+    model = language_model("rattention")
+    tensors, config = dict(model.state_dict()), dict(model.config)
+    if case == "missing":
+        del tensors["embedding.weight"]
+    elif case == "extra":
+        tensors["more"] = torch.zeros(2)
+    elif case == "shape":
+        tensors["embedding.weight"] = torch.zeros(3, 3)
+    elif case == "unknown option":
+        config["colour"] = "red"
+    elif case == "huge":
+        config["vocabulary"] = 10**12
+    metadata = {} if case == "no config" else {"rattention.config": json.dumps(config)}
+    safetensors_torch.save_file(tensors, path, metadata)
+    if case == "cut off":
+        path.write_bytes(path.read_bytes()[:-5])
+    return path
+
+
+@pytest.mark.row("W4")
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing", "Missing key.*embedding.weight"),
+        ("extra", "Unexpected key.*more"),
+        ("shape", "size mismatch for embedding.weight"),
+        ("unknown option", "colour"),
+        ("huge", "size mismatch"),
+        ("no config", "not written by save"),
+        ("cut off", "cannot be read"),
+    ],
+)
+def test_damaged_files(case, message, tmp_path):
+    with pytest.raises(WeightsError, match=f"(?s){message}"):
+        rn.LanguageModel.load(damaged(tmp_path / "model.safetensors", case))
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(WeightsError, match="cannot be read"):
+        rn.LanguageModel.load(tmp_path / "none")
+
+
+WRONG = {
+    "mechanism": ({"mechanism": "quantum"}, "mechanism must be one of softmax, .*, got 'quantum'"),
+    "heads": ({"heads": 3}, "heads must divide dim"),
+    "kv_heads": ({"kv_heads": 3}, "kv_heads must divide heads"),
+    "no kv_heads": ({"kv_heads": 0}, "kv_heads must divide heads"),
+    "no window": ({"mechanism": "sliding_window"}, "needs a window"),
+    "both directions": ({"mechanism": "rattention", "window": 3}, "is causal: give causal=True"),
+    "rotated gravity": ({"mechanism": "gravitational", "rope_theta": 9.0}, "has no rope_theta"),
+    "timescales": ({"timescales": [2.0]}, "has no timescales"),
+    "no timescales": ({"mechanism": "multi_timescale", "timescales": [0.0]}, "timescales must be positive"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_options(case):
+    options, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        rn.SelfAttention(**({"dim": 16, "heads": 4} | options))
+
+
+def test_wrong_calls():
+    model = language_model("rattention")
+    cache = model.new_cache(1)
+    with pytest.raises(ValueError, match=r"torch\.no_grad"):
+        model(TEXT, cache=cache)
+    with torch.no_grad(), pytest.raises(ValueError, match="do not go with a cache"):
+        model(TEXT, cache=cache, key_padding_mask=TEXT > 0)
+    with pytest.raises(ValueError, match=r"tokens must be \[batch, length\]"):
+        model.generate(TEXT[0], 3)
+    with pytest.raises(ValueError, match="temperature and count must be >= 0"):
+        model.generate(TEXT, 3, temperature=-1.0)
+    with pytest.raises(ValueError, match="pattern must have at least one layer"):
+        rn.TransformerEncoder(8, 2, 1, pattern=[])
+    layer = rn.SelfAttention(8, 2)
+    with torch.no_grad(), pytest.raises(ValueError, match="needs causal attention"):
+        layer(torch.zeros(1, 3, 8), cache=cache.layers[0])
+
+
+@pytest.mark.parametrize("module", [rn, attention, models], ids=lambda m: m.__name__)
+def test_examples(module):
+    assert doctest.testmod(module).failed == 0
+
+
+def test_without_torch():
+    code = """
+import sys
+sys.modules["torch"] = None
+try:
+    import rattention.nn
+except ImportError as error:
+    print(error)
+"""
+    assert "pip install 'rattention[torch]'" in run_python(code)
