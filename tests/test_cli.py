@@ -354,7 +354,11 @@ class TestCheck:
             extras = tomllib.load(file)["project"]["optional-dependencies"]
         for package, (extra, _) in OPTIONAL.items():
             assert any(requirement.startswith(f"{package}>=") for requirement in extras[extra]), package
-        listed = {r.partition(">=")[0] for extra in ("models", "plots", "cli", "pdf") for r in extras[extra]}
+        listed = {
+            r.partition(">=")[0]
+            for extra in ("models", "torch", "plots", "cli", "pdf")
+            for r in extras[extra]
+        }
         assert listed == set(OPTIONAL)
 
 

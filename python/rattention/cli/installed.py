@@ -19,6 +19,7 @@ OPTIONAL = {
     "tokenizers": ("models", "texts into tokens"),
     "safetensors": ("models", "pretrained weights"),
     "huggingface-hub": ("models", "models from the Hugging Face Hub"),
+    "torch": ("torch", "differentiable operations and modules"),
     "pypdf": ("pdf", "rattention paper --pdf"),
 }
 """Every optional package a user may want: the extra that brings it, and what it is for."""
