@@ -108,8 +108,7 @@ class BlockRows {
 // Sliding-window attention of the block's rows.
 void local_rows(const StepProblem& problem, const CacheConfig& config, const Block& block, const BlockRows& rows,
                 const OutputView& output) {
-  ScoreProblem score =
-      scaled_dot_product(part_of(problem.query, block.sequence, block.first, block.tokens), rows.key);
+  ScoreProblem score = scaled_dot_product(part_of(problem.query, block.sequence, block.first, block.tokens), rows.key);
   score.scale = problem.scale;
   score.masks.left = config.window;
   score.masks.right = 0;
