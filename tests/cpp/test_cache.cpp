@@ -1,6 +1,7 @@
 // Decoding with RAttention's cache: steps and prompts against the recurrence in float64.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <new>
 #include <stdexcept>
@@ -14,7 +15,7 @@
 
 namespace {
 
-std::int64_t allocations = 0;
+std::atomic<std::int64_t> allocations{0};
 
 }  // namespace
 
@@ -135,8 +136,8 @@ void blocks() {
   const Shape shape{1, 16, 1, 560, 560, 2, 128};
   for (const std::int64_t window : {0, 3, 100, 255, 256, 257, 400, 1000}) {
     compare(shape, config_of(shape, window, FeatureMap::softmax, 1e4), {shape.queries});
-    compare(shape, config_of(shape, window), {40, 41, shape.queries});
   }
+  for (const std::int64_t window : {3, 257, 400}) compare(shape, config_of(shape, window), {40, 41, shape.queries});
 }
 
 std::vector<float> one_step(RAttentionCache& cache, const Inputs& inputs, std::int64_t at) {
