@@ -1,5 +1,6 @@
 # oneDNN and Eigen come from PyPI wheels that carry CMake packages. Inside pip's isolated build environment they are
-# found by asking Python where the distributions' files lie; an installed oneDNN >= 3 or Eigen found by CMake alone works too.
+# found by asking Python where the distributions' files lie; without Python, CMake alone finds what is installed or lies
+# in CMAKE_PREFIX_PATH.
 find_package(Python COMPONENTS Interpreter QUIET)
 
 function(rattention_prefix_from_distribution distribution config_file)
@@ -21,8 +22,9 @@ print(next((f.locate().resolve().parent.as_posix() for f in files if f.name == '
 endfunction()
 
 rattention_prefix_from_distribution(onednn-devel-cpu-gomp dnnl-config.cmake)
-rattention_prefix_from_distribution(cmeel-eigen Eigen3Config.cmake)
-
 find_package(dnnl 3 CONFIG REQUIRED)
-find_package(Eigen3 3.4 CONFIG REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
+if(RATTENTION_CPP_TESTS)
+  rattention_prefix_from_distribution(cmeel-eigen Eigen3Config.cmake)
+  find_package(Eigen3 3.4 CONFIG REQUIRED)
+endif()

@@ -43,16 +43,12 @@ ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t qu
 }  // namespace
 
 ScoreProblem make_problem(const py::array& query, const py::array& key, const ScoreOptions& options) {
-  ScoreProblem problem;
-  problem.query = tensor_view("query", query);
-  problem.key = tensor_view("key", key);
-  check_query_and_key(problem.query, problem.key);
+  const TensorView queries = tensor_view("query", query);
+  ScoreProblem problem = scaled_dot_product(queries, tensor_view("key", key));
   problem.scale = options.scale;
-  problem.row_count = problem.query.length();
   const std::int64_t batch = problem.query.batch();
   const std::int64_t keys = problem.key.length();
   Masks& masks = problem.masks;
-  masks.key_length = keys;
   masks.query_offset = options.query_offset;
   masks.left = options.left;
   masks.right = options.right;

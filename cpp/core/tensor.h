@@ -28,6 +28,13 @@ struct TensorView {
   const std::byte* row(std::int64_t b, std::int64_t h, std::int64_t i) const {
     return data + b * strides[0] + h * strides[1] + i * strides[2];
   }
+  // Rows [first, last) of every head.
+  TensorView rows(std::int64_t first, std::int64_t last) const {
+    TensorView part = *this;
+    part.data = row(0, 0, first);
+    part.shape[2] = last - first;
+    return part;
+  }
 };
 
 // A freshly made, contiguous output [batch, heads, length, dim].
@@ -40,6 +47,10 @@ struct OutputView {
     return data + ((b * shape[1] + h) * shape[2] + i) * shape[3] * size_of(dtype);
   }
 };
+
+// A contiguous float32 array to read or to fill.
+TensorView view_of(const float* data, const std::array<std::int64_t, 4>& shape);
+OutputView output_of(float* data, const std::array<std::int64_t, 4>& shape);
 
 std::string to_string(const std::array<std::int64_t, 4>& shape);
 

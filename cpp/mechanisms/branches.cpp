@@ -27,19 +27,15 @@ StateScan make_scan(const LinearProblem& problem) {
 
 }  // namespace
 
-Branches::Branches(const RAttentionProblem& problem) : linear_(problem.linear), plan_(problem.linear) {
-  const std::int64_t length = linear_.key.length();
-  score_.query = linear_.query;
-  score_.key = linear_.key;
+Branches::Branches(const RAttentionProblem& problem)
+    : linear_(problem.linear), plan_(problem.linear), score_(scaled_dot_product(linear_.query, linear_.key)) {
   score_.scale = problem.scale;
-  score_.row_count = length;
-  score_.masks.key_length = length;
   score_.masks.left = linear_.window;
   score_.masks.right = 0;
   score_.masks.padding = linear_.padding;
   score_.masks.segments = linear_.segments;
   if (problem.rope_theta != 0) {
-    score_.rotary = &rotary_.emplace(linear_.key.dim(), problem.rope_theta, 0, length);
+    score_.rotary = &rotary_.emplace(linear_.key.dim(), problem.rope_theta, 0, linear_.key.length());
   }
 }
 

@@ -24,13 +24,7 @@ class Rows {
   void store(const BranchRow& at, const float* row) {
     std::copy_n(row, shape_[3], data_.get() + ((at.batch * shape_[1] + at.head) * shape_[2] + at.row) * shape_[3]);
   }
-  TensorView view() const {
-    const std::int64_t row = shape_[3] * static_cast<std::int64_t>(sizeof(float));
-    return {reinterpret_cast<const std::byte*>(data_.get()),
-            DType::f32,
-            shape_,
-            {shape_[1] * shape_[2] * row, shape_[2] * row, row, static_cast<std::int64_t>(sizeof(float))}};
-  }
+  TensorView view() const { return view_of(data_.get(), shape_); }
 
  private:
   std::array<std::int64_t, 4> shape_;

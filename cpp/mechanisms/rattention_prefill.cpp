@@ -26,10 +26,9 @@ std::int64_t block_tokens(const StepProblem& problem) {
 
 // Rows [first, first + n) of sequence b.
 TensorView part_of(const TensorView& view, std::int64_t b, std::int64_t first, std::int64_t n) {
-  TensorView part = view;
-  part.data = view.row(b, 0, first);
+  TensorView part = view.rows(first, first + n);
+  part.data += b * view.strides[0];
   part.shape[0] = 1;
-  part.shape[2] = n;
   return part;
 }
 
@@ -109,15 +108,10 @@ class BlockRows {
 // Sliding-window attention of the block's rows.
 void local_rows(const StepProblem& problem, const CacheConfig& config, const Block& block, const BlockRows& rows,
                 const OutputView& output) {
-  ScoreProblem score;
-  score.query = part_of(problem.query, block.sequence, block.first, block.tokens);
-  score.key = rows.key;
+  ScoreProblem score = scaled_dot_product(part_of(problem.query, block.sequence, block.first, block.tokens), rows.key);
   score.scale = problem.scale;
-  score.masks.key_length = rows.key.length();
-  score.masks.query_offset = rows.context();
   score.masks.left = config.window;
   score.masks.right = 0;
-  score.row_count = block.tokens;
   // Scores depend on distances alone: positions may count from the first key.
   std::optional<Rotary> rotary;
   if (config.rope_theta != 0) {
@@ -171,7 +165,7 @@ class BranchRows {
 
   OutputView view(std::int64_t tokens) {
     shape_[2] = tokens;
-    return {reinterpret_cast<std::byte*>(rows_.get()), DType::f32, shape_};
+    return output_of(rows_.get(), shape_);
   }
 
  private:

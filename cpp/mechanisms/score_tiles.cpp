@@ -6,6 +6,7 @@
 
 #include "core/pack.h"
 #include "core/threads.h"
+#include "mechanisms/checks.h"
 
 namespace rattention {
 namespace {
@@ -29,6 +30,18 @@ QueryBlock query_block(const ScoreProblem& problem, std::int64_t head, std::int6
 }
 
 }  // namespace
+
+ScoreProblem scaled_dot_product(const TensorView& query, const TensorView& key) {
+  check_query_and_key(query, key);
+  ScoreProblem problem;
+  problem.query = query;
+  problem.key = key;
+  problem.scale = 1.0F / std::sqrt(static_cast<float>(query.dim()));
+  problem.masks.key_length = key.length();
+  problem.masks.query_offset = key.length() - query.length();
+  problem.row_count = query.length();
+  return problem;
+}
 
 void Task::add(QueryBlock block) {
   block.slot = rows;

@@ -59,6 +59,10 @@ struct ScoreProblem {
   std::int64_t query_row(std::int64_t r) const { return rows != nullptr ? rows[r] : r; }
 };
 
+// query key^T / sqrt(head_dim) for every row, the last query at the position of the last key, nothing hidden: what
+// callers start from. std::invalid_argument where query and key do not fit.
+ScoreProblem scaled_dot_product(const TensorView& query, const TensorView& key);
+
 // Consecutive rows [first, first + rows) of one query head.
 struct QueryBlock {
   std::int64_t head = 0;

@@ -83,7 +83,7 @@ class BackwardTask {
 
  private:
   // Numbers kept per row, side by side.
-  enum RowNumber { kShift, kDelta, kPull, kField, kDistance, kRowNumbers };
+  enum RowNumber { kLse, kDelta, kPull, kField, kDistance, kRowNumbers };
 
   float& number(const QueryBlock& block, std::int64_t r, RowNumber which) {
     return rows_[(block.slot + r) * kRowNumbers + which];
@@ -104,7 +104,7 @@ class BackwardTask {
       load_row(saved_.output, task_.batch, block.head, row, value_rows_, value_columns_);
       load_row(saved_.grad_output, task_.batch, block.head, row, grad_output, value_columns_);
       const std::int64_t index = row_index(block, r);
-      number(block, r, kShift) = saved_.lse[index];
+      number(block, r, kLse) = saved_.lse[index];
       number(block, r, kDelta) = kernels_.dot(value_rows_, grad_output, value_dim_) -
                                  (saved_.grad_lse != nullptr ? saved_.grad_lse[index] : 0.0F);
       for (const RowNumber sum : {kPull, kField, kDistance}) number(block, r, sum) = 0;
@@ -175,13 +175,13 @@ class BackwardTask {
   // key.
   void finish_row(const QueryBlock& block, std::int64_t r, KeySpan keys) {
     KeySpan seen = tile_.keys_of(r);
-    const float shift = number(block, r, kShift);
-    if (seen.empty() || shift == -std::numeric_limits<float>::infinity()) seen = {keys.last, keys.last};
+    const float lse = number(block, r, kLse);
+    if (seen.empty() || lse == -std::numeric_limits<float>::infinity()) seen = {keys.last, keys.last};
     const std::int64_t n = seen.size();
     float* grad = grad_scores_of(r, seen.first);
     if (n > 0) {
       float* weights = tile_.scores_of(r);
-      tile_.to_weights(r, shift);
+      tile_.to_weights(r, lse);
       kernels_.score_gradient(grad, weights, n, number(block, r, kDelta));
       if (problem_.log_discount != nullptr) {
         const auto distance = static_cast<float>(seen.first - problem_.masks.position(block.first + r));

@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "mechanisms/score_tiles.h"
+#include "reference.h"
 
 namespace rattention::test {
 
-using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using FloatMap = Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
 
 struct Shape {
@@ -33,19 +33,21 @@ class Array {
     return array;
   }
 
-  TensorView view() const {
-    const std::int64_t row = shape_[3] * 4;
-    return {bytes(), DType::f32, shape_, {shape_[1] * shape_[2] * row, shape_[2] * row, row, 4}};
+  static Array positive(std::int64_t batch, std::int64_t heads, std::int64_t length, std::int64_t dim, unsigned seed) {
+    Array array = normal(batch, heads, length, dim, seed);
+    for (float& x : array.data_) x = std::fabs(x);
+    return array;
   }
-  OutputView output() { return {reinterpret_cast<std::byte*>(data_.data()), DType::f32, shape_}; }
+
+  TensorView view() const { return view_of(data_.data(), shape_); }
+  OutputView output() { return output_of(data_.data(), shape_); }
   FloatMap matrix(std::int64_t b, std::int64_t h) const {
     return {data_.data() + (b * shape_[1] + h) * shape_[2] * shape_[3], shape_[2], shape_[3]};
   }
   const std::vector<float>& values() const { return data_; }
+  float* data() { return data_.data(); }
 
  private:
-  const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(data_.data()); }
-
   std::array<std::int64_t, 4> shape_;
   std::vector<float> data_;
 };
@@ -59,15 +61,12 @@ struct Inputs {
   Array query, key, value;
 };
 
-inline ScoreProblem problem_of(const Inputs& inputs, const Shape& shape, Masks masks) {
-  ScoreProblem problem;
-  problem.query = inputs.query.view();
-  problem.key = inputs.key.view();
-  problem.scale = 1.0F / std::sqrt(static_cast<float>(shape.dim));
-  problem.masks = masks;
-  problem.masks.key_length = shape.keys;
-  problem.masks.query_offset = shape.keys - shape.queries;
-  problem.row_count = shape.queries;
+// The reach and the padding of `masks`.
+inline ScoreProblem problem_of(const Inputs& inputs, const Masks& masks) {
+  ScoreProblem problem = scaled_dot_product(inputs.query.view(), inputs.key.view());
+  problem.masks.left = masks.left;
+  problem.masks.right = masks.right;
+  problem.masks.padding = masks.padding;
   return problem;
 }
 
@@ -79,6 +78,10 @@ inline bool sees(const Masks& masks, std::int64_t b, std::int64_t row, std::int6
          masks.padding->data[b * masks.padding->strides[0] + key * masks.padding->strides[1]] != std::byte{0};
 }
 
+inline double mass_of(const TensorView& masses, std::int64_t b, std::int64_t h, std::int64_t i) {
+  return static_cast<double>(load_element(masses.row(b, h, i), masses.dtype));
+}
+
 // Scores with -inf where hidden.
 inline Matrix reference_scores(const ScoreProblem& problem, const Inputs& inputs, std::int64_t b, std::int64_t h) {
   const Matrix query = inputs.query.matrix(b, h).cast<double>();
@@ -86,10 +89,45 @@ inline Matrix reference_scores(const ScoreProblem& problem, const Inputs& inputs
   Matrix scores = static_cast<double>(problem.scale) * (query * key.transpose());
   for (Eigen::Index i = 0; i < scores.rows(); ++i)
     for (Eigen::Index j = 0; j < scores.cols(); ++j) {
+      if (problem.gravity) {
+        const Gravity& gravity = *problem.gravity;
+        scores(i, j) = static_cast<double>(gravity.strength[h]) * mass_of(gravity.query_mass, b, h, i) *
+                       mass_of(gravity.key_mass, b, gravity.mass_head(h, problem.query.heads()), j) /
+                       ((query.row(i) - key.row(j)).squaredNorm() + static_cast<double>(gravity.eps));
+      }
+      if (problem.log_discount != nullptr) {
+        scores(i, j) +=
+            static_cast<double>(problem.log_discount[h]) * static_cast<double>(std::abs(problem.masks.position(i) - j));
+      }
       if (!sees(problem.masks, b, i, j)) scores(i, j) = -std::numeric_limits<double>::infinity();
     }
   return scores;
 }
+
+// [shape.batch, shape.keys]: some keys of each sequence are hidden, and all of the last ones.
+struct Padding {
+  explicit Padding(const Shape& shape) : keys(shape.keys), shown(static_cast<std::size_t>(shape.batch * shape.keys)) {
+    for (std::size_t j = 0; j < shown.size(); ++j) shown[j] = j % 3 != 0 && j < shown.size() * 6 / 7;
+  }
+  PaddingMask mask() const { return {reinterpret_cast<const std::byte*>(shown.data()), {keys, 1}}; }
+
+  std::int64_t keys;
+  std::vector<std::uint8_t> shown;
+};
+
+// What gravitational scores need besides query and key; masses of keys per key/value head or per query head.
+class Bodies {
+ public:
+  Bodies(const Shape& shape, std::int64_t mass_heads)
+      : query_mass_(Array::positive(shape.batch, shape.heads, shape.queries, 1, 11)),
+        key_mass_(Array::positive(shape.batch, mass_heads, shape.keys, 1, 12)),
+        strength_(Array::positive(1, 1, shape.heads, 1, 13)) {}
+
+  Gravity gravity() const { return {query_mass_.view(), key_mass_.view(), strength_.values().data(), 0.75F}; }
+
+ private:
+  Array query_mass_, key_mass_, strength_;
+};
 
 inline Masks reach(std::int64_t left, std::int64_t right) {
   Masks masks;

@@ -24,6 +24,14 @@ inline void check_close(double got, double want, double tolerance, const char* f
   std::fprintf(stderr, "%s:%d: failed: %s is %.9g, want %.9g within %.3g\n", file, line, what, got, want, tolerance);
 }
 
+// Matrices of float32 and float64; the tolerance is relative to the largest value wanted, or to 1.
+template <typename Got, typename Want>
+void check_near(const Got& got, const Want& want, double tolerance, const char* file, int line, const char* what) {
+  if (want.size() == 0) return;
+  const double scale = std::fmax(1.0, want.cwiseAbs().maxCoeff());
+  check_close((got.template cast<double>() - want).cwiseAbs().maxCoeff(), 0.0, tolerance * scale, file, line, what);
+}
+
 struct Case {
   const char* name;
   std::function<void()> run;
@@ -48,3 +56,5 @@ inline int run(const std::vector<Case>& cases) {
 #define CHECK(condition) ::rattention::test::check((condition), __FILE__, __LINE__, #condition)
 #define CHECK_CLOSE(got, want, tolerance) \
   ::rattention::test::check_close((got), (want), (tolerance), __FILE__, __LINE__, #got)
+#define CHECK_NEAR(got, want, tolerance) \
+  ::rattention::test::check_near((got), (want), (tolerance), __FILE__, __LINE__, #got)

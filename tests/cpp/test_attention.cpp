@@ -45,17 +45,15 @@ void compare_head(const Result& got, const Inputs& inputs, const Matrix& scores,
       CHECK(std::isinf(lse) && lse < 0);
       continue;
     }
-    const Eigen::RowVectorXd weights = (scores.row(i).array() - top).exp();
-    const Eigen::RowVectorXd want = weights * value / weights.sum();
+    const Eigen::RowVectorXd weights = softmax(scores.row(i));
+    const Eigen::RowVectorXd want = weights * value;
     worst = std::max(worst, (output.row(i).cast<double>() - want).cwiseAbs().maxCoeff());
-    CHECK_CLOSE(static_cast<double>(lse), top + std::log(weights.sum()), 2e-5);
+    CHECK_CLOSE(static_cast<double>(lse), top - std::log(weights.maxCoeff()), 2e-5);
   }
   CHECK(worst < 4e-6);
 }
 
-void compare(const Shape& shape, const Masks& masks) {
-  const Inputs inputs(shape);
-  const rattention::ScoreProblem problem = problem_of(inputs, shape, masks);
+void compare(const rattention::ScoreProblem& problem, const Inputs& inputs, const Shape& shape) {
   const Result got = attend(problem, inputs, shape);
   for (std::int64_t b = 0; b < shape.batch; ++b)
     for (std::int64_t h = 0; h < shape.heads; ++h) {
@@ -63,10 +61,15 @@ void compare(const Shape& shape, const Masks& masks) {
     }
 }
 
+void compare(const Shape& shape, const Masks& masks) {
+  const Inputs inputs(shape);
+  compare(problem_of(inputs, masks), inputs, shape);
+}
+
 // Around every tile edge (48 rows, 512 keys), with odd head dimensions, grouped heads and more queries than keys.
 const Shape kShapes[] = {
     {1, 1, 1, 1, 1, 1, 1},     {2, 4, 2, 47, 49, 8, 8},       {1, 2, 1, 97, 257, 33, 7},    {1, 3, 3, 513, 511, 64, 64},
-    {2, 1, 1, 60, 20, 16, 80}, {1, 2, 2, 1025, 1025, 40, 40}, {1, 8, 2, 5, 1537, 128, 128}, {1, 1, 1, 3, 600, 256, 17},
+    {2, 1, 1, 60, 20, 16, 80}, {1, 1, 1, 1025, 1025, 40, 40}, {1, 8, 2, 5, 1537, 128, 128}, {1, 1, 1, 3, 600, 256, 17},
 };
 
 void full_causal_and_windowed() {
@@ -81,17 +84,41 @@ void full_causal_and_windowed() {
 
 void padding() {
   const Shape shape{2, 2, 1, 70, 530, 32, 32};
-  std::vector<std::uint8_t> shown(static_cast<std::size_t>(shape.batch * shape.keys));
-  for (std::size_t j = 0; j < shown.size(); ++j) shown[j] = j % 3 != 0 && j < 900;
+  const Padding padded(shape);
   Masks masks = reach(200, 0);
-  masks.padding = rattention::PaddingMask{reinterpret_cast<const std::byte*>(shown.data()), {shape.keys, 1}};
+  masks.padding = padded.mask();
   compare(shape, masks);
+}
+
+void gravity() {
+  for (const Shape& shape : {Shape{1, 1, 1, 1, 1, 1, 1}, Shape{2, 4, 2, 50, 50, 3, 8}, Shape{1, 2, 1, 97, 1100, 33, 7}})
+    for (const std::int64_t mass_heads : {shape.heads, shape.kv_heads})
+      for (const Masks& masks : {reach(Masks::kUnlimited, Masks::kUnlimited), reach(31, 0)}) {
+        const Inputs inputs(shape);
+        const Bodies bodies(shape, mass_heads);
+        rattention::ScoreProblem problem = problem_of(inputs, masks);
+        problem.gravity = bodies.gravity();
+        compare(problem, inputs, shape);
+      }
+}
+
+// Weights that decay with distance, of dot products and with gravity.
+void discounts() {
+  const Shape shape{1, 4, 2, 70, 130, 16, 16};
+  const Inputs inputs(shape);
+  const Bodies bodies(shape, shape.kv_heads);
+  const std::vector<float> discounts = {-0.5F, 0.0F, -0.01F, -3.0F};
+  rattention::ScoreProblem problem = problem_of(inputs, reach(Masks::kUnlimited, 40));
+  problem.log_discount = discounts.data();
+  compare(problem, inputs, shape);
+  problem.gravity = bodies.gravity();
+  compare(problem, inputs, shape);
 }
 
 void results_do_not_depend_on_threads() {
   const Shape shape{1, 4, 2, 700, 700, 64, 64};
   const Inputs inputs(shape);
-  const rattention::ScoreProblem problem = problem_of(inputs, shape, reach(Masks::kUnlimited, 0));
+  const rattention::ScoreProblem problem = problem_of(inputs, reach(Masks::kUnlimited, 0));
   rattention::set_num_threads(1);
   const Result alone = attend(problem, inputs, shape);
   for (const int threads : {2, 3, 8}) {
@@ -106,7 +133,7 @@ void results_do_not_depend_on_threads() {
 void some_rows_of_the_map() {
   const Shape shape{1, 2, 1, 40, 640, 24, 24};
   const Inputs inputs(shape);
-  rattention::ScoreProblem problem = problem_of(inputs, shape, reach(300, 0));
+  rattention::ScoreProblem problem = problem_of(inputs, reach(300, 0));
   const std::vector<std::int64_t> rows = {39, 0, 17};
   problem.rows = rows.data();
   problem.row_count = 3;
@@ -119,9 +146,7 @@ void some_rows_of_the_map() {
   for (std::int64_t h = 0; h < 2; ++h) {
     const Matrix scores = reference_scores(problem, inputs, 0, h);
     for (std::size_t r = 0; r < rows.size(); ++r) {
-      const Eigen::RowVectorXd row = scores.row(rows[r]);
-      Eigen::RowVectorXd p = (row.array() - row.maxCoeff()).exp();
-      p /= p.sum();
+      const Eigen::RowVectorXd p = softmax(scores.row(rows[r]));
       const Eigen::Map<const Eigen::RowVectorXf> got(
           weights.data() + (static_cast<std::size_t>(h) * 3 + r) * static_cast<std::size_t>(shape.keys), shape.keys);
       CHECK((got.cast<double>() - p).cwiseAbs().maxCoeff() < 1e-6);
@@ -135,6 +160,8 @@ int main() {
   return rattention::test::run({
       {"full, causal and windowed", full_causal_and_windowed},
       {"padding", padding},
+      {"gravity", gravity},
+      {"discounts", discounts},
       {"results do not depend on threads", results_do_not_depend_on_threads},
       {"some rows of the map", some_rows_of_the_map},
   });

@@ -84,6 +84,17 @@ void every_status_of_onednn_is_named() {
   CHECK(rattention::onednn_version().rfind("3.", 0) == 0);
 }
 
+void what_onednn_refuses_is_told() {
+  std::string message;
+  try {
+    const rattention::DenseProduct product({-1, 1, 1, 1}, rattention::Activation::none);
+  } catch (const std::runtime_error& error) {
+    message = error.what();
+  }
+  CHECK(mentions(message, "prepare a dense layer"));
+  CHECK(mentions(message, "invalid_arguments"));
+}
+
 }  // namespace
 
 int main() {
@@ -91,5 +102,6 @@ int main() {
       {"shapes that do not fit are named", shapes_that_do_not_fit_are_named},
       {"sizes that overflow are refused", sizes_that_overflow_are_refused},
       {"every status of oneDNN is named", every_status_of_onednn_is_named},
+      {"what oneDNN refuses is told", what_onednn_refuses_is_told},
   });
 }

@@ -140,7 +140,7 @@ void compare_empty_row(const Measured& got, std::size_t at) {
 
 void compare(const Shape& shape, const Masks& masks) {
   const Inputs inputs(shape);
-  const rattention::ScoreProblem problem = problem_of(inputs, shape, masks);
+  const rattention::ScoreProblem problem = problem_of(inputs, masks);
   const Measured got = measure(problem, shape);
   for (std::int64_t b = 0; b < shape.batch; ++b)
     for (std::int64_t h = 0; h < shape.heads; ++h) {
@@ -184,10 +184,9 @@ void full_causal_and_windowed() {
 
 void padding() {
   const Shape shape{2, 2, 1, 70, 530, 32, 32};
-  std::vector<std::uint8_t> shown(static_cast<std::size_t>(shape.batch * shape.keys));
-  for (std::size_t j = 0; j < shown.size(); ++j) shown[j] = j % 3 != 0 && j < 900;
+  const Padding padded(shape);
   Masks masks = reach(200, 0);
-  masks.padding = rattention::PaddingMask{reinterpret_cast<const std::byte*>(shown.data()), {shape.keys, 1}};
+  masks.padding = padded.mask();
   compare(shape, masks);
 }
 

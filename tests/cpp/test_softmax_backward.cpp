@@ -1,0 +1,236 @@
+// The backward pass of the softmax family against its formulas in float64, with the whole map in memory.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <utility>
+#include <vector>
+
+#include "attention_problem.h"
+#include "check.h"
+#include "core/threads.h"
+#include "mechanisms/softmax_attention.h"
+#include "mechanisms/softmax_backward.h"
+
+namespace {
+
+using namespace rattention::test;
+using rattention::Masks;
+using rattention::ScoreProblem;
+
+// Gradients of every input, as the kernel gives them.
+struct Gradients {
+  Gradients(const ScoreProblem& problem, const Shape& shape)
+      : query(shape.batch, shape.heads, shape.queries, shape.dim),
+        key(shape.batch, shape.kv_heads, shape.keys, shape.dim),
+        value(shape.batch, shape.kv_heads, shape.keys, shape.value_dim),
+        query_mass(shape.batch, shape.heads, shape.queries, 1),
+        key_mass(shape.batch, problem.gravity ? problem.gravity->key_mass.heads() : 1, shape.keys, 1),
+        strength(shape.batch, shape.heads, shape.queries, 1),
+        log_discount(shape.batch, shape.heads, shape.queries, 1) {}
+
+  rattention::SoftmaxGradients pointers(const ScoreProblem& problem) {
+    rattention::SoftmaxGradients all{query.data(), key.data(), value.data()};
+    if (problem.gravity) {
+      all.query_mass = query_mass.data();
+      all.key_mass = key_mass.data();
+      all.strength = strength.data();
+    }
+    if (problem.log_discount != nullptr) all.log_discount = log_discount.data();
+    return all;
+  }
+
+  Array query, key, value, query_mass, key_mass, strength, log_discount;
+};
+
+// The forward pass, and what comes back: gradients of its output and of lse.
+struct Saved {
+  Saved(const ScoreProblem& problem, const Inputs& inputs, const Shape& shape)
+      : output(shape.batch, shape.heads, shape.queries, shape.value_dim),
+        lse(shape.batch, shape.heads, shape.queries, 1),
+        grad_output(Array::normal(shape.batch, shape.heads, shape.queries, shape.value_dim, 4)),
+        grad_lse(Array::normal(shape.batch, shape.heads, shape.queries, 1, 5)) {
+    const rattention::TensorView value = inputs.value.view();
+    const rattention::OutputView rows = output.output();
+    softmax_forward(problem, {&value, &rows, lse.data()});
+  }
+
+  Array output, lse, grad_output, grad_lse;
+};
+
+Gradients backward(const ScoreProblem& problem, const Inputs& inputs, const Saved& saved, const Shape& shape) {
+  Gradients gradients(problem, shape);
+  softmax_backward(problem,
+                   {inputs.value.view(), saved.output.view(), saved.grad_output.view(), saved.lse.values().data(),
+                    saved.grad_lse.values().data()},
+                   gradients.pointers(problem));
+  return gradients;
+}
+
+// One query head's share of the gradients.
+struct HeadGradients {
+  Matrix query, key, value, query_mass, key_mass, strength, log_discount;
+};
+
+Matrix distances_in_time(const ScoreProblem& problem, const Matrix& scores) {
+  return Matrix::NullaryExpr(scores.rows(), scores.cols(), [&](Eigen::Index i, Eigen::Index j) {
+    return static_cast<double>(std::abs(problem.masks.position(i) - j));
+  });
+}
+
+// d(G m_i m_j / (|q_i - k_j|^2 + eps)), pair by pair.
+void gravity_gradients(const ScoreProblem& problem, const Inputs& inputs, std::int64_t b, std::int64_t h,
+                       const Matrix& grad_scores, HeadGradients* gradients) {
+  const rattention::Gravity& gravity = *problem.gravity;
+  const Matrix query = inputs.query.matrix(b, h).cast<double>();
+  const Matrix key = inputs.key.matrix(b, h / problem.group()).cast<double>();
+  const auto strength = static_cast<double>(gravity.strength[h]);
+  for (Eigen::Index i = 0; i < query.rows(); ++i)
+    for (Eigen::Index j = 0; j < key.rows(); ++j) {
+      const Row apart = query.row(i) - key.row(j);
+      const double near = 1 / (apart.squaredNorm() + static_cast<double>(gravity.eps));
+      const double own = mass_of(gravity.query_mass, b, h, i);
+      const double other = mass_of(gravity.key_mass, b, gravity.mass_head(h, problem.query.heads()), j);
+      const double grad = grad_scores(i, j);
+      const double pull = -2 * grad * strength * own * other * near * near;
+      gradients->query.row(i) += pull * apart;
+      gradients->key.row(j) -= pull * apart;
+      gradients->query_mass(i, 0) += grad * strength * other * near;
+      gradients->key_mass(j, 0) += grad * strength * own * near;
+      gradients->strength(i, 0) += grad * own * other * near;
+    }
+}
+
+HeadGradients reference(const ScoreProblem& problem, const Inputs& inputs, const Saved& saved, std::int64_t b,
+                        std::int64_t h) {
+  const Matrix query = inputs.query.matrix(b, h).cast<double>();
+  const Matrix key = inputs.key.matrix(b, h / problem.group()).cast<double>();
+  const Matrix value = inputs.value.matrix(b, h / problem.group()).cast<double>();
+  const Matrix grad_output = saved.grad_output.matrix(b, h).cast<double>();
+  const Matrix weights = softmax_of_rows(reference_scores(problem, inputs, b, h));
+  const Eigen::VectorXd grad_lse = saved.grad_lse.matrix(b, h).cast<double>();
+  const Matrix grad_scores =
+      softmax_backward_of_rows(weights, grad_output * value.transpose()) + grad_lse.asDiagonal() * weights;
+  HeadGradients gradients{Matrix::Zero(query.rows(), query.cols()),
+                          Matrix::Zero(key.rows(), key.cols()),
+                          weights.transpose() * grad_output,
+                          Matrix::Zero(query.rows(), 1),
+                          Matrix::Zero(key.rows(), 1),
+                          Matrix::Zero(query.rows(), 1),
+                          grad_scores.cwiseProduct(distances_in_time(problem, weights)).rowwise().sum()};
+  if (problem.gravity) {
+    gravity_gradients(problem, inputs, b, h, grad_scores, &gradients);
+  } else {
+    gradients.query = static_cast<double>(problem.scale) * (grad_scores * key);
+    gradients.key = static_cast<double>(problem.scale) * (grad_scores.transpose() * query);
+  }
+  return gradients;
+}
+
+// Sums over the query heads that share an array.
+class Shared {
+ public:
+  void add(const Matrix& part) { sum_ = sum_.size() == 0 ? part : sum_ + part; }
+  Matrix take() { return std::exchange(sum_, Matrix()); }
+
+ private:
+  Matrix sum_;
+};
+
+void compare_masses(const Gradients& got, const HeadGradients& head, Shared* key_mass, const ScoreProblem& problem,
+                    std::int64_t b, std::int64_t h) {
+  CHECK_NEAR(got.query_mass.matrix(b, h), head.query_mass, 1e-5);
+  CHECK_NEAR(got.strength.matrix(b, h), head.strength, 1e-5);
+  key_mass->add(head.key_mass);
+  const std::int64_t mass_head = problem.gravity->mass_head(h, problem.query.heads());
+  const bool last =
+      h + 1 == problem.query.heads() || problem.gravity->mass_head(h + 1, problem.query.heads()) != mass_head;
+  if (last) CHECK_NEAR(got.key_mass.matrix(b, mass_head), key_mass->take(), 1e-5);
+}
+
+void compare(const ScoreProblem& problem, const Inputs& inputs, const Shape& shape) {
+  const Saved saved(problem, inputs, shape);
+  const Gradients got = backward(problem, inputs, saved, shape);
+  Shared key, value, key_mass;
+  for (std::int64_t b = 0; b < shape.batch; ++b)
+    for (std::int64_t h = 0; h < shape.heads; ++h) {
+      const HeadGradients head = reference(problem, inputs, saved, b, h);
+      CHECK_NEAR(got.query.matrix(b, h), head.query, 1e-5);
+      if (problem.gravity) compare_masses(got, head, &key_mass, problem, b, h);
+      if (problem.log_discount != nullptr) CHECK_NEAR(got.log_discount.matrix(b, h), head.log_discount, 1e-5);
+      key.add(head.key);
+      value.add(head.value);
+      if ((h + 1) % problem.group() != 0) continue;
+      CHECK_NEAR(got.key.matrix(b, h / problem.group()), key.take(), 1e-5);
+      CHECK_NEAR(got.value.matrix(b, h / problem.group()), value.take(), 1e-5);
+    }
+}
+
+void compare(const Shape& shape, const Masks& masks) {
+  const Inputs inputs(shape);
+  compare(problem_of(inputs, masks), inputs, shape);
+}
+
+// Around tiles of 256 keys and blocks of 48 rows, and in the last ones with several parts to a key/value head.
+const Shape kShapes[] = {{1, 1, 1, 1, 1, 1, 1},     {2, 4, 2, 47, 49, 8, 5},    {1, 3, 1, 49, 257, 33, 40},
+                         {1, 1, 1, 60, 20, 16, 16}, {1, 4, 1, 300, 513, 17, 8}, {1, 1, 1, 1000, 300, 4, 4}};
+
+void full_causal_and_windowed() {
+  for (const Shape& shape : kShapes) {
+    compare(shape, reach(Masks::kUnlimited, Masks::kUnlimited));
+    compare(shape, reach(Masks::kUnlimited, 0));
+    compare(shape, reach(0, 0));
+    compare(shape, reach(31, 0));
+    compare(shape, reach(100, 60));
+  }
+}
+
+void padding() {
+  const Shape shape{2, 2, 1, 70, 530, 32, 32};
+  const Padding padded(shape);
+  Masks masks = reach(200, 0);
+  masks.padding = padded.mask();
+  compare(shape, masks);
+}
+
+void gravity_and_discounts() {
+  const std::vector<float> discounts = {-0.5F, 0.0F, -0.01F, -3.0F};
+  for (const Shape& shape : {Shape{1, 1, 1, 1, 1, 1, 1}, Shape{2, 4, 2, 50, 50, 3, 8}, Shape{1, 4, 1, 260, 270, 9, 7}})
+    for (const std::int64_t mass_heads : {shape.heads, shape.kv_heads})
+      for (const bool discounted : {false, true}) {
+        const Inputs inputs(shape);
+        const Bodies bodies(shape, mass_heads);
+        ScoreProblem problem = problem_of(inputs, reach(60, discounted ? 20 : 0));
+        if (discounted) problem.log_discount = discounts.data();
+        compare(problem, inputs, shape);
+        problem.gravity = bodies.gravity();
+        compare(problem, inputs, shape);
+      }
+}
+
+void results_do_not_depend_on_threads() {
+  const Shape shape{1, 4, 1, 700, 700, 16, 16};
+  const Inputs inputs(shape);
+  const ScoreProblem problem = problem_of(inputs, reach(Masks::kUnlimited, 0));
+  const Saved saved(problem, inputs, shape);
+  rattention::set_num_threads(1);
+  const Gradients alone = backward(problem, inputs, saved, shape);
+  for (const int threads : {2, 3, 8}) {
+    rattention::set_num_threads(threads);
+    const Gradients together = backward(problem, inputs, saved, shape);
+    CHECK(together.query.values() == alone.query.values());
+    CHECK(together.key.values() == alone.key.values());
+    CHECK(together.value.values() == alone.value.values());
+  }
+  rattention::set_num_threads(0);
+}
+
+}  // namespace
+
+int main() {
+  return rattention::test::run({
+      {"full, causal and windowed", full_causal_and_windowed},
+      {"padding", padding},
+      {"gravity and discounts", gravity_and_discounts},
+      {"results do not depend on threads", results_do_not_depend_on_threads},
+  });
+}
