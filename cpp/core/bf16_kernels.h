@@ -23,10 +23,10 @@ struct Bf16Kernels {
   void (*begin)();
   void (*end)();
 
-  // scores[rows][stride] = factor * queries[rows][dim] . panel [dim / 2][kPanel][2]; maxima[rows][16] = the larger of
-  // itself and the scores, lane by lane. The factor is applied to sums in float32.
-  void (*score_panel)(const Bf16* queries, std::int64_t rows, std::int64_t dim, const Bf16* panel, float factor,
-                      float* scores, std::int64_t stride, float* maxima);
+  // scores[rows][stride] = queries[rows][dim] . panel [dim / 2][kPanel][2]; maxima[rows][16] = the larger of itself and
+  // the scores, lane by lane.
+  void (*score_panel)(const Bf16* queries, std::int64_t rows, std::int64_t dim, const Bf16* panel, float* scores,
+                      std::int64_t stride, float* maxima);
 
   // c[rows][columns] += weights[rows][depth] . values [depth / 2][columns][2]; columns is a multiple of 16.
   void (*multiply_add)(const Bf16* weights, std::int64_t stride, std::int64_t rows, std::int64_t depth,
@@ -36,9 +36,10 @@ struct Bf16Kernels {
   // any of them is added up in the result as 1 and 2.
   int (*pair_rows)(const Bf16* row, const Bf16* next, std::int64_t n, Bf16* pairs);
 
-  // p = 2^(s - shift) rounded to bfloat16; p may be the storage of s. Padded as TileKernels::exp2 is. Returns the sum
-  // before the rounding: its errors cancel in sums, and lse is a number of its own.
-  float (*exp2)(const float* s, std::int64_t n, float shift, Bf16* p);
+  // p = 2^(factor * s - shift) rounded to bfloat16; p may be the storage of s. Padded as TileKernels::exp2 is. Returns
+  // the sum before the rounding: its errors cancel in sums, and lse is a number of its own. The product is not rounded,
+  // so a shift that is rounded by more than a few units could make the largest p overflow.
+  float (*exp2)(const float* s, std::int64_t n, float factor, float shift, Bf16* p);
 };
 
 // The kernels of active_isa(), nullptr below amx.

@@ -61,7 +61,13 @@ void ScoreOperands::load_rounded_queries(std::int64_t batch, const QueryBlock& b
     copy_halves(problem_.query, batch, block.head, problem_.query_row(block.first + r),
                 halves(queries_ + (block.slot + r) * dim_), 2 * dim_);
   }
+  if (!std::signbit(problem_.scale)) return;
+  constexpr Bf16 kSign = 0x8000;
+  Bf16* first = halves(queries_ + block.slot * dim_);
+  std::transform(first, first + 2 * block.rows * dim_, first, [](Bf16 x) { return static_cast<Bf16>(x ^ kSign); });
 }
+
+float ScoreOperands::unit() const { return format_ == Format::f32 ? 1.0F : std::fabs(problem_.scale) * kLog2E; }
 
 void ScoreOperands::load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span) {
   if (format_ == Format::bf16) return load_rounded_keys(batch, kv_head, span);
@@ -104,8 +110,8 @@ void ScoreOperands::score_panel(const QueryBlock& block, KeySpan rows, std::int6
   }
   const std::int64_t first = rows.first / Bf16Kernels::kRows * Bf16Kernels::kRows;  // the last tile ends in the block
   bf16_kernels()->score_panel(reinterpret_cast<const Bf16*>(queries_of(block) + first * dim_), rows.last - first,
-                              2 * dim_, reinterpret_cast<const Bf16*>(panel), problem_.scale * kLog2E,
-                              to.scores + first * to.stride + offset, to.stride, to.maxima + first * kernels_.lanes);
+                              2 * dim_, reinterpret_cast<const Bf16*>(panel), to.scores + first * to.stride + offset,
+                              to.stride, to.maxima + first * kernels_.lanes);
 }
 
 }  // namespace rattention

@@ -12,6 +12,9 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// Largest scores below this lose less than one unit when they are rounded.
+constexpr float kExactTop = 0x1p20F;
+
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Tasks per thread that let the dynamic schedule even out differences.
@@ -163,13 +166,23 @@ void ScoreTile::score_panels(const QueryBlock& block) {
 void ScoreTile::finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r) {
   const KeySpan keys = spans_[r];
   visible_[r] = keys.size();
+  unit_[r] = operands_.unit();
   float* scores = scores_of(r);
   const bool changed = !keys.empty() && add_terms(batch, block, r, scores);
   if (keys.size() % kernels_.lanes != 0)
     std::fill(scores + keys.size(), scores + keys.size() + kernels_.lanes, -kInfinity);
   // What was gathered on the way is the row's maximum only if the row sees all that was scored, unchanged.
   const bool sees_all = keys.size() == keys_.size() && keys_.size() % kernels_.panel == 0;
-  top_[r] = sees_all && !changed ? kernels_.max_lane(maxima_ + r * kernels_.lanes) : kernels_.max(scores, keys.size());
+  const float top =
+      sees_all && !changed ? kernels_.max_lane(maxima_ + r * kernels_.lanes) : kernels_.max(scores, keys.size());
+  top_[r] = top * unit_[r];
+  const bool exact = std::fabs(top_[r]) < kExactTop && unit_[r] > 0;  // 0 times the padding would be NaN
+  if (!exact) apply_unit(r);
+}
+
+void ScoreTile::apply_unit(std::int64_t r) {
+  if (unit_[r] != 1) kernels_.scale(scores_of(r), spans_[r].size(), unit_[r]);
+  unit_[r] = 1;
 }
 
 // Gravity, discount and masks; returns whether any score changed.
@@ -185,23 +198,25 @@ bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int6
     kernels_.gravitate(scores, masses_ + (keys.first - keys_.first), keys.size(),
                        gravity->strength[block.head] * query_mass * kLog2E);
   }
+  const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys);
+  const bool changes = shown != nullptr || problem_.log_discount != nullptr || problem_.gravity;
+  if (changes) apply_unit(r);
   if (problem_.log_discount != nullptr) {
     const auto distance = static_cast<float>(keys.first - masks.position(query_row));
     kernels_.add_distance(scores, keys.size(), distance, problem_.log_discount[block.head] * kLog2E);
   }
-  const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys);
   if (shown != nullptr) {
     masks.add_bias(batch, block.head, query_row, keys, kLog2E, scores);
     kernels_.hide(scores, shown, keys.size());
     visible_[r] = std::count(shown, shown + keys.size(), -1);
   }
-  return shown != nullptr || problem_.log_discount != nullptr || problem_.gravity;
+  return changes;
 }
 
 float ScoreTile::to_weights_of(std::int64_t r, float shift) {
   const KeySpan keys = spans_[r];
   if (operands_.format() == Format::f32) return kernels_.exp2(scores_of(r), keys.size(), shift);
-  return bf16_kernels()->exp2(scores_of(r), keys.size(), shift, rounded_at(r, keys.first));
+  return bf16_kernels()->exp2(scores_of(r), keys.size(), unit_[r], shift, rounded_at(r, keys.first));
 }
 
 void ScoreTile::clear_unseen(std::int64_t r, KeySpan keys) {

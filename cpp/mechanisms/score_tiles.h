@@ -78,7 +78,8 @@ class ScoreTile {
   void score(std::int64_t batch, const QueryBlock& block);
 
   // After score(): the keys of row r (counted within the block) in this tile, and their scores in units of log2, -inf
-  // where hidden. They are padded with -inf to whole vectors.
+  // where hidden. They are padded with -inf to whole vectors. Those of bfloat16 may lack a factor that to_weights_of()
+  // brings in.
   KeySpan keys_of(std::int64_t r) const { return spans_[r]; }
   std::int64_t visible_of(std::int64_t r) const { return visible_[r]; }  // how many of them are not hidden
   float max_of(std::int64_t r) const { return top_[r]; }                 // the largest score, NaN left out
@@ -110,6 +111,7 @@ class ScoreTile {
   KeySpan span_of(std::int64_t batch, std::int64_t query_row) const;
   void score_panels(const QueryBlock& block);
   void finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r);
+  void apply_unit(std::int64_t r);
   bool add_terms(std::int64_t batch, const QueryBlock& block, std::int64_t r, float* scores);
   const std::int32_t* shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys);
 
@@ -124,6 +126,7 @@ class ScoreTile {
   float* maxima_;  // per row and lane, as the scores are made
   KeySpan keys_;
   float top_[kBlockRows] = {};
+  float unit_[kBlockRows] = {};  // what the scores of a row are still to be multiplied with
   KeySpan spans_[kBlockRows];
   std::int64_t visible_[kBlockRows] = {};
   // What the masks say of the loaded keys as a whole: padding is the same for every row, and segments that do not occur

@@ -75,14 +75,13 @@ void scores_of_a_panel() {
       std::vector<float> scores(static_cast<std::size_t>(whole_tiles(rows) * kStride), 7.0F);
       std::vector<float> maxima(static_cast<std::size_t>(rows * 16), -1e30F);
       kernels.begin();
-      kernels.score_panel(queries.data(), rows, dim, panel.data(), -0.5F, scores.data(), kStride, maxima.data());
+      kernels.score_panel(queries.data(), rows, dim, panel.data(), scores.data(), kStride, maxima.data());
       kernels.end();
       for (std::int64_t i = 0; i < rows; ++i) {
         float top = -1e30F;
         for (std::int64_t j = 0; j < Bf16Kernels::kPanel; ++j) {
           const float score = scores[static_cast<std::size_t>(i * kStride + j)];
-          CHECK_CLOSE(score,
-                      -0.5 * product(&queries[static_cast<std::size_t>(i * dim)], keys, Bf16Kernels::kPanel, j, dim),
+          CHECK_CLOSE(score, product(&queries[static_cast<std::size_t>(i * dim)], keys, Bf16Kernels::kPanel, j, dim),
                       1e-5);
           top = std::max(top, score);
         }
@@ -147,15 +146,15 @@ void weights_of_scores() {
     std::vector<float> scores(static_cast<std::size_t>(n + 16), -INFINITY);
     double sum = 0;
     for (std::int64_t j = 0; j < n; ++j) {
-      scores[static_cast<std::size_t>(j)] = -0.37F * static_cast<float>(j) + 2.0F;
-      sum += std::exp2(static_cast<double>(scores[static_cast<std::size_t>(j)]) - 2);
+      scores[static_cast<std::size_t>(j)] = -0.74F * static_cast<float>(j) + 4.0F;
+      sum += std::exp2(static_cast<double>(scores[static_cast<std::size_t>(j)]) / 2 - 2);
     }
     const std::vector<float> before = scores;
     auto* weights = reinterpret_cast<Bf16*>(scores.data());
-    CHECK_CLOSE(kernels.exp2(scores.data(), n, 2.0F, weights), sum, 1e-6);
+    CHECK_CLOSE(kernels.exp2(scores.data(), n, 0.5F, 2.0F, weights), sum, 5e-6);
     CHECK(value_of(weights[0]) == 1.0F);
     for (std::int64_t j = 0; j < n; ++j) {
-      const double want = std::exp2(static_cast<double>(before[static_cast<std::size_t>(j)]) - 2);
+      const double want = std::exp2(static_cast<double>(before[static_cast<std::size_t>(j)]) / 2 - 2);
       CHECK_CLOSE(value_of(weights[j]), want, want * 0x1.01p-8 + 1e-37);
     }
   }
