@@ -12,12 +12,13 @@ import rattention as ra
 
 from tests.processes import REPOSITORY, run_python
 
-LEVELS = ["baseline", "avx2", "avx512"]
+LEVELS = ["baseline", "avx2", "avx512", "amx"]
 
 CAPS = {
     "baseline": ("SSE41", "Nehalem"),
     "avx2": ("AVX2", "Haswell"),
     "avx512": ("AVX512_CORE", "SkylakeX"),
+    "amx": ("AVX512_CORE_AMX", "SkylakeX"),
 }
 """oneDNN is capped along, and so is NumPy's BLAS, as its error is the yardstick."""
 
@@ -68,7 +69,7 @@ def is_lower(cap: str) -> bool:
 
 
 @pytest.mark.row("B2")
-@pytest.mark.parametrize("cap", ["baseline", "avx2"])
+@pytest.mark.parametrize("cap", LEVELS[:-1])
 def test_compact_suite_under_a_cap(cap):
     if not is_lower(cap):
         pytest.skip(f"this processor's own instruction set is {ra.show_config()['instruction_set']}")
@@ -90,7 +91,7 @@ def test_the_cap_is_obeyed(cap):
 
 
 @pytest.mark.row("B2")
-@pytest.mark.parametrize("cap", ["sse2", "AVX2", "avx1024", " "])
+@pytest.mark.parametrize("cap", ["sse2", "AVX2", "avx1024", "avx512_bf16", " "])
 def test_an_unknown_cap_is_an_import_error(cap):
     code = """
         try:
@@ -100,7 +101,7 @@ def test_an_unknown_cap_is_an_import_error(cap):
     """
     printed = run_python(code, RATTENTION_MAX_ISA=cap)
     assert f"RATTENTION_MAX_ISA is '{cap}'" in printed
-    assert "baseline, avx2 and avx512" in printed
+    assert "baseline, avx2, avx512 and amx" in printed
 
 
 @pytest.mark.row("B2")

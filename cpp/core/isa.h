@@ -5,10 +5,12 @@
 
 namespace rattention {
 
-enum class Isa { baseline, avx2, avx512 };
+// Each has all that those before it have. AMX stands for its tiles of bfloat16 and for AVX-512's conversions to that.
+// AVX-512's own products of bfloat16 have no level: they ran at half the rate of float32 where they were measured.
+enum class Isa { baseline, avx2, avx512, amx };
 
-// The best instruction set that both the processor and the environment variable RATTENTION_MAX_ISA
-// ("baseline", "avx2" or "avx512") allow. Read once, at the first call.
+// The best instruction set that the processor, the system (which lends AMX on request) and the environment variable
+// RATTENTION_MAX_ISA (one of the names above) allow. Read once, at the first call.
 Isa active_isa();
 const char* name_of(Isa isa);
 

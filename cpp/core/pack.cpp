@@ -33,6 +33,19 @@ void load_row(const TensorView& view, std::int64_t b, std::int64_t h, std::int64
   std::fill(row + dim, row + padded, 0.0F);
 }
 
+void copy_halves(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t i, std::uint16_t* row,
+                 std::int64_t padded) {
+  const std::byte* source = view.row(b, h, i);
+  const std::int64_t dim = view.dim();
+  const std::int64_t step = view.strides[3];
+  if (step == 2) {
+    std::memcpy(row, source, static_cast<std::size_t>(dim) * 2);
+  } else {
+    for (std::int64_t d = 0; d < dim; ++d) std::memcpy(row + d, source + d * step, 2);
+  }
+  std::fill(row + dim, row + padded, std::uint16_t{0});
+}
+
 const float* float_rows(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t* stride) {
   const std::byte* first = view.row(b, h, 0);
   const bool adjacent = view.dtype == DType::f32 && (view.strides[3] == 4 || view.dim() == 1);

@@ -13,6 +13,10 @@ void widen(const std::byte* source, DType dtype, std::int64_t n, float* floats);
 // Row i of head h of batch entry b as float32; `padded` >= dim floats are written, zeros behind the row.
 void load_row(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t i, float* row, std::int64_t padded);
 
+// Row i of a view of 16-bit elements as it is; `padded` >= dim of them are written, zeros behind the row.
+void copy_halves(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t i, std::uint16_t* row,
+                 std::int64_t padded);
+
 // The rows as float32 where they lie, or nullptr where that cannot be: another dtype, gaps between elements, odd
 // addresses. On success `stride` is the distance of two rows in floats.
 const float* float_rows(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t* stride);

@@ -5,14 +5,8 @@
 namespace rattention {
 
 const RowKernels& row_kernels() {
-  switch (active_isa()) {
-    case Isa::avx512:
-      return detail::kAvx512RowKernels;
-    case Isa::avx2:
-      return detail::kAvx2RowKernels;
-    case Isa::baseline:
-      break;
-  }
+  if (active_isa() >= Isa::avx512) return detail::kAvx512RowKernels;
+  if (active_isa() >= Isa::avx2) return detail::kAvx2RowKernels;
   return detail::kBaselineRowKernels;
 }
 

@@ -5,14 +5,8 @@
 namespace rattention {
 
 const TileKernels& tile_kernels() {
-  switch (active_isa()) {
-    case Isa::avx512:
-      return detail::kAvx512Kernels;
-    case Isa::avx2:
-      return detail::kAvx2Kernels;
-    case Isa::baseline:
-      break;
-  }
+  if (active_isa() >= Isa::avx512) return detail::kAvx512Kernels;
+  if (active_isa() >= Isa::avx2) return detail::kAvx2Kernels;
   return detail::kBaselineKernels;
 }
 

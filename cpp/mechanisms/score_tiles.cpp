@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
-#include "core/pack.h"
 #include "core/threads.h"
 #include "mechanisms/checks.h"
 
@@ -12,6 +12,9 @@ namespace rattention {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Largest scores below this lose less than one unit when they are rounded.
+constexpr float kExactTop = 0x1p20F;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -95,55 +98,25 @@ Task TaskPlan::task(std::int64_t index) const {
   return task;
 }
 
-std::int64_t ScoreTile::floats(const ScoreProblem& problem, std::int64_t query_rows) {
-  const std::int64_t dim = problem.query.dim();
-  return Scratch::round_up(query_rows * dim) + Scratch::round_up((kTileKeys + tile_kernels().panel) * dim) +
-         Scratch::round_up(kBlockRows * kStride) + Scratch::round_up(tile_kernels().panel * dim) +
+std::int64_t ScoreTile::floats(const ScoreProblem& problem, std::int64_t query_rows, Format format) {
+  return ScoreOperands::floats(problem, query_rows, format) + Scratch::round_up(kBlockRows * kStride) +
          3 * Scratch::round_up(kTileKeys) + Scratch::round_up(2 * kBlockRows * tile_kernels().lanes);
 }
 
-ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows)
+ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows, Format format)
     : problem_(problem),
       kernels_(tile_kernels()),
-      queries_(scratch.take(query_rows * problem.query.dim())),
-      panels_(scratch.take((kTileKeys + kernels_.panel) * problem.query.dim())),
+      operands_(problem, scratch, query_rows, format),
       scores_(scratch.take(kBlockRows * kStride)),
-      staging_(scratch.take(kernels_.panel * problem.query.dim())),
       lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
       row_lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
       masses_(scratch.take(kTileKeys)),
       maxima_(scratch.take(2 * kBlockRows * kernels_.lanes)) {}
 
-void ScoreTile::load_queries(std::int64_t batch, const QueryBlock& block) {
-  const std::int64_t dim = problem_.query.dim();
-  float* rows = queries_ + block.slot * dim;
-  for (std::int64_t r = 0; r < block.rows; ++r) {
-    const std::int64_t row = problem_.query_row(block.first + r);
-    load_row(problem_.query, batch, block.head, row, rows + r * dim, dim);
-    if (problem_.rotary != nullptr) problem_.rotary->apply(rows + r * dim, problem_.masks.position(row));
-  }
-  if (!problem_.gravity) kernels_.scale(rows, block.rows * dim, problem_.scale * kLog2E);
-}
-
 void ScoreTile::load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span) {
   keys_ = span;
   look_at_masks(batch);
-  const std::int64_t dim = problem_.key.dim();
-  std::int64_t stride = dim;
-  const float* direct = problem_.rotary == nullptr ? float_rows(problem_.key, batch, kv_head, &stride) : nullptr;
-  float* panel = panels_;
-  for (std::int64_t key = span.first; key < span.last; key += kernels_.panel, panel += kernels_.panel * dim) {
-    const std::int64_t n = std::min(kernels_.panel, span.last - key);
-    if (direct != nullptr) {
-      kernels_.pack_panel(direct + key * stride, stride, n, dim, panel);
-      continue;
-    }
-    for (std::int64_t i = 0; i < n; ++i) {
-      load_row(problem_.key, batch, kv_head, key + i, staging_ + i * dim, dim);
-      if (problem_.rotary != nullptr) problem_.rotary->apply(staging_ + i * dim, key + i);
-    }
-    kernels_.pack_panel(staging_, dim, n, dim, panel);
-  }
+  operands_.load_keys(batch, kv_head, span);
 }
 
 void ScoreTile::look_at_masks(std::int64_t batch) {
@@ -201,9 +174,6 @@ KeySpan ScoreTile::panels_seen_by_all(const QueryBlock& block) const {
 
 // A panel is scored for the rows from the first to the last that see some of it.
 void ScoreTile::score_panels(const QueryBlock& block) {
-  const std::int64_t dim = problem_.query.dim();
-  const float* queries = queries_of(block);
-  const auto score_panel = problem_.gravity ? kernels_.distance_panel : kernels_.score_panel;
   float* unused = maxima_ + kBlockRows * kernels_.lanes;
   std::fill(maxima_, maxima_ + block.rows * kernels_.lanes, -kInfinity);
   whole_ = panels_seen_by_all(block);
@@ -214,21 +184,23 @@ void ScoreTile::score_panels(const QueryBlock& block) {
     while (first < last && spans_[first].intersect(panel).empty()) ++first;
     while (last > first && spans_[last - 1].intersect(panel).empty()) --last;
     if (first == last) continue;
-    const std::int64_t offset = key - keys_.first;
     const bool whole = key >= whole_.first && key < whole_.last;
-    score_panel(queries + first * dim, last - first, dim, panels_ + offset * dim, row(first) + offset, kStride,
-                (whole ? maxima_ : unused) + first * kernels_.lanes);
+    operands_.score_panel(block, {first, last}, key - keys_.first, {scores_, kStride, whole ? maxima_ : unused});
   }
 }
 
 void ScoreTile::finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r) {
   const KeySpan keys = spans_[r];
   visible_[r] = keys.size();
+  unit_[r] = operands_.unit();
   float* scores = scores_of(r);
   const bool changed = !keys.empty() && add_terms(batch, block, r, scores);
   if (keys.size() % kernels_.lanes != 0)
     std::fill(scores + keys.size(), scores + keys.size() + kernels_.lanes, -kInfinity);
-  top_[r] = changed || whole_.empty() ? kernels_.max(scores, keys.size()) : max_around_whole_panels(r);
+  const float top = changed || whole_.empty() ? kernels_.max(scores, keys.size()) : max_around_whole_panels(r);
+  top_[r] = top * unit_[r];
+  const bool exact = std::fabs(top_[r]) < kExactTop && unit_[r] > 0;  // 0 times the padding would be NaN
+  if (!exact) apply_unit(r);
 }
 
 // Of what was gathered while scores were made, and of the keys before and after.
@@ -238,6 +210,11 @@ float ScoreTile::max_around_whole_panels(std::int64_t r) {
   if (keys.first < whole_.first) top = std::max(top, kernels_.max(at(r, keys.first), whole_.first - keys.first));
   if (keys.last > whole_.last) top = std::max(top, kernels_.max(at(r, whole_.last), keys.last - whole_.last));
   return top;
+}
+
+void ScoreTile::apply_unit(std::int64_t r) {
+  if (unit_[r] != 1) kernels_.scale(scores_of(r), spans_[r].size(), unit_[r]);
+  unit_[r] = 1;
 }
 
 // Gravity, discount and masks; returns whether any score changed.
@@ -253,17 +230,41 @@ bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int6
     kernels_.gravitate(scores, masses_ + (keys.first - keys_.first), keys.size(),
                        gravity->strength[block.head] * query_mass * kLog2E);
   }
+  const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys);
+  const bool changes = shown != nullptr || problem_.log_discount != nullptr || problem_.gravity;
+  if (changes) apply_unit(r);
   if (problem_.log_discount != nullptr) {
     const auto distance = static_cast<float>(keys.first - masks.position(query_row));
     kernels_.add_distance(scores, keys.size(), distance, problem_.log_discount[block.head] * kLog2E);
   }
-  const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys);
   if (shown != nullptr) {
     masks.add_bias(batch, block.head, query_row, keys, kLog2E, scores);
     kernels_.hide(scores, shown, keys.size());
     visible_[r] = std::count(shown, shown + keys.size(), -1);
   }
-  return shown != nullptr || problem_.log_discount != nullptr || problem_.gravity;
+  return changes;
+}
+
+float ScoreTile::to_weights_of(std::int64_t r, float shift) {
+  const KeySpan keys = spans_[r];
+  if (operands_.format() == Format::f32) return kernels_.exp2(scores_of(r), keys.size(), shift);
+  return bf16_kernels()->exp2(scores_of(r), keys.size(), unit_[r], shift, rounded_at(r, keys.first));
+}
+
+void ScoreTile::clear_unseen(std::int64_t r, KeySpan keys) {
+  const KeySpan seen = spans_[r].empty() ? KeySpan{keys.last, keys.last} : spans_[r];
+  const auto clear = [&](auto* weights) {
+    std::fill(weights, weights + (seen.first - keys.first), std::remove_reference_t<decltype(*weights)>{});
+    std::fill(weights + (seen.last - keys.first), weights + keys.size(), std::remove_reference_t<decltype(*weights)>{});
+  };
+  if (operands_.format() == Format::f32) return clear(at(r, keys.first));
+  clear(rounded_at(r, keys.first));
+}
+
+float ScoreTile::weight_at(std::int64_t r, std::int64_t key) const {
+  const std::int64_t j = key - keys_.first;
+  if (operands_.format() == Format::f32) return row(r)[j];
+  return load_element(reinterpret_cast<const std::byte*>(row(r)) + 2 * j, DType::bf16);
 }
 
 void ScoreTile::to_weights(std::int64_t r, float lse) {

@@ -5,8 +5,9 @@
 #include <limits>
 #include <memory>
 
-#include "core/pack.h"
+#include "core/bf16_kernels.h"
 #include "core/threads.h"
+#include "mechanisms/weighted_values.h"
 
 namespace rattention {
 namespace {
@@ -16,14 +17,15 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // One task of the forward pass: running maximum, denominator and unnormalised output of every row.
 class ForwardTask {
  public:
-  ForwardTask(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task, Scratch& scratch)
+  ForwardTask(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task, Scratch& scratch,
+              Format format)
       : problem_(problem),
         want_(want),
         task_(task),
         kernels_(tile_kernels()),
-        columns_(columns(want)),
+        columns_(WeightedValues::columns(want.value)),
         in_place_(in_place(want)),
-        values_(scratch.take(kTileKeys * columns_)),
+        values_(want.value, scratch, format),
         output_(scratch.take(in_place_ ? 0 : task.rows * columns_)),
         top_(scratch.take(task.rows)),
         total_(scratch.take(task.rows)),
@@ -36,24 +38,18 @@ class ForwardTask {
     if (observer_) observer_->begin(task);
   }
 
-  static std::int64_t floats(const SoftmaxForward& want, std::int64_t rows) {
-    return Scratch::round_up(kTileKeys * columns(want)) + Scratch::round_up(in_place(want) ? 0 : rows * columns(want)) +
-           2 * Scratch::round_up(rows);
+  static std::int64_t floats(const SoftmaxForward& want, std::int64_t rows, Format format) {
+    const std::int64_t own_rows = in_place(want) ? 0 : rows;
+    return WeightedValues::floats(want.value, format) +
+           Scratch::round_up(own_rows * WeightedValues::columns(want.value)) + 2 * Scratch::round_up(rows);
   }
 
-  void tile(KeySpan span) {
-    keys_ = span;
-    if (want_.value == nullptr) return;
-    load_values(span);
-    values_finite_ = true;
-    for (std::int64_t j = 0; j < span.size() && values_finite_; ++j) {
-      values_finite_ = kernels_.all_finite(tile_values_ + j * value_stride_, columns_);
-    }
-  }
+  void tile(KeySpan span) { values_.load(task_.batch, task_.kv_head, span); }
 
   void block(ScoreTile& tile, const QueryBlock& block) {
-    for (std::int64_t first = 0; first < block.rows; first += kernels_.block) {
-      group(tile, block, first, std::min(block.rows, first + kernels_.block));
+    const std::int64_t step = values_.rows_at_a_time();
+    for (std::int64_t first = 0; first < block.rows; first += step) {
+      group(tile, block, first, std::min(block.rows, first + step));
     }
   }
 
@@ -66,13 +62,10 @@ class ForwardTask {
   }
 
  private:
-  static std::int64_t columns(const SoftmaxForward& want) {
-    return want.value == nullptr ? 0 : padded(want.value->dim());
-  }
-
   // Rows of whole vectors of float32 are summed where they are wanted.
   static bool in_place(const SoftmaxForward& want) {
-    return want.output != nullptr && want.output->dtype == DType::f32 && want.value->dim() == columns(want);
+    return want.output != nullptr && want.output->dtype == DType::f32 &&
+           want.value->dim() == WeightedValues::columns(want.value);
   }
 
   float* output_of(const QueryBlock& block, std::int64_t r) const {
@@ -80,46 +73,20 @@ class ForwardTask {
     return reinterpret_cast<float*>(want_.output->row(task_.batch, block.head, block.first + r));
   }
 
-  // Rows that are whole, aligned vectors of float32 are used where they lie; a load across two cache lines costs two.
-  void load_values(KeySpan span) {
-    const float* rows = float_rows(*want_.value, task_.batch, task_.kv_head, &value_stride_);
-    if (rows != nullptr && want_.value->dim() == columns_ && on_vector(rows) && value_stride_ % kernels_.lanes == 0) {
-      tile_values_ = rows + span.first * value_stride_;
-      return;
-    }
-    tile_values_ = values_;
-    value_stride_ = columns_;
-    for (std::int64_t j = 0; j < span.size(); ++j) {
-      load_row(*want_.value, task_.batch, task_.kv_head, span.first + j, values_ + j * columns_, columns_);
-    }
-  }
-
-  bool on_vector(const float* p) const {
-    return reinterpret_cast<std::uintptr_t>(p) % (static_cast<std::size_t>(kernels_.lanes) * sizeof(float)) == 0;
-  }
-
-  const float* values_at(std::int64_t key) const { return tile_values_ + (key - keys_.first) * value_stride_; }
-
   // Rows [first, last) of the block, as many as the kernels take at a time: weights, then weights times values over the
   // keys that any of the rows sees.
   void group(ScoreTile& tile, const QueryBlock& block, std::int64_t first, std::int64_t last) {
     KeySpan keys;
     for (std::int64_t r = first; r < last; ++r) keys = keys.join(tile.keys_of(r));
     if (keys.empty()) return;
+    keys = values_.whole_steps(keys);
     for (std::int64_t r = first; r < last; ++r) {
-      const KeySpan seen = tile.keys_of(r);
-      if (!seen.empty()) weigh(tile, block, r);
-      const KeySpan shown = seen.empty() ? KeySpan{keys.last, keys.last} : seen;
-      std::fill(tile.at(r, keys.first), tile.at(r, shown.first), 0.0F);
-      std::fill(tile.at(r, shown.last), tile.at(r, keys.last), 0.0F);
+      if (!tile.keys_of(r).empty()) weigh(tile, block, r);
+      tile.clear_unseen(r, keys);
     }
     if (want_.value == nullptr) return;
-    if (!values_finite_) {
-      for (std::int64_t r = first; r < last; ++r) accumulate_visible(tile, block, r);
-      return;
-    }
-    kernels_.multiply_add({tile.at(first, keys.first), ScoreTile::kStride}, last - first, keys.size(),
-                          values_at(keys.first), value_stride_, columns_, output_of(block, first), columns_);
+    values_.add(tile, first, last - first, keys, output_of(block, first));
+    for (std::int64_t r = first; values_.any_apart() && r < last; ++r) add_apart(tile, block, r);
   }
 
   // Online softmax of one row: scores become weights relative to the new maximum, what came before is rescaled.
@@ -137,7 +104,7 @@ class ForwardTask {
     top_[slot] = top;
     const float previous = total_[slot];
     if (!observer_) {
-      total_[slot] = previous * rescale + kernels_.exp2(scores, n, shift);
+      total_[slot] = previous * rescale + tile.to_weights_of(r, shift);
       return;
     }
     const RowSums sums = kernels_.exp2_sums(scores, n, shift);
@@ -146,8 +113,8 @@ class ForwardTask {
                           rescales ? before - top : 0.0F, top > before});
   }
 
-  // Weights times values key by key, leaving out hidden keys: 0 * NaN would leak them.
-  void accumulate_visible(ScoreTile& tile, const QueryBlock& block, std::int64_t r) {
+  // Weights times what is infinite or NaN, of the keys that are not hidden.
+  void add_apart(ScoreTile& tile, const QueryBlock& block, std::int64_t r) {
     const KeySpan keys = tile.keys_of(r);
     const std::int64_t query_row = problem_.query_row(block.first + r);
     std::int32_t shown[kTileKeys];
@@ -158,10 +125,10 @@ class ForwardTask {
     } else {
       std::fill(unpadded, unpadded + keys.size(), -1);
     }
-    for (std::int64_t j = 0; j < keys.size(); ++j) {
-      if ((shown[j] & unpadded[j]) == 0) continue;
-      kernels_.multiply_add({tile.scores_of(r) + j, 1}, 1, 1, values_at(keys.first + j), value_stride_, columns_,
-                            output_of(block, r), columns_);
+    for (std::int64_t key = keys.first; key < keys.last; ++key) {
+      const std::int64_t j = key - keys.first;
+      if ((shown[j] & unpadded[j]) == 0 || !values_.is_apart(key)) continue;
+      values_.add_apart(tile.weight_at(r, key), key, output_of(block, r));
     }
   }
 
@@ -187,15 +154,11 @@ class ForwardTask {
   const TileKernels& kernels_;
   const std::int64_t columns_;  // value_dim, rounded up to whole vectors
   const bool in_place_;
-  float* values_;  // converted copies, where needed
-  const float* tile_values_ = nullptr;
-  std::int64_t value_stride_ = 0;
+  WeightedValues values_;
   float* output_;
   float* top_;    // largest score so far, in units of log2
   float* total_;  // sum of weights so far
   std::unique_ptr<RowObserver> observer_;
-  KeySpan keys_;
-  bool values_finite_ = true;
 };
 
 // Writes p = 2^(score - lse) of each row.
@@ -218,13 +181,24 @@ struct RowWriter {
   }
 };
 
+// Products of bfloat16 where the processor has them, the task is made of it and nothing wants to see float32 weights.
+Format format_of(const ScoreProblem& problem, const SoftmaxForward& want) {
+  const bool fits = bf16_kernels() != nullptr && !problem.gravity && problem.rotary == nullptr &&
+                    want.observers == nullptr && want.value != nullptr;
+  const auto is_bfloat16 = [](const TensorView& view) { return view.dtype == DType::bf16; };
+  return fits && is_bfloat16(problem.query) && is_bfloat16(problem.key) && is_bfloat16(*want.value) ? Format::bf16
+                                                                                                    : Format::f32;
+}
+
 }  // namespace
 
 float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task) {
+  const Format format = format_of(problem, want);
+  const Bf16Session session(format == Format::bf16 ? bf16_kernels() : nullptr);
   Scratch& scratch = thread_scratch();
-  scratch.reset(ScoreTile::floats(problem, task.rows) + ForwardTask::floats(want, task.rows));
-  ScoreTile tile(problem, scratch, task.rows);
-  ForwardTask forward(problem, want, task, scratch);
+  scratch.reset(ScoreTile::floats(problem, task.rows, format) + ForwardTask::floats(want, task.rows, format));
+  ScoreTile tile(problem, scratch, task.rows, format);
+  ForwardTask forward(problem, want, task, scratch, format);
   sweep(task, tile, forward);
   return forward.finish();
 }

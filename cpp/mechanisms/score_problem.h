@@ -1,0 +1,63 @@
+// What the score loop is asked for: queries, keys, how they are scored and which of them see each other.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "core/rotary.h"
+#include "core/tensor.h"
+#include "mechanisms/masks.h"
+
+namespace rattention {
+
+constexpr float kLog2E = 1.44269504088896340736F;
+constexpr float kLn2 = 0.693147180559945309417F;
+
+// Rows of scores that are hot in the first-level cache while a panel of keys is.
+constexpr std::int64_t kBlockRows = 48;
+// Keys per tile: long enough that per-row, per-tile work (maximum, rescaling) is small, short enough for keys, values,
+// queries and outputs of a task to share the second-level cache.
+constexpr std::int64_t kTileKeys = 1024;
+// The score rule G m_i m_j / (|q_i - k_j|^2 + eps), in place of the scaled dot product.
+struct Gravity {
+  TensorView query_mass;            // [batch, heads, query_length, 1]
+  TensorView key_mass;              // [batch, heads or kv_heads, key_length, 1]
+  const float* strength = nullptr;  // G, one per query head
+  float eps = 0.0F;
+
+  // The head of key_mass that query head `head` reads.
+  std::int64_t mass_head(std::int64_t head, std::int64_t query_heads) const {
+    return head / (query_heads / key_mass.heads());
+  }
+};
+
+struct ScoreProblem {
+  TensorView query;
+  TensorView key;
+  float scale = 1.0F;
+  std::optional<Gravity> gravity;
+  const Rotary* rotary = nullptr;  // turns queries and keys to their positions, where given
+  Masks masks;
+  const float* log_discount = nullptr;  // one per query head, or none
+  // Query rows to score, nullptr for all. Row r of the loop is query row rows[r].
+  const std::int64_t* rows = nullptr;
+  std::int64_t row_count = 0;
+
+  std::int64_t group() const { return query.heads() / key.heads(); }
+  std::int64_t query_row(std::int64_t r) const { return rows != nullptr ? rows[r] : r; }
+};
+
+// query key^T / sqrt(head_dim) for every row, the last query at the position of the last key, nothing hidden: what
+// callers start from. std::invalid_argument where query and key do not fit.
+ScoreProblem scaled_dot_product(const TensorView& query, const TensorView& key);
+
+// Consecutive rows [first, first + rows) of one query head.
+struct QueryBlock {
+  std::int64_t head = 0;
+  std::int64_t first = 0;
+  std::int64_t rows = 0;
+  std::int64_t slot = 0;  // where the block's rows lie in the task's buffers
+  KeySpan keys;           // all that its rows can see
+};
+
+}  // namespace rattention

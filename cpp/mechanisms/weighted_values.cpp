@@ -1,0 +1,126 @@
+#include "mechanisms/weighted_values.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/bf16_kernels.h"
+#include "core/pack.h"
+
+namespace rattention {
+namespace {
+
+bool on_vector(const float* p) {
+  const auto bytes = static_cast<std::size_t>(tile_kernels().lanes) * sizeof(float);
+  return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
+}
+
+Bf16* halves(float* pairs) { return reinterpret_cast<Bf16*>(pairs); }
+
+constexpr std::int64_t kStep = Bf16Kernels::kDepth;
+
+}  // namespace
+
+std::int64_t WeightedValues::columns(const TensorView* value) {
+  const std::int64_t lanes = tile_kernels().lanes;
+  return value == nullptr ? 0 : (value->dim() + lanes - 1) / lanes * lanes;
+}
+
+std::int64_t WeightedValues::floats(const TensorView* value, Format format) {
+  const std::int64_t rows = format == Format::f32 ? kTileKeys : kTileKeys / 2;
+  return Scratch::round_up(rows * columns(value)) + Scratch::round_up(columns(value));
+}
+
+WeightedValues::WeightedValues(const TensorView* value, Scratch& scratch, Format format)
+    : value_(value),
+      kernels_(tile_kernels()),
+      format_(format),
+      columns_(columns(value)),
+      values_(scratch.take((format == Format::f32 ? kTileKeys : kTileKeys / 2) * columns_)),
+      staging_(scratch.take(columns_)) {}
+
+std::int64_t WeightedValues::rows_at_a_time() const {
+  return format_ == Format::f32 ? kernels_.block : Bf16Kernels::kBlock;
+}
+
+void WeightedValues::load(std::int64_t batch, std::int64_t kv_head, KeySpan span) {
+  keys_ = span;
+  batch_ = batch;
+  kv_head_ = kv_head;
+  any_apart_ = false;
+  if (value_ == nullptr) return;
+  if (format_ == Format::f32) {
+    load_floats(span);
+  } else {
+    load_pairs(span);
+  }
+}
+
+// Rows that are whole, aligned vectors of float32 are used where they lie; a load across two cache lines costs two.
+void WeightedValues::load_floats(KeySpan span) {
+  const float* rows = float_rows(*value_, batch_, kv_head_, &stride_);
+  if (rows != nullptr && value_->dim() == columns_ && on_vector(rows) && stride_ % kernels_.lanes == 0) {
+    tile_values_ = rows + span.first * stride_;
+  } else {
+    tile_values_ = values_;
+    stride_ = columns_;
+    for (std::int64_t j = 0; j < span.size(); ++j) {
+      load_row(*value_, batch_, kv_head_, span.first + j, values_ + j * columns_, columns_);
+    }
+  }
+  for (std::int64_t j = 0; j < span.size() && !any_apart_; ++j) {
+    any_apart_ = !kernels_.all_finite(tile_values_ + j * stride_, columns_);
+  }
+  if (any_apart_) std::fill(apart_, apart_ + span.size(), std::uint8_t{1});
+}
+
+void WeightedValues::load_pairs(KeySpan span) {
+  Bf16* row = halves(staging_);
+  Bf16* next = row + columns_;
+  for (std::int64_t j = 0; j < span.size(); j += 2) {
+    copy_halves(*value_, batch_, kv_head_, span.first + j, row, columns_);
+    if (j + 1 < span.size()) {
+      copy_halves(*value_, batch_, kv_head_, span.first + j + 1, next, columns_);
+    } else {
+      std::fill(next, next + columns_, Bf16{0});
+    }
+    const int apart = bf16_kernels()->pair_rows(row, next, columns_, halves(values_ + j / 2 * columns_));
+    apart_[j] = (apart & 1) != 0;
+    if (j + 1 < span.size()) apart_[j + 1] = (apart & 2) != 0;
+    any_apart_ = any_apart_ || apart != 0;
+  }
+  const std::int64_t pairs = (span.size() + 1) / 2;
+  const std::int64_t steps = (span.size() + kStep - 1) / kStep;
+  std::fill(values_ + pairs * columns_, values_ + steps * (kStep / 2) * columns_, 0.0F);
+}
+
+KeySpan WeightedValues::whole_steps(KeySpan keys) const {
+  if (format_ == Format::f32) return keys;
+  const std::int64_t before = keys.first - keys_.first;
+  const std::int64_t until = keys.last - keys_.first;
+  return {keys_.first + before / kStep * kStep, keys_.first + (until + kStep - 1) / kStep * kStep};
+}
+
+void WeightedValues::add(ScoreTile& tile, std::int64_t first_row, std::int64_t rows, KeySpan keys,
+                         float* output) const {
+  if (format_ == Format::bf16) {
+    const float* pairs = values_ + (keys.first - keys_.first) / 2 * columns_;
+    bf16_kernels()->multiply_add(tile.rounded_at(first_row, keys.first), 2 * ScoreTile::kStride, rows, keys.size(),
+                                 reinterpret_cast<const Bf16*>(pairs), columns_, output, columns_);
+  } else if (!any_apart_) {
+    kernels_.multiply_add({tile.at(first_row, keys.first), ScoreTile::kStride}, rows, keys.size(),
+                          values_at(keys.first), stride_, columns_, output, columns_);
+  }
+}
+
+void WeightedValues::add_apart(float weight, std::int64_t key, float* output) const {
+  const float* row = staging_;
+  if (format_ == Format::f32) {
+    row = values_at(key);
+  } else {
+    load_row(*value_, batch_, kv_head_, key, staging_, columns_);
+    std::replace_if(staging_, staging_ + columns_, [](float x) { return std::isfinite(x); }, 0.0F);
+  }
+  kernels_.multiply_add({&weight, 1}, 1, 1, row, columns_, columns_, output, columns_);
+}
+
+}  // namespace rattention
