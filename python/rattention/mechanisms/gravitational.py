@@ -169,6 +169,8 @@ def _options(
 
 def _mass(name: str, value: ArrayLike) -> NDArray[Any]:
     mass = float_array(name, value, 3)
-    if mass.size and (np.asarray(value) < 0).any():
+    with np.errstate(invalid="ignore"):  # NaN may lie behind a mask
+        negative = mass.size and (np.asarray(value) < 0).any()
+    if negative:
         raise ValueError(f"{name} must be >= 0, its smallest element is {np.asarray(value).min()}")
     return mass
