@@ -9,6 +9,7 @@ from rattention.metrics import ROW_METRICS
 
 from tests.mechanisms import (
     DTYPES,
+    SCORE_RULES,
     Sizes,
     assert_accurate,
     by_mechanism,
@@ -94,13 +95,22 @@ def test_value_dim_of_its_own(mechanism, dtype, dim, value_dim):
 TILE_ROWS, TILE_KEYS = 48, 512
 """The kernel's block of rows and tile of keys; the lengths below lie on both sides of their borders."""
 LENGTHS = [TILE_ROWS - 1, TILE_ROWS, TILE_ROWS + 1, 97, 257]
-LENGTHS += [TILE_KEYS - 1, TILE_KEYS, TILE_KEYS + 1, 2 * TILE_KEYS - 1, 2 * TILE_KEYS + 1]
+LENGTHS += [
+    TILE_KEYS - 1,
+    TILE_KEYS,
+    TILE_KEYS + 1,
+    2 * TILE_KEYS - 1,
+    2 * TILE_KEYS + 1,
+]  # test_gravitational.py has its own of the last two
 
 
 @pytest.mark.row("H7")
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(
+    ("mechanism", "length"),
+    [(m, n) for m in SCORE_RULES for n in LENGTHS if n <= 513 or not m.has_masses],
+    ids=lambda v: str(v) if isinstance(v, int) else v.name,
+)
 @pytest.mark.parametrize("options", [{}, {"causal": True}, {"causal": True, "window": 64}], ids=str)
-@by_rule
 def test_lengths_around_the_tile(mechanism, options, length):
     inputs = mechanism.draw(Sizes(rows=length, dim=24), seed=length)
     assert_accurate(mechanism, inputs, **options)
@@ -110,7 +120,7 @@ def test_lengths_around_the_tile(mechanism, options, length):
 @pytest.mark.parametrize("window", [1, 15, 47, 48, 511, 512, 513])
 @by_rule
 def test_windows_around_the_tile(mechanism, window):
-    inputs = mechanism.draw(Sizes(heads=1, rows=1100, dim=8))
+    inputs = mechanism.draw(Sizes(heads=1, rows=600 if mechanism.has_masses else 1100, dim=8))
     assert_accurate(mechanism, inputs, causal=True, window=window)
     assert_accurate(mechanism, inputs, window=(window, 512 - window // 2))
 
