@@ -180,7 +180,7 @@ def test_bit_identical_for_any_number_of_threads(mechanism, options, dtype, thre
     output = mechanism.forward(**inputs, **options)
     measured = mechanism.forward(**inputs, **options, return_lse=True, metrics=ra.MetricOptions())
     use_threads(threads)
-    for repeat in range(100):
+    for repeat in range(20 if mechanism.has_masses else 100):  # the loop is the same, the scores are slower
         np.testing.assert_array_equal(mechanism.forward(**inputs, **options), output)
         if repeat < 10:
             again = mechanism.forward(**inputs, **options, return_lse=True, metrics=ra.MetricOptions())
