@@ -71,7 +71,8 @@ def draw(growth: Growth, path: Path) -> None:
     for (name, seconds), marker in zip(growth.items(), "os^", strict=True):
         axes.plot(list(seconds), [1e3 * s for s in seconds.values()], marker=marker, label=name)
     lengths = list(next(iter(growth.values())))
-    axes.plot(lengths, [n / 1024 for n in lengths], "k:", label="linear")
+    below = 500 * min(seconds[lengths[0]] for seconds in growth.values()) / lengths[0]
+    axes.plot(lengths, [below * n for n in lengths], "k:", label="in proportion to n")
     axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel="milliseconds")
     axes.set_xticks(lengths, [f"{n // 1024}k" for n in lengths], minor=False)
     axes.minorticks_off()

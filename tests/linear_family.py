@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.mechanisms import Sizes, draw_softmax
-
-Arrays = dict[str, NDArray[Any]]
+from tests.mechanisms import Arrays, Sizes, draw_softmax, wide
 
 WINDOWS = (-1, 0, 1, 5, 31, 61, 62, 124)
 """For sequences of 62 tokens: n - 1, n and 2n among them."""
@@ -52,10 +50,6 @@ def draw(
         shape = (batch, state_heads, 2 * dim, value_dim or dim)
         inputs["initial_state"] = np.random.default_rng(seed + 1).standard_normal(shape, np.float32)
     return inputs
-
-
-def wide(inputs: Arrays) -> Arrays:
-    return {name: np.asarray(array).astype(np.float64) for name, array in inputs.items()}
 
 
 def relative_error(got: NDArray[Any], exact: NDArray[np.float64]) -> float:

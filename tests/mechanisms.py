@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 import rattention as ra
 from numpy.typing import NDArray
+from rattention.mechanisms.gravitational import (
+    reference_gravitational_attention,
+    reference_gravitational_weights,
+)
 from rattention.mechanisms.masks import Masks, query_positions, reference_visible
 from rattention.mechanisms.softmax import reference_attention, reference_weights
 
@@ -56,17 +62,37 @@ class Mechanism:
     """The same formula in plain NumPy at the precision of the inputs: what the error is measured against.
     Takes ``base``, 2 or e, besides the options."""
     metrics: Callable[..., ra.AttentionMetrics]
-    rows: Callable[..., NDArray[np.float32]]
+    """Of the map alone, without values."""
+    rows: Callable[..., NDArray[np.float32]] | None = None
+    """A few rows of the map, where there is a function for them."""
+
+    @property
+    def has_masses(self) -> bool:
+        return self.draw is draw_gravitational
 
     def map_inputs(self, inputs: Arrays) -> Arrays:
         """What the map depends on: all inputs but the values."""
         return {name: array for name, array in inputs.items() if name != "value"}
 
+    def map(self, inputs: Arrays, **options: Any) -> NDArray[Any]:
+        """The map as the kernel makes it: means of unit vectors."""
+        key = inputs["key"]
+        value = np.broadcast_to(np.eye(key.shape[2], dtype=key.dtype), (*key.shape[:3], key.shape[2]))
+        return self.forward(**inputs | {"value": value}, **options)
+
+    def complete(self, arrays: Arrays) -> Arrays:
+        """These queries, keys and values, and where there are masses 1 for each."""
+        if not self.has_masses:
+            return arrays
+        one = np.ones((), arrays["query"].dtype)
+        shapes = {f"{name}_mass": arrays[name].shape[:3] for name in ("query", "key")}
+        return arrays | {name: np.broadcast_to(one, shape) for name, shape in shapes.items()}
+
     def exact(self, inputs: Arrays, **options: Any) -> NDArray[np.float64]:
         """`reference` for finite inputs as one matrix product: long sequences cannot wait for its loop."""
-        wide = {name: array.astype(np.float64) for name, array in inputs.items()}
-        weights, _, _ = self.weights(**self.map_inputs(wide), **options)
-        return weights @ repeat_heads(wide["value"], weights.shape[1])
+        exact = wide(inputs)
+        weights, _, _ = self.weights(**self.map_inputs(exact), **options)
+        return weights @ repeat_heads(exact["value"], weights.shape[1])
 
 
 def draw_softmax(sizes: Sizes, seed: int = 0, dtype: str = "float32") -> Arrays:
@@ -82,9 +108,24 @@ def draw_softmax(sizes: Sizes, seed: int = 0, dtype: str = "float32") -> Arrays:
     }
 
 
+def draw_gravitational(sizes: Sizes, seed: int = 0, dtype: str = "float32") -> Arrays:
+    """Squared distances are about 2 head_dim; the products of masses follow, so that scores are about 1."""
+    s = sizes.filled()
+    rng = np.random.default_rng(seed + 1)
+    shapes = {"query_mass": (s.batch, s.heads, s.rows), "key_mass": (s.batch, s.kv_heads, s.keys)}
+    masses = {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
+    unit = np.float32(2 * s.dim**0.5)
+    return draw_softmax(sizes, seed, dtype) | {n: (m * unit).astype(DTYPES[dtype]) for n, m in masses.items()}
+
+
 def repeat_heads(array: NDArray[Any], heads: int) -> NDArray[Any]:
     """Key or value heads as every query head sees them."""
     return np.repeat(array, heads // array.shape[1], axis=1)
+
+
+def round_to(dtype: np.dtype[Any]) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+    """Rounding as a step of the naive evaluation does it: to the inputs' dtype, kept in float32."""
+    return (lambda a: a) if dtype == np.float32 else (lambda a: a.astype(dtype).astype(np.float32))
 
 
 def naive_softmax(
@@ -94,54 +135,140 @@ def naive_softmax(
     *,
     base: float = np.e,
     scale: float | None = None,
-    log_discount: Any = None,
-    **masks: Any,
+    **options: Any,
 ) -> NDArray[Any]:
     """Softmax attention whose every step is rounded to the inputs' dtype; products are summed in float32.
 
     With base 2 the scale is folded into the queries, as fast kernels do it, and weights are powers of two.
     """
-
-    def rounded(array: NDArray[Any]) -> NDArray[np.float32]:
-        return array.astype(query.dtype).astype(np.float32)
-
-    batch, heads, rows, dim = query.shape
-    q = query.astype(np.float32)
-    k, v = (repeat_heads(a, heads).astype(np.float32) for a in (key, value))
-    unit = np.float32(1 / np.log(base))
-    factor = np.float32(dim**-0.5 if scale is None else scale) * unit
-    visible, bias = reference_visible(Masks(**masks), batch, heads, rows, key.shape[2])
+    q, k = query.astype(np.float32), repeat_heads(key, query.shape[1]).astype(np.float32)
+    factor = np.float32(query.shape[3] ** -0.5 if scale is None else scale) * np.float32(1 / np.log(base))
+    rounded = round_to(query.dtype)
+    folded = base == 2 and query.dtype == np.float32
     with np.errstate(all="ignore"):
-        folded = base == 2 and query.dtype == np.float32
-        dots = (q * factor) @ k.swapaxes(2, 3) if folded else rounded(q @ k.swapaxes(2, 3)) * factor
-        scores = rounded(dots) + bias.astype(np.float32) * unit
+        scores = (q * factor) @ k.swapaxes(2, 3) if folded else rounded(q @ k.swapaxes(2, 3)) * factor
+    return naive_mean(rounded(scores), value, base, **options)
+
+
+def naive_gravitational(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    query_mass: NDArray[Any],
+    key_mass: NDArray[Any],
+    *,
+    base: float = np.e,
+    gravity: float = 1.0,
+    eps: float = 1e-3,
+    **options: Any,
+) -> NDArray[Any]:
+    """Gravitational attention with the same roundings; squares of differences are summed in their order.
+
+    With base 2 the masses are multiplied to the inverse of the distance one by one.
+    """
+    heads = query.shape[1]
+    q, mq = (a.astype(np.float32) for a in (query, query_mass))
+    k, mk = (repeat_heads(a, heads).astype(np.float32) for a in (key, key_mass))
+    rounded, unit = round_to(query.dtype), np.float32(1 / np.log(base))
+    distance = np.zeros((*q.shape[:3], k.shape[2]), np.float32)
+    with np.errstate(all="ignore"):
+        for d in range(q.shape[3]):
+            difference = rounded(q[..., :, None, d] - k[..., None, :, d])
+            difference *= difference
+            distance += difference
+        distance = rounded(distance) + np.float32(eps)
+        if base == 2:
+            scores = rounded(1 / distance) * mk[:, :, None] * (mq * (np.float32(gravity) * unit))[..., None]
+        else:
+            scores = rounded(rounded(mq[..., None] * mk[:, :, None]) / distance) * np.float32(gravity) * unit
+    return naive_mean(rounded(scores), value, base, **options)
+
+
+def naive_mean(
+    scores: NDArray[np.float32], value: NDArray[Any], base: float, *, log_discount: Any = None, **masks: Any
+) -> NDArray[Any]:
+    """The values weighted by powers of `base`, step by step in the dtype of the values."""
+    batch, heads, rows, keys = scores.shape
+    rounded, unit = round_to(value.dtype), np.float32(1 / np.log(base))
+    visible, bias = reference_visible(Masks(**masks), batch, heads, rows, keys)
+    with np.errstate(all="ignore"):
+        scores = scores + bias.astype(np.float32) * unit
         if log_discount is not None:
-            positions = query_positions(Masks(**masks), rows, key.shape[2])
-            distance = np.abs(positions[:, None] - np.arange(key.shape[2])).astype(np.float32)
-            scores = (
-                scores + np.broadcast_to(np.float32(log_discount), heads)[:, None, None] * distance * unit
-            )
+            distance = np.abs(query_positions(Masks(**masks), rows, keys)[:, None] - np.arange(keys))
+            discount = np.broadcast_to(np.float32(log_discount), heads)[:, None, None]
+            scores = scores + discount * distance.astype(np.float32) * unit
         scores = np.where(visible, rounded(scores), np.float32(-np.inf))
         top = scores.max(axis=-1, keepdims=True)
         power = np.exp2 if base == 2 else np.exp
         p = rounded(power(scores - np.where(np.isneginf(top), np.float32(0), top)))
         total = p.sum(axis=-1, keepdims=True)
         p = rounded(p / np.where(total == 0, np.float32(1), total))
-        return (p @ v).astype(query.dtype)
+        return (p @ repeat_heads(value, heads).astype(np.float32)).astype(value.dtype)
 
 
-MECHANISMS = [
-    Mechanism(
-        name="softmax",
-        draw=draw_softmax,
-        forward=ra.attention,
-        reference=reference_attention,
-        weights=reference_weights,
-        naive=naive_softmax,
-        metrics=ra.attention_metrics,
-        rows=ra.attention_rows,
+def gravitational_metrics(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    *masses: NDArray[Any],
+    metrics: ra.MetricOptions | None = None,
+    **options: Any,
+) -> ra.AttentionMetrics:
+    """Those of a call whose values have no elements."""
+    result = ra.gravitational_attention(
+        query, key, key[..., :0], *masses, metrics=metrics or ra.MetricOptions(), **options
     )
+    assert isinstance(result, ra.AttentionResult)
+    assert result.metrics is not None
+    return result.metrics
+
+
+def _variant(mechanism: Mechanism, name: str, **options: Any) -> Mechanism:
+    """The same with options of its own, which a call can still overrule."""
+    functions = ("forward", "reference", "weights", "naive", "metrics", "rows")
+    bound = {f: partial(getattr(mechanism, f), **options) for f in functions if getattr(mechanism, f)}
+    return replace(mechanism, name=name, **bound)
+
+
+SOFTMAX = Mechanism(
+    name="softmax",
+    draw=draw_softmax,
+    forward=ra.attention,
+    reference=reference_attention,
+    weights=reference_weights,
+    naive=naive_softmax,
+    metrics=ra.attention_metrics,
+    rows=ra.attention_rows,
+)
+GRAVITATIONAL = _variant(
+    Mechanism(
+        name="",
+        draw=draw_gravitational,
+        forward=ra.gravitational_attention,
+        reference=reference_gravitational_attention,
+        weights=reference_gravitational_weights,
+        naive=naive_gravitational,
+        metrics=gravitational_metrics,
+    ),
+    "gravitational",
+    eps=4.0,
+)
+SCORE_RULES = [SOFTMAX, GRAVITATIONAL]
+"""One mechanism for each rule of the score loop: for tests that a discount, or none, is the same to."""
+MECHANISMS = [
+    *SCORE_RULES,
+    _variant(SOFTMAX, "multi_timescale", log_discount=-0.01),
+    _variant(GRAVITATIONAL, "gravitational_multi_timescale", log_discount=-0.01),
 ]
+
+by_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+by_rule = pytest.mark.parametrize("mechanism", SCORE_RULES, ids=lambda m: m.name)
+with_dot_products = pytest.mark.parametrize("mechanism", [SOFTMAX], ids=lambda m: m.name)
+"""What has a scale, and a function for a few rows of the map."""
+
+
+def wide(inputs: Arrays) -> Arrays:
+    """The inputs in float64."""
+    return {name: np.asarray(array).astype(np.float64) for name, array in inputs.items()}
 
 
 def largest_error(got: NDArray[Any], exact: NDArray[np.float64]) -> float:

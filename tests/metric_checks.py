@@ -6,7 +6,7 @@ import numpy as np
 import rattention as ra
 from rattention import MetricOptions
 
-from tests.mechanisms import Mechanism
+from tests.mechanisms import Mechanism, wide
 
 DISTANCES = MetricOptions(local_radius=3, long_range_distance=11)
 
@@ -24,10 +24,6 @@ TOLERANCES = {
 """Relative and absolute, on scores of a few units."""
 
 
-def wide(inputs):
-    return {name: array.astype(np.float64) for name, array in inputs.items()}
-
-
 def assert_close(got: ra.AttentionMetrics, expected: ra.AttentionMetrics, slack: float = 1) -> None:
     assert [name for name, _ in got] == [name for name, _ in expected]
     for name, (rtol, atol) in TOLERANCES.items():
@@ -40,13 +36,13 @@ def assert_close(got: ra.AttentionMetrics, expected: ra.AttentionMetrics, slack:
         np.testing.assert_allclose(a, b, rtol=slack * rtol, atol=slack * atol, err_msg=name)
 
 
-def assert_largest(got: ra.AttentionMetrics, weights) -> None:
+def assert_largest(got: ra.AttentionMetrics, weights, slack: float = 1) -> None:
     """max_position holds the largest weight; scores equal to float32 may change places."""
     empty = weights.max(axis=-1) == 0
     assert (got.max_position[empty] == -1).all()
     at = np.maximum(got.max_position, 0)[..., None]
     found = np.take_along_axis(weights, at, axis=-1)[..., 0]
-    np.testing.assert_allclose(found[~empty], weights.max(axis=-1)[~empty], rtol=2e-6)
+    np.testing.assert_allclose(found[~empty], weights.max(axis=-1)[~empty], rtol=slack * 2e-6)
 
 
 def assert_metrics(mechanism: Mechanism, inputs, options, distances=DISTANCES) -> None:

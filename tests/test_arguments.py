@@ -6,36 +6,37 @@ import numpy as np
 import pytest
 import rattention as ra
 
-from tests.mechanisms import MECHANISMS, Sizes, assert_accurate
-
-pytestmark = pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+from tests.mechanisms import Sizes, assert_accurate, by_mechanism, by_rule, with_dot_products
 
 
 def array(*shape, dtype=np.float32):
     return np.ones(shape, dtype)
 
 
-def inputs_of_shape(query, key, value):
-    return {"query": array(*query), "key": array(*key), "value": array(*value)}
+def inputs_of_shape(mechanism, query, key, value):
+    return mechanism.complete({"query": array(*query), "key": array(*key), "value": array(*value)})
 
 
 @pytest.mark.row("H4")
 @pytest.mark.parametrize(("dim", "key_dim"), [(16, 17), (17, 16), (8, 1), (1, 8), (4, 0), (0, 4)])
+@by_mechanism
 def test_head_dims_that_differ(mechanism, dim, key_dim):
-    inputs = inputs_of_shape((1, 2, 5, dim), (1, 2, 5, key_dim), (1, 2, 5, 3))
+    inputs = inputs_of_shape(mechanism, (1, 2, 5, dim), (1, 2, 5, key_dim), (1, 2, 5, 3))
     message = "head_dim 0" if dim == 0 else rf"key has head_dim {key_dim}, query has {dim}"
     with pytest.raises(ValueError, match=message):
         mechanism.forward(**inputs)
     with pytest.raises(ValueError, match=message):
         mechanism.metrics(**mechanism.map_inputs(inputs))
-    with pytest.raises(ValueError, match=message):
-        mechanism.rows(**mechanism.map_inputs(inputs), rows=[0])
+    if mechanism.rows:
+        with pytest.raises(ValueError, match=message):
+            mechanism.rows(**mechanism.map_inputs(inputs), rows=[0])
 
 
 @pytest.mark.row("H4")
+@by_mechanism
 def test_a_head_dim_of_zero(mechanism):
     with pytest.raises(ValueError, match="query has head_dim 0"):
-        mechanism.forward(**inputs_of_shape((1, 2, 5, 0), (1, 2, 5, 0), (1, 2, 5, 3)))
+        mechanism.forward(**inputs_of_shape(mechanism, (1, 2, 5, 0), (1, 2, 5, 0), (1, 2, 5, 3)))
 
 
 MISMATCHES = {
@@ -50,26 +51,29 @@ MISMATCHES = {
 
 @pytest.mark.row("H6")
 @pytest.mark.parametrize("case", MISMATCHES)
+@by_mechanism
 def test_lengths_that_differ(mechanism, case):
     *shapes, message = MISMATCHES[case]
     with pytest.raises(ValueError, match=message):
-        mechanism.forward(**inputs_of_shape(*shapes))
+        mechanism.forward(**inputs_of_shape(mechanism, *shapes))
 
 
 @pytest.mark.row("H8")
 @pytest.mark.parametrize(("heads", "kv_heads"), [(8, 3), (2, 4), (5, 0), (0, 2)])
+@by_mechanism
 def test_heads_that_do_not_divide(mechanism, heads, kv_heads):
     key = (1, kv_heads, 5, 4)
     if heads == 0:  # 0 is a multiple of everything
-        assert mechanism.forward(**inputs_of_shape((1, 0, 5, 4), key, key)).shape == (1, 0, 5, 4)
+        assert mechanism.forward(**inputs_of_shape(mechanism, (1, 0, 5, 4), key, key)).shape == (1, 0, 5, 4)
         return
     with pytest.raises(ValueError, match=f"key has {kv_heads} heads, query has {heads}"):
-        mechanism.forward(**inputs_of_shape((1, heads, 5, 4), key, key))
+        mechanism.forward(**inputs_of_shape(mechanism, (1, heads, 5, 4), key, key))
 
 
 @pytest.mark.row("H10")
 @pytest.mark.parametrize("rank", [0, 1, 2, 3, 5, 6])
 @pytest.mark.parametrize("name", ["query", "key", "value"])
+@by_mechanism
 def test_ranks(mechanism, name, rank):
     inputs = mechanism.draw(Sizes(rows=3))
     inputs[name] = array(*(2,) * rank)
@@ -88,9 +92,6 @@ OPTIONS = {
     "window half a float": ({"window": (3, 0.5)}, TypeError, "window must be an integer"),
     "causal 1": ({"causal": 1}, TypeError, "causal must be True or False"),
     "causal None": ({"causal": None}, TypeError, "causal must be True or False"),
-    "scale a string": ({"scale": "1"}, TypeError, "scale must be a number"),
-    "scale True": ({"scale": True}, TypeError, "scale must be a number"),
-    "scale an array": ({"scale": np.ones(2)}, TypeError, "scale must be a number"),
     "offset a float": ({"query_offset": 1.0}, TypeError, "query_offset must be an integer"),
     "offset too large": ({"query_offset": 2**63}, ValueError, "query_offset"),
     "offset too small": ({"query_offset": -(2**70)}, ValueError, "query_offset"),
@@ -104,6 +105,7 @@ OPTIONS = {
 
 @pytest.mark.row("H11")
 @pytest.mark.parametrize("case", OPTIONS)
+@by_mechanism
 def test_options(mechanism, case):
     options, error, message = OPTIONS[case]
     with pytest.raises(error, match=message):
@@ -111,8 +113,17 @@ def test_options(mechanism, case):
 
 
 @pytest.mark.row("H11")
+@pytest.mark.parametrize("scale", ["1", True, np.ones(2)], ids=["a string", "True", "an array"])
+@with_dot_products
+def test_scales(mechanism, scale):
+    with pytest.raises(TypeError, match="scale must be a number"):
+        mechanism.forward(**mechanism.draw(Sizes(rows=5)), scale=scale)
+
+
+@pytest.mark.row("H11")
 @pytest.mark.parametrize("window", [2**31, 2**62, 2**63 - 1, 10**30, (2**63 - 1,) * 2, (None, 2**63)])
 @pytest.mark.parametrize("causal", [False, True])
+@by_mechanism
 def test_huge_windows_hide_nothing(mechanism, causal, window):
     inputs = mechanism.draw(Sizes(rows=40))
     np.testing.assert_array_equal(
@@ -122,6 +133,7 @@ def test_huge_windows_hide_nothing(mechanism, causal, window):
 
 @pytest.mark.row("H11")
 @pytest.mark.parametrize("integer", [np.int8, np.int64, np.uint16])
+@by_mechanism
 def test_numpy_integers_are_integers(mechanism, integer):
     inputs = mechanism.draw(Sizes(rows=20, keys=30))
     for python, numpy in [
@@ -183,13 +195,17 @@ MASKS = {
 
 @pytest.mark.row("H13")
 @pytest.mark.parametrize("case", MASKS)
+@by_mechanism
 def test_masks(mechanism, case):
     options, error, message = MASKS[case]
     inputs = mechanism.draw(Sizes(batch=2, heads=4, rows=7))
     with pytest.raises(error, match=message):
         mechanism.forward(**inputs, **options)
     with pytest.raises(error, match=message):
-        mechanism.rows(**mechanism.map_inputs(inputs), rows=[0], **options)
+        mechanism.metrics(**mechanism.map_inputs(inputs), **options)
+    if mechanism.rows:
+        with pytest.raises(error, match=message):
+            mechanism.rows(**mechanism.map_inputs(inputs), rows=[0], **options)
 
 
 ROWS = {
@@ -206,6 +222,7 @@ ROWS = {
 
 @pytest.mark.row("H11")
 @pytest.mark.parametrize("case", ROWS)
+@with_dot_products
 def test_rows(mechanism, case):
     rows, error, message = ROWS[case]
     with pytest.raises(error, match=message):
@@ -217,6 +234,7 @@ def test_rows(mechanism, case):
 @pytest.mark.parametrize(
     ("value", "error"), [(-1, ValueError), (1.5, TypeError), (True, TypeError), ("5", TypeError)]
 )
+@by_rule
 def test_metric_distances(mechanism, name, value, error):
     with pytest.raises(error, match=name):
         ra.MetricOptions(**{name: value})
@@ -224,6 +242,7 @@ def test_metric_distances(mechanism, name, value, error):
 
 @pytest.mark.row("H11")
 @pytest.mark.parametrize("distance", [10**6, 2**63 - 1, 2**63, 10**30])
+@by_mechanism
 def test_huge_metric_distances(mechanism, distance):
     inputs = mechanism.map_inputs(mechanism.draw(Sizes(rows=60)))
     got = mechanism.metrics(
@@ -258,6 +277,7 @@ FOREIGN = {
 @pytest.mark.row("M5")
 @pytest.mark.parametrize("case", FOREIGN)
 @pytest.mark.parametrize("name", ["query", "key", "value"])
+@by_mechanism
 def test_foreign_types(mechanism, name, case):
     inputs = mechanism.draw(Sizes(rows=5))
     inputs[name] = FOREIGN[case](inputs[name])
@@ -266,6 +286,7 @@ def test_foreign_types(mechanism, name, case):
 
 
 @pytest.mark.row("M5")
+@by_mechanism
 def test_precisions_do_not_mix(mechanism):
     inputs = mechanism.draw(Sizes(rows=5))
     inputs["key"] = inputs["key"].astype(np.float16)
@@ -275,6 +296,7 @@ def test_precisions_do_not_mix(mechanism):
 
 @pytest.mark.row("M5")
 @pytest.mark.parametrize("dtype", [">f4", ">f2"])
+@by_mechanism
 def test_byte_swapped(mechanism, dtype):
     native = mechanism.draw(Sizes(rows=40), dtype="float16" if dtype == ">f2" else "float32")
     swapped = {name: a.astype(dtype) for name, a in native.items()}
@@ -285,6 +307,7 @@ def test_byte_swapped(mechanism, dtype):
 
 
 @pytest.mark.row("M5")
+@by_mechanism
 def test_bfloat16_options(mechanism):
     """Options may be bfloat16 as well, and are numbers then, not their storage."""
     import ml_dtypes

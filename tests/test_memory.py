@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 import rattention as ra
 
-from tests.mechanisms import MECHANISMS, Sizes
+from tests.mechanisms import SCORE_RULES, Sizes, by_rule
 from tests.processes import run_python
-
-by_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
 
 
 class Tracked(np.ndarray):
@@ -26,7 +24,7 @@ def tracked(inputs):
 
 
 @pytest.mark.row("M6")
-@by_mechanism
+@by_rule
 @pytest.mark.parametrize("rows", [1, 70])
 def test_results_share_no_memory_with_inputs(mechanism, rows):
     inputs = mechanism.draw(Sizes(rows=rows))
@@ -39,16 +37,16 @@ def test_results_share_no_memory_with_inputs(mechanism, rows):
 
 
 @pytest.mark.row("M6")
-@by_mechanism
+@by_rule
 def test_one_array_as_query_key_and_value(mechanism):
     inputs = mechanism.draw(Sizes(rows=70))
-    same = dict.fromkeys(inputs, inputs["query"])
+    same = inputs | dict.fromkeys(("query", "key", "value"), inputs["query"])
     copies = {name: array.copy() for name, array in same.items()}
     np.testing.assert_array_equal(mechanism.forward(**same), mechanism.forward(**copies))
 
 
 @pytest.mark.row("M6")
-@by_mechanism
+@by_rule
 @pytest.mark.parametrize("name", ["query", "key"])
 def test_inputs_changed_by_a_thread_meanwhile(mechanism, name):
     """No crash, and still means of values, whichever weights come out."""
@@ -72,7 +70,7 @@ def test_inputs_changed_by_a_thread_meanwhile(mechanism, name):
 
 
 @pytest.mark.row("M7")
-@by_mechanism
+@by_rule
 def test_inputs_die_with_their_last_user(mechanism):
     inputs = tracked(mechanism.draw(Sizes(rows=70)))
     references = [weakref.ref(array) for array in inputs.values()]
@@ -80,12 +78,12 @@ def test_inputs_die_with_their_last_user(mechanism):
     copy = kept.output.copy()
     del inputs
     gc.collect()
-    assert [reference() for reference in references] == [None] * 3
+    assert [reference() for reference in references] == [None] * len(references)
     np.testing.assert_array_equal(kept.output, copy)
 
 
 @pytest.mark.row("M7")
-@by_mechanism
+@by_rule
 def test_inputs_deleted_during_the_call(mechanism):
     """The caller's last reference goes while the kernel runs."""
     sizes = Sizes(heads=4, rows=900, dim=32)
@@ -102,12 +100,12 @@ def test_inputs_deleted_during_the_call(mechanism):
 FAILURES = {
     "wrong length": {"key_padding_mask": np.ones((1, 3), bool)},
     "wrong mask": {"attn_mask": np.ones((3, 3), np.float32)},
-    "wrong number": {"scale": float("nan")},
+    "wrong number": {"log_discount": float("nan")},
 }
 
 
 @pytest.mark.row("M7")
-@by_mechanism
+@by_rule
 @pytest.mark.parametrize("options", [{}, *FAILURES.values()], ids=["success", *FAILURES])
 def test_reference_counts_stay_flat(mechanism, options):
     inputs = tracked(mechanism.draw(Sizes(rows=20)))
@@ -170,8 +168,11 @@ LEAK = """
 
 
 @pytest.mark.row("M9")
-@by_mechanism
-@pytest.mark.parametrize("call", ["forward", "metrics", "rows"])
+@pytest.mark.parametrize(
+    ("mechanism", "call"),
+    [(m, c) for m in SCORE_RULES for c in ("forward", "metrics", "rows") if c != "rows" or m.rows],
+    ids=lambda v: v if isinstance(v, str) else v.name,
+)
 def test_ten_thousand_calls_leak_nothing(mechanism, call):
     """Half of them fail."""
     growth = int(run_python(LEAK.format(name=mechanism.name, call=call)))

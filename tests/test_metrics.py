@@ -9,21 +9,30 @@ from rattention import MetricOptions
 from rattention.metrics import ROW_METRICS, reference_metrics
 
 from tests.masks import COMBINATIONS, SINGLES, mask_options
-from tests.mechanisms import DTYPES, MECHANISMS, Sizes, assert_accurate
-from tests.metric_checks import DISTANCES, assert_close, assert_metrics, wide
+from tests.mechanisms import (
+    DTYPES,
+    SOFTMAX,
+    Sizes,
+    assert_accurate,
+    by_mechanism,
+    by_rule,
+    wide,
+    with_dot_products,
+)
+from tests.metric_checks import DISTANCES, assert_close, assert_metrics
 
 SMALL = Sizes(batch=2, heads=2, kv_heads=1, rows=29, keys=41, dim=8)
 LARGE = Sizes(batch=2, heads=2, rows=530, keys=1100, dim=8)
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@by_rule
 @pytest.mark.parametrize("combination", COMBINATIONS)
 def test_every_mask_combination(mechanism, combination):
     inputs = mechanism.draw(SMALL, seed=1)
     assert_metrics(mechanism, inputs, mask_options(combination, SMALL, seed=2))
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@by_rule
 @pytest.mark.parametrize(
     "combination", ["none", *SINGLES, "window+causal+padding+segments", "causal+bool+discount"]
 )
@@ -32,7 +41,7 @@ def test_across_tiles(mechanism, combination):
     assert_metrics(mechanism, inputs, mask_options(combination, LARGE, seed=4), MetricOptions())
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@with_dot_products
 @pytest.mark.parametrize("combination", COMBINATIONS[::5])
 def test_rows_are_the_map(mechanism, combination):
     inputs = mechanism.map_inputs(mechanism.draw(SMALL, seed=1))
@@ -45,7 +54,7 @@ def test_rows_are_the_map(mechanism, combination):
     assert not got[~visible[:, :, rows]].any()
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@with_dot_products
 def test_rows_across_tiles(mechanism):
     inputs = mechanism.map_inputs(mechanism.draw(LARGE))
     rows = np.random.default_rng(0).integers(0, 530, 100).astype(np.int32)
@@ -55,7 +64,7 @@ def test_rows_across_tiles(mechanism):
         np.testing.assert_allclose(got, weights[:, :, rows], rtol=3e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@by_rule
 @pytest.mark.parametrize(("rows", "keys"), [(1, 1), (1, 2), (2, 1), (3, 5), (5, 3), (1, 600), (600, 1)])
 @pytest.mark.parametrize("distances", [(0, 0), (1, 2), (5, 50), (10**6, 10**6)], ids=str)
 def test_small_sizes_and_extreme_distances(mechanism, rows, keys, distances):
@@ -64,12 +73,12 @@ def test_small_sizes_and_extreme_distances(mechanism, rows, keys, distances):
         assert_metrics(mechanism, inputs, options, MetricOptions(*distances))
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@by_rule
 @pytest.mark.parametrize("causal", [False, True])
 def test_equal_scores(mechanism, causal):
     """The uniform map: ties everywhere, entropy ln(visible), ratio 1, no deviation, the lowest key first."""
     inputs = mechanism.draw(Sizes(rows=700, dim=8))
-    inputs["query"][:] = 0
+    inputs["query_mass" if mechanism.has_masses else "query"][:] = 0
     got = mechanism.forward(**inputs, causal=causal, metrics=DISTANCES).metrics
     visible = np.arange(1, 701) if causal else np.full(700, 700)
     np.testing.assert_allclose(got.entropy, np.broadcast_to(np.log(visible), (1, 2, 700)), rtol=0, atol=2e-6)
@@ -80,7 +89,7 @@ def test_equal_scores(mechanism, causal):
     np.testing.assert_allclose(ratio, np.ones_like(ratio), rtol=1e-6)
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@by_rule
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("magnitude", [0.01, 5, 40])
 def test_flat_and_peaked_maps(mechanism, magnitude, dtype):
@@ -96,7 +105,7 @@ def test_flat_and_peaked_maps(mechanism, magnitude, dtype):
         assert error <= 3e-6 * slack, name
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@with_dot_products
 @pytest.mark.parametrize("combination", ["none", "causal", "window+causal", "padding", "bool+segments"])
 def test_consistent_with_the_own_rows(mechanism, combination):
     """Every metric can be recomputed from what attention_rows returns."""
@@ -109,7 +118,7 @@ def test_consistent_with_the_own_rows(mechanism, combination):
     assert_close(mechanism.metrics(**inputs, **options, metrics=DISTANCES), expected, slack=3)
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@by_mechanism
 def test_bounds_and_sums(mechanism):
     """What holds for any map: masses in [0, 1], what is received sums to the rows, entropy <= ln(visible)."""
     inputs = mechanism.draw(Sizes(batch=2, heads=3, rows=600, dim=16), seed=9)
@@ -125,7 +134,7 @@ def test_bounds_and_sums(mechanism):
     assert (got.max_position <= np.arange(600)).all()
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@by_mechanism
 @pytest.mark.parametrize("options", [{}, {"causal": True, "window": 60}], ids=str)
 def test_looking_does_not_change_the_output(mechanism, options):
     inputs = mechanism.draw(Sizes(batch=2, rows=700, dim=24))
@@ -140,7 +149,7 @@ def test_looking_does_not_change_the_output(mechanism, options):
 
 
 def test_what_is_returned():
-    inputs = MECHANISMS[0].draw(Sizes(rows=3))
+    inputs = SOFTMAX.draw(Sizes(rows=3))
     assert isinstance(ra.attention(**inputs), np.ndarray)
     result = ra.attention(**inputs, return_lse=True)
     assert isinstance(result, ra.AttentionResult)

@@ -12,14 +12,10 @@ from rattention.metrics import ROW_METRICS
 
 from tests.brute_force import brute_metrics, brute_row
 from tests.masks import COMBINATIONS, mask_options
-from tests.mechanisms import Sizes, draw_softmax
+from tests.mechanisms import Sizes, draw_softmax, wide
 
 SIZES = Sizes(batch=2, heads=2, kv_heads=1, rows=7, keys=11, dim=3, value_dim=2)
 OPTIONS = MetricOptions(local_radius=1, long_range_distance=3)
-
-
-def wide(inputs):
-    return {name: array.astype(np.float64) for name, array in inputs.items()}
 
 
 def assert_reference_is_brute_force(inputs, options, metrics=OPTIONS):

@@ -9,14 +9,12 @@ import pytest
 import rattention as ra
 from numpy.lib.stride_tricks import as_strided
 
-from tests.mechanisms import MECHANISMS, Sizes
+from tests.mechanisms import SCORE_RULES, Sizes, by_rule, with_dot_products
 from tests.processes import run_python
-
-by_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
 
 
 @pytest.mark.row("Z1")
-@by_mechanism
+@by_rule
 @pytest.mark.parametrize("window", [(16, 0), (8, 8)], ids=str)
 def test_more_scores_than_an_int32_counts(mechanism, window):
     """L * L > 2**31, but the window keeps the work small; sampled rows against float64."""
@@ -27,7 +25,7 @@ def test_more_scores_than_an_int32_counts(mechanism, window):
     assert time.perf_counter() - start < 10
     for i in [0, 1, 7, 40_000, length - 9, *np.random.default_rng(0).integers(0, length, 50), length - 1]:
         keys = slice(max(0, i - window[0]), i + window[1] + 1)
-        part = {name: a[:, :, [i] if name == "query" else keys] for name, a in inputs.items()}
+        part = {name: a[:, :, [i] if "query" in name else keys] for name, a in inputs.items()}
         offset = i - keys.start
         expected = mechanism.reference(**part, query_offset=offset, metrics=ra.MetricOptions(received=False))
         np.testing.assert_allclose(got.output[:, :, [i]], expected.output, rtol=0, atol=3e-6)
@@ -51,31 +49,33 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.row("Z3")
-@by_mechanism
+@by_rule
 @pytest.mark.parametrize("case", IMPOSSIBLE)
 def test_outputs_that_cannot_be(mechanism, case):
     query, key, value_dim = IMPOSSIBLE[case]
-    value = endless(*key[:3], value_dim)
+    arrays = {"query": endless(*query), "key": endless(*key), "value": endless(*key[:3], value_dim)}
     with pytest.raises((MemoryError, ValueError)):
-        mechanism.forward(query=endless(*query), key=endless(*key), value=value)
+        mechanism.forward(**mechanism.complete(arrays))
 
 
 @pytest.mark.row("Z3")
-@by_mechanism
+@by_rule
 def test_metrics_that_cannot_be(mechanism):
+    arrays = {"query": endless(2**20, 2**20, 2**20, 1), "key": endless(2**20, 1, 1, 1)}
     with pytest.raises((MemoryError, ValueError)):
-        mechanism.metrics(query=endless(2**20, 2**20, 2**20, 1), key=endless(2**20, 1, 1, 1))
+        mechanism.metrics(**mechanism.complete(arrays))
 
 
 @pytest.mark.row("Z3")
-@by_mechanism
+@by_rule
 def test_received_that_cannot_be(mechanism):
+    arrays = {"query": endless(2**10, 2**10, 1, 1), "key": endless(2**10, 1, 2**45, 1)}
     with pytest.raises((MemoryError, ValueError)):
-        mechanism.metrics(query=endless(2**10, 2**10, 1, 1), key=endless(2**10, 1, 2**45, 1))
+        mechanism.metrics(**mechanism.complete(arrays))
 
 
 @pytest.mark.row("Z3")
-@by_mechanism
+@with_dot_products
 def test_rows_that_cannot_be(mechanism):
     rows = as_strided(np.zeros(1, np.int64), (2**10,), (0,))
     with pytest.raises((MemoryError, ValueError)):
@@ -118,16 +118,19 @@ OUT_OF_MEMORY = """
 """
 
 
+RUNS = [
+    ("output", 1, 2, 20_000, 64),
+    ("all", 2, 2, 20_000, 64),
+    ("all", 4, 8, 600, 256),
+    ("rows", 2, 4, 30_000, 8),
+]
+
+
 @pytest.mark.row("Z4")
-@by_mechanism
 @pytest.mark.parametrize(
-    ("call", "threads", "heads", "rows", "dim"),
-    [
-        ("output", 1, 2, 20_000, 64),
-        ("all", 2, 2, 20_000, 64),
-        ("all", 4, 8, 600, 256),
-        ("rows", 2, 4, 30_000, 8),
-    ],
+    ("mechanism", "call", "threads", "heads", "rows", "dim"),
+    [(m, *run) for m in SCORE_RULES for run in RUNS if run[0] != "rows" or m.rows],
+    ids=lambda v: getattr(v, "name", None),
 )
 def test_memory_runs_out(mechanism, call, threads, heads, rows, dim):
     """However much is missing: a MemoryError, and the next call works. The limit grows until one succeeds."""
@@ -161,7 +164,7 @@ PEAK = """
 
 
 @pytest.mark.row("Z5")
-@by_mechanism
+@by_rule
 @pytest.mark.parametrize("call", ["forward", "fused", "metrics"])
 @pytest.mark.parametrize(
     ("rows", "options"),
@@ -175,7 +178,7 @@ def test_peak_memory(mechanism, call, rows, options):
 
 
 @pytest.mark.row("Z5")
-@by_mechanism
+@with_dot_products
 def test_peak_memory_of_rows(mechanism):
     """O(rows * n): ten rows of a map of 65,536 x 65,536."""
     code = f"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -14,6 +15,7 @@ from rattention.mechanisms.table import Mechanism, Sizes
 
 by_mechanism = pytest.mark.parametrize("mechanism", ra.MECHANISMS.values(), ids=lambda m: m.name)
 
+SOFTMAX_FAMILY = [m for m in ra.MECHANISMS.values() if m.family == "softmax"]
 SIZES = Sizes(batch=2, heads=4, length=70, head_dim=6, value_dim=5, kv_heads=2)
 RESULTS = {"return_lse", "metrics", "return_state"}
 """Arguments that only say what is returned."""
@@ -122,3 +124,41 @@ def test_pairs_are_counted(window: int | None, causal: bool) -> None:
     visible = (distance <= reach) & (distance >= (0 if causal else -reach))
     sizes = Sizes(2, 3, 10, 1, 1, 3, window=window, causal=causal)
     assert sizes.pairs == 6 * visible.sum()
+
+
+EMPTY = {
+    "no batch": replace(SIZES, batch=0),
+    "no heads": replace(SIZES, heads=0, kv_heads=0),
+    "no tokens": replace(SIZES, length=0),
+    "no value dim": replace(SIZES, value_dim=0),
+    "nothing": Sizes(0, 0, 0, 6, 0, 0),
+}
+
+
+@pytest.mark.row("H1")
+@pytest.mark.parametrize("sizes", EMPTY.values(), ids=EMPTY)
+@by_mechanism
+def test_gradients_of_nothing(mechanism: Mechanism, sizes: Sizes) -> None:
+    """Right shapes, and zeros where there are elements left."""
+    inputs = draw(mechanism, sizes)
+    grad = np.ones((sizes.batch, sizes.heads, sizes.length, sizes.value_dim), np.float32)
+    gradients = mechanism.gradients(grad, **inputs)
+    assert set(gradients) == set(mechanism.parameters)
+    for name, gradient in gradients.items():
+        assert gradient.shape == inputs[name].shape, name
+        assert not gradient.any(), name
+
+
+@pytest.mark.row("H1")
+@pytest.mark.parametrize(("rows", "keys"), [(0, 5), (5, 0)])
+@pytest.mark.parametrize("mechanism", SOFTMAX_FAMILY, ids=lambda m: m.name)
+def test_gradients_without_rows_or_keys(mechanism: Mechanism, rows: int, keys: int) -> None:
+    inputs = draw(mechanism)
+    for name in {"query", "query_mass"} & set(inputs):
+        inputs[name] = inputs[name][:, :, :rows]
+    for name in {"key", "value", "key_mass"} & set(inputs):
+        inputs[name] = inputs[name][:, :, :keys]
+    gradients = mechanism.gradients(np.ones((2, 4, rows, 5), np.float32), **inputs)
+    for name, gradient in gradients.items():
+        assert gradient.shape == inputs[name].shape, name
+        assert not gradient.any(), name

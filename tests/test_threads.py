@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rattention as ra
 
-from tests.mechanisms import MECHANISMS, Mechanism, Sizes
+from tests.mechanisms import SCORE_RULES, Mechanism, Sizes, by_rule
 
 PYTHON_THREADS = 16
 
@@ -28,9 +28,11 @@ def all_results(mechanism: Mechanism, inputs, options):
     """Everything a mechanism computes, as one flat list of arrays."""
     full = mechanism.forward(**inputs, **options, return_lse=True, metrics=ra.MetricOptions())
     alone = mechanism.metrics(**mechanism.map_inputs(inputs), **options)
-    rows = mechanism.rows(**mechanism.map_inputs(inputs), rows=[0, -1], **options)
     plain = mechanism.forward(**inputs, **options)
-    return [full.output, full.lse, rows, plain, *(a for _, a in full.metrics), *(a for _, a in alone)]
+    arrays = [full.output, full.lse, plain, *(a for _, a in full.metrics), *(a for _, a in alone)]
+    if mechanism.rows:
+        arrays.append(mechanism.rows(**mechanism.map_inputs(inputs), rows=[0, -1], **options))
+    return arrays
 
 
 def assert_same(got, expected):
@@ -39,7 +41,7 @@ def assert_same(got, expected):
 
 
 @pytest.mark.row("T1")
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@by_rule
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("case", CASES)
 def test_python_threads_share_inputs(mechanism, case, threads, use_threads):
@@ -60,7 +62,7 @@ def test_python_threads_share_inputs(mechanism, case, threads, use_threads):
 
 
 @pytest.mark.row("T1")
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+@by_rule
 def test_python_threads_with_problems_of_their_own(mechanism, use_threads):
     """Different sizes, masks and failures side by side, and a thread that keeps changing the thread count."""
     problems = [(mechanism.draw(sizes), options) for sizes, options in CASES.values()]
@@ -76,8 +78,8 @@ def test_python_threads_with_problems_of_their_own(mechanism, use_threads):
         which = i % len(problems)
         for _ in range(4):
             assert_same(all_results(mechanism, *problems[which]), expected[which])
-            with pytest.raises(ValueError, match="scale"):
-                mechanism.forward(**problems[which][0], scale=np.nan)
+            with pytest.raises(ValueError, match="log_discount"):
+                mechanism.forward(**problems[which][0], log_discount=np.nan)
 
     changer = threading.Thread(target=change)
     changer.start()
@@ -131,9 +133,12 @@ def spin_rate(call) -> float:
 
 
 @pytest.mark.row("T2")
-@pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("call", ["forward", "fused", "metrics", "rows"])
+@pytest.mark.parametrize(
+    ("mechanism", "call"),
+    [(m, c) for m in SCORE_RULES for c in ("forward", "fused", "metrics", "rows") if c != "rows" or m.rows],
+    ids=lambda v: v if isinstance(v, str) else v.name,
+)
 def test_the_gil_is_released(mechanism, call, dtype, use_threads):
     """Python goes on at half its free rate or more while a kernel runs; with the GIL held it would stop."""
     use_threads(1)
