@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import rattention as ra
 
-from tests.mechanisms import BFLOAT16, MECHANISMS, Sizes, assert_accurate, largest_error
+from tests.mechanisms import BFLOAT16, Sizes, assert_accurate, largest_error, with_dot_products
 from tests.processes import run_python
 
-pytestmark = pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+pytestmark = with_dot_products
 
 EPS = float(ml_dtypes.finfo(BFLOAT16).eps)
 
