@@ -10,7 +10,7 @@ import rattention as ra
 from numpy.typing import NDArray
 from rattention.mechanisms.table import Mechanism
 
-SOFTMAX_FAMILY = [m for m in ra.MECHANISMS.values() if "attention_backward" in m.backward.__name__]
+SOFTMAX_FAMILY = [m for m in ra.MECHANISMS.values() if m.family == "softmax"]
 by_mechanism = pytest.mark.parametrize("mechanism", SOFTMAX_FAMILY, ids=lambda m: m.name)
 
 MASKS: dict[str, dict[str, Any]] = {

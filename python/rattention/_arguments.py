@@ -18,9 +18,17 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT_DTYPES = ("float32", "bfloat16", "float16")
 
 
+class BFloat16Storage(np.ndarray):
+    """A uint16 array whose bits are bfloat16 numbers: the form in which frameworks that have bfloat16, unlike
+    NumPy, hand it over without a copy."""
+
+
 def float_array(name: str, value: Any, rank: int | None = None) -> NDArray[Any]:
     """The array behind `value` in native byte order, bfloat16 as uint16; TypeError and ValueError name the
     argument."""
+    if isinstance(value, BFloat16Storage):
+        _require_rank(name, value, rank)
+        return value.view(np.ndarray)
     array = _as_array(name, value)
     dtype = array.dtype.name
     if dtype not in FLOAT_DTYPES:
@@ -60,6 +68,8 @@ def integer_array(name: str, value: Any, rank: int) -> NDArray[np.int64]:
 
 def mask_array(name: str, value: Any) -> NDArray[Any]:
     """A dense mask: bool, or floating numbers that are added to the scores."""
+    if isinstance(value, BFloat16Storage):
+        return float_array(name, value)
     array = _as_array(name, value)
     if array.dtype == np.bool_:
         return array

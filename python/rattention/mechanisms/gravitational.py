@@ -89,12 +89,13 @@ def gravitational_attention_backward(
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
     query_offset: int | None = None,
+    grad_lse: ArrayLike | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients as in `attention_backward`, and those of query_mass, key_mass and gravity (``[heads]``)."""
     queries, keys = query_and_key(query, key)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
     options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps)
-    return run_backward(grad_output, queries, keys, value, result, options)
+    return run_backward(grad_output, queries, keys, value, result, options, grad_lse)
 
 
 def reference_gravitational_attention(
@@ -169,6 +170,8 @@ def _options(
 
 def _mass(name: str, value: ArrayLike) -> NDArray[Any]:
     mass = float_array(name, value, 3)
-    if mass.size and (np.asarray(value) < 0).any():
-        raise ValueError(f"{name} must be >= 0, its smallest element is {np.asarray(value).min()}")
+    # bfloat16 below 0 has the bits from those of -2^-133 to those of -inf: -0 and NaN lie outside.
+    negative = (mass > 0x8000) & (mass <= 0xFF80) if mass.dtype == np.uint16 else mass < 0
+    if negative.any():
+        raise ValueError(f"{name} must be >= 0, {np.count_nonzero(negative)} of its elements are not")
     return mass

@@ -112,9 +112,10 @@ def attention_backward(
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
     query_offset: int | None = None,
+    grad_lse: ArrayLike | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Gradients of ``sum(output * grad_output)`` by name, float32: query, key, value and, where given,
-    log_discount.
+    """Gradients of ``sum(output * grad_output)``, plus ``sum(lse * grad_lse)`` where that is given, by name,
+    float32: query, key, value and, where given, log_discount.
 
     `result` is what `attention` returned for the same arguments with ``return_lse=True``. Weights are made
     again from its lse, tile by tile: nothing of size ``query_length x key_length`` is stored, and tiles
@@ -123,7 +124,7 @@ def attention_backward(
     queries, keys = query_and_key(query, key)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
     options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
-    return run_backward(grad_output, queries, keys, value, result, options)
+    return run_backward(grad_output, queries, keys, value, result, options, grad_lse)
 
 
 def attention_metrics(

@@ -59,6 +59,7 @@ def run_backward(
     value: ArrayLike,
     result: AttentionResult,
     options: _core.ScoreOptions,
+    grad_lse: ArrayLike | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients by name; those of numbers per head are summed over batch and rows."""
     if not isinstance(result, AttentionResult) or result.lse is None:
@@ -69,7 +70,10 @@ def run_backward(
         float_array("grad_output", grad_output, 4),
     )
     same_dtype(query=query, key=key, value=values)
-    gradients = _core.attention_backward(query, key, values, options, outputs, result.lse, grads)
+    grad_of_lse = None
+    if grad_lse is not None:
+        grad_of_lse = np.ascontiguousarray(float_array("grad_lse", grad_lse, 3), np.float32)
+    gradients = _core.attention_backward(query, key, values, options, outputs, result.lse, grads, grad_of_lse)
     for name in ("gravity", "log_discount"):
         if name in gradients:
             gradients[name] = gradients[name].sum(axis=(0, 2), dtype=np.float64).astype(np.float32)

@@ -1,17 +1,25 @@
 """Every mechanism, once: what it computes, what it is called with, what it costs.
 
-Tests and benchmarks iterate over it.
+Tests, benchmarks and the operations for other frameworks iterate over it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
 
 from rattention.mechanisms.gravitational import (
     gravitational_attention,
     gravitational_attention_backward,
     reference_gravitational_attention,
+)
+from rattention.mechanisms.masks import Masks
+from rattention.mechanisms.rattention import rattention, rattention_backward, reference_rattention
+from rattention.mechanisms.residual_linear import (
+    reference_residual_linear_attention,
+    residual_linear_attention,
+    residual_linear_attention_backward,
 )
 from rattention.mechanisms.softmax import attention, attention_backward, reference_attention
 
@@ -23,7 +31,8 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of one problem; `window` counts neighbours to the left, None is all."""
+    """Sizes of one problem with as many queries as keys; `window` counts neighbours to the left, None is
+    all."""
 
     batch: int
     heads: int
@@ -35,6 +44,21 @@ class Sizes:
     causal: bool = True
 
     @property
+    def features(self) -> int:
+        """Elements of phi(query) in the linear family."""
+        return 2 * self.head_dim
+
+    @property
+    def query_length(self) -> int:
+        """The length, as the softmax family calls it."""
+        return self.length
+
+    @property
+    def key_length(self) -> int:
+        """The length, as the softmax family calls it."""
+        return self.length
+
+    @property
     def pairs(self) -> int:
         """Visible (query, key) pairs over batch and heads."""
         n, w = self.length, self.length if self.window is None else min(self.window, self.length)
@@ -42,11 +66,49 @@ class Sizes:
             return self.batch * self.heads * (n * n if w == n else n * (2 * w + 1) - w * (w + 1))
         return self.batch * self.heads * (n * (w + 1) - w * (w + 1) // 2 if w < n else n * (n + 1) // 2)
 
-    @property
-    def elements(self) -> int:
-        """Numbers in query, key, value and output."""
-        queries = self.heads * (self.head_dim + self.value_dim)
-        return self.batch * self.length * (queries + self.kv_heads * (self.head_dim + self.value_dim))
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a mechanism's functions; where it is optional, its default is in their signature."""
+
+    name: str
+    kind: Literal["array", "per head", "number", "integer", "choice"]
+    """``"per head"`` is a number, or an array ``[heads]``; ``"choice"`` one of a few strings."""
+    shape: tuple[str, ...] = ()
+    """Of an array, in attributes of `Sizes`. The arrays that have a length share one dtype, that of the
+    output; all others are float32. Where it says ``kv_heads``, key_mass and initial_state may have
+    ``heads``."""
+    optional: bool = False
+    differentiable: bool = False
+    """Whether the backward function returns its gradient, a float32 array of the argument's shape
+    (``[heads]`` for ``"per head"``); those of log_discount and initial_state only where they were given."""
+
+
+@dataclass(frozen=True)
+class Functions:
+    """What mechanisms are called by: one set of functions with the same arguments, besides `masks`.
+
+    The families differ in what passes from forward to backward::
+
+        result = forward(**inputs, return_lse=True)                # softmax: AttentionResult
+        gradients = backward(grad_output, **inputs, result=result)
+
+        output, state = forward(**inputs, return_state=True)       # linear
+        gradients = backward(grad_output, **inputs, grad_state=None)
+    """
+
+    family: Literal["softmax", "linear"]
+    forward: Callable[..., Any]
+    """The output ``[batch, heads, query_length, value_dim]``."""
+    backward: Callable[..., dict[str, Any]]
+    """Gradients of ``sum(output * grad_output)`` by the argument's name."""
+    reference: Callable[..., Any]
+    """The same in float64 NumPy, with the whole map in memory: the law. A tuple that begins with the
+    output."""
+    arguments: tuple[Argument, ...]
+    """In the order of the signature."""
+    masks: tuple[str, ...]
+    """Options that hide keys; none is differentiable."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +118,118 @@ class Mechanism:
     name: str
     formula: str
     source: str
+    functions: Functions
     parameters: tuple[str, ...]
-    """Arrays and numbers besides the masks; all of them are differentiable."""
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]
-    reference: Callable[..., Any]
-    """The same in float64 NumPy, with the whole map in memory: the law."""
+    """The differentiable arguments that this mechanism is called with."""
     options: dict[str, Any]
     """What makes this mechanism of its function, such as a window."""
     flops: Callable[[Sizes], int]
-    """Multiplications and additions of the forward pass; exponentials and divisions count as one."""
+    """Multiplications and additions of the forward pass; exponentials, divisions and roots count as one. Of
+    the linear family token by token, the fewest there are."""
+
+    @property
+    def family(self) -> str:
+        """``"softmax"`` (weights that sum to 1) or ``"linear"`` (a state of fixed size)."""
+        return self.functions.family
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        """The public function."""
+        return self.functions.forward
+
+    @property
+    def backward(self) -> Callable[..., dict[str, Any]]:
+        """Its gradients."""
+        return self.functions.backward
+
+    @property
+    def reference(self) -> Callable[..., Any]:
+        """Its law in float64."""
+        return self.functions.reference
+
+    def gradients(self, grad_output: Any, **arguments: Any) -> dict[str, Any]:
+        """Gradients of ``sum(output * grad_output)`` by name, for the arguments of `forward`."""
+        if self.family == "softmax":
+            arguments["result"] = self.forward(**arguments, return_lse=True)
+        return self.backward(grad_output, **arguments)
 
     def bytes_moved(self, sizes: Sizes) -> int:
         """Bytes the forward pass must read and write at least, in float32: inputs and outputs once."""
-        return FLOAT32_BYTES * sizes.elements
+        arguments = self.functions.arguments
+        shapes = [a.shape for a in arguments if a.kind == "array" and a.name in self.parameters]
+        shapes.append(("batch", "heads", "length", "value_dim"))
+        elements: list[int] = [prod(getattr(sizes, name) for name in shape) for shape in shapes]
+        return FLOAT32_BYTES * sum(elements)
+
+
+def _array(name: str, shape: str, *, optional: bool = False) -> Argument:
+    return Argument(name, "array", tuple(shape.split()), optional, differentiable=True)
+
+
+_QUERY_KEY_VALUE = (
+    _array("query", "batch heads query_length head_dim"),
+    _array("key", "batch kv_heads key_length head_dim"),
+    _array("value", "batch kv_heads key_length value_dim"),
+)
+_LOG_DISCOUNT = Argument("log_discount", "per head", optional=True, differentiable=True)
+_SCALE = Argument("scale", "number", optional=True)
+_EPS = Argument("eps", "number", optional=True)
+_FEATURE_MAP = Argument("feature_map", "choice", optional=True)
+_WINDOW = Argument("window", "integer")
+_INITIAL_STATE = _array("initial_state", "batch kv_heads features value_dim", optional=True)
+
+_SOFTMAX_MASKS = tuple(field.name for field in fields(Masks))
+_LINEAR_MASKS = ("key_padding_mask", "segment_ids")
+
+_ATTENTION = Functions(
+    "softmax",
+    attention,
+    attention_backward,
+    reference_attention,
+    (*_QUERY_KEY_VALUE, _SCALE, _LOG_DISCOUNT),
+    _SOFTMAX_MASKS,
+)
+_GRAVITATIONAL = Functions(
+    "softmax",
+    gravitational_attention,
+    gravitational_attention_backward,
+    reference_gravitational_attention,
+    (
+        *_QUERY_KEY_VALUE,
+        _array("query_mass", "batch heads query_length"),
+        _array("key_mass", "batch kv_heads key_length"),
+        Argument("gravity", "per head", optional=True, differentiable=True),
+        _EPS,
+        _LOG_DISCOUNT,
+    ),
+    _SOFTMAX_MASKS,
+)
+_RESIDUAL_LINEAR = Functions(
+    "linear",
+    residual_linear_attention,
+    residual_linear_attention_backward,
+    reference_residual_linear_attention,
+    (*_QUERY_KEY_VALUE, _WINDOW, _FEATURE_MAP, _INITIAL_STATE),
+    _LINEAR_MASKS,
+)
+_RATTENTION = Functions(
+    "linear",
+    rattention,
+    rattention_backward,
+    reference_rattention,
+    (
+        *_QUERY_KEY_VALUE,
+        _WINDOW,
+        _SCALE,
+        Argument("rope_theta", "number", optional=True),
+        _FEATURE_MAP,
+        _array("local_norm_weight", "heads value_dim", optional=True),
+        _array("linear_norm_weight", "heads value_dim", optional=True),
+        _EPS,
+        _INITIAL_STATE,
+    ),
+    _LINEAR_MASKS,
+)
 
 
 def _softmax_flops(sizes: Sizes) -> int:
@@ -88,14 +248,22 @@ def _discounted_gravitational_flops(sizes: Sizes) -> int:
     return _gravitational_flops(sizes) + 2 * sizes.pairs
 
 
+def _residual_linear_flops(sizes: Sizes) -> int:
+    """Per head and token: phi, and 2 F Dv for the product with the state or for the addition to it."""
+    per_head = 3 * sizes.features + 2 * sizes.features * sizes.value_dim
+    return sizes.batch * sizes.length * (sizes.heads + sizes.kv_heads) * per_head
+
+
+def _rattention_flops(sizes: Sizes) -> int:
+    """Both branches, the rotation of queries and keys, two norms and their sum."""
+    rotations = 3 * (sizes.heads + sizes.kv_heads) * sizes.head_dim
+    norms = sizes.heads * (2 * (4 * sizes.value_dim + 2) + sizes.value_dim)
+    branches = _softmax_flops(replace(sizes, causal=True)) + _residual_linear_flops(sizes)
+    return branches + sizes.batch * sizes.length * (rotations + norms)
+
+
 _SOFTMAX = ("query", "key", "value")
 _GRAVITY = (*_SOFTMAX, "query_mass", "key_mass", "gravity")
-_SOFTMAX_FUNCTIONS = (attention, attention_backward, reference_attention)
-_GRAVITY_FUNCTIONS = (
-    gravitational_attention,
-    gravitational_attention_backward,
-    reference_gravitational_attention,
-)
 
 MECHANISMS: dict[str, Mechanism] = {
     row.name: row
@@ -104,8 +272,8 @@ MECHANISMS: dict[str, Mechanism] = {
             "softmax",
             "out_i = sum_j softmax_j(scale q_i.k_j) v_j",
             "Vaswani et al. 2017, arXiv 1706.03762, eq. 1",
+            _ATTENTION,
             _SOFTMAX,
-            *_SOFTMAX_FUNCTIONS,
             options={},
             flops=_softmax_flops,
         ),
@@ -113,8 +281,8 @@ MECHANISMS: dict[str, Mechanism] = {
             "sliding_window",
             "out_t = sum_{j=t-w..t} softmax_j(scale q_t.k_j) v_j",
             "RAttention, arXiv 2506.15545, section 2",
+            _ATTENTION,
             _SOFTMAX,
-            *_SOFTMAX_FUNCTIONS,
             options={"causal": True, "window": 64},
             flops=_softmax_flops,
         ),
@@ -122,8 +290,8 @@ MECHANISMS: dict[str, Mechanism] = {
             "multi_timescale",
             "out_i = sum_j softmax_j(scale q_i.k_j + ln(gamma_h) |i-j|) v_j",
             "exponential discount per head; timescales fold into heads",
+            _ATTENTION,
             (*_SOFTMAX, "log_discount"),
-            *_SOFTMAX_FUNCTIONS,
             options={"log_discount": -0.05},
             flops=_discounted_flops,
         ),
@@ -131,8 +299,8 @@ MECHANISMS: dict[str, Mechanism] = {
             "gravitational",
             "out_i = sum_j softmax_j(G m_i m_j / (|q_i-k_j|^2 + eps)) v_j",
             "Newton's law with softened squared distance in place of the dot product",
+            _GRAVITATIONAL,
             _GRAVITY,
-            *_GRAVITY_FUNCTIONS,
             options={"eps": 1e-3},
             flops=_gravitational_flops,
         ),
@@ -140,10 +308,28 @@ MECHANISMS: dict[str, Mechanism] = {
             "gravitational_multi_timescale",
             "out_i = sum_j softmax_j(G m_i m_j / (|q_i-k_j|^2 + eps) + ln(gamma_h) |i-j|) v_j",
             "gravitational scores with the discount of multi_timescale",
+            _GRAVITATIONAL,
             (*_GRAVITY, "log_discount"),
-            *_GRAVITY_FUNCTIONS,
             options={"eps": 1e-3, "log_discount": -0.05},
             flops=_discounted_gravitational_flops,
+        ),
+        Mechanism(
+            "residual_linear",
+            "out_t = phi(q_t) S_{t-w-1}, S_t = S_{t-1} + phi(k_t)^T v_t, phi(x) = [softmax(x), softmax(-x)]",
+            "RAttention, arXiv 2506.15545, section 3; feature map of Hedgehog, arXiv 2402.04347",
+            _RESIDUAL_LINEAR,
+            (*_SOFTMAX, "initial_state"),
+            options={"window": 64},
+            flops=_residual_linear_flops,
+        ),
+        Mechanism(
+            "rattention",
+            "out = RMSNorm(sliding_window(rope(q), rope(k), v)) + RMSNorm(residual_linear(q, k, v))",
+            "RAttention, arXiv 2506.15545, section 3",
+            _RATTENTION,
+            (*_SOFTMAX, "local_norm_weight", "linear_norm_weight", "initial_state"),
+            options={"window": 64, "rope_theta": 10000.0},
+            flops=_rattention_flops,
         ),
     )
 }

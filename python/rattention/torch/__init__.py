@@ -1,0 +1,52 @@
+"""The mechanisms on PyTorch tensors: differentiable, compiled and exported like any operation of PyTorch.
+
+The functions are those of `rattention`, with the same names, parameters, shapes and results, on tensors
+``[batch, heads, length, head_dim]`` in place of arrays::
+
+    >>> import torch
+    >>> import rattention.torch as rt
+    >>> query, key, value = torch.randn(3, 1, 4, 256, 32).requires_grad_()
+    >>> output = rt.attention(query, key, value, causal=True, window=64)
+    >>> output.shape
+    torch.Size([1, 4, 256, 32])
+    >>> output.square().sum().backward()
+    >>> far = rt.rattention(query, key, value, window=64, rope_theta=10_000.0)
+    >>> far.shape
+    torch.Size([1, 4, 256, 32])
+
+They are differentiable in every floating input: query, key, value, masses, gravity, log_discount, norm
+weights and initial state, through the output and through the lse or state that is returned with it. Second
+derivatives are refused with NotImplementedError.
+
+- Tensors of float32 and bfloat16 are read where they lie, with any strides, and results are not copied.
+- ``torch.compile(fullgraph=True)``, ``torch.export`` and ``torch.func.vmap`` work, the latter one sample
+  after another; ``torch.func.grad`` raises NotImplementedError.
+- Under ``torch.autocast("cpu")`` query, key, value and masses are cast to its dtype.
+- Tensors that are not on the CPU (CUDA, meta, ...) are computed in plain PyTorch by the same formula, the
+  linear family in chunks. Values of tensors, such as masses below 0, are checked on the CPU alone.
+- Metrics are measured on the CPU alone and are not differentiable: a backward pass through them raises
+  NotImplementedError.
+- `torch.set_num_threads` sets the threads, unless `rattention.set_num_threads` does.
+"""
+
+from __future__ import annotations
+
+from rattention import extras
+
+extras.require("torch", "torch")
+
+import rattention as ra  # noqa: E402
+from rattention.torch.functions import attention_metrics, on_tensors  # noqa: E402
+
+attention = on_tensors(ra.attention)
+gravitational_attention = on_tensors(ra.gravitational_attention)
+residual_linear_attention = on_tensors(ra.residual_linear_attention)
+rattention = on_tensors(ra.rattention)
+
+__all__ = [
+    "attention",
+    "attention_metrics",
+    "gravitational_attention",
+    "rattention",
+    "residual_linear_attention",
+]

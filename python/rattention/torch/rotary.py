@@ -1,0 +1,31 @@
+"""Rotary position embedding, "rotate-half" (arXiv 2104.09864; the pairing of Llama)."""
+
+from __future__ import annotations
+
+import torch
+
+
+def rotary(rows: torch.Tensor, theta: float | None, first_position: int = 0) -> torch.Tensor:
+    """Pairs ``(x_i, x_{i + dim/2})`` of row t turned by ``t * theta^(-2 i / dim)``; None turns nothing.
+
+    Parameters
+    ----------
+    rows:
+        ``[..., length, dim]`` with an even dim.
+    theta:
+        The base, > 0.
+    first_position:
+        t of the first row.
+    """
+    if theta is None:
+        return rows
+    length, dim = rows.shape[-2:]
+    if dim % 2 != 0:
+        raise ValueError(f"rope_theta needs an even head_dim, got {dim}")
+    half = dim // 2
+    # float64 on the CPU: float32 angles are wrong by 0.01 at position 100 000, and not every device has more.
+    positions = torch.arange(first_position, first_position + length, dtype=torch.float64)
+    angles = positions[:, None] * theta ** (-torch.arange(half, dtype=torch.float64) / half)
+    cos, sin = (turn.to(torch.float32).to(rows.device) for turn in (angles.cos(), angles.sin()))
+    first, second = rows[..., :half], rows[..., half:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(rows.dtype)

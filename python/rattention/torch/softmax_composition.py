@@ -1,0 +1,163 @@
+"""The softmax family in plain PyTorch, for tensors that the kernels cannot read.
+
+The same formula as the kernels', chunked over query rows; with a window only the keys in reach are scored.
+A NaN behind a causal or dense mask can reach other rows here, which in the kernels it cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROWS = 512
+"""Query rows scored at once."""
+
+Score = Callable[[slice, slice], torch.Tensor]
+"""Scores ``[batch, heads, rows, keys]`` of slices of query rows and keys."""
+
+
+def attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float | None = None, **masks: Any
+) -> list[torch.Tensor]:
+    """`rattention.attention`: output and lse."""
+    q, k = (wide(tensor) for tensor in (query, key))
+    factor = query.shape[3] ** -0.5 if scale is None else scale
+
+    def score(rows: slice, keys: slice) -> torch.Tensor:
+        return per_kv_head(lambda a, b: a @ b.mT, q[:, :, rows] * factor, k[:, :, keys])
+
+    return _weighted(score, query, key, value, **masks)
+
+
+def gravitational_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_mass: torch.Tensor,
+    key_mass: torch.Tensor,
+    *,
+    gravity: torch.Tensor,
+    eps: float,
+    **masks: Any,
+) -> list[torch.Tensor]:
+    """`rattention.gravitational_attention`: output and lse."""
+    q, k, own, other = (wide(tensor) for tensor in (query, key, query_mass, key_mass))
+    own = own * gravity[:, None]
+    other = repeated(other, query.shape[1])
+
+    def score(rows: slice, keys: slice) -> torch.Tensor:
+        distance = per_kv_head(_distance, q[:, :, rows], k[:, :, keys])
+        return own[:, :, rows, None] * other[:, :, None, keys] / (distance.square() + eps)
+
+    return _weighted(score, query, key, value, **masks)
+
+
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    """At least in float32, in which all sums are done."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def repeated(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+    """Key/value heads as every query head sees them."""
+    return tensor.repeat_interleave(heads // max(tensor.shape[1], 1), dim=1)
+
+
+def per_kv_head(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], own: torch.Tensor, other: torch.Tensor
+) -> torch.Tensor:
+    """`function` of each key/value head's matrix and the rows of all query heads that read it."""
+    batch, heads, rows, _ = own.shape
+    kv_heads = other.shape[1]
+    grouped = own.reshape(batch, kv_heads, heads // max(kv_heads, 1) * rows, own.shape[3])
+    result = function(grouped, other)
+    return result.reshape(batch, heads, rows, result.shape[-1])
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _weighted(
+    score: Score,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    causal: bool = False,
+    window: Sequence[int] | None = None,
+    query_offset: int | None = None,
+    key_padding_mask: torch.Tensor | None = None,
+    **others: Any,
+) -> list[torch.Tensor]:
+    length, keys = query.shape[2], key.shape[2]
+    offset = keys - length if query_offset is None else query_offset
+    left, right = (-1, -1) if window is None else window
+    right = 0 if causal else right
+    values = wide(value)
+    if key_padding_mask is not None:  # 0 * NaN is NaN
+        values = values.masked_fill(~key_padding_mask[:, None, :, None], 0.0)
+    outputs, denominators = [], []
+    for start in range(0, max(length, 1), ROWS):
+        rows = slice(start, min(start + ROWS, length))
+        first = max(0, rows.start + offset - left) if left >= 0 else 0
+        last = min(keys, rows.stop + offset + right) if right >= 0 else keys
+        seen = slice(min(first, keys), max(last, min(first, keys)))
+        visible, bias = _visible(query, rows, seen, offset, left, right, key_padding_mask, **others)
+        weights, lse = _softmax(score(rows, seen) + bias, visible)
+        outputs.append(per_kv_head(torch.matmul, weights, values[:, :, seen]))
+        denominators.append(lse)
+    return [torch.cat(outputs, dim=2).to(query.dtype), torch.cat(denominators, dim=2).to(torch.float32)]
+
+
+def _visible(
+    query: torch.Tensor,
+    rows: slice,
+    keys: slice,
+    offset: int,
+    left: int,
+    right: int,
+    key_padding_mask: torch.Tensor | None,
+    segment_ids: torch.Tensor | None = None,
+    attn_mask: torch.Tensor | None = None,
+    log_discount: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which keys the rows may see, and what is added to their scores; both broadcast over batch and heads."""
+    i = torch.arange(rows.start, rows.stop, device=query.device)[:, None] + offset
+    j = torch.arange(keys.start, keys.stop, device=query.device)
+    visible = torch.ones_like(i - j, dtype=torch.bool)[None, None]
+    bias = query.new_zeros((1, 1, 1, 1), dtype=torch.float32)
+    if left >= 0:
+        visible = visible & (j >= i - left)
+    if right >= 0:
+        visible = visible & (j <= i + right)
+    if key_padding_mask is not None:
+        visible = visible & key_padding_mask[:, None, None, keys]
+    if segment_ids is not None:
+        own = segment_ids[:, rows.start + offset : rows.stop + offset]
+        visible = visible & (own[:, :, None] == segment_ids[:, None, keys])[:, None]
+    if attn_mask is not None:
+        shape = (query.shape[0], query.shape[1], query.shape[2], attn_mask.shape[-1])
+        dense = attn_mask.expand(shape)[:, :, rows, keys if attn_mask.shape[-1] != 1 else slice(None)]
+        visible = visible & (dense if dense.dtype == torch.bool else dense != -torch.inf)
+        if dense.dtype != torch.bool:
+            bias = bias + wide(dense)
+    if log_discount is not None:
+        bias = bias + log_discount[:, None, None] * (i - j).abs()
+    return visible, bias
+
+
+def _softmax(scores: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and the log of their denominator; 0 and -inf where nothing is visible."""
+    scores = scores.masked_fill(~visible, -torch.inf)
+    if scores.shape[3] == 0:
+        return scores, scores.new_full(scores.shape[:3], -torch.inf)
+    top = scores.detach().amax(dim=3, keepdim=True)
+    top = top.masked_fill(top == -torch.inf, 0.0)
+    exponentials = (scores - top).exp()
+    total = exponentials.sum(dim=3, keepdim=True)
+    return exponentials / (total + (total == 0)), (total.log() + top)[..., 0]

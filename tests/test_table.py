@@ -1,0 +1,124 @@
+"""`ra.MECHANISMS`: what every row says of its functions is true, and they compute what the reference says."""
+
+from __future__ import annotations
+
+import inspect
+from math import prod
+from typing import Any
+
+import numpy as np
+import pytest
+import rattention as ra
+from numpy.typing import NDArray
+from rattention.mechanisms.table import Mechanism, Sizes
+
+by_mechanism = pytest.mark.parametrize("mechanism", ra.MECHANISMS.values(), ids=lambda m: m.name)
+
+SIZES = Sizes(batch=2, heads=4, length=70, head_dim=6, value_dim=5, kv_heads=2)
+RESULTS = {"return_lse", "metrics", "return_state"}
+"""Arguments that only say what is returned."""
+
+
+def draw(mechanism: Mechanism, sizes: Sizes = SIZES) -> dict[str, Any]:
+    """All its differentiable arguments, float32, and its options."""
+    rng = np.random.default_rng(5)
+    inputs = dict(mechanism.options)
+    for argument in mechanism.functions.arguments:
+        if argument.name not in mechanism.parameters:
+            continue
+        shape = [getattr(sizes, name) for name in argument.shape] if argument.shape else [sizes.heads]
+        numbers = rng.standard_normal(shape).astype(np.float32)
+        if argument.name in ("query_mass", "key_mass", "gravity"):
+            numbers = np.abs(numbers)
+        if argument.name == "log_discount":
+            numbers = -np.abs(numbers) / 20
+        inputs[argument.name] = numbers
+    return inputs | (
+        {"eps": 0.7} if "eps" in mechanism.options else {}
+    )  # or a few near keys are all there is
+
+
+def law(mechanism: Mechanism, inputs: dict[str, Any]) -> NDArray[np.float64]:
+    wide = {n: a.astype(np.float64) if isinstance(a, np.ndarray) else a for n, a in inputs.items()}
+    output: NDArray[np.float64] = mechanism.reference(**wide)[0]
+    return output
+
+
+@by_mechanism
+def test_arguments_are_those_of_the_functions(mechanism: Mechanism) -> None:
+    functions = mechanism.functions
+    forward = inspect.signature(mechanism.forward).parameters
+    listed = {a.name: a for a in functions.arguments}
+    assert set(forward) == {*listed, *functions.masks} | (RESULTS & set(forward))
+    for name, argument in listed.items():
+        assert argument.optional == (forward[name].default is not inspect.Parameter.empty), name
+    passed_on = {"result"} if mechanism.family == "softmax" else {"grad_state"}
+    backward = set(inspect.signature(mechanism.backward).parameters)
+    assert backward == (set(forward) - RESULTS) | {"grad_output"} | passed_on
+
+
+@by_mechanism
+def test_parameters_and_options_are_arguments(mechanism: Mechanism) -> None:
+    functions = mechanism.functions
+    assert set(mechanism.parameters) <= {a.name for a in functions.arguments if a.differentiable}
+    assert set(mechanism.options) <= {a.name for a in functions.arguments} | set(functions.masks)
+    required = {a.name for a in functions.arguments if not a.optional}
+    assert required <= {*mechanism.parameters, *mechanism.options}
+
+
+@pytest.mark.row("N1")
+@by_mechanism
+def test_forward_is_the_reference(mechanism: Mechanism) -> None:
+    inputs = draw(mechanism)
+    got, exact = mechanism.forward(**inputs), law(mechanism, inputs)
+    assert got.shape == exact.shape == (SIZES.batch, SIZES.heads, SIZES.length, SIZES.value_dim)
+    assert np.abs(got - exact).max() <= 2e-6 * np.abs(exact).max()
+
+
+@pytest.mark.row("N3")
+@by_mechanism
+def test_backward_is_the_derivative_of_the_reference(mechanism: Mechanism) -> None:
+    inputs = draw(mechanism)
+    rng = np.random.default_rng(6)
+    grad = rng.standard_normal((SIZES.batch, SIZES.heads, SIZES.length, SIZES.value_dim)).astype(np.float32)
+    got = mechanism.gradients(grad, **inputs)
+    assert set(got) == set(mechanism.parameters)
+    for name, gradient in got.items():
+        assert gradient.dtype == np.float32
+        assert gradient.shape == inputs[name].shape
+        direction, step = rng.standard_normal(gradient.shape), 1e-6
+        ends = [law(mechanism, inputs | {name: inputs[name] + sign * step * direction}) for sign in (1, -1)]
+        expected = float(((ends[0] - ends[1]) * grad).sum()) / (2 * step)
+        scale = float(np.abs(gradient * direction).sum())
+        assert abs(float((gradient * direction).sum()) - expected) <= 2e-5 * scale, name
+
+
+@by_mechanism
+def test_bytes_are_those_of_the_arrays(mechanism: Mechanism) -> None:
+    inputs = draw(mechanism)
+    arrays = [a for a in inputs.values() if isinstance(a, np.ndarray) and a.ndim > 1]
+    output = prod((SIZES.batch, SIZES.heads, SIZES.length, SIZES.value_dim))
+    assert mechanism.bytes_moved(SIZES) == 4 * (sum(a.size for a in arrays) + output)
+
+
+@by_mechanism
+def test_flops_grow_as_the_work_does(mechanism: Mechanism) -> None:
+    """With the square of the length where all pairs count, in proportion to it where there is a window."""
+    window = mechanism.options.get("window")
+    one, two = (
+        mechanism.flops(Sizes(1, 4, n, 32, 32, 4, window=window, causal=window is not None))
+        for n in (2**16, 2**17)
+    )
+    assert two / one == pytest.approx(4 if window is None else 2, rel=0.01)
+
+
+WINDOWS = [(w, causal) for w in (None, 0, 3, 9, 50) for causal in (False, True)]
+
+
+@pytest.mark.parametrize(("window", "causal"), [*WINDOWS, (-1, True)])
+def test_pairs_are_counted(window: int | None, causal: bool) -> None:
+    distance = np.arange(10)[:, None] - np.arange(10)
+    reach = 10 if window is None else window
+    visible = (distance <= reach) & (distance >= (0 if causal else -reach))
+    sizes = Sizes(2, 3, 10, 1, 1, 3, window=window, causal=causal)
+    assert sizes.pairs == 6 * visible.sum()
