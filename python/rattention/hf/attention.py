@@ -62,11 +62,6 @@ def attention_forward(
     ValueError
         Something is asked for that the kernels do not have; the message names it.
     """
-    if arguments.get("output_attentions"):
-        raise ValueError(
-            f'attention implementation "{NAME}" stores no attention maps (output_attentions=True); '
-            'rattention.observe measures them, attn_implementation="eager" stores them'
-        )
     output = attend(module, query, key, value, attention_mask, **arguments)
     return output.transpose(1, 2).contiguous(), None
 
@@ -94,9 +89,8 @@ def attend(
     masks = _key_masks(attention_mask)
     if attention_mask is not None and attention_mask.shape[1] < key.shape[2]:
         key, value = (tensor[:, :, : attention_mask.shape[1]] for tensor in (key, value))
-    return rt.attention(
-        query, key, value, causal=causal, window=_window(sliding_window, causal), **masks, **options
-    )
+    window = _window(sliding_window, causal)
+    return rt.attention(query, key, value, causal=causal, window=window, **masks, **options)
 
 
 def attends_causally(module: torch.nn.Module, is_causal: bool | None) -> bool:
@@ -105,6 +99,11 @@ def attends_causally(module: torch.nn.Module, is_causal: bool | None) -> bool:
 
 
 def _refuse(dropout: float, others: dict[str, Any]) -> None:
+    if others.get("output_attentions"):
+        raise ValueError(
+            f'attention implementation "{NAME}" stores no attention maps (output_attentions=True); '
+            'rattention.observe measures them, attn_implementation="eager" stores them'
+        )
     if dropout > 0:
         raise ValueError(
             f'attention implementation "{NAME}" has no dropout of attention weights, got dropout={dropout}: '
@@ -118,7 +117,7 @@ def _refuse(dropout: float, others: dict[str, Any]) -> None:
             )
 
 
-def _key_masks(mask: torch.Tensor | None) -> dict[str, torch.Tensor]:
+def _key_masks(mask: torch.Tensor | None) -> dict[str, Any]:
     if mask is None:
         return {}
     if mask.dim() != 2:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from rattention.hf.attention import NAME, attention_forward
 from rattention.hf.masks import rattention_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def register() -> None:
@@ -23,5 +28,10 @@ def register() -> None:
     >>> "rattention" in AttentionInterface().valid_keys()
     True
     """
-    AttentionInterface.register(NAME, attention_forward)
-    AttentionMaskInterface.register(NAME, rattention_mask)
+    register_as(NAME, attention_forward)
+
+
+def register_as(name: str, forward: Callable[..., Any]) -> None:
+    """Make `forward` known under `name`, with masks of one number per key."""
+    AttentionInterface.register(name, forward)
+    AttentionMaskInterface.register(name, rattention_mask)
