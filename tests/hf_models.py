@@ -39,6 +39,7 @@ DECODERS = {
     ),
     "llama": (tf.LlamaForCausalLM, tf.LlamaConfig, LLAMA),
     "mistral": (tf.MistralForCausalLM, tf.MistralConfig, LLAMA | {"sliding_window": 6}),
+    "qwen2": (tf.Qwen2ForCausalLM, tf.Qwen2Config, LLAMA),
     "qwen3": (tf.Qwen3ForCausalLM, tf.Qwen3Config, LLAMA),
     "gemma2": (tf.Gemma2ForCausalLM, tf.Gemma2Config, GEMMA | {"attn_logit_softcapping": None}),
     "gemma3": (tf.Gemma3ForCausalLM, tf.Gemma3TextConfig, GEMMA),

@@ -197,7 +197,7 @@ def test_passes_of_other_sizes():
         ({"metrics": "entropie"}, ValueError, "metrics must be some of entropy"),
         ({"metrics": []}, ValueError, "metrics must be some of"),
         ({"metrics": 3}, TypeError, "metrics must be names"),
-        ({"layers": [2]}, ValueError, "layers must be some of 0 to 1"),
+        ({"layers": [2]}, ValueError, r"layers must be some of \[0, 1\], got \[2\]"),
         ({"layers": -1}, ValueError, "layers must be some of"),
         ({"layers": []}, ValueError, "layers must be some of"),
         ({"layers": [0.5]}, TypeError, "layers must be"),

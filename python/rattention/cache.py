@@ -15,6 +15,7 @@ import numpy as np
 from rattention import _core
 from rattention._arguments import (
     FLOAT_DTYPES,
+    BFloat16Storage,
     float_array,
     integer_array,
     real_number,
@@ -143,6 +144,20 @@ class RAttentionCache:
             raise TypeError(f"snapshot must come from snapshot(), got {type(snapshot).__name__}")
         self._core.restore(snapshot._core)
 
+    def select(self, sequences: ArrayLike) -> RAttentionCache:
+        """A new cache with these sequences of the batch, integers ``[new batch]`` in any order and number:
+        what beam search keeps, or one prompt for several answers."""
+        indices = integer_array("sequences", sequences, 1)
+        batch = self._sizes["batch"]
+        if indices.size and (indices.min() < 0 or indices.max() >= batch):
+            raise ValueError(f"sequences must lie in [0, {batch - 1}], got {indices.tolist()}")
+        sizes = self._sizes | {"batch": len(indices)}
+        options = {"feature_map": self._feature_map, "rope_theta": self._rope_theta, "dtype": self._dtype}
+        chosen = RAttentionCache(**sizes, **options)  # type: ignore[arg-type]
+        kept = (array.reshape(batch, -1)[indices] for array in self._core.write())
+        chosen._core.read(*(array.reshape(-1).view(np.uint8) for array in kept))
+        return chosen
+
     def to_bytes(self) -> bytes:
         """The cache as bytes that `from_bytes` reads, in any process with this version of the format."""
         body = HEADER.pack(
@@ -246,7 +261,7 @@ def _tokens(name: str, value: ArrayLike, cache: RAttentionCache) -> NDArray[Any]
     if isinstance(value, np.ndarray) and value.ndim == 4 and value.dtype is cache._plain_dtype:
         return value
     array = float_array(name, value, 4)
-    dtype = np.asarray(value).dtype.name
+    dtype = "bfloat16" if isinstance(value, BFloat16Storage) else np.asarray(value).dtype.name
     if dtype != cache._dtype:
         raise TypeError(f"{name} is {dtype}, the cache keeps {cache._dtype}: they must be equal")
     return array

@@ -18,6 +18,9 @@ here, with the same logits as with the implementation "eager"::
     torch.Size([1, 15])
 
 A model can also be loaded so: ``from_pretrained(..., attn_implementation="rattention")``.
+
+`convert` turns layers of a model into RAttention, so that what it keeps while it generates does not grow.
+`rattention.observe` measures the attention of a model while it runs.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from rattention import extras
 extras.require("torch", "hf")
 extras.require("transformers", "hf")
 
+from rattention.hf.conversion import CacheReport, Conversion, cache_report, convert  # noqa: E402
 from rattention.hf.registration import register  # noqa: E402
 
-__all__ = ["register"]
+__all__ = ["CacheReport", "Conversion", "cache_report", "convert", "register"]

@@ -81,12 +81,12 @@ def attend(
     **others: Any,
 ) -> Any:
     """`rattention.torch.attention` with the arguments of `attention_forward`, and its `metrics`."""
-    _refuse(dropout, others)
+    refuse(dropout, others)
     options: dict[str, Any] = {"scale": scaling, "metrics": metrics}
     if attention_mask is not None and attention_mask.dim() == 4:
         return rt.attention(query, key, value, attn_mask=attention_mask, **options)
     causal = attends_causally(module, is_causal)
-    masks = _key_masks(attention_mask)
+    masks = key_masks(attention_mask)
     if attention_mask is not None and attention_mask.shape[1] < key.shape[2]:
         key, value = (tensor[:, :, : attention_mask.shape[1]] for tensor in (key, value))
     window = _window(sliding_window, causal)
@@ -98,7 +98,8 @@ def attends_causally(module: torch.nn.Module, is_causal: bool | None) -> bool:
     return bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
 
 
-def _refuse(dropout: float, others: dict[str, Any]) -> None:
+def refuse(dropout: float, others: dict[str, Any]) -> None:
+    """Raise ValueError where a model asks for what the kernels do not have."""
     if others.get("output_attentions"):
         raise ValueError(
             f'attention implementation "{NAME}" stores no attention maps (output_attentions=True); '
@@ -117,7 +118,8 @@ def _refuse(dropout: float, others: dict[str, Any]) -> None:
             )
 
 
-def _key_masks(mask: torch.Tensor | None) -> dict[str, Any]:
+def key_masks(mask: torch.Tensor | None) -> dict[str, Any]:
+    """A mask of `rattention_mask` as arguments of the kernels."""
     if mask is None:
         return {}
     if mask.dim() != 2:

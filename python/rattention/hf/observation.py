@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedModel
 
-from rattention._arguments import whole_number
 from rattention.hf.attention import attend, attends_causally
+from rattention.hf.layers import chosen_layers, require_model
 from rattention.hf.record import Observation
 from rattention.hf.registration import register_as
 from rattention.metrics import ROW_METRICS, MetricOptions
@@ -88,7 +88,7 @@ def observe(
     """
     names, measured = _chosen_metrics(metrics, options)
     modules = _attention_modules(model)
-    chosen = _chosen_layers(layers, len(modules))
+    chosen = chosen_layers(layers, range(len(modules)))
     observation = Observation(tuple(modules), chosen, names)
     observer = _Observer(observation, measured, [*modules.values()], model.config.is_encoder_decoder)
     with _attached(observer, model), _implementation(model):
@@ -204,8 +204,7 @@ def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
 
 def _attention_modules(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
     """By name. Modules that say whether they are causal do so for attention implementations."""
-    if not isinstance(model, PreTrainedModel):
-        raise TypeError(f"model must be a transformers.PreTrainedModel, got {type(model).__name__}")
+    require_model(model)
     found = {name: module for name, module in model.named_modules() if "is_causal" in vars(module)}
     if not found:
         raise ValueError(
@@ -228,13 +227,3 @@ def _chosen_metrics(
         raise ValueError(f"metrics must be some of {', '.join(METRICS)}; got {asked!r}")
     names = tuple(name for name in METRICS if name in asked)
     return names, replace(options or MetricOptions(), received="received" in names)
-
-
-def _chosen_layers(layers: int | Iterable[int] | None, count: int) -> tuple[int, ...]:
-    if layers is None:
-        return tuple(range(count))
-    given = layers if isinstance(layers, Iterable) else (layers,)
-    chosen = sorted({whole_number("layers", layer) for layer in given})
-    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
-        raise ValueError(f"layers must be some of 0 to {count - 1}, the model's layers; got {chosen}")
-    return tuple(chosen)
