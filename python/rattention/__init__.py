@@ -7,6 +7,8 @@ without storing one.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 try:
     from rattention import _core
 except ImportError as error:
@@ -26,6 +28,19 @@ from rattention.mechanisms.softmax import attention, attention_metrics, attentio
 from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.mechanisms.table import MECHANISMS
 from rattention.metrics import AttentionMetrics, MetricOptions
+
+if TYPE_CHECKING:
+    from rattention.hf.observation import observe as observe
+else:
+
+    def __getattr__(name: str) -> object:
+        """`observe`, which needs PyTorch and Transformers, when it is asked for."""
+        if name == "observe":
+            from rattention.hf.observation import observe
+
+            return observe
+        raise AttributeError(f"module 'rattention' has no attribute '{name}'")
+
 
 __version__: str = _core.__version__
 

@@ -143,6 +143,20 @@ class RAttentionCache:
             raise TypeError(f"snapshot must come from snapshot(), got {type(snapshot).__name__}")
         self._core.restore(snapshot._core)
 
+    def select(self, sequences: ArrayLike) -> RAttentionCache:
+        """A new cache with these sequences of the batch, integers ``[new batch]`` in any order and number:
+        what beam search keeps, or one prompt for several answers."""
+        indices = integer_array("sequences", sequences, 1)
+        batch = self._sizes["batch"]
+        if indices.size and (indices.min() < 0 or indices.max() >= batch):
+            raise ValueError(f"sequences must lie in [0, {batch - 1}], got {indices.tolist()}")
+        sizes = self._sizes | {"batch": len(indices)}
+        options = {"feature_map": self._feature_map, "rope_theta": self._rope_theta, "dtype": self._dtype}
+        chosen = RAttentionCache(**sizes, **options)  # type: ignore[arg-type]
+        kept = (array.reshape(batch, -1)[indices] for array in self._core.write())
+        chosen._core.read(*(array.reshape(-1).view(np.uint8) for array in kept))
+        return chosen
+
     def to_bytes(self) -> bytes:
         """The cache as bytes that `from_bytes` reads, in any process with this version of the format."""
         body = HEADER.pack(

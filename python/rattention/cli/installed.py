@@ -20,6 +20,8 @@ OPTIONAL = {
     "safetensors": ("models", "pretrained weights"),
     "huggingface-hub": ("models", "models from the Hugging Face Hub"),
     "torch": ("torch", "differentiable operations and modules"),
+    "transformers": ("hf", "models of Transformers"),
+    "pandas": ("hf", "observations as tables"),
     "pypdf": ("pdf", "rattention paper --pdf"),
 }
 """Every optional package a user may want: the extra that brings it, and what it is for."""

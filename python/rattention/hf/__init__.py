@@ -1,0 +1,36 @@
+"""Models of Hugging Face Transformers on these kernels.
+
+After `register`, any model that takes its attention from Transformers' ``AttentionInterface`` computes it
+here, with the same logits as with the implementation "eager"::
+
+    >>> import torch
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> import rattention.hf
+    >>> rattention.hf.register()
+    >>> config = LlamaConfig(vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+    ...                      num_attention_heads=4, num_key_value_heads=2)
+    >>> model = LlamaForCausalLM(config).eval()
+    >>> model.set_attn_implementation("rattention")
+    >>> tokens = torch.arange(12)[None]
+    >>> model(tokens).logits.shape
+    torch.Size([1, 12, 99])
+    >>> model.generate(tokens, max_new_tokens=3, min_new_tokens=3, do_sample=False).shape
+    torch.Size([1, 15])
+
+A model can also be loaded so: ``from_pretrained(..., attn_implementation="rattention")``.
+
+`convert` turns layers of a model into RAttention, so that what it keeps while it generates does not grow.
+`rattention.observe` measures the attention of a model while it runs.
+"""
+
+from __future__ import annotations
+
+from rattention import extras
+
+extras.require("torch", "hf")
+extras.require("transformers", "hf")
+
+from rattention.hf.conversion import CacheReport, Conversion, cache_report, convert  # noqa: E402
+from rattention.hf.registration import register  # noqa: E402
+
+__all__ = ["CacheReport", "Conversion", "cache_report", "convert", "register"]

@@ -1,0 +1,139 @@
+"""Softmax attention as models of Transformers call it: the function behind ``"rattention"``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import rattention.torch as rt
+from rattention.hf.masks import SEGMENT_DTYPE
+
+if TYPE_CHECKING:
+    from rattention.mechanisms.masks import Window
+    from rattention.metrics import MetricOptions
+
+NAME = "rattention"
+"""Of the implementation, as in ``attn_implementation="rattention"``."""
+
+REFUSED = {
+    "softcap": "capped scores (attn_logit_softcapping)",
+    "position_bias": "a learned position bias",
+    "s_aux": "attention sinks",
+    "sinks": "attention sinks",
+    "indices": "sparse attention to chosen keys",
+    "block_indices": "sparse attention to chosen blocks",
+    "cache": "a paged cache",
+}
+"""Arguments by which models ask for what the kernels do not have; to leave them out would change results."""
+
+
+def attention_forward(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **arguments: Any,
+) -> tuple[torch.Tensor, None]:
+    """What `AttentionInterface` calls: `rattention.torch.attention` of a model's tensors.
+
+    Parameters
+    ----------
+    module:
+        The attention module; its attribute ``is_causal`` counts where the argument of that name is None.
+    query:
+        ``[batch, heads, query_length, head_dim]``; the last row stands on the last key there is.
+    key, value:
+        ``[batch, kv_heads, key_length, head_dim]``.
+    attention_mask:
+        Of `rattention_mask`, or 4-D as a user gives it: that one alone then says what is seen, as with the
+        implementation "eager".
+    arguments:
+        ``scaling``, the factor on the scores; ``is_causal``; ``sliding_window=W``, which shows W keys on
+        each side, the row's own among them; ``dropout`` of the weights, which must be 0.
+
+    Returns
+    -------
+    The output ``[batch, query_length, heads, head_dim]``, and None in place of the attention map.
+
+    Raises
+    ------
+    ValueError
+        Something is asked for that the kernels do not have; the message names it.
+    """
+    output = attend(module, query, key, value, attention_mask, **arguments)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    metrics: MetricOptions | None = None,
+    **others: Any,
+) -> Any:
+    """`rattention.torch.attention` with the arguments of `attention_forward`, and its `metrics`."""
+    refuse(dropout, others)
+    options: dict[str, Any] = {"scale": scaling, "metrics": metrics}
+    if attention_mask is not None and attention_mask.dim() == 4:
+        return rt.attention(query, key, value, attn_mask=attention_mask, **options)
+    causal = attends_causally(module, is_causal)
+    masks = key_masks(attention_mask)
+    if attention_mask is not None and attention_mask.shape[1] < key.shape[2]:
+        key, value = (tensor[:, :, : attention_mask.shape[1]] for tensor in (key, value))
+    window = _window(sliding_window, causal)
+    return rt.attention(query, key, value, causal=causal, window=window, **masks, **options)
+
+
+def attends_causally(module: torch.nn.Module, is_causal: bool | None) -> bool:
+    """The argument where it is given, else what the module says."""
+    return bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+
+
+def refuse(dropout: float, others: dict[str, Any]) -> None:
+    """Raise ValueError where a model asks for what the kernels do not have."""
+    if others.get("output_attentions"):
+        raise ValueError(
+            f'attention implementation "{NAME}" stores no attention maps (output_attentions=True); '
+            'rattention.observe measures them, attn_implementation="eager" stores them'
+        )
+    if dropout > 0:
+        raise ValueError(
+            f'attention implementation "{NAME}" has no dropout of attention weights, got dropout={dropout}: '
+            "set it to 0 in the model's config (attention_dropout, attention_probs_dropout_prob, attn_pdrop)"
+        )
+    for name, meaning in REFUSED.items():
+        if others.get(name) is not None:
+            raise ValueError(
+                f'attention implementation "{NAME}" does not have {meaning}, which the model asks for by '
+                f'{name}; use attn_implementation="eager"'
+            )
+
+
+def key_masks(mask: torch.Tensor | None) -> dict[str, Any]:
+    """A mask of `rattention_mask` as arguments of the kernels."""
+    if mask is None:
+        return {}
+    if mask.dim() != 2:
+        raise ValueError(
+            f"attention_mask must be [batch, keys] or [batch, 1 or heads, queries, keys], got shape "
+            f"{tuple(mask.shape)}"
+        )
+    if mask.dtype == SEGMENT_DTYPE:
+        return {"segment_ids": mask}
+    return {"key_padding_mask": mask.to(torch.bool)}
+
+
+def _window(sliding_window: int | None, causal: bool) -> Window:
+    """The keys before the row, and after it: Transformers counts the row's own key as well."""
+    if sliding_window is None:
+        return None
+    return sliding_window - 1, 0 if causal else sliding_window - 1

@@ -1,0 +1,170 @@
+"""What a converted layer remembers while it generates, as a layer of Transformers' caches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.cache_utils import CacheLayerMixin
+
+from rattention.cache import RAttentionCache, rattention_step
+from rattention.torch.storage import as_array, as_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import Cache
+
+
+class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """A ring of the last keys and values and the state of all before them: `rattention.RAttentionCache`.
+
+    Padding is not kept. The size does not depend on how many tokens were seen; they cannot be taken back.
+    """
+
+    is_sliding = False
+    supports_early_init = False
+
+    def __init__(self, window: int, rope_theta: float) -> None:
+        """Empty; sizes come with the first tokens."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.window = window
+        self.rope_theta = rope_theta
+        self.contents: RAttentionCache | None = None
+        self.seen = 0
+        """Tokens, padding among them, as Transformers counts positions."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys, values and states; 0 before the first tokens."""
+        return 0 if self.contents is None else self.contents.nbytes
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Memory for the sizes of these keys and values."""
+        if key_states.device.type != "cpu":
+            raise ValueError(
+                f"converted layers keep their cache on the CPU, keys are on {key_states.device}: generate "
+                "there, or with use_cache=False"
+            )
+        batch, kv_heads, _, head_dim = key_states.shape
+        dtype = str(key_states.dtype).removeprefix("torch.")
+        self.contents = RAttentionCache(
+            batch,
+            kv_heads,
+            head_dim,
+            self.window,
+            value_dim=value_states.shape[3],
+            rope_theta=self.rope_theta,
+            dtype=dtype,
+        )
+        self.is_initialized = True
+
+    @torch.no_grad()
+    def step(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        shown: torch.Tensor | None,
+        *,
+        scale: float,
+        local_norm_weight: torch.Tensor,
+        linear_norm_weight: torch.Tensor,
+    ) -> torch.Tensor:
+        """Take the next tokens in, and give their rows of RAttention.
+
+        `shown` is bool ``[batch, tokens]``, False where there is padding, whose rows are 0; None is all.
+        """
+        if self.contents is None:
+            self.lazy_initialization(key, value)
+        options = {
+            "scale": scale,
+            "local_norm_weight": as_array(local_norm_weight.float()),
+            "linear_norm_weight": as_array(linear_norm_weight.float()),
+        }
+        if shown is None or bool(shown.all()):
+            output = self._step((query, key, value), None, options)
+        else:
+            order = shown.logical_not().long().argsort(dim=1, stable=True)  # what is shown comes first
+            gathered = [_along(tensor, order) for tensor in (query, key, value)]
+            output = self._step(gathered, shown.sum(dim=1), options)
+            output = _along(output, order.argsort(dim=1))
+        self.seen += query.shape[2]
+        return output
+
+    def _step(self, tokens: Any, lengths: torch.Tensor | None, options: dict[str, Any]) -> torch.Tensor:
+        query, key, value = (as_array(tensor) for tensor in tokens)
+        counts = None if lengths is None else lengths.numpy()
+        assert self.contents is not None
+        return as_tensor(rattention_step(query, key, value, self.contents, lengths=counts, **options))
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Refused: keys and values before the window exist as a state only."""
+        raise NotImplementedError("this cache belongs to a layer that rattention.hf.convert has converted")
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the keys that masks are made for."""
+        return self.seen + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Tokens seen."""
+        return self.seen
+
+    def get_max_length(self) -> int:
+        """No limit."""
+        return -1
+
+    def reset(self) -> None:
+        """Empty again."""
+        self.contents, self.seen, self.is_initialized = None, 0, False
+
+    def offload(self) -> None:
+        """Nothing: it is on the CPU."""
+
+    def prefetch(self) -> None:
+        """Nothing: it is on the CPU."""
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Nothing for 0; NotImplementedError otherwise, because the state cannot forget."""
+        if tokens_to_remove != 0:
+            raise NotImplementedError(
+                "RAttention's state cannot take tokens back (assisted or speculative generation): use plain "
+                "generation, or copy.deepcopy(past_key_values) beforehand"
+            )
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep these sequences."""
+        self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these sequences."""
+        if self.contents is not None:
+            self.contents = self.contents.select(indices.cpu().numpy())
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each sequence `repeats` times."""
+        if self.contents is not None:
+            batch = len(self.contents.lengths)
+            self.contents = self.contents.select(torch.arange(batch).repeat_interleave(repeats).numpy())
+
+
+def layer_of(cache: Cache, index: int, make: Callable[[], RAttentionCacheLayer]) -> RAttentionCacheLayer:
+    """Layer `index` of `cache`, put in the place of an empty one of another kind."""
+    while len(cache.layers) <= index and cache.layer_class_to_replicate is not None:
+        cache.layers.append(cache.layer_class_to_replicate())
+    layer: Any = cache.layers[index]
+    if isinstance(layer, RAttentionCacheLayer):
+        return layer
+    if layer.get_seq_length() > 0:
+        raise ValueError(
+            f"layer {index} of past_key_values was filled before the model was converted: begin with a new "
+            "cache"
+        )
+    own = make()
+    cache.layers[index] = own
+    return own
+
+
+def _along(tensor: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Tokens of ``[batch, heads, tokens, dim]`` in another order, per sequence."""
+    return tensor.gather(2, order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3]))

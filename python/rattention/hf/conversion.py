@@ -1,0 +1,219 @@
+"""Layers of a model turned into RAttention, and what that saves while it generates."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rattention._arguments import whole_number
+from rattention.cache import RAttentionCache
+from rattention.hf.attention import NAME
+from rattention.hf.converted import PROJECTIONS, RAttentionModule, sliding_window_of
+from rattention.hf.layers import chosen_layers, require_model
+from rattention.hf.registration import register
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import torch
+    from transformers import PreTrainedModel
+
+FAMILY = ("llama", "mistral", "qwen2", "qwen3")
+"""Values of ``config.model_type``: the models whose attention is known to be what is replaced."""
+
+CONTEXTS = (1024, 4096, 16_384, 65_536, 262_144)
+
+FINE_TUNING = (
+    "a converted model computes something else than it was trained for: its answers are poor until it is "
+    "fine-tuned"
+)
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """Bytes of the caches of one sequence, over context lengths."""
+
+    contexts: tuple[int, ...]
+    """Tokens."""
+    converted: tuple[int, ...]
+    """Bytes of the converted model's cache, layers that were not converted included."""
+    original: tuple[int, ...]
+    """Bytes of the cache that the model had before."""
+
+    def __str__(self) -> str:
+        """A table."""
+        lines = [f"{'context':>10}{'original':>14}{'converted':>14}{'saved':>8}"]
+        for context, now, before in zip(self.contexts, self.converted, self.original, strict=True):
+            sizes = "".join(f"{size / 2**20:>10.1f} MiB" for size in (before, now))
+            lines.append(f"{context:>10}{sizes}{1 - now / before:>8.0%}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did to a model."""
+
+    layers: tuple[int, ...]
+    """The layers that are RAttention now."""
+    window: int
+    new_parameters: int
+    """Numbers in the norms' weights, which are 1 until they are trained."""
+    cache: CacheReport
+
+    def __str__(self) -> str:
+        """In words, with the table of bytes."""
+        return (
+            f"{len(self.layers)} layers are RAttention with a window of {self.window} now, "
+            f"{self.new_parameters} parameters are new.\nIt needs fine-tuning: {FINE_TUNING}.\n"
+            f"Cache of one sequence:\n{self.cache}"
+        )
+
+
+def convert(
+    model: PreTrainedModel,
+    window: int = 512,
+    layers: int | Iterable[int] | None = None,
+) -> Conversion:
+    """Turn layers of a Llama-family model into RAttention, in place; **the model then needs fine-tuning**.
+
+    The layers keep their projections and gain the weights of two norms. What they keep of a text while they
+    generate no longer grows with it: the last keys and values and a state (arXiv 2506.15545, section 3).
+    ``model.generate`` works as before, greedy, sampling or with beams, with padding, and with
+    ``past_key_values`` of an earlier turn.
+
+    Parameters
+    ----------
+    model:
+        A model of the types Llama, Mistral, Qwen2 or Qwen3 with plain rotary embedding.
+    window:
+        w of `rattention.rattention`: w + 1 tokens are seen in full.
+    layers:
+        Which decoder layers, by number; all by default.
+
+    Returns
+    -------
+    A `Conversion`; printed, it tells the bytes of the caches over context lengths.
+
+    Raises
+    ------
+    TypeError
+        `model` is none of Transformers, or other arguments are no integers.
+    ValueError
+        The model has no such layers, or layers that are converted already or have another rotary embedding.
+
+    Warns
+    -----
+    UserWarning
+        That the model needs fine-tuning.
+
+    Notes
+    -----
+    Train with ``use_cache=False`` and without dropout of attention weights. A saved model is read back by
+    the same conversion of the original, and ``load_state_dict``. Position ids are not looked at, save that
+    packed sequences stay apart; generation with a cache is on the CPU. Tokens in the cache can be neither
+    taken back nor hidden by a later mask.
+
+    >>> import torch, warnings
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> import rattention.hf
+    >>> config = LlamaConfig(vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=4,
+    ...                      num_attention_heads=4, num_key_value_heads=2)
+    >>> model = LlamaForCausalLM(config).eval()
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
+    ...     conversion = rattention.hf.convert(model, window=16, layers=[0, 1, 2])
+    >>> conversion.new_parameters
+    192
+    >>> model.generate(torch.arange(40)[None], max_new_tokens=3, min_new_tokens=3, do_sample=False).shape
+    torch.Size([1, 43])
+    """
+    width = whole_number("window", window)
+    if width < 0:
+        raise ValueError(f"window must be >= 0, got {width}")
+    found = _convertible(model)
+    chosen = chosen_layers(layers, found)
+    thetas = {index: _rope_theta(found[index][2]) for index in chosen}
+    register()
+    model.set_attn_implementation(NAME)
+    for index in chosen:
+        parent, name, attention = found[index]
+        setattr(parent, name, RAttentionModule(attention, width, thetas[index]))
+    warnings.warn(f"rattention.hf.convert: {FINE_TUNING}", UserWarning, stacklevel=2)
+    added = sum(2 * found[index][2].q_proj.out_features for index in chosen)
+    return Conversion(chosen, width, added, cache_report(model))
+
+
+def cache_report(model: PreTrainedModel, contexts: Sequence[int] = CONTEXTS) -> CacheReport:
+    """Bytes of the caches of one sequence in a model that `convert` has converted, and before."""
+    attentions = [m for m in model.modules() if all(hasattr(m, name) for name in PROJECTIONS)]
+    if not any(isinstance(m, RAttentionModule) for m in attentions):
+        raise ValueError(f"{type(model).__name__} has no converted layers: see rattention.hf.convert")
+    original = [[_key_value_bytes(m, context) for m in attentions] for context in contexts]
+    constant = [_converted_bytes(m) if isinstance(m, RAttentionModule) else None for m in attentions]
+    converted = [
+        sum(grown if fixed is None else fixed for grown, fixed in zip(sizes, constant, strict=True))
+        for sizes in original
+    ]
+    return CacheReport(tuple(contexts), tuple(converted), tuple(sum(sizes) for sizes in original))
+
+
+def _key_value_bytes(attention: Any, context: int) -> int:
+    """Of plain attention; a sliding window of W keeps W - 1 tokens for the next."""
+    sliding = sliding_window_of(attention)
+    kept = context if sliding is None else min(context, sliding - 1)
+    return int(2 * kept * attention.k_proj.out_features * attention.k_proj.weight.element_size())
+
+
+def _converted_bytes(attention: RAttentionModule) -> int:
+    weight = attention.k_proj.weight
+    kv_heads = attention.k_proj.out_features // attention.head_dim
+    dtype = str(weight.dtype).removeprefix("torch.")
+    return RAttentionCache(
+        1,
+        kv_heads,
+        attention.head_dim,
+        attention.window,
+        rope_theta=attention.rope_theta,
+        dtype=dtype,
+    ).nbytes
+
+
+def _convertible(model: PreTrainedModel) -> dict[int, tuple[torch.nn.Module, str, Any]]:
+    """Attention modules that can be replaced, by layer: what holds them, their name there, and themselves."""
+    require_model(model)
+    found: dict[int, tuple[torch.nn.Module, str, Any]] = {
+        int(child.layer_idx): (parent, name, child)
+        for parent in model.modules()
+        for name, child in _children(parent)
+        if _is_convertible(child)
+    }
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no layers that can be converted: that takes a model of the types "
+            f"{', '.join(FAMILY)} with layers that are not converted yet"
+        )
+    return found
+
+
+def _children(module: torch.nn.Module) -> Iterable[tuple[str, Any]]:
+    return module.named_children()
+
+
+def _is_convertible(module: Any) -> bool:
+    known = getattr(getattr(module, "config", None), "model_type", None) in FAMILY
+    return (
+        known
+        and not isinstance(module, RAttentionModule)
+        and all(hasattr(module, name) for name in (*PROJECTIONS, "layer_idx"))
+    )
+
+
+def _rope_theta(attention: Any) -> float:
+    """The base of the plain rotary embedding, the one the kernels have."""
+    given = attention.config.rope_parameters
+    if given.get("rope_type") != "default" or given.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ValueError(
+            f"only the plain rotary embedding (rope_type 'default') can be converted, got {given}"
+        )
+    return float(given["rope_theta"])

@@ -1,0 +1,126 @@
+"""The attention module that stands in the place of a converted one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import rattention.torch as rt
+from rattention.hf.attention import key_masks, refuse
+from rattention.hf.cache import RAttentionCacheLayer, layer_of
+
+if TYPE_CHECKING:
+    from transformers import Cache
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class RAttentionModule(torch.nn.Module):
+    """RAttention with the projections of another attention module, under the same names.
+
+    New are the weights of its two norms, ``local_norm_weight`` and ``linear_norm_weight``, ``[heads,
+    head_dim]``, 1 at first. Positions count the tokens of the sequence; position ids are not looked at.
+    """
+
+    def __init__(self, attention: Any, window: int, rope_theta: float) -> None:
+        """In the place of `attention`, whose submodules it shares."""
+        super().__init__()
+        self.config: Any = attention.config
+        self.layer_idx: int = attention.layer_idx
+        self.head_dim: int = attention.head_dim
+        self.scaling: float = attention.scaling
+        self.sliding_window = sliding_window_of(attention)
+        """Of the module before, for `cache_report`."""
+        self.window = window
+        self.rope_theta = rope_theta
+        self.q_proj, self.k_proj = attention.q_proj, attention.k_proj
+        self.v_proj, self.o_proj = attention.v_proj, attention.o_proj
+        if hasattr(attention, "q_norm"):
+            self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
+        shape = (attention.q_proj.out_features // self.head_dim, self.head_dim)
+        self.local_norm_weight = torch.nn.Parameter(attention.q_proj.weight.new_ones(shape))
+        self.linear_norm_weight = torch.nn.Parameter(attention.q_proj.weight.new_ones(shape))
+        self.train(attention.training)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: Any = None,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **arguments: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """The module's output ``[batch, tokens, hidden_size]``, and None in place of an attention map."""
+        refuse(self.config.attention_dropout if self.training else 0.0, arguments)
+        _require_causal_mask(arguments, attention_mask)
+        tokens = self._tokens(hidden_states)
+        if past_key_values is None:
+            output = self._whole(tokens, attention_mask)
+        else:
+            output = self._next(tokens, attention_mask, past_key_values)
+        output = output.transpose(1, 2).reshape(*hidden_states.shape[:-1], -1)
+        return self.o_proj(output), None
+
+    def _tokens(self, hidden_states: torch.Tensor) -> list[torch.Tensor]:
+        """Query, key and value ``[batch, heads, tokens, head_dim]``, not rotated."""
+        split = (*hidden_states.shape[:-1], -1, self.head_dim)
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (projection(hidden_states).view(split) for projection in projections)
+        if hasattr(self, "q_norm"):
+            query, key = self.q_norm(query), self.k_norm(key)
+        return [tensor.transpose(1, 2) for tensor in (query, key, value)]
+
+    def _whole(self, tokens: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
+        query, key, value = tokens
+        output: Any = rt.rattention(
+            query,
+            key,
+            value,
+            window=self.window,
+            scale=self.scaling,
+            rope_theta=self.rope_theta,
+            local_norm_weight=self.local_norm_weight,
+            linear_norm_weight=self.linear_norm_weight,
+            **key_masks(mask),
+        )
+        return output  # type: ignore[no-any-return]
+
+    def _next(self, tokens: list[torch.Tensor], mask: torch.Tensor | None, cache: Cache) -> torch.Tensor:
+        layer = layer_of(cache, self.layer_idx, lambda: RAttentionCacheLayer(self.window, self.rope_theta))
+        shown = None if mask is None else mask[:, -tokens[0].shape[2] :].to(torch.bool)
+        inputs = (*tokens, self.local_norm_weight, self.linear_norm_weight)
+        differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+        if differentiable and layer.seen > 0:
+            raise ValueError(
+                "no gradient flows through the cache of a converted layer: use torch.no_grad(), or "
+                "use_cache=False for training"
+            )
+        query, key, value = tokens
+        output = layer.step(
+            query,
+            key,
+            value,
+            shown,
+            scale=self.scaling,
+            local_norm_weight=self.local_norm_weight,
+            linear_norm_weight=self.linear_norm_weight,
+        )
+        return self._whole(tokens, shown) if differentiable else output
+
+
+def sliding_window_of(attention: Any) -> int | None:
+    """W of a module's own sliding-window attention; Mistral's modules leave it to their configuration."""
+    if hasattr(attention, "sliding_window"):
+        return attention.sliding_window  # type: ignore[no-any-return]
+    return getattr(attention.config, "sliding_window", None)
+
+
+def _require_causal_mask(arguments: dict[str, Any], mask: torch.Tensor | None) -> None:
+    if arguments.get("is_causal") is False:
+        raise ValueError("RAttention is causal, got is_causal=False")
+    if mask is not None and mask.dim() != 2:
+        raise ValueError(
+            f"converted layers need masks [batch, keys], got shape {tuple(mask.shape)}: keep the model's "
+            'implementation, model.set_attn_implementation("rattention"), and give no 4-D masks'
+        )

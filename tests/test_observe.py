@@ -1,0 +1,310 @@
+"""rattention.observe: the metrics of the stored maps, without them, and the model as it was afterwards."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+transformers = pytest.importorskip("transformers", reason="needs transformers")
+
+import rattention as ra
+from rattention.hf import observation
+from rattention.metrics import ROW_METRICS, MetricOptions, reference_metrics
+
+from tests.hf_models import DECODERS, ENCODERS, build, padding, tokens
+from tests.processes import run_python
+
+OPTIONS = MetricOptions(local_radius=2, long_range_distance=6)
+
+
+def maps(name, **inputs):
+    """Of each layer, as eager stores them."""
+    with torch.no_grad():
+        attentions = build(name, "eager")(**inputs, output_attentions=True).attentions
+    return [a.numpy().astype(np.float64) for a in attentions]
+
+
+def observed(model, **options):
+    with torch.no_grad(), ra.observe(model, options=OPTIONS, **options) as seen:
+        model(tokens())
+    return seen
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, *DECODERS])
+def test_metrics_are_those_of_the_maps(name):
+    """Every metric, layer, head and row."""
+    seen = observed(build(name), metrics=(*ROW_METRICS, "received"))
+    for layer, weights in enumerate(maps(name, input_ids=tokens())):
+        expected = reference_metrics(weights, weights > 0, np.arange(17), OPTIONS)
+        for metric, values in expected:
+            np.testing.assert_allclose(seen[metric][layer], values, rtol=2e-3, atol=1e-4, err_msg=metric)
+
+
+def test_outputs_and_gradients_are_unchanged():
+    model = build("llama", attention_dropout=0.0)
+    expected = model(tokens()).logits
+    with ra.observe(model):
+        got = model(tokens()).logits
+        got.sum().backward()
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert model.model.layers[0].self_attn.q_proj.weight.grad is not None
+
+
+def generate(model, count=5, **options):
+    settings = {"do_sample": False, "max_new_tokens": count, "pad_token_id": 0}
+    return model.generate(tokens(), **settings, **options)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_each_generated_token_is_recorded(name):
+    """With the numbers that the whole text has in one pass."""
+    model = build(name)
+    with ra.observe(model, options=OPTIONS) as seen:
+        text = generate(model)
+    assert [p["entropy"].shape[3] for p in seen.passes] == [17, 1, 1, 1, 1]
+    with torch.no_grad(), ra.observe(model, options=OPTIONS) as whole:
+        model(text[:, :-1])
+    for metric in set(ROW_METRICS) - {"max_position"}:  # counted from the first key of a sliding cache
+        np.testing.assert_allclose(seen[metric], whole[metric], rtol=2e-3, atol=1e-4, err_msg=metric)
+    assert torch.equal(text, generate(build(name)))
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rows_of_padding_are_nan(name, side):
+    model, mask = build(name), padding(side)
+    with torch.no_grad(), ra.observe(model) as seen:
+        model(tokens(), attention_mask=mask)
+    hidden = np.broadcast_to((mask == 0).numpy()[None, :, None], seen["entropy"].shape)
+    for metric in set(ROW_METRICS) - {"max_position", "recent_distant_ratio"}:
+        np.testing.assert_array_equal(np.isnan(seen[metric]), hidden, err_msg=metric)
+    assert (seen["max_position"][hidden] == -1).all()
+    assert (seen["max_position"][~hidden] >= 0).all()
+    alone = build(name)
+    with torch.no_grad(), ra.observe(alone) as short:
+        alone(tokens()[1:, mask[1].bool()], position_ids=torch.arange(17)[None, mask[1].bool()])
+    np.testing.assert_allclose(
+        seen["entropy"][:, 1][..., mask[1].bool()], short["entropy"][:, 0], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_chosen_layers_and_metrics():
+    full = observed(build("llama"))
+    some = observed(build("llama"), layers=[1], metrics="entropy")
+    assert some.names == ("entropy",)
+    np.testing.assert_array_equal(some["entropy"], full["entropy"][1:])
+    assert full.names == ROW_METRICS
+    assert full.modules == ("model.layers.0.self_attn", "model.layers.1.self_attn")
+    with pytest.raises(KeyError, match="retention was not measured"):
+        some["retention"]
+
+
+def test_the_model_is_restored():
+    model = build("llama", "sdpa")
+    with ra.observe(model):
+        assert model.config._attn_implementation == observation.NAME
+    assert model.config._attn_implementation == "sdpa"
+
+
+def nested():
+    config = transformers.CLIPConfig(
+        text_config={"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4},
+        vision_config={
+            "num_hidden_layers": 1,
+            "hidden_size": 32,
+            "num_attention_heads": 4,
+            "image_size": 32,
+        },
+    )
+    return transformers.CLIPModel(config).eval()
+
+
+def test_parts_with_other_implementations_are_restored():
+    model = nested()
+    model.set_attn_implementation({"": "sdpa", "text_config": "eager", "vision_config": "sdpa"})
+    parts = (model.config, model.config.text_config, model.config.vision_config)
+    before = [c._attn_implementation for c in parts]
+    assert len({*before}) == 2
+    with torch.no_grad(), ra.observe(model) as seen:
+        assert {c._attn_implementation for c in parts} == {observation.NAME}
+        model.get_text_features(tokens(1))
+    assert [c._attn_implementation for c in parts] == before
+    assert seen["entropy"].shape == (1, 1, 4, 17)
+
+
+def test_the_model_is_restored_after_an_exception():
+    model = build("llama")
+
+    def fail(*args):
+        raise KeyboardInterrupt("in the middle of a pass")
+
+    hook = model.model.layers[1].self_attn.register_forward_pre_hook(fail)
+    with pytest.raises(KeyboardInterrupt), ra.observe(model) as seen:
+        model(tokens())
+    hook.remove()
+    assert model.config._attn_implementation == "eager"
+    assert [*seen.passes[0].layers] == [0]
+    assert observed(model)["entropy"].shape == (2, 2, 4, 17)
+
+
+def test_a_pass_that_failed_leaves_the_next_one_whole():
+    model = build("llama")
+    with ra.observe(model) as seen, torch.no_grad():
+        hook = model.model.layers[1].self_attn.register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model(tokens())
+        hook.remove()
+        model(tokens())
+    assert seen.passes[1]["entropy"].shape == (2, 2, 4, 17)
+    with pytest.raises(ValueError, match="other layers or batch sizes"):
+        seen["entropy"]
+
+
+def test_observing_twice_at_once():
+    model, other = build("llama"), build("llama")
+    with ra.observe(model), ra.observe(other) as seen:
+        other(tokens())
+        for again in (model, model.model):
+            with pytest.raises(RuntimeError, match="being observed already"), ra.observe(again):
+                pass
+        assert model.config._attn_implementation == observation.NAME
+    assert len(seen.passes) == 1
+    assert model.config._attn_implementation == "eager"
+    assert observed(model).passes
+
+
+def test_passes_of_other_sizes():
+    model = build("llama")
+    with ra.observe(model, metrics=("entropy", "received")) as seen:
+        with pytest.raises(ValueError, match="nothing was observed yet"):
+            seen["entropy"]
+        model(tokens())
+        assert seen["received"].shape == (2, 2, 4, 17)
+        model(tokens(1))
+    assert [p["received"].shape[1] for p in seen.passes] == [2, 1]
+    for name in ("entropy", "received"):
+        with pytest.raises(ValueError, match="one by one"):
+            seen[name]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"metrics": "entropie"}, ValueError, "metrics must be some of entropy"),
+        ({"metrics": []}, ValueError, "metrics must be some of"),
+        ({"metrics": 3}, TypeError, "metrics must be names"),
+        ({"layers": [2]}, ValueError, r"layers must be some of \[0, 1\], got \[2\]"),
+        ({"layers": -1}, ValueError, "layers must be some of"),
+        ({"layers": []}, ValueError, "layers must be some of"),
+        ({"layers": [0.5]}, TypeError, "layers must be"),
+        ({"options": 5}, TypeError, "options must be a MetricOptions"),
+    ],
+)
+def test_bad_arguments(options, error, message):
+    model = build("llama")
+    with pytest.raises(error, match=message), ra.observe(model, **options):
+        pass
+    assert observed(model).passes
+
+
+def test_models_that_cannot_be_observed():
+    message = r"model must be a transformers\.PreTrainedModel, got Linear"
+    with pytest.raises(TypeError, match=message), ra.observe(torch.nn.Linear(2, 2)):
+        pass
+    bloom = transformers.BloomModel(
+        transformers.BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2)
+    )
+    with pytest.raises(ValueError, match="BloomModel has no attention layers"), ra.observe(bloom):
+        pass
+
+
+def test_tensors_that_are_not_on_the_cpu():
+    model = build("llama").to("meta")
+    with pytest.raises(ValueError, match="measured on the CPU only"), ra.observe(model):
+        model(tokens().to("meta"))
+
+
+def test_frame():
+    pytest.importorskip("pandas", reason="needs pandas")
+    seen = observed(build("llama"), layers=1)
+    frame = seen.to_frame()
+    assert len(frame) == 2 * 4 * 17
+    assert [*frame.columns] == ["layer", "batch", "head", "token", *ROW_METRICS]
+    row = frame[(frame["batch"] == 1) & (frame["head"] == 2) & (frame["token"] == 9)].iloc[0]
+    assert row["layer"] == 1
+    assert row["entropy"] == seen["entropy"][0, 1, 2, 9]
+
+
+def test_averages():
+    seen = observed(build("llama"))
+    entropy = seen["entropy"]
+    np.testing.assert_allclose(seen.per_head("entropy"), entropy.mean(axis=(1, 3)), rtol=1e-5)
+    np.testing.assert_allclose(seen.per_token("entropy"), entropy.mean(axis=(1, 2)), rtol=1e-5)
+    assert np.isfinite(seen.per_head("recent_distant_ratio")).all()
+
+
+def test_figures():
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    model = build("llama")
+    with ra.observe(model) as seen:
+        generate(model)
+    heads = seen.plot_heads("entropy")
+    np.testing.assert_allclose(heads.images[0].get_array(), seen.per_head("entropy"))
+    lines = seen.plot_tokens("max_weight").lines
+    np.testing.assert_allclose(lines[1].get_ydata(), seen.per_token("max_weight")[1])
+    assert lines[-1].get_xdata()[0] == 17
+    assert len(seen.figure().axes) == 8
+    some = observed(model, layers=1).figure()
+    assert [label.get_text() for label in some.axes[0].get_yticklabels()] == ["1"]
+    assert len(observed(model, metrics=["max_weight", "entropy", "context_std"]).figure().axes) == 2
+    assert len(observed(model, metrics=["max_weight"]).figure().axes) == 2
+
+
+LONG = """
+    import torch, transformers
+    import rattention as ra
+    from tests.processes import peak_beyond
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings={length}
+    )
+    model = transformers.LlamaModel(config).eval()
+    with torch.no_grad():
+        with ra.observe(model) as seen:
+            model(torch.ones(1, 64, dtype=torch.int64))
+        ids = torch.randint(64, (1, {length}))
+        with ra.observe(model, metrics=("entropy", "received")) as seen:
+            print(peak_beyond(lambda: model(ids, use_cache=False), 0) / 2**20)
+    assert seen["entropy"].shape == (2, 1, 4, {length})
+"""
+
+
+def test_memory_of_a_long_context():
+    """One layer's maps would take 256 MiB."""
+    assert float(run_python(LONG.format(length=4096))) < 48
+
+
+@pytest.mark.slow
+def test_memory_of_a_context_of_16k():
+    """One layer's maps would take 4 GiB."""
+    assert float(run_python(LONG.format(length=16384))) < 128
+
+
+def test_import_needs_numpy_alone():
+    run_python(
+        "import sys, rattention; assert not {'torch', 'transformers', 'pandas'} & {*sys.modules};"
+        "assert callable(rattention.observe); import transformers"
+    )
+
+
+def test_unknown_names_are_still_errors():
+    with pytest.raises(AttributeError, match="has no attribute 'obserf'"):
+        ra.obserf  # noqa: B018
+
+
+def test_examples():
+    assert doctest.testmod(observation).failed == 0
