@@ -438,6 +438,11 @@ class TestLean:
         assert done.stderr.count("\n") == 1
 
 
+def heed_interrupts() -> None:
+    """Shells start what runs in the background with interrupts ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class TestProcess:
     """What only a process of its own shows."""
 
@@ -486,11 +491,16 @@ class TestProcess:
 
     def test_interrupt(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "rattention", "demo", "--simple", "--lengths", "100,200,...,20000"]
-        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        with subprocess.Popen(
+            command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+        ) as running:
             while not (tmp_path / "figs").exists():  # made just before the work begins
                 time.sleep(0.05)
             running.send_signal(signal.SIGINT)
-            _, err = running.communicate(timeout=60)
+            try:
+                _, err = running.communicate(timeout=60)
+            finally:
+                running.kill()
         assert running.returncode == 130
         assert err == "rattention: interrupted\n"
 
