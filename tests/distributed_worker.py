@@ -164,8 +164,14 @@ def main(folder):
     found = {case: context_parallel(case) for case in OPTIONS}
     calls = pairs_of_ranks, two_layers, data_parallel, bytes_sent, refusals
     found |= {call.__name__: call() for call in calls}
-    (Path(folder) / f"{dist.get_rank()}.json").write_text(json.dumps(found))
+    file = Path(folder) / f"{dist.get_rank()}.json"
     dist.destroy_process_group()
+    file.write_text(json.dumps(found | {"threads left": threads()}))
+
+
+def threads():
+    """Names of this process's threads."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 
 if __name__ == "__main__":

@@ -78,6 +78,11 @@ def test_data_parallel_gradients(found):
     assert max(rank["data_parallel"] for rank in found) < 1e-6
 
 
+def test_nothing_is_left_of_a_group_that_was_destroyed(found):
+    """A thread of gloo that still runs when the interpreter ends can abort it."""
+    assert not [name for rank in found for name in rank["threads left"] if "gloo" in name]
+
+
 REFUSED = {
     "one rank's type": "TypeError: key must be a torch.Tensor, got list",
     "one rank's shape": "ValueError: value has shape",

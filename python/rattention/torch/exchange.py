@@ -54,15 +54,12 @@ def agree(names: Sequence[str], describe: Callable[[], Sequence[float]], group: 
     Where `describe` raises, that error is raised here and a RuntimeError on all other ranks, so that nobody
     waits for a rank that does not come.
     """
-    problem: Exception | None = None
-    mine: Sequence[float] = [math.nan] * len(names)
     try:
         mine = describe()
-    except Exception as error:  # whatever it is, the others have to learn of it
-        problem = error
+    except Exception:
+        _gathered([math.nan] * len(names), group)
+        raise
     everybody = _gathered(mine, group)
-    if problem is not None:
-        raise problem
     for rank, numbers in enumerate(everybody):
         if math.isnan(numbers[0]):
             raise RuntimeError(f"rank {rank} has refused its arguments; the error there says why")
