@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.cases import attention, bert, decoding, gradients, gravitational, linear, metrics, startup
+from benchmarks.cases import (
+    attention,
+    bert,
+    decoding,
+    distributed,
+    gradients,
+    gravitational,
+    linear,
+    metrics,
+    startup,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,5 +60,6 @@ CASES = (
     Case("row-metrics-4096", metrics.row_metrics, 4096, quick=256),
     Case("metrics-memory-16384", metrics.memory, 16384, quick=1024),
     Case("bert-500", bert.forward_with_metrics, 500, quick=64),
+    Case("context-parallel-32768", distributed.sent, 32768, quick=8192),
     Case("import", startup.import_time),
 )

@@ -26,6 +26,7 @@ derivatives are refused with NotImplementedError.
   linear family in chunks. Values of tensors, such as masses below 0, are checked on the CPU alone.
 - Metrics are measured on the CPU alone and are not differentiable: a backward pass through them raises
   NotImplementedError.
+- `rattention.torch.distributed` splits one long sequence over several processes.
 - `torch.set_num_threads` sets the threads, unless `rattention.set_num_threads` does.
 """
 

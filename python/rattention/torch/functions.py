@@ -133,12 +133,8 @@ def _operated(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor
 def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]:
     """Checked tensors in the dtypes of the operation, and windows as pairs."""
     require_tensors(arguments, signature.of_query_dtype)
-    query = arguments["query"]
-    device = query.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        for name in signature.of_query_dtype:
-            arguments[name] = arguments[name].to(dtype)
+    for name in signature.of_query_dtype:
+        arguments[name] = autocast(arguments[name])
     for argument in signature.functions.arguments:
         if argument.kind == "per head" and arguments[argument.name] is not None:
             arguments[argument.name] = _per_head(argument.name, arguments[argument.name], arguments["query"])
@@ -157,6 +153,14 @@ def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]
     elif "window" in arguments:
         arguments["window"] = min(whole_number("window", arguments["window"]), 2**62)
     return arguments
+
+
+def autocast(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in the dtype of autocast, where that is on."""
+    device = tensor.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return tensor.to(torch.get_autocast_dtype(device))
+    return tensor
 
 
 def _per_head(name: str, value: Any, query: torch.Tensor) -> torch.Tensor:

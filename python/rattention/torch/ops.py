@@ -17,6 +17,12 @@ from rattention.torch.schema import METRIC_NAMES, Signature, signatures
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+if torch.distributed.is_available():
+    # Its functions have the default process group of this moment as default arguments. PyTorch imports it in
+    # the first call of an operation; a group would then outlive destroy_process_group, and threads of gloo
+    # that still run when the interpreter ends can abort it.
+    import torch.distributed.nn.functional
+
 NAMESPACE = "rattention"
 
 

@@ -1,0 +1,197 @@
+"""RAttention over several processes: every rank holds one slice of a long sequence (`torch.distributed`).
+
+A rank needs two things of those before it, however long the sequence is: the keys and values of the last
+`window` positions, from its neighbour, and one state, the sum of ``phi(k)^T v`` over all keys before those.
+Gradients take the same way back. So a rank sends the same number of bytes for any length::
+
+    # train.py: torchrun --nproc-per-node=2 train.py
+    from datetime import timedelta
+    import torch
+    import torch.distributed as dist
+    from rattention.torch.distributed import context_parallel_rattention
+
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    torch.manual_seed(0)  # the same sequence on all ranks, of which each takes its slice
+    slices = torch.randn(3, 1, 4, 4096, 32).tensor_split(dist.get_world_size(), dim=3)
+    query, key, value = slices[dist.get_rank()].requires_grad_()
+    weight = torch.ones(4, 32, requires_grad=True)
+    output = context_parallel_rattention(
+        query, key, value, window=128, rope_theta=10_000.0, linear_norm_weight=weight
+    )
+    output.tanh().sum().backward()
+    dist.all_reduce(weight.grad)
+    print(f"rank {dist.get_rank()}: {tuple(output.shape)}, gradient {weight.grad.norm():.2f}")
+    dist.destroy_process_group()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+import rattention.torch as rt
+from rattention.torch.checks import require_shapes, require_tensors
+from rattention.torch.exchange import FromBefore, SumBefore, agree
+from rattention.torch.functions import autocast
+from rattention.torch.linear_composition import features
+from rattention.torch.softmax_composition import wide
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+DESCRIPTION = (
+    "the length of the slice",
+    "batch",
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "value_dim",
+    "window",
+    "scale",
+    "rope_theta",
+    "eps",
+    "whether the dtype is bfloat16",
+    "whether the dtype is float16",
+    "whether the feature map is relu",
+    "whether key or value need gradients",
+)
+"""What ranks tell each other of their arguments; all but the first must be the same."""
+
+
+def context_parallel_rattention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    window: int,
+    scale: float | None = None,
+    rope_theta: float | None = None,
+    feature_map: str = "softmax",
+    local_norm_weight: torch.Tensor | None = None,
+    linear_norm_weight: torch.Tensor | None = None,
+    eps: float = 1e-8,
+    group: ProcessGroup | None = None,
+) -> torch.Tensor:
+    """`rattention.torch.rattention` of a sequence whose consecutive slices lie on consecutive ranks.
+
+    All ranks of the group call it, each with its slice, and all call backward or none does, also where a
+    rank has nothing to add to the loss: gradients of the slices before it come through its output.
+
+    Parameters
+    ----------
+    query, key, value:
+        This rank's positions, ``[batch, heads, slice, head_dim]``, ``[batch, kv_heads, slice, head_dim]`` and
+        ``[batch, kv_heads, slice, value_dim]``, on the CPU. Slices may differ in length; with more than one
+        rank each needs at least `window` positions.
+    window, scale, rope_theta, feature_map, local_norm_weight, linear_norm_weight, eps:
+        As in `rattention.rattention`, the same on all ranks. Rotated scores depend on distances alone, so no
+        rank needs to know where its slice begins.
+    group:
+        The ranks that share the sequence, in its order, with a backend that sends CPU tensors, such as gloo;
+        all ranks by default.
+
+    Returns
+    -------
+    ``[batch, heads, slice, value_dim]``, this rank's rows of the output for the whole sequence.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `rattention.torch.rattention`; a slice shorter than the window; ranks that do not agree; a process
+        without a group.
+    RuntimeError
+        Another rank has refused its arguments, has ended, or has not answered within the timeout of the
+        group, which is gloo's 30 minutes unless `init_process_group` or `new_group` was given another.
+
+    Notes
+    -----
+    Gradients of query, key and value are those of the whole sequence. Norm weights, like all parameters,
+    get this rank's part: sum them over the group.
+
+    In the forward pass a rank sends the keys and values of `window` positions and at most
+    ``1 + ceil(log2(ranks - 1))`` states ``[batch, kv_heads, 2 * head_dim, value_dim]`` in float32, besides a
+    few numbers that are compared; in the backward pass it sends the gradients of these. It computes
+    ``slice + window`` rows.
+    """
+    group = dist.group.WORLD if group is None else group
+    rank = dist.get_rank(group)
+    if rank < 0:
+        raise ValueError("group must have this process in it")
+    options: dict[str, Any] = {
+        "window": window,
+        "scale": scale,
+        "rope_theta": rope_theta,
+        "feature_map": feature_map,
+        "local_norm_weight": local_norm_weight,
+        "linear_norm_weight": linear_norm_weight,
+        "eps": eps,
+    }
+    lengths = agree(DESCRIPTION, lambda: _described(query, key, value, options), group)
+    if len(lengths) == 1:
+        return rt.rattention(query, key, value, **options)  # type: ignore[no-any-return]
+    query, key, value = (autocast(tensor) for tensor in (query, key, value))
+    halo = max(window, 0)
+    _require_slices(lengths, halo)
+    if halo:
+        query, key, value = _with_halo(query, key, value, halo, group)
+    passed_on = key.shape[2] - halo
+    own = _state(key[:, :, :passed_on], value[:, :, :passed_on], feature_map)
+    before = SumBefore.apply(own, group)  # type: ignore[no-untyped-call]
+    output: torch.Tensor = rt.rattention(query, key, value, initial_state=before, **options)
+    return output[:, :, output.shape[2] - lengths[rank] :]
+
+
+def _described(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]
+) -> list[float]:
+    """The arguments, once checked, as the numbers of `DESCRIPTION`."""
+    require_tensors({"query": query, "key": key, "value": value}, ("query", "key", "value"))
+    if query.device.type != "cpu":
+        raise ValueError(f"query, key and value must be on the CPU, got {query.device}")
+    require_shapes(query, key, value)
+    if query.shape[2] != key.shape[2]:
+        raise ValueError(f"key has length {key.shape[2]}, query has {query.shape[2]}; they must be equal")
+    with torch.no_grad():  # no rows: all checks, before a rank waits for another
+        rt.rattention(query[:, :, :0], key[:, :, :0], value[:, :, :0], **options)
+    sizes = query.shape[2], *query.shape[:2], key.shape[1], key.shape[3], value.shape[3]
+    window, dtype = min(options["window"], 2**62), autocast(key).dtype
+    scale = key.shape[3] ** -0.5 if options["scale"] is None else options["scale"]
+    numbers = scale, options["rope_theta"] or 0.0, options["eps"]
+    flags = (
+        dtype == torch.bfloat16,
+        dtype == torch.float16,
+        options["feature_map"] == "relu",
+        torch.is_grad_enabled() and (key.requires_grad or value.requires_grad),
+    )
+    return [float(number) for number in (*sizes, window, *numbers, *flags)]
+
+
+def _require_slices(lengths: list[int], halo: int) -> None:
+    least = min(lengths)
+    if least < halo:
+        raise ValueError(
+            f"slices must have at least window = {halo} positions, rank {lengths.index(least)} has {least}: "
+            "use fewer ranks, or a smaller window"
+        )
+
+
+def _with_halo(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, halo: int, group: ProcessGroup
+) -> tuple[torch.Tensor, ...]:
+    """With the end of the slice before in front, if there is one; its queries are 0, its rows are dropped."""
+    ends = torch.cat([key[:, :, -halo:], value[:, :, -halo:]], dim=3)
+    came = FromBefore.apply(ends, group)  # type: ignore[no-untyped-call]
+    if dist.get_rank(group) == 0:
+        came = came[:, :, :0]  # still in the graph: backward has a message to wait for
+    keys, values = came.split([key.shape[3], value.shape[3]], dim=3)
+    queries = query.new_zeros((*query.shape[:2], came.shape[2], query.shape[3]))
+    pairs = (queries, query), (keys, key), (values, value)
+    return tuple(torch.cat(pair, dim=2) for pair in pairs)
+
+
+def _state(key: torch.Tensor, value: torch.Tensor, feature_map: str) -> torch.Tensor:
+    """What these keys add to the state of all later rows, in float32."""
+    with torch.autocast(key.device.type, enabled=False):
+        return features(key, feature_map).mT @ wide(value)
