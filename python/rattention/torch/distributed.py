@@ -26,7 +26,7 @@ Gradients take the same way back. So a rank sends the same number of bytes for a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -115,7 +115,7 @@ def context_parallel_rattention(
     few numbers that are compared; in the backward pass it sends the gradients of these. It computes
     ``slice + window`` rows.
     """
-    group = dist.group.WORLD if group is None else group
+    group = cast("ProcessGroup", dist.group.WORLD) if group is None else group
     rank = dist.get_rank(group)
     if rank < 0:
         raise ValueError("group must have this process in it")

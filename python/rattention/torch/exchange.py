@@ -26,7 +26,7 @@ class FromBefore(torch.autograd.Function):
         return _shifted(tensor, 1, group)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
         """One message to the rank before."""
         return _shifted(grad, -1, ctx.group), None
@@ -42,7 +42,7 @@ class SumBefore(torch.autograd.Function):
         return _sum_behind(tensor, 1, group)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
         """As many in the other direction."""
         return _sum_behind(grad, -1, ctx.group), None
