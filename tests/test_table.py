@@ -54,7 +54,7 @@ def test_arguments_are_those_of_the_functions(mechanism: Mechanism) -> None:
     assert set(forward) == {*listed, *functions.masks} | (RESULTS & set(forward))
     for name, argument in listed.items():
         assert argument.optional == (forward[name].default is not inspect.Parameter.empty), name
-    passed_on = {"result"} if mechanism.family == "softmax" else {"grad_state"}
+    passed_on = {"result", "grad_lse"} if mechanism.family == "softmax" else {"grad_state"}
     backward = set(inspect.signature(mechanism.backward).parameters)
     assert backward == (set(forward) - RESULTS) | {"grad_output"} | passed_on
 
