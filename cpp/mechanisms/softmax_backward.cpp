@@ -12,9 +12,9 @@ namespace rattention {
 namespace {
 
 // Three products and their accumulators share the cache here, so tiles are half as long as in the forward pass.
-constexpr std::int64_t kBackwardKeys = 256;
+constexpr std::int64_t kBackwardKeys = 512;
 // Fixed, because gradients of keys and values are summed part by part.
-constexpr std::int64_t kPartBlocks = 20;
+constexpr std::int64_t kPartBlocks = 40;
 
 // One part of the query rows of a key/value head: all of their own gradients, and their share of the keys' and values'.
 class BackwardTask {
