@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -44,8 +45,9 @@ CacheConfig checked(const CacheConfig& config) {
 
 void check_same(const char* name, double value, double other) {
   if (value == other) return;
-  fail("the snapshot is of another cache: its " + std::string(name) + " is " + std::to_string(other) + ", this one's " +
-       std::to_string(value));
+  std::ostringstream text;  // whole numbers without a fraction
+  text << "the snapshot is of another cache: its " << name << " is " << other << ", this one's " << value;
+  fail(text.str());
 }
 
 void check_same_config(const CacheConfig& config, const CacheConfig& other) {
