@@ -95,6 +95,27 @@ def assert_is_derivative(
     assert abs(float((got * direction).sum()) - expected) <= tolerance * scale, name
 
 
+def assert_all_gradients(
+    backward: Callable[..., Arrays],
+    law: Callable[..., tuple[NDArray[Any], NDArray[Any]]],
+    inputs: Arrays,
+    also: frozenset[str] = frozenset(),
+    **options: Any,
+) -> None:
+    """Gradients of output and state for every input, against central differences of the law.
+
+    `also` names what comes besides.
+    """
+    output, state = law(**inputs, **options)
+    rng = np.random.default_rng(1)
+    grad = rng.standard_normal(output.shape).astype(np.float32)
+    grad_state = rng.standard_normal(state.shape).astype(np.float32)
+    got = backward(grad, **inputs, **options, grad_state=grad_state)
+    assert set(got) == set(inputs) | also
+    for name in inputs:
+        assert_is_derivative(got[name], law, inputs, (grad, grad_state), name, **options)
+
+
 def same_bits_for_any_threads(
     use_threads: Callable[[int], None], call: Callable[[], list[NDArray[Any]]]
 ) -> None:

@@ -18,7 +18,7 @@ from rattention.mechanisms.rattention import (
 from tests.linear_family import (
     WINDOWS,
     Arrays,
-    assert_is_derivative,
+    assert_all_gradients,
     draw,
     every_isa,
     masks_of,
@@ -184,15 +184,8 @@ def test_instruction_sets(isa: str) -> None:
 
 
 def assert_gradients(inputs: Arrays, **options: Any) -> None:
-    """All gradients of output and state, against central differences of the law."""
-    output, state = reference_rattention(**inputs, **options)
-    rng = np.random.default_rng(1)
-    grad = rng.standard_normal(output.shape).astype(np.float32)
-    grad_state = rng.standard_normal(state.shape).astype(np.float32)
-    got = rattention_backward(grad, **inputs, **options, grad_state=grad_state)
-    assert set(got) == set(inputs) | {"local_norm_weight", "linear_norm_weight"}
-    for name in inputs:
-        assert_is_derivative(got[name], reference_rattention, inputs, (grad, grad_state), name, **options)
+    weights = frozenset({"local_norm_weight", "linear_norm_weight"})
+    assert_all_gradients(rattention_backward, reference_rattention, inputs, weights, **options)
 
 
 @pytest.mark.row("N3")
