@@ -170,9 +170,9 @@ void compare(const Shape& shape, const Masks& masks) {
   compare(problem_of(inputs, masks), inputs, shape);
 }
 
-// Around tiles of 256 keys and blocks of 48 rows, and in the last ones with several parts to a key/value head.
+// Around tiles of 512 keys and blocks of 48 rows, and in the last ones with several parts to a key/value head.
 const Shape kShapes[] = {{1, 1, 1, 1, 1, 1, 1},     {2, 4, 2, 47, 49, 8, 5},    {1, 3, 1, 49, 257, 33, 40},
-                         {1, 1, 1, 60, 20, 16, 16}, {1, 4, 1, 300, 513, 17, 8}, {1, 1, 1, 1000, 300, 4, 4}};
+                         {1, 1, 1, 60, 20, 16, 16}, {1, 4, 1, 600, 513, 17, 8}, {1, 1, 1, 2000, 300, 4, 4}};
 
 void full_causal_and_windowed() {
   for (const Shape& shape : kShapes) {
