@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/row_kernels.h"
+#include "core/tile_kernels.h"
 
 namespace rattention {
 
@@ -53,6 +54,14 @@ const float* float_rows(const TensorView& view, std::int64_t b, std::int64_t h, 
     return nullptr;
   *stride = view.strides[2] / 4;
   return reinterpret_cast<const float*>(first);
+}
+
+const float* vector_rows(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t* stride) {
+  const std::int64_t lanes = tile_kernels().lanes;
+  const float* rows = float_rows(view, b, h, stride);
+  if (rows == nullptr || view.dim() % lanes != 0 || *stride % lanes != 0) return nullptr;
+  const auto vector_bytes = static_cast<std::size_t>(lanes) * sizeof(float);
+  return reinterpret_cast<std::uintptr_t>(rows) % vector_bytes == 0 ? rows : nullptr;
 }
 
 }  // namespace rattention

@@ -8,6 +8,9 @@
 
 namespace rattention {
 
+// Of a >= 0 and b > 0.
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
 enum class DType : std::uint8_t { f32, bf16, f16 };
 
 std::int64_t size_of(DType dtype);

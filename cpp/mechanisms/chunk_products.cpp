@@ -7,14 +7,6 @@
 #include "core/tile_kernels.h"
 
 namespace rattention {
-namespace {
-
-bool on_vector(const float* p) {
-  return reinterpret_cast<std::uintptr_t>(p) % (static_cast<std::size_t>(tile_kernels().lanes) * sizeof(float)) == 0;
-}
-
-}  // namespace
-
 void load_columns(const TensorView& view, std::int64_t batch, std::int64_t head, KeySpan rows, float* staging,
                   float* columns) {
   const std::int64_t n = rows.size();
@@ -81,12 +73,10 @@ ChunkRows::ChunkRows(const TensorView& view, Scratch& scratch)
 
 void ChunkRows::load(std::int64_t batch, std::int64_t head, KeySpan rows, bool zeros) {
   size_ = rows.size();
-  if (!zeros && columns_ == view_.dim()) {
-    const float* direct = float_rows(view_, batch, head, &stride_);
-    if (direct != nullptr && on_vector(direct) && stride_ % tile_kernels().lanes == 0) {
-      data_ = direct + rows.first * stride_;
-      return;
-    }
+  const float* direct = zeros ? nullptr : vector_rows(view_, batch, head, &stride_);
+  if (direct != nullptr) {
+    data_ = direct + rows.first * stride_;
+    return;
   }
   data_ = copies_;
   stride_ = columns_;

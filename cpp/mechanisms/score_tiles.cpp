@@ -16,8 +16,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Largest scores below this lose less than one unit when they are rounded.
 constexpr float kExactTop = 0x1p20F;
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 // Tasks per thread that let the dynamic schedule even out differences.
 constexpr std::int64_t kTasksPerThread = 4;
 
@@ -278,7 +276,6 @@ void ScoreTile::to_weights(std::int64_t r, float lse) {
   for (std::int64_t j = 0; j < n; ++j) scores[j] = scores[j] == kHidden ? 0.0F : lse;
 }
 
-// Lanes of the keys that masks other than the span leave to a row; nullptr where that is all of them.
 const std::int32_t* ScoreTile::shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row,
                                            KeySpan keys) {
   const std::int32_t* unpadded = some_padded_ ? lanes_ + (keys.first - keys_.first) : nullptr;

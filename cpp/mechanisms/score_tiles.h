@@ -103,6 +103,9 @@ class ScoreTile {
   const float* masses() const { return masses_; }
   // The block's queries as loaded: times scale and log2(e) for dot products.
   const float* queries_of(const QueryBlock& block) const { return operands_.queries_of(block); }
+  // Lanes of loaded keys, all bits set where masks other than the span show the key to the row, until the next call;
+  // nullptr where they show all.
+  const std::int32_t* shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys);
 
  private:
   float* row(std::int64_t r) const { return scores_ + r * kStride; }
@@ -115,7 +118,6 @@ class ScoreTile {
   void finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r);
   void apply_unit(std::int64_t r);
   bool add_terms(std::int64_t batch, const QueryBlock& block, std::int64_t r, float* scores);
-  const std::int32_t* shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys);
 
   const ScoreProblem& problem_;
   const TileKernels& kernels_;

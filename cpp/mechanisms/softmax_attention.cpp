@@ -116,18 +116,10 @@ class ForwardTask {
   // Weights times what is infinite or NaN, of the keys that are not hidden.
   void add_apart(ScoreTile& tile, const QueryBlock& block, std::int64_t r) {
     const KeySpan keys = tile.keys_of(r);
-    const std::int64_t query_row = problem_.query_row(block.first + r);
-    std::int32_t shown[kTileKeys];
-    std::int32_t unpadded[kTileKeys];
-    problem_.masks.visible(task_.batch, block.head, query_row, keys, shown);
-    if (problem_.masks.padding) {
-      problem_.masks.padded(task_.batch, keys, unpadded);
-    } else {
-      std::fill(unpadded, unpadded + keys.size(), -1);
-    }
+    const std::int32_t* shown = tile.shown_lanes(task_.batch, block.head, problem_.query_row(block.first + r), keys);
     for (std::int64_t key = keys.first; key < keys.last; ++key) {
-      const std::int64_t j = key - keys.first;
-      if ((shown[j] & unpadded[j]) == 0 || !values_.is_apart(key)) continue;
+      const bool hidden = shown != nullptr && shown[key - keys.first] == 0;
+      if (hidden || !values_.is_apart(key)) continue;
       values_.add_apart(tile.weight_at(r, key), key, output_of(block, r));
     }
   }

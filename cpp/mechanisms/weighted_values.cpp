@@ -9,21 +9,13 @@
 namespace rattention {
 namespace {
 
-bool on_vector(const float* p) {
-  const auto bytes = static_cast<std::size_t>(tile_kernels().lanes) * sizeof(float);
-  return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
-}
-
 Bf16* halves(float* pairs) { return reinterpret_cast<Bf16*>(pairs); }
 
 constexpr std::int64_t kStep = Bf16Kernels::kDepth;
 
 }  // namespace
 
-std::int64_t WeightedValues::columns(const TensorView* value) {
-  const std::int64_t lanes = tile_kernels().lanes;
-  return value == nullptr ? 0 : (value->dim() + lanes - 1) / lanes * lanes;
-}
+std::int64_t WeightedValues::columns(const TensorView* value) { return value == nullptr ? 0 : padded(value->dim()); }
 
 std::int64_t WeightedValues::floats(const TensorView* value, Format format) {
   const std::int64_t rows = format == Format::f32 ? kTileKeys : kTileKeys / 2;
@@ -55,10 +47,9 @@ void WeightedValues::load(std::int64_t batch, std::int64_t kv_head, KeySpan span
   }
 }
 
-// Rows that are whole, aligned vectors of float32 are used where they lie; a load across two cache lines costs two.
 void WeightedValues::load_floats(KeySpan span) {
-  const float* rows = float_rows(*value_, batch_, kv_head_, &stride_);
-  if (rows != nullptr && value_->dim() == columns_ && on_vector(rows) && stride_ % kernels_.lanes == 0) {
+  const float* rows = vector_rows(*value_, batch_, kv_head_, &stride_);
+  if (rows != nullptr) {
     tile_values_ = rows + span.first * stride_;
   } else {
     tile_values_ = values_;

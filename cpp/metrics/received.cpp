@@ -110,7 +110,7 @@ void attention_received(const ScoreProblem& problem, const float* lse, float* re
 
 ReceivedInPassing::ReceivedInPassing(const ScoreProblem& problem)
     : problem_(problem),
-      blocks_((problem.row_count + kBlockRows - 1) / kBlockRows),
+      blocks_(ceil_div(problem.row_count, kBlockRows)),
       stride_(padded(problem.masks.key_length) + tile_kernels().lanes),  // rows may begin within a vector
       sums_(static_cast<std::size_t>(problem.query.batch() * problem.query.heads() * blocks_ * stride_)) {}
 

@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <memory>
 
+#include "core/tensor.h"
 #include "core/threads.h"
 
 namespace rattention {
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Blocks of equal height, as few as max_rows allows: a last block of one row would cost nearly as much as a full one.
 std::int64_t block_rows(std::int64_t rows, std::int64_t max_rows) {
