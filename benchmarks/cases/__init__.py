@@ -10,11 +10,13 @@ from benchmarks.cases import (
     bert,
     decoding,
     distributed,
+    generation,
     gradients,
     gravitational,
     linear,
     metrics,
     startup,
+    training,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +62,11 @@ CASES = (
     Case("row-metrics-4096", metrics.row_metrics, 4096, quick=256),
     Case("metrics-memory-16384", metrics.memory, 16384, quick=1024),
     Case("bert-500", bert.forward_with_metrics, 500, quick=64),
+    Case("training-window-4096", training.window, 4096, quick=256),
+    Case("training-rattention-4096", training.rattention, 4096, quick=256),
+    Case("training-window-bfloat16-4096", training.window_bfloat16, 4096, quick=256),
+    Case("training-rattention-bfloat16-4096", training.rattention_bfloat16, 4096, quick=256),
+    Case("generation-32k", generation.after_32k, 32768, quick=512),
     Case("context-parallel-32768", distributed.sent, 32768, quick=8192),
     Case("import", startup.import_time),
 )

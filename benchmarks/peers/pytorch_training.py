@@ -1,0 +1,103 @@
+"""Training steps and generation of a small language model, with attention by plain PyTorch."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from rattention.extras import require
+
+from benchmarks.peers.pytorch import load, window_mask
+from benchmarks.race import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.race import Answer, Setup
+
+SIZES = {"vocabulary": 256, "dim": 256, "heads": 4, "depth": 4}
+ROPE_THETA = 1e4
+LEARNING_RATE = 1e-3
+FULL = {"mechanism": "softmax", "rope_theta": ROPE_THETA}
+
+
+def model(setup: Setup, layer: dict[str, Any]) -> Any:
+    """A language model of `SIZES` whose layers are all `layer`, the same weights in every call."""
+    load(setup).manual_seed(0)
+    return require("rattention.nn", "bench").LanguageModel(**SIZES, pattern=[layer])
+
+
+def ours(setup: Setup, layer: dict[str, Any], *, autocast: bool) -> Runner:
+    """Steps of the model as `rattention.nn` has it."""
+    return _steps(setup, model(setup, layer), autocast)
+
+
+def sdpa(setup: Setup, *, autocast: bool) -> Runner:
+    """Steps of the model with PyTorch's scaled_dot_product_attention over the whole context."""
+    return _steps(setup, _with_attention(model(setup, FULL), _sdpa), autocast)
+
+
+def same_layer(setup: Setup, layer: dict[str, Any], *, autocast: bool) -> Runner:
+    """Steps of the model with the same mechanism in plain PyTorch: for its answer."""
+    attend = _plain_rattention if layer["mechanism"] == "rattention" else partial(_masked_sdpa, setup)
+    return _steps(setup, _with_attention(model(setup, layer), attend), autocast)
+
+
+def _with_attention(model: Any, attend: Callable[..., Any]) -> Any:
+    for layer in model.encoder.attention_layers():
+        layer._attend = MethodType(attend, layer)
+    return model
+
+
+def _sdpa(layer: Any, query: Any, key: Any, value: Any, rule: Any, masks: Any, **options: Any) -> Any:
+    query, key = require("rattention.torch.rotary", "bench").rotary(query, key, theta=layer.rope_theta)
+    attend = require("torch.nn.functional", "bench").scaled_dot_product_attention
+    return attend(query, key, value, **(options or {"is_causal": True}))
+
+
+def _masked_sdpa(setup: Setup, layer: Any, query: Any, *others: Any) -> Any:
+    mask = window_mask(load(setup), query.shape[2], layer.window).to(query.dtype)
+    return _sdpa(layer, query, *others, attn_mask=mask)
+
+
+def _plain_rattention(layer: Any, query: Any, key: Any, value: Any, rule: Any, masks: Any) -> Any:
+    plain = require("rattention.torch.linear_composition", "bench").rattention
+    rest = dict.fromkeys(("scale", "initial_state", "key_padding_mask", "segment_ids"))
+    return plain(
+        query,
+        key,
+        value,
+        **rest,
+        **rule,
+        window=layer.window,
+        rope_theta=layer.rope_theta,
+        feature_map=layer.feature_map,
+        eps=1e-8,
+        return_state=False,
+    )[0]
+
+
+def _steps(setup: Setup, model: Any, autocast: bool) -> Runner:
+    """Forward pass, backward pass and AdamW on one sequence; the answer is of the first step."""
+    torch = load(setup)
+    text = torch.randint(
+        SIZES["vocabulary"], (1, setup.length + 1), generator=torch.Generator().manual_seed(1)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+
+    def step() -> Any:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logits = model(text[:, :-1])
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss, model.embedding.weight.grad
+
+    return Runner(step, _loss_and_gradient)
+
+
+def _loss_and_gradient(result: Any) -> Answer:
+    loss, gradient = result
+    return {"loss": loss.detach()[None].numpy(), "gradient": gradient.numpy().copy()}
