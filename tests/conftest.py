@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,13 @@ GROUPS = {
 """Groups of the reliability matrix: a row is named by its group's letter and a number."""
 
 
+NOTEBOOKS = {
+    "03_pytorch_and_transformers.ipynb": ("torch", "transformers", "pandas"),
+    "04_microscope_and_compression.ipynb": ("torch", "safetensors", "sklearn", "scipy"),
+}
+"""What notebooks need beyond the README's test command; they are skipped without it."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests marked slow")
 
@@ -37,6 +45,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(skip_slow)
+        missing = [m for m in NOTEBOOKS.get(item.path.name, ()) if importlib.util.find_spec(m) is None]
+        if missing:
+            item.add_marker(pytest.mark.skip(reason=f"the notebook needs {', '.join(missing)}"))
         item.user_properties.extend(("row", marker.args[0]) for marker in item.iter_markers("row"))
 
 

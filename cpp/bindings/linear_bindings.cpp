@@ -8,6 +8,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/module.h"
+#include "core/rotary.h"
 #include "mechanisms/checks.h"
 #include "mechanisms/rattention.h"
 #include "mechanisms/residual_linear.h"
@@ -189,6 +190,10 @@ const float* norm_weight(const char* name, const std::optional<FloatArray>& weig
   return weight->data();
 }
 
+void require_even(std::int64_t dim) {
+  if (dim % 2 != 0) throw py::value_error("rope_theta needs an even head_dim, got " + std::to_string(dim));
+}
+
 RAttentionProblem make_rattention_problem(const py::array& query, const py::array& key, const py::array& value,
                                           const LinearOptions& options, float scale, double rope_theta, float eps,
                                           const NormArrays& weights) {
@@ -196,9 +201,7 @@ RAttentionProblem make_rattention_problem(const py::array& query, const py::arra
   problem.linear = make_linear_problem(query, key, value, options);
   problem.scale = scale;
   problem.rope_theta = rope_theta;
-  if (rope_theta != 0 && problem.linear.key.dim() % 2 != 0) {
-    throw py::value_error("rope_theta needs an even head_dim, got " + std::to_string(problem.linear.key.dim()));
-  }
+  if (rope_theta != 0) require_even(problem.linear.key.dim());
   problem.eps = eps;
   problem.local_norm_weight = norm_weight("local_norm_weight", weights.local, problem.linear);
   problem.linear_norm_weight = norm_weight("linear_norm_weight", weights.linear, problem.linear);
@@ -251,6 +254,19 @@ py::dict rattention_backward_by_name(const py::array& query, const py::array& ke
   return names;
 }
 
+py::array rotary(const py::array& rows, double theta, std::int64_t first_position, bool back) {
+  const TensorView view = tensor_view("rows", rows);
+  require_even(view.dim());
+  if (first_position < 0) throw py::value_error("first_position must be >= 0, got " + std::to_string(first_position));
+  OutputView turned;
+  py::array output = new_output(view.dtype, view.shape, &turned);
+  {
+    const py::gil_scoped_release unlocked;
+    rotate_rows(view, theta, first_position, back, turned);
+  }
+  return output;
+}
+
 }  // namespace
 
 void bind_linear(py::module_& module) {
@@ -282,6 +298,8 @@ void bind_linear(py::module_& module) {
              py::arg("eps"), py::arg("local_norm_weight").noconvert() = none,
              py::arg("linear_norm_weight").noconvert() = none, py::arg("grad_state").noconvert() = none,
              "Gradients by name, float32.");
+  module.def("rotary", &rotary, py::arg("rows"), py::arg("theta"), py::arg("first_position"), py::arg("back"),
+             "The rows turned to their positions, or back, in their dtype.");
 }
 
 }  // namespace rattention::bindings

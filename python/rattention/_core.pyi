@@ -128,6 +128,7 @@ def rattention_backward(
     linear_norm_weight: NDArray[np.float32] | None = None,
     grad_state: NDArray[np.float32] | None = None,
 ) -> dict[str, NDArray[np.float32]]: ...
+def rotary(rows: NDArray[Any], theta: float, first_position: int, back: bool) -> NDArray[Any]: ...
 
 class RAttentionCache:
     def __init__(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rattention.torch.rotary import rotary
+from rattention.torch.rotary import plain_rotary
 from rattention.torch.softmax_composition import attention, per_kv_head, repeated, wide
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def rattention(
     )
     total = rms_norm(far, linear_norm_weight, eps)
     if window >= 0:
-        q, k = rotary(q, k, theta=rope_theta)
+        if rope_theta is not None:
+            q, k = plain_rotary(q, k, theta=rope_theta)
         near = attention(q, k, v, scale=scale, causal=True, window=(window, 0), **masks)[0]
         total = total + rms_norm(near, local_norm_weight, eps)
     return [total.to(query.dtype), *state]
