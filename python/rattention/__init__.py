@@ -30,11 +30,16 @@ from rattention.mechanisms.table import MECHANISMS
 from rattention.metrics import AttentionMetrics, MetricOptions
 
 if TYPE_CHECKING:
+    from rattention.compression.compressing import compress as compress
     from rattention.hf.observation import observe as observe
 else:
 
     def __getattr__(name: str) -> object:
-        """`observe`, which needs PyTorch and Transformers, when it is asked for."""
+        """`compress` and `observe`, which need PyTorch, when they are asked for."""
+        if name == "compress":
+            from rattention.compression.compressing import compress
+
+            return compress
         if name == "observe":
             from rattention.hf.observation import observe
 

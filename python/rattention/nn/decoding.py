@@ -128,7 +128,7 @@ class DecodingCache:
 
     def __init__(self, layers: Iterable[SelfAttention], batch: int) -> None:
         """Empty."""
-        self.layers = [
+        self.layers: list[LayerCache] = [
             KeyValueCache(layer.window) if layer.norms is None else StateCache(layer, batch)
             for layer in layers
         ]
