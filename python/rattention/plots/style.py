@@ -1,0 +1,154 @@
+"""What all figures look like: colours, panels, axes and labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention.extras import require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike, NDArray
+
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6B6B6B"
+
+BACKING = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.8}
+"""Behind numbers that stand on lines."""
+
+MOST_LABELS = 9
+"""More labels beside lines than this would run into each other."""
+
+
+def figure_of(title: str, rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure of panels, row by row, under a title."""
+    figure = require("matplotlib.figure", "plots").Figure(figsize=size, layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
+    return figure, [tidy(ax) for ax in figure.subplots(rows, columns, squeeze=False).flat]
+
+
+def axes_of(ax: Axes | None) -> Axes:
+    """`ax`, or those of a new figure."""
+    if ax is not None:
+        return ax
+    return tidy(
+        require("matplotlib.figure", "plots").Figure(figsize=(5, 3.4), layout="constrained").add_subplot()
+    )
+
+
+def tidy(ax: Axes) -> Axes:
+    """`ax` without the lines that say nothing."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8.5)
+    ax.margins(x=0.08)
+    return ax
+
+
+def length_axis(ax: Axes, tokens: Sequence[int], room: float = 1.12) -> None:
+    """Contexts along x, with some room for labels."""
+    ax.set_xlabel("Context (tokens)")
+    ax.set_xlim(0, max(tokens) * room)
+
+
+def percent_axis(ax: Axes) -> None:
+    """Shares along y as percentages."""
+    ax.yaxis.set_major_formatter(require("matplotlib.ticker", "plots").PercentFormatter(1, decimals=0))
+
+
+def log_percent_axis(ax: Axes) -> None:
+    """Powers of ten with 2 and 5 between them; a plain log axis would write 2 x 10^-2."""
+    ticker = require("matplotlib.ticker", "plots")
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda share, _: f"{100 * share:g}%"))
+    ax.yaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def rule(ax: Axes, value: float, meaning: str) -> None:
+    """A line at `value` that says what it means."""
+    ax.axhline(value, color=VERMILION, linewidth=1, linestyle=":")
+    ax.annotate(
+        f"{meaning} {value:g}",
+        (1, value),
+        (0, 2),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        color=VERMILION,
+        fontsize=8,
+    )
+
+
+def label_ends(ax: Axes, x: Sequence[int], y: Sequence[float], form: str) -> None:
+    """The first and the last number of a line."""
+    for i, side in ((0, "right"), (len(x) - 1, "center"))[: len(x)]:
+        ax.annotate(
+            form.format(y[i]),
+            (x[i], y[i]),
+            (3 if side == "right" else 0, 6),
+            textcoords="offset points",
+            ha=side,
+            fontsize=8.5,
+            color=BLUE,
+        )
+
+
+def label_lines(
+    ax: Axes, x: float, y: ArrayLike, texts: Sequence[str], colours: Any, *, left: bool = False
+) -> None:
+    """Labels beside the ends of lines, moved apart where they would overlap; needs the final axes' limits."""
+    ends = np.column_stack([np.full(len(texts), x), np.asarray(y)])
+    heights = ax.transAxes.inverted().transform(ax.transData.transform(ends))
+    placed = _apart(heights[:, 1], gap=0.068)
+    side = -0.03 if left else 0.03
+    for end, height, at, text, colour in zip(ends, placed, heights[:, 0], texts, colours, strict=True):
+        ax.annotate(
+            text,
+            end,
+            (at + side, height),
+            textcoords="axes fraction",
+            ha="right" if left else "left",
+            va="center",
+            color=colour,
+            fontsize=8.5,
+            annotation_clip=False,
+        )
+
+
+def _apart(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+    """Heights at least `gap` apart in the same order: neighbours that are too close give way equally."""
+    order = np.argsort(heights)
+    placed = heights[order]
+    for _ in range(10 * len(placed)):
+        missing = np.clip(gap - np.diff(placed), 0, None) / 2
+        placed[:-1] -= missing
+        placed[1:] += missing
+    return placed[np.argsort(order)]
+
+
+def few_ticks(count: int) -> NDArray[np.int64]:
+    """At most twelve positions of `count`."""
+    return np.arange(0, count, max(1, -(-count // 12)))
+
+
+def write_cells(ax: Axes, values: NDArray[np.float64]) -> None:
+    """The numbers themselves, where there is room for them."""
+    if values.size > 120:
+        return
+    middle = (values.min() + values.max()) / 2
+    for (row, column), value in np.ndenumerate(values):
+        ax.text(
+            column,
+            row,
+            f"{value:.0%}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if value < middle else "black",
+        )
