@@ -8,7 +8,6 @@ import numpy as np
 
 from rattention.degradation.contexts import AVERAGED, FIRST_TOKENS
 from rattention.degradation.sources import Selection
-from rattention.extras import require
 from rattention.plots.maps import LABELS, maps_figure, plot_head_map
 from rattention.plots.style import (
     BACKING,
@@ -20,8 +19,9 @@ from rattention.plots.style import (
     figure_of,
     label_ends,
     label_lines,
+    layer_colours,
     length_axis,
-    log_percent_axis,
+    log_axis,
     percent_axis,
     rule,
     write_cells,
@@ -103,7 +103,7 @@ def plot_window_cutoff(
     selection = selection or Selection(*(tuple(range(n)) for n in cutoff.mass.shape[:2]))
     layers = selection.of_array(cutoff.mass).mean(axis=1)
     mean = layers.mean(axis=0)
-    colours = require("matplotlib", "plots").colormaps["viridis"](np.linspace(0, 0.75, len(layers)))
+    colours = layer_colours(len(layers))
     for mass, colour in zip(layers, colours, strict=True):
         ax.plot(cutoff.windows, mass, color=colour, linewidth=1.2)
     ax.plot(cutoff.windows, mean, color="black", linewidth=2.2, marker="o", markersize=4)
@@ -147,7 +147,7 @@ def plot_recall(
     ax.plot(tokens, mean, color=BLUE, marker="o", markersize=4)
     ax.plot(tokens, even, color=GREY, linestyle="--")
     length_axis(ax, tokens, room=1.4)
-    log_percent_axis(ax)
+    log_axis(ax, percent=True)
     ax.set_ylabel("Attention from the question\nto its fact")
     texts = [f"best head {best[-1]:.0%}", f"mean {mean[-1]:.1%}", f"even {even[-1]:.1%}"]
     label_lines(ax, tokens[-1], [best[-1], mean[-1], even[-1]], texts, [VERMILION, BLUE, GREY])

@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention.extras import require
-from rattention.plots.style import MOST_LABELS, VERMILION, axes_of, few_ticks, figure_of, label_lines
+from rattention.plots.style import (
+    MOST_LABELS,
+    VERMILION,
+    axes_of,
+    few_ticks,
+    figure_of,
+    label_lines,
+    layer_colours,
+    over_stretches,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,9 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
-
-MOST_POINTS = 400
-"""More points than this on a line would hide one another."""
 
 LABELS = {
     "entropy": "Entropy (nats)",
@@ -67,10 +72,8 @@ def plot_tokens(
     `layers` are the numbers the lines are called by; `prompt` is how many tokens came before generation.
     """
     ax = axes_of(ax)
-    stretch = -(-values.shape[1] // MOST_POINTS)
-    starts = np.arange(0, values.shape[1], stretch)
-    means = np.add.reduceat(values, starts, axis=1) / np.diff(starts, append=values.shape[1])
-    colours = require("matplotlib", "plots").colormaps["viridis"](np.linspace(0, 0.75, len(values)))
+    starts, means = over_stretches(values)
+    colours = layer_colours(len(values))
     for line, colour in zip(means, colours, strict=True):
         ax.plot(starts, line, color=colour, linewidth=1.2)
     if prompt is not None:

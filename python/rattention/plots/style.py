@@ -20,11 +20,21 @@ BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6B6B6B"
 BACKING = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.8}
 """Behind numbers that stand on lines."""
 
+MOST_POINTS = 400
+"""More points than this on a line would hide one another."""
+
+MOST_DECADES = 5
+"""Over more powers of ten than this there is no room between them."""
+
 MOST_LABELS = 9
 """More labels beside lines than this would run into each other."""
 
 
-def figure_of(title: str, rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+Size = tuple[float, float]
+"""Of a figure, width and height in inches."""
+
+
+def figure_of(title: str, rows: int, columns: int, size: Size) -> tuple[Figure, list[Axes]]:
     """A figure of panels, row by row, under a title."""
     figure = require("matplotlib.figure", "plots").Figure(figsize=size, layout="constrained")
     if title:
@@ -55,17 +65,20 @@ def length_axis(ax: Axes, tokens: Sequence[int], room: float = 1.12) -> None:
     ax.set_xlim(0, max(tokens) * room)
 
 
-def percent_axis(ax: Axes) -> None:
+def percent_axis(ax: Axes, decimals: int | None = 0) -> None:
     """Shares along y as percentages."""
-    ax.yaxis.set_major_formatter(require("matplotlib.ticker", "plots").PercentFormatter(1, decimals=0))
+    ax.yaxis.set_major_formatter(require("matplotlib.ticker", "plots").PercentFormatter(1, decimals))
 
 
-def log_percent_axis(ax: Axes) -> None:
-    """Powers of ten with 2 and 5 between them; a plain log axis would write 2 x 10^-2."""
+def log_axis(ax: Axes, *, percent: bool = False) -> None:
+    """Powers of ten along y with 2 and 5 between them; a plain log axis would write 2 x 10^-2."""
     ticker = require("matplotlib.ticker", "plots")
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda share, _: f"{100 * share:g}%"))
+    low, high = ax.get_ylim()
+    between = (1.0, 2.0, 5.0) if high < 10**MOST_DECADES * low else (1.0,)
+    ax.yaxis.set_major_locator(ticker.LogLocator(subs=between))
+    text = (lambda share, _: f"{100 * share:g}%") if percent else (lambda number, _: f"{number:g}")
+    ax.yaxis.set_major_formatter(ticker.FuncFormatter(text))
     ax.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
@@ -82,6 +95,7 @@ def rule(ax: Axes, value: float, meaning: str) -> None:
         va="bottom",
         color=VERMILION,
         fontsize=8,
+        bbox=BACKING,
     )
 
 
@@ -121,6 +135,30 @@ def label_lines(
         )
 
 
+def layer_colours(count: int) -> NDArray[np.float64]:
+    """From dark to light, one per line; short of the yellow that print loses."""
+    colours = require("matplotlib", "plots").colormaps["viridis"](np.linspace(0, 0.75, count))
+    return np.asarray(colours)
+
+
+def over_stretches(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Lines ``[lines, positions]`` as at most `MOST_POINTS` points: where each stretch begins, and means."""
+    length = values.shape[1]
+    starts = np.arange(0, length, -(-length // MOST_POINTS))
+    sums = np.add.reduceat(np.asarray(values, np.float64), starts, axis=1)
+    return starts, sums / np.diff(starts, append=length)
+
+
+def legend_beside(ax: Axes) -> None:
+    """Names of lines and points that cross too often to be labelled where they end, to the right."""
+    handles, names = ax.get_legend_handles_labels()
+    some = (
+        slice(0, MOST_LABELS) if len(names) <= MOST_LABELS else slice(0, None, -(-len(names) // MOST_LABELS))
+    )
+    options = {"frameon": False, "fontsize": 8, "handlelength": 1.2, "borderaxespad": 0}
+    ax.legend(handles[some], names[some], loc="upper left", bbox_to_anchor=(1.01, 1), **options)
+
+
 def _apart(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
     """Heights at least `gap` apart in the same order: neighbours that are too close give way equally."""
     order = np.argsort(heights)
@@ -141,8 +179,9 @@ def write_cells(ax: Axes, values: NDArray[np.float64]) -> None:
     """The numbers themselves, where there is room for them."""
     if values.size > 120:
         return
-    middle = (values.min() + values.max()) / 2
-    for (row, column), value in np.ndenumerate(values):
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for row, column in np.argwhere(~np.isnan(values)):
+        value = values[row, column]
         ax.text(
             column,
             row,
