@@ -30,16 +30,19 @@ OVER_ROWS = ("context_mean", "context_std", "entropy", "recent_distant_ratio")
 """Metrics with a mean over all rows; see `rattention.AttentionMetrics`."""
 
 
+Span = tuple[int | None, int | None]
+
+
 @dataclass(frozen=True)
 class MapOptions:
     """Which part of the maps to keep, and how finely."""
 
     shape: tuple[int, int] = (192, 192)
     """Most rows and columns of a picture; longer maps are mean-pooled."""
-    rows: tuple[int, int] | None = None
-    """Query rows ``(start, stop)``; all by default."""
-    keys: tuple[int, int] | None = None
-    """Keys ``(start, stop)``; all by default."""
+    rows: Span = (None, None)
+    """Query rows ``(start, stop)``, as in a slice: negative from the end, None for the end itself."""
+    keys: Span = (None, None)
+    """Keys, the same way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +155,7 @@ def measure_layer(
         mean={name: _over_rows(name, getattr(metrics, name)[0, chosen]) for name in OVER_ROWS},
         weights=weights,
         received=metrics.received[0, chosen],
-        map=None if maps is None else _picture(attention, chosen, maps),
+        map=None if maps is None else _picture(attention, chosen, maps, sample),
     )
 
 
@@ -165,11 +168,20 @@ def _over_rows(name: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.array([np.median(r[~np.isnan(r)]) if (~np.isnan(r)).any() else np.nan for r in numbers])
 
 
-def _picture(attention: LayerAttention, heads: list[int], options: MapOptions) -> PooledMap:
-    rows = options.rows or (0, attention.query.shape[2])
-    keys = options.keys or (0, attention.key.shape[2])
+def _picture(attention: LayerAttention, heads: list[int], options: MapOptions, sample: str) -> PooledMap:
+    rows = _positions("rows", options.rows, attention.query.shape[2], sample)
+    keys = _positions("keys", options.keys, attention.key.shape[2], sample)
     weights = attention.map(options.shape, rows, keys)[0]
     return PooledMap(weights[heads], shown_cells(attention, weights, rows, keys), rows, keys)
+
+
+def _positions(name: str, span: Span, length: int, sample: str) -> tuple[int, int]:
+    """The span without negative numbers and None; ValueError where it is empty or outside."""
+    start, stop = span[0] or 0, length if span[1] is None else span[1]
+    first, last = (at + length if at < 0 else at for at in (start, stop))
+    if not 0 <= first < last <= length:
+        raise ValueError(f"{name} {start}:{stop} does not lie within the {length} positions of {sample}")
+    return first, last
 
 
 def _require_numbers(attention: LayerAttention, metrics: AttentionMetrics, sample: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from rattention.plots.attention import (
     attention_figure,
+    lines_figure,
     plot_attention_map,
     plot_query_attention,
     plot_received,
@@ -42,6 +43,7 @@ __all__ = [
     "heads_figure",
     "label_of",
     "layers_figure",
+    "lines_figure",
     "maps_figure",
     "metrics_figure",
     "plot_attention_map",

@@ -151,6 +151,25 @@ def plot_received(
     return ax
 
 
+def lines_figure(
+    weights: NDArray[Any],
+    received: NDArray[Any],
+    *,
+    heads: Sequence[int] | None = None,
+    start: int = 0,
+    labels: Sequence[str] = (),
+    scale: Scale = "linear",
+    title: str = "",
+    figsize: Size | None = None,
+) -> Figure:
+    """What the query row gives, and what positions receive, ``[heads, keys]`` each."""
+    figure, panels = figure_of(title, 1, 2, figsize or (10.4, 3.4))
+    options = {"heads": heads, "start": start, "labels": labels, "scale": scale}
+    plot_query_attention(weights, ax=panels[0], **options)  # type: ignore[arg-type]
+    plot_received(received, ax=panels[1], **options)  # type: ignore[arg-type]
+    return figure
+
+
 def colour_norm(weights: NDArray[Any], scale: Scale) -> Normalize:
     """Colours from 0 to the largest weights, or over the last `DECADES` powers of ten."""
     colors = require("matplotlib.colors", "plots")
