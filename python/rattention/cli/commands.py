@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rattention.cli import check, demo, everything, paper
+from rattention.cli import check, demo, everything, paper, visualize
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Command:
 COMMANDS = {
     "check": Command(check.Check, check.run, ("# what is installed, and what to install", "--json")),
     "demo": Command(demo.Demo, demo.run, demo.EXAMPLES),
+    "visualize": Command(visualize.Visualize, visualize.run, visualize.EXAMPLES),
     "paper": Command(
         paper.Paper, paper.run, ("# summary and cache sizes", "--model 3b --json", "--pdf mine.pdf")
     ),
