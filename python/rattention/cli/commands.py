@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rattention.cli import check, demo, everything, paper, visualize
+from rattention.cli import check, compress, demo, everything, paper, visualize
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ COMMANDS = {
     "check": Command(check.Check, check.run, ("# what is installed, and what to install", "--json")),
     "demo": Command(demo.Demo, demo.run, demo.EXAMPLES),
     "visualize": Command(visualize.Visualize, visualize.run, visualize.EXAMPLES),
+    "compress": Command(compress.Compress, compress.run, compress.EXAMPLES),
     "paper": Command(
         paper.Paper, paper.run, ("# summary and cache sizes", "--model 3b --json", "--pdf mine.pdf")
     ),

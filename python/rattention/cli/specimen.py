@@ -157,8 +157,8 @@ def _pretrained(
     from rattention.extras import require
 
     transformers, torch = require("transformers", "hf"), require("torch", "hf")
-    model = _loaded(lambda: transformers.AutoModel.from_pretrained(folder), name, "model")
-    tokenizer = _loaded(lambda: transformers.AutoTokenizer.from_pretrained(folder), name, "tokenizer")
+    model = loaded(lambda: transformers.AutoModel.from_pretrained(folder), name, "model")
+    tokenizer = loaded(lambda: transformers.AutoTokenizer.from_pretrained(folder), name, "tokenizer")
     count = _text_length(length, getattr(model.config, "max_position_embeddings", None))
     ids = tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
     pieces = [torch.tensor([part]) for part in _parts(ids, count, samples)]
@@ -175,7 +175,7 @@ def _token_labels(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
     return tuple(str(token).replace("\u0120", "·").replace("\u2581", "·") for token in tokens)
 
 
-def _loaded(load: Callable[[], Any], name: str, what: str) -> Any:
+def loaded(load: Callable[[], Any], name: str, what: str) -> Any:
     """What Transformers loads; WeightsError with the first line of whatever it raises."""
     try:
         return load()

@@ -46,6 +46,7 @@ class Clusters(Strategy):
         for name, least in (("iterations", 1), ("seed", 0)):
             if whole_number(name, getattr(self, name)) < least:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        object.__setattr__(self, "makes_tokens", self.by == "mean")
 
     def keep(self, past: Past, count: int) -> Kept:
         """`count` clusters for each head."""

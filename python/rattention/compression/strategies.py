@@ -27,6 +27,8 @@ class Strategy(ABC):
     """Whether all heads keep the same tokens; else each chooses for itself."""
     replaces = False
     """Whether what it keeps may stand for several tokens."""
+    makes_tokens = False
+    """Whether that may be none of the tokens themselves."""
 
     @abstractmethod
     def keep(self, past: Past, count: int) -> Kept:
@@ -124,7 +126,7 @@ class Combined(Strategy):
             raise ValueError(
                 "a strategy that replaces tokens stands for all that is left: it must be the last"
             )
-        for name, join in (("needs_queries", any), ("common", all), ("replaces", any)):
+        for name, join in (("needs_queries", any), ("common", all), ("replaces", any), ("makes_tokens", any)):
             object.__setattr__(self, name, join(getattr(part, name) for part in self.parts))
 
     def keep(self, past: Past, count: int) -> Kept:

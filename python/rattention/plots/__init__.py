@@ -15,6 +15,7 @@ from rattention.plots.attention import (
     plot_query_attention,
     plot_received,
 )
+from rattention.plots.compression import compression_figure, plot_budgets
 from rattention.plots.degradation import (
     heads_figure,
     metrics_figure,
@@ -38,6 +39,7 @@ from rattention.plots.microscope import (
 
 __all__ = [
     "attention_figure",
+    "compression_figure",
     "distributions_figure",
     "heads_comparison_figure",
     "heads_figure",
@@ -47,6 +49,7 @@ __all__ = [
     "maps_figure",
     "metrics_figure",
     "plot_attention_map",
+    "plot_budgets",
     "plot_dilution",
     "plot_distribution",
     "plot_head_map",

@@ -1,0 +1,124 @@
+"""Figures of `rattention.compression.validation`: quality against budget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rattention.extras import require
+from rattention.plots.style import GREY, axes_of, figure_of, label_lines, percent_axis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from rattention.compression.validation import Cell, Validation
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+MARKERS = "osD^vPX*<>"
+
+NUMBERS = {
+    "share": "Share of the full quality",
+    "mass": "Attention mass kept",
+    "kl": "KL from the full predictions (nats)",
+    "top1_agreement": "Same first choice as full",
+    "output_error": "Relative output error",
+    "speed_up": "Speed-up (times)",
+}
+"""What `plot_budgets` can show, and what axes call it."""
+
+SHARES = ("share", "mass", "top1_agreement")
+
+
+def plot_budgets(validation: Validation, number: str = "share", *, ax: Axes | None = None) -> Axes:
+    """A line per strategy over the budgets, with the confidence interval over seeds as bars.
+
+    `number` is a name in `NUMBERS`. Layers of constant size (RAttention's) are a star where their bytes are,
+    and full quality is a dashed line. Budgets are moved apart a little where bars would cover one another.
+    """
+    ax = axes_of(ax)
+    cells = [cell for cell in validation.cells() if number in cell.numbers]
+    if number not in NUMBERS or not cells:
+        raise ValueError(f"number must be one of {', '.join(NUMBERS)} that was measured, got {number!r}")
+    names = list(dict.fromkeys(cell.strategy for cell in cells))
+    ends = []
+    for place, name in enumerate(names):
+        line = [cell for cell in cells if cell.strategy == name]
+        ends.append(_plot_strategy(ax, line, number, place, len(names)))
+    _axes_of_budgets(ax, cells, number)
+    if number == "share":
+        _plot_full(ax, validation)
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
+    label_lines(ax, ends[0][0], [height for _, height in ends], names, colours)
+    return ax
+
+
+def compression_figure(validation: Validation, *, title: str = "") -> Figure:
+    """Quality against budget, and beside it what else was measured."""
+    there = {name for cell in validation.cells() for name in cell.numbers}
+    numbers = [name for name in NUMBERS if name in there]
+    rows = -(-len(numbers) // 2)
+    figure, panels = figure_of(title, rows, 2, (11.4, 3.9 * rows))
+    for ax, number in zip(panels, numbers, strict=False):
+        plot_budgets(validation, number, ax=ax)
+    for ax in panels[len(numbers) :]:
+        ax.remove()
+    return figure
+
+
+def _plot_strategy(
+    ax: Axes, line: Sequence[Cell], number: str, place: int, count: int
+) -> tuple[float, float]:
+    """Draw a line and give its last point."""
+    budgets = np.array([cell.budget for cell in line], np.float64)
+    order = np.argsort(budgets)
+    numbers = [line[i].numbers[number] for i in order]
+    apart = 1 + 0.012 * (place - (count - 1) / 2)
+    means = [n.mean for n in numbers]
+    bars = np.array([[n.mean - n.low, n.high - n.mean] for n in numbers]).T
+    ax.errorbar(
+        budgets[order] * apart,
+        means,
+        yerr=np.nan_to_num(bars),
+        color=COLOURS[place % len(COLOURS)],
+        marker=MARKERS[place % len(MARKERS)],
+        linestyle="-" if place < len(COLOURS) else "--",
+        markersize=4.5,
+        linewidth=1.3,
+        elinewidth=0.8,
+        capsize=1.5,
+    )
+    return float(budgets.max()), means[-1]
+
+
+def _axes_of_budgets(ax: Axes, cells: Sequence[Cell], number: str) -> None:
+    budgets = sorted({cell.budget for cell in cells})
+    shares = all(isinstance(budget, float) for budget in budgets)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(budgets, [f"{budget:.3g}" for budget in budgets])
+    ax.xaxis.set_minor_locator(require("matplotlib.ticker", "plots").NullLocator())
+    ax.set_xlabel("Budget (share of the tokens)" if shares else "Budget (tokens)")
+    ax.set_xlim(budgets[0] / 1.15, budgets[-1] * (budgets[-1] / budgets[0]) ** 0.42 * 1.2)
+    ax.set_ylabel(NUMBERS[number])
+    if number in SHARES:
+        percent_axis(ax)
+
+
+def _plot_full(ax: Axes, validation: Validation) -> None:
+    ax.axhline(1, color=GREY, linewidth=1, linestyle="--")
+    constant = validation.constant
+    if constant is not None:
+        share = constant.nbytes / constant.full_nbytes
+        ax.plot([share], [1], marker="*", markersize=12, color=GREY, linestyle="none", clip_on=False)
+        ax.annotate(
+            f"{constant.label}: {share:.0%} of the bytes",
+            (share, 1),
+            (0, 8),
+            textcoords="offset points",
+            fontsize=8,
+            color=GREY,
+            ha="center",
+        )
