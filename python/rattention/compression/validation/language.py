@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention.compression.budget import resolve_budget
 from rattention.compression.compressing import compress
 from rattention.compression.table import STRATEGIES
 from rattention.compression.validation.readers import reader_of
@@ -91,6 +92,7 @@ class Continuation:
     def compressed(self, strategy: Strategy, budget: Budget) -> Measured:
         """The same pieces."""
         assert self._full is not None, "full comes first"
+        resolve_budget(budget, self.prefix)
         with compress(self.model, strategy, budget) as use:
             reading = self._read(use)
         return Measured(
@@ -104,6 +106,7 @@ class Continuation:
 
     def preview(self, seed: int, strategy: Strategy, budget: Budget) -> Preview:
         """Of the prefix of one piece, for each layer and key/value head."""
+        resolve_budget(budget, self.prefix)
         self._draw(seed)
         with torch.no_grad(), compress(self.model, strategy, budget) as use:
             self.reader.read(self._pieces[:1, : self.prefix], self.reader.new_cache(1))
