@@ -116,14 +116,14 @@ def use_threads(threads: int) -> None:
         set_num_threads(threads)
 
 
-def progress(items: Sequence[int], description: str) -> Iterable[int]:
+def progress(items: Sequence[int], description: str, unit: str = "context") -> Iterable[int]:
     """A bar on stderr when that is a terminal and tqdm is there."""
     try:
         from tqdm import tqdm
     except ImportError:
         return items
     bar: Iterable[int] = tqdm(
-        items, desc=description, unit="context", file=sys.stderr, disable=None, leave=False
+        items, desc=description, unit=unit, file=sys.stderr, disable=None, leave=False
     )
     return bar
 
