@@ -29,18 +29,9 @@ CHOOSING = [name for name, strategy in STRATEGIES.items() if not strategy.replac
 GREEDY = {"do_sample": False, "pad_token_id": 0}
 PROMPT, LENGTH, BUDGET = 13, 17, 6
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 by_family = pytest.mark.parametrize("name", FAMILIES)
 by_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
-
-
-@pytest.fixture(autouse=True)
-def one_thread(use_threads):
-    """Tiny models on a busy machine: threads would wait for one another."""
-    before = torch.get_num_threads()
-    use_threads(1)
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def family(name, implementation="eager", **changes):

@@ -31,17 +31,9 @@ from rattention.nn import LanguageModel, rattention_pattern
 from tests.bert_folder import write_folder
 from tests.hf_models import build
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WORDS = "The lamp was lit at dusk and burned until the dawn came over the cold water. " * 8
-
-
-@pytest.fixture(autouse=True)
-def one_thread(use_threads):
-    """Tiny models on a busy machine: threads would wait for one another."""
-    before = torch.get_num_threads()
-    use_threads(1)
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def native(pattern=None, vocabulary=128):
