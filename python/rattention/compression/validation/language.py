@@ -34,6 +34,8 @@ class _Reading:
     """Float64 ``[batch, continuation - 1, vocabulary]``."""
     seconds: float
     """Of the continuation."""
+    total: float
+    """Seconds of the prefix as well."""
     nbytes: int
     mass: float | None
     """Kept at the cut after the prefix, mean of the layers."""
@@ -55,6 +57,8 @@ class Continuation:
         Tokens of each piece.
     batch:
         Pieces that a seed draws.
+    slack:
+        Of `rattention.compress`; smaller than there, so that no more than the budget says is held.
     """
 
     quality = "perplexity of the continuation"
@@ -62,11 +66,18 @@ class Continuation:
     strategies = tuple(STRATEGIES)
 
     def __init__(
-        self, model: Any, ids: ArrayLike, *, prefix: int = 256, continuation: int = 32, batch: int = 2
+        self,
+        model: Any,
+        ids: ArrayLike,
+        *,
+        prefix: int = 256,
+        continuation: int = 32,
+        batch: int = 2,
+        slack: int = 8,
     ) -> None:
         """Check that the text is long enough."""
         self.model, self.reader, self.ids = model, reader_of(model), np.asarray(ids, np.int64)
-        self.prefix, self.continuation, self.batch = prefix, continuation, batch
+        self.prefix, self.continuation, self.batch, self.slack = prefix, continuation, batch, slack
         if min(prefix, continuation - 1, batch) < 1:
             raise ValueError(
                 f"prefix and batch must be >= 1 and continuation >= 2, got {prefix}, {batch}, {continuation}"
@@ -87,17 +98,19 @@ class Continuation:
         if self._full is None:
             self._read(None)  # the first run of all would pay for what is made once
         self._full = self._read(None)
-        return Measured(self._perplexity(self._full.logits), self._full.seconds, nbytes=self._full.nbytes)
+        full = self._full
+        return Measured(self._perplexity(full.logits), full.seconds, full.total, nbytes=full.nbytes)
 
     def compressed(self, strategy: Strategy, budget: Budget) -> Measured:
         """The same pieces."""
         assert self._full is not None, "full comes first"
         resolve_budget(budget, self.prefix)
-        with compress(self.model, strategy, budget) as use:
+        with compress(self.model, strategy, budget, slack=self.slack) as use:
             reading = self._read(use)
         return Measured(
             self._perplexity(reading.logits),
             reading.seconds,
+            reading.total,
             use.seconds,
             reading.nbytes,
             reading.mass,
@@ -108,7 +121,7 @@ class Continuation:
         """Of the prefix of one piece, for each layer and key/value head."""
         resolve_budget(budget, self.prefix)
         self._draw(seed)
-        with torch.no_grad(), compress(self.model, strategy, budget) as use:
+        with torch.no_grad(), compress(self.model, strategy, budget, slack=self.slack) as use:
             self.reader.read(self._pieces[:1, : self.prefix], self.reader.new_cache(1))
         every = np.arange(self.prefix)[None]
         kept = {
@@ -136,14 +149,16 @@ class Continuation:
         """Read the pieces; `use` is that of the compression they are read under."""
         pieces, reader = self._pieces, self.reader
         cache = reader.new_cache(len(pieces))
+        start = time.perf_counter()
         with torch.no_grad():
             reader.read(pieces[:, : self.prefix], cache)
             mass = None if use is None else _mean_mass(use)
             began = time.perf_counter()
             places = range(self.prefix, pieces.shape[1] - 1)
             rows = [reader.read(pieces[:, at : at + 1], cache) for at in places]
-            seconds = time.perf_counter() - began
-        return _Reading(torch.cat(rows, dim=1).double(), seconds, reader.nbytes(cache), mass)
+            end = time.perf_counter()
+        logits = torch.cat(rows, dim=1).double()
+        return _Reading(logits, end - began, end - start, reader.nbytes(cache), mass)
 
     def _perplexity(self, logits: Any) -> float:
         wanted = self._pieces[:, self.prefix + 1 :]

@@ -61,7 +61,7 @@ class Cell:
     seeds: int
     numbers: dict[str, Interval]
     """By name: ``quality``; ``share`` of the full run's quality with the same seed, 1 being as good;
-    ``seconds``, ``speed_up`` over the full run, ``compressing`` as a share of the seconds of the full run,
+    ``seconds``, ``speed_up`` over the full run, ``compressing`` as a share of the time of the full run,
     ``bytes_share``, ``mass``, and what the task measures against the full outputs."""
 
 
@@ -103,12 +103,12 @@ class Validation:
         """In words: whether the best strategy keeps `ENOUGH` of the quality at `budget`."""
         cell = self.best(budget)
         share = _spelled(cell.numbers["share"])
-        kept = f"at budget {budget:g} {cell.strategy!r} keeps {share} of the full model's"
+        kept = f"at budget {budget:g} {cell.strategy!r} keeps {share} of the full model's quality"
         if cell.numbers["share"].mean >= ENOUGH:
-            return f"{kept} {self.quality}: at least the {ENOUGH:.0%} that were asked for"
+            return f"{kept}, the {self.quality}: at least the {ENOUGH:.0%} that were asked for"
         mass = cell.numbers.get("mass")
         why = "" if mass is None else f" although it keeps {mass.mean:.0%} of the newest row's attention"
-        return f"{kept} {self.quality}, less than {ENOUGH:.0%}{why}: the model needs what is dropped"
+        return f"{kept}, the {self.quality}, less than {ENOUGH:.0%}{why}: the model needs what is dropped"
 
     def as_data(self) -> dict[str, Any]:
         """Everything as plain numbers; None for what is not finite."""
@@ -138,7 +138,7 @@ class Validation:
             "share": self._share,
             "seconds": lambda t: t.compressed.seconds,
             "speed_up": lambda t: t.full.seconds / t.compressed.seconds,
-            "compressing": lambda t: t.compressed.compressing / t.full.seconds,
+            "compressing": lambda t: t.compressed.compressing / t.full.total,
             "bytes_share": lambda t: t.compressed.nbytes / t.full.nbytes if t.full.nbytes else math.nan,
         }
         numbers = {name: interval([value(t) for t in trials]) for name, value in columns.items()}

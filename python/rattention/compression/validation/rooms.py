@@ -76,7 +76,7 @@ class Rooms:
         """With the model's whole context."""
         self._seed = seed
         quality, seconds = self._act(None)
-        return Measured(quality, seconds, nbytes=self.context)
+        return Measured(quality, seconds, seconds, nbytes=self.context)
 
     def compressed(self, strategy: Strategy, budget: Budget) -> Measured:
         """With the same rooms and random numbers; bytes are counted in transitions."""
@@ -85,7 +85,7 @@ class Rooms:
             HistoryBudget(self.model, strategy, count, min(self.steps_between, max(1, count - 1)))
         )
         quality, seconds = self._act(watched)
-        return Measured(quality, seconds, watched.seconds, count, watched.mass())
+        return Measured(quality, seconds, seconds, watched.seconds, count, watched.mass())
 
     def preview(self, seed: int, strategy: Strategy, budget: Budget) -> Preview:
         """Of a full history of one room, for all layers together."""

@@ -65,7 +65,7 @@ class Sentences:
         """Whole pieces of this seed."""
         self._draw(seed)
         self._embedding, seconds = self._embed(self._pieces)
-        return Measured(1.0, seconds, nbytes=self._nbytes(self.length))
+        return Measured(1.0, seconds, seconds, nbytes=self._nbytes(self.length))
 
     def compressed(self, strategy: Strategy, budget: Budget) -> Measured:
         """Some of their tokens."""
@@ -79,6 +79,7 @@ class Sentences:
         return Measured(
             float(cosine.mean()),
             seconds,
+            seconds + choosing,
             choosing,
             self._nbytes(count),
             self._mass(kept),

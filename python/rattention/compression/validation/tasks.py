@@ -25,8 +25,10 @@ class Measured:
     """The task's result, in its own unit."""
     seconds: float
     """Of what compression is to make faster."""
+    total: float
+    """Seconds of the whole run."""
     compressing: float = 0.0
-    """Seconds spent on choosing and cutting, in `seconds` or before them."""
+    """Seconds of it spent on choosing and cutting."""
     nbytes: int = 0
     """Bytes held of the past."""
     mass: float | None = None
