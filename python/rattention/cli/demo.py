@@ -122,9 +122,7 @@ def progress(items: Sequence[int], description: str, unit: str = "context") -> I
         from tqdm import tqdm
     except ImportError:
         return items
-    bar: Iterable[int] = tqdm(
-        items, desc=description, unit=unit, file=sys.stderr, disable=None, leave=False
-    )
+    bar: Iterable[int] = tqdm(items, desc=description, unit=unit, file=sys.stderr, disable=None, leave=False)
     return bar
 
 
