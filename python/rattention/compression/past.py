@@ -102,3 +102,8 @@ def in_order(kept: Kept) -> Kept:
         np.take_along_axis(kept.indices, order, axis=1),
         *(None if array is None else along(array, order) for array in arrays),
     )
+
+
+def share_kept(attention: NDArray[np.float32], indices: NDArray[np.int64]) -> float:
+    """Of attention ``[heads, tokens]`` the share that goes to `indices` ``[heads, kept]``, mean of the heads."""
+    return float((along(attention, indices).sum(axis=1) / attention.sum(axis=1)).mean())

@@ -111,7 +111,7 @@ def _axes_of_budgets(ax: Axes, cells: Sequence[Cell], number: str) -> None:
     ax.set_xlim(budgets[0] / 1.2, budgets[-1] * 1.2)
     ax.set_ylabel(NUMBERS[number])
     if number in SHARES:
-        percent_axis(ax)
+        percent_axis(ax, decimals=None)
     if number not in ("share", "top1_agreement"):
         ax.set_ylim(bottom=0)
 
@@ -121,13 +121,5 @@ def _plot_full(ax: Axes, validation: Validation) -> None:
     constant = validation.constant
     if constant is not None:
         share = constant.nbytes / constant.full_nbytes
-        ax.plot([share], [1], marker="*", markersize=12, color=GREY, linestyle="none", clip_on=False)
-        ax.annotate(
-            f"{constant.label}: {share:.0%} of the bytes",
-            (share, 1),
-            (0, 8),
-            textcoords="offset points",
-            fontsize=8,
-            color=GREY,
-            ha="center",
-        )
+        label = f"{constant.label}:\n{share:.0%} of the bytes"
+        ax.plot([share], [1], "*", markersize=12, color=GREY, label=label, zorder=0)

@@ -107,7 +107,7 @@ class Validation:
         if cell.numbers["share"].mean >= ENOUGH:
             return f"{kept}, the {self.quality}: at least the {ENOUGH:.0%} that were asked for"
         mass = cell.numbers.get("mass")
-        why = "" if mass is None else f" although it keeps {mass.mean:.0%} of the newest row's attention"
+        why = "" if mass is None else f" although it keeps {mass.mean:.0%} of the query's attention"
         return f"{kept}, the {self.quality}, less than {ENOUGH:.0%}{why}: the model needs what is dropped"
 
     def as_data(self) -> dict[str, Any]:

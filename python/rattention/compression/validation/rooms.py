@@ -16,7 +16,7 @@ from rattention.ad import evaluate  # noqa: E402
 from rattention.ad.evaluation import collection_of  # noqa: E402
 from rattention.compression.budget import resolve_budget  # noqa: E402
 from rattention.compression.history import TOKEN_STRATEGIES, HistoryBudget, choose_transitions, past_of  # noqa: E402
-from rattention.compression.past import along  # noqa: E402
+from rattention.compression.past import share_kept  # noqa: E402
 from rattention.compression.strategies import TopK  # noqa: E402
 from rattention.compression.validation.tasks import Measured, Preview  # noqa: E402
 
@@ -155,4 +155,4 @@ class _Watched:
 def attention_kept(model: HistoryTransformer, history: History, kept: NDArray[np.int64]) -> float:
     """The query's attention to the transitions `kept` as a share of that to all, mean of the batch."""
     attention = past_of(model, history, TopK(by="query")).attention("query")
-    return float((along(attention, kept).sum(axis=1) / attention.sum(axis=1)).mean())
+    return share_kept(attention, kept)

@@ -10,7 +10,7 @@ import numpy as np
 from rattention.compression.budget import resolve_budget
 from rattention.compression.history import TOKEN_STRATEGIES
 from rattention.compression.observed import observed_past
-from rattention.compression.past import along
+from rattention.compression.past import along, share_kept
 from rattention.compression.strategies import TopK
 from rattention.compression.validation.tasks import Measured, Preview
 
@@ -104,8 +104,7 @@ class Sentences:
         return observed_past(self.model, self._whole, self._pieces.shape, strategy, first=1, query_row=0)
 
     def _mass(self, kept: NDArray[np.int64]) -> float:
-        attention = self._past(TopK(by="query")).attention("query")
-        return float((along(attention, kept).sum(axis=1) / attention.sum(axis=1)).mean())
+        return share_kept(self._past(TopK(by="query")).attention("query"), kept)
 
     def _draw(self, seed: int) -> None:
         starts = np.random.default_rng(seed).integers(0, len(self.ids) - self.length + 1, self.batch)
