@@ -96,3 +96,15 @@ def use_threads() -> Iterator[Callable[[int], None]]:
 
     yield ra.set_num_threads
     ra.set_num_threads(0)
+
+
+@pytest.fixture
+def one_thread(use_threads: Callable[[int], None]) -> Iterator[None]:
+    """For tiny models, whose threads would only wait for one another on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    use_threads(1)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 
 import rattention as ra
-from rattention.hf import observation
+from rattention.hf import listening, observation
 from rattention.metrics import ROW_METRICS, MetricOptions, reference_metrics
 
 from tests.hf_models import DECODERS, ENCODERS, build, padding, tokens
@@ -106,7 +106,7 @@ def test_chosen_layers_and_metrics():
 def test_the_model_is_restored():
     model = build("llama", "sdpa")
     with ra.observe(model):
-        assert model.config._attn_implementation == observation.NAME
+        assert model.config._attn_implementation == listening.NAME
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -130,7 +130,7 @@ def test_parts_with_other_implementations_are_restored():
     before = [c._attn_implementation for c in parts]
     assert len({*before}) == 2
     with torch.no_grad(), ra.observe(model) as seen:
-        assert {c._attn_implementation for c in parts} == {observation.NAME}
+        assert {c._attn_implementation for c in parts} == {listening.NAME}
         model.get_text_features(tokens(1))
     assert [c._attn_implementation for c in parts] == before
     assert seen["entropy"].shape == (1, 1, 4, 17)
@@ -171,7 +171,7 @@ def test_observing_twice_at_once():
         for again in (model, model.model):
             with pytest.raises(RuntimeError, match="being observed already"), ra.observe(again):
                 pass
-        assert model.config._attn_implementation == observation.NAME
+        assert model.config._attn_implementation == listening.NAME
     assert len(seen.passes) == 1
     assert model.config._attn_implementation == "eager"
     assert observed(model).passes

@@ -2,7 +2,9 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -13,6 +15,7 @@
 #include "core/tile_kernels.h"
 #include "mechanisms/checks.h"
 #include "mechanisms/softmax_attention.h"
+#include "metrics/pooled_map.h"
 #include "metrics/received.h"
 #include "metrics/row_metrics.h"
 
@@ -156,6 +159,26 @@ py::array attention_rows(const py::array& query, const py::array& key, const py:
   return std::move(weights);
 }
 
+// Ranges are [start, stop) within the rows and the keys there are, the shape is positive: the Python package checks.
+py::array attention_map(const py::array& query, const py::array& key, const ScoreOptions& options,
+                        std::array<std::int64_t, 2> shape, std::array<std::int64_t, 2> row_range,
+                        std::array<std::int64_t, 2> key_range) {
+  ScoreProblem problem = make_problem(query, key, options);
+  std::vector<std::int64_t> chosen(static_cast<std::size_t>(row_range[1] - row_range[0]));
+  std::iota(chosen.begin(), chosen.end(), row_range[0]);
+  problem.rows = chosen.data();
+  problem.row_count = row_range[1] - row_range[0];
+  const Bins rows({0, problem.row_count}, shape[0]);
+  const Bins keys({key_range[0], key_range[1]}, shape[1]);
+  auto map = new_array<float>({problem.query.batch(), problem.query.heads(), rows.count(), keys.count()});
+  float* data = map.mutable_data();
+  {
+    const py::gil_scoped_release unlocked;
+    pooled_map(problem, rows, keys, data);
+  }
+  return std::move(map);
+}
+
 // Sum over `threads` threads of the multiply-add rate, in GFLOP/s: the bound every kernel is measured against.
 double fma_peak(double seconds, int threads) {
   const py::gil_scoped_release unlocked;
@@ -177,6 +200,9 @@ void bind_attention(py::module_& module) {
   module.def("attention_metrics", &attention_metrics, py::arg("query"), py::arg("key"), py::arg("options"),
              py::arg("metrics"));
   module.def("attention_rows", &attention_rows, py::arg("query"), py::arg("key"), py::arg("rows"), py::arg("options"));
+  module.def("attention_map", &attention_map, py::arg("query"), py::arg("key"), py::arg("options"), py::arg("shape"),
+             py::arg("rows"), py::arg("keys"),
+             "The map of a range of rows and of keys, mean-pooled to at most `shape`");
   module.def("fma_peak", &fma_peak, py::arg("seconds"), py::arg("threads"),
              "Measured single-precision multiply-add rate of `threads` threads, in GFLOP/s.");
 }

@@ -24,17 +24,22 @@ from rattention.config import get_num_threads, set_num_threads, show_config
 from rattention.mechanisms.gravitational import gravitational_attention
 from rattention.mechanisms.rattention import rattention
 from rattention.mechanisms.residual_linear import residual_linear_attention
-from rattention.mechanisms.softmax import attention, attention_metrics, attention_rows
+from rattention.mechanisms.softmax import attention, attention_map, attention_metrics, attention_rows
 from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.mechanisms.table import MECHANISMS
 from rattention.metrics import AttentionMetrics, MetricOptions
 
 if TYPE_CHECKING:
+    from rattention.compression.compressing import compress as compress
     from rattention.hf.observation import observe as observe
 else:
 
     def __getattr__(name: str) -> object:
-        """`observe`, which needs PyTorch and Transformers, when it is asked for."""
+        """`compress` and `observe`, which need PyTorch, when they are asked for."""
+        if name == "compress":
+            from rattention.compression.compressing import compress
+
+            return compress
         if name == "observe":
             from rattention.hf.observation import observe
 
@@ -51,6 +56,7 @@ __all__ = [
     "MetricOptions",
     "RAttentionCache",
     "attention",
+    "attention_map",
     "attention_metrics",
     "attention_rows",
     "get_num_threads",

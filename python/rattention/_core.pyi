@@ -47,6 +47,14 @@ def attention_metrics(
 def attention_rows(
     query: NDArray[Any], key: NDArray[Any], rows: NDArray[np.int64], options: ScoreOptions
 ) -> NDArray[np.float32]: ...
+def attention_map(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    options: ScoreOptions,
+    shape: tuple[int, int],
+    rows: tuple[int, int],
+    keys: tuple[int, int],
+) -> NDArray[np.float32]: ...
 def attention_backward(
     query: NDArray[Any],
     key: NDArray[Any],

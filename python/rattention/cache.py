@@ -129,6 +129,19 @@ class RAttentionCache:
         """Bytes of keys, values and states: the same for every number of tokens."""
         return self._core.nbytes()
 
+    def recent_keys(self) -> NDArray[Any]:
+        """The keys that are still there in full, oldest first and as they came (not rotated).
+
+        ``[batch, kv_heads, min(length, window), head_dim]``; ValueError where sequences differ in length.
+        """
+        lengths = self.lengths
+        if len(set(lengths.tolist())) > 1:
+            raise ValueError(f"the sequences have different lengths, {lengths.tolist()}")
+        batch, kv_heads, head_dim, _, window = self._sizes.values()
+        kept = min(self.length, window)
+        slots = (self.length - kept + np.arange(kept)) % max(window, 1)
+        return self._core.write()[1].reshape(batch, kv_heads, window, head_dim)[:, :, slots]
+
     def snapshot(self) -> RAttentionSnapshot:
         """A copy of the contents, to go back to with `restore`."""
         return RAttentionSnapshot(self._core.copy())

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+FIGURE_FORMATS = ("png", "svg", "pdf")
+
+
 def writable_folder(folder: str | os.PathLike[str]) -> Path:
     """Make `folder` and its parents and try to write there; OSError with the path says what is wrong."""
     path = Path(folder)
@@ -47,10 +50,19 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer.writerows(rows)
 
 
-def save_figure(path: Path, figure: Figure) -> None:
-    """Save a figure in the format that the extension of `path` names: png, svg, pdf."""
+def save_figure(path: Path, figure: Figure, *, dpi: float = 200) -> None:
+    """Save a figure in the format that the extension of `path` names; ValueError where that is none of
+    `FIGURE_FORMATS`. `dpi` is pixels per inch of what is made of pixels."""
+    kind = figure_format(path.suffix.lstrip("."))
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=200)
+        figure.savefig(temporary, format=kind, dpi=dpi)
+
+
+def figure_format(name: str) -> str:
+    """One of `FIGURE_FORMATS`."""
+    if name not in FIGURE_FORMATS:
+        raise ValueError(f"the format of a figure must be one of {', '.join(FIGURE_FORMATS)}, got {name!r}")
+    return name
 
 
 @contextmanager

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +12,7 @@ import tyro
 
 from rattention.cli import interactive, record, report, subject
 from rattention.cli.numbers import whole_numbers
-from rattention.cli.terminal import Style, note
+from rattention.cli.terminal import Style, note, progress
 from rattention.config import set_num_threads
 from rattention.degradation import Thresholds, measure
 from rattention.degradation.sources import check_length
@@ -93,7 +91,7 @@ def run(options: Demo) -> int:
         layers=_numbers("layer", options.layer),
         heads=_numbers("head", options.head),
         thresholds=options.thresholds,
-        progress=progress,
+        progress=lambda lengths, description: progress(lengths, description, "context"),
     )
     notes = report.remarks(measured, chosen)
     data = record.as_data(measured, chosen, notes, options, seconds=time.perf_counter() - began)
@@ -114,18 +112,6 @@ def use_threads(threads: int) -> None:
         raise ValueError(f"--threads must be >= 0, got {threads}")
     if threads:
         set_num_threads(threads)
-
-
-def progress(items: Sequence[int], description: str) -> Iterable[int]:
-    """A bar on stderr when that is a terminal and tqdm is there."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return items
-    bar: Iterable[int] = tqdm(
-        items, desc=description, unit="context", file=sys.stderr, disable=None, leave=False
-    )
-    return bar
 
 
 def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:

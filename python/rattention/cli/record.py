@@ -32,11 +32,18 @@ def as_data(
         **measured.as_data(),
         "summary": summarise(measured),
         "notes": list(notes),
-        "seed": options.seed,
+        **circumstances(options, options.seed),
+        "seconds": round(seconds, 3),
+    }
+
+
+def circumstances(options: Any, seed: int) -> dict[str, Any]:
+    """What a command ran with and on; `options` is its dataclass."""
+    return {
+        "seed": seed,
         "configuration": _plain(dataclasses.asdict(options)),
         "versions": versions(),
         "hardware": show_config(),
-        "seconds": round(seconds, 3),
     }
 
 

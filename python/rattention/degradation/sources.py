@@ -66,7 +66,9 @@ class Selection:
         cls, source: Layered, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
     ) -> Selection:
         """The layers and heads named, all by default; ValueError for one that `source` does not have."""
-        return cls(_chosen("layer", layers, source.layers), _chosen("head", heads, source.heads))
+        return cls(
+            chosen_numbers("layer", layers, source.layers), chosen_numbers("head", heads, source.heads)
+        )
 
     def mean(self, values: NDArray[np.float64]) -> float:
         """Mean over the selected layers and heads of an array ``[layers, heads]``."""
@@ -77,7 +79,8 @@ class Selection:
         return values[np.ix_(self.layers, self.heads)]
 
 
-def _chosen(kind: str, numbers: Sequence[int] | None, count: int) -> tuple[int, ...]:
+def chosen_numbers(kind: str, numbers: Sequence[int] | None, count: int) -> tuple[int, ...]:
+    """`numbers` sorted, all of `count` for None; ValueError names the `kind` of one that is not there."""
     if numbers is None:
         return tuple(range(count))
     if not numbers:

@@ -73,24 +73,39 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
+    metrics: MetricOptions | None = None,
+    **arguments: Any,
+) -> Any:
+    """`rattention.torch.attention` with the arguments of `attention_forward`, and its `metrics`."""
+    options = kernel_options(module, attention_mask, **arguments)
+    key, value = known_keys(attention_mask, key, value)
+    return rt.attention(query, key, value, metrics=metrics, **options)
+
+
+def kernel_options(
+    module: torch.nn.Module,
+    attention_mask: torch.Tensor | None,
+    *,
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
     sliding_window: int | None = None,
-    metrics: MetricOptions | None = None,
     **others: Any,
-) -> Any:
-    """`rattention.torch.attention` with the arguments of `attention_forward`, and its `metrics`."""
+) -> dict[str, Any]:
+    """Masks and scale of `rattention.torch.attention` for the arguments of `attention_forward`."""
     refuse(dropout, others)
-    options: dict[str, Any] = {"scale": scaling, "metrics": metrics}
     if attention_mask is not None and attention_mask.dim() == 4:
-        return rt.attention(query, key, value, attn_mask=attention_mask, **options)
+        return {"scale": scaling, "attn_mask": attention_mask}
     causal = attends_causally(module, is_causal)
-    masks = key_masks(attention_mask)
-    if attention_mask is not None and attention_mask.shape[1] < key.shape[2]:
-        key, value = (tensor[:, :, : attention_mask.shape[1]] for tensor in (key, value))
     window = _window(sliding_window, causal)
-    return rt.attention(query, key, value, causal=causal, window=window, **masks, **options)
+    return {"scale": scaling, "causal": causal, "window": window, **key_masks(attention_mask)}
+
+
+def known_keys(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Keys or values without those that a mask of keys does not reach: room for tokens to come."""
+    if mask is None or mask.dim() == 4:
+        return tensors
+    return tuple(tensor[:, :, : mask.shape[1]] for tensor in tensors)
 
 
 def attends_causally(module: torch.nn.Module, is_causal: bool | None) -> bool:

@@ -148,11 +148,16 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.contents = self.contents.select(torch.arange(batch).repeat_interleave(repeats).numpy())
 
 
-def layer_of(cache: Cache, index: int, make: Callable[[], RAttentionCacheLayer]) -> RAttentionCacheLayer:
-    """Layer `index` of `cache`, put in the place of an empty one of another kind."""
+def existing_layer(cache: Cache, index: int) -> Any:
+    """Layer `index` of `cache`, which makes its layers when they are asked for."""
     while len(cache.layers) <= index and cache.layer_class_to_replicate is not None:
         cache.layers.append(cache.layer_class_to_replicate())
-    layer: Any = cache.layers[index]
+    return cache.layers[index]
+
+
+def layer_of(cache: Cache, index: int, make: Callable[[], RAttentionCacheLayer]) -> RAttentionCacheLayer:
+    """Layer `index` of `cache`, put in the place of an empty one of another kind."""
+    layer = existing_layer(cache, index)
     if isinstance(layer, RAttentionCacheLayer):
         return layer
     if layer.get_seq_length() > 0:

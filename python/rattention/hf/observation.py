@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,25 +9,17 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
-from transformers import PreTrainedModel
 
 from rattention.hf.attention import attend, attends_causally
-from rattention.hf.layers import chosen_layers, require_model
+from rattention.hf.layers import chosen_layers
+from rattention.hf.listening import attention_modules, listening
 from rattention.hf.record import Observation
-from rattention.hf.registration import register_as
 from rattention.metrics import ROW_METRICS, MetricOptions
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-NAME = "rattention_observed"
-"""Of the implementation while a model is observed."""
+    from transformers import PreTrainedModel
 
 METRICS = (*ROW_METRICS, "received")
-
-_observers: WeakKeyDictionary[torch.nn.Module, _Observer] = WeakKeyDictionary()
-"""Who listens to a module; each module of an observed model is here."""
-_lock = threading.Lock()
 
 
 @contextmanager
@@ -87,11 +78,11 @@ def observe(
     (2, 1, 4, 12)
     """
     names, measured = _chosen_metrics(metrics, options)
-    modules = _attention_modules(model)
+    modules = attention_modules(model)
     chosen = chosen_layers(layers, range(len(modules)))
     observation = Observation(tuple(modules), chosen, names)
     observer = _Observer(observation, measured, [*modules.values()], model.config.is_encoder_decoder)
-    with _attached(observer, model), _implementation(model):
+    with listening(model, observer):
         yield observation
 
 
@@ -112,28 +103,25 @@ class _Observer:
         wanted = {index: modules[index] for index in observation.layers}
         self.layers = WeakKeyDictionary({module: index for index, module in wanted.items()})
 
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def observed_forward(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **arguments: Any,
-) -> tuple[torch.Tensor, None]:
-    """`rattention.hf.attention.attention_forward`, which tells the module's observer."""
-    observer = _observers.get(module)
-    layer = None if observer is None else observer.layers.get(module)
-    if observer is None or layer is None:
-        output = attend(module, query, key, value, attention_mask, **arguments)
-        return output.transpose(1, 2).contiguous(), None
-    result = attend(module, query, key, value, attention_mask, metrics=observer.options, **arguments)
-    shown = None
-    if not observer.two_sided or attends_causally(module, arguments.get("is_causal")):
-        shown = _shown_rows(attention_mask, query.shape[2], key.shape[2])
-    observer.observation.add(layer, _arrays(result.metrics, observer.observation.names, shown))
-    return result.output.transpose(1, 2).contiguous(), None
+    def __call__(
+        self,
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **arguments: Any,
+    ) -> torch.Tensor:
+        """The layer's output, measured where it was asked for."""
+        layer = self.layers.get(module)
+        if layer is None:
+            return attend(module, query, key, value, attention_mask, **arguments)  # type: ignore[no-any-return]
+        result = attend(module, query, key, value, attention_mask, metrics=self.options, **arguments)
+        shown = None
+        if not self.two_sided or attends_causally(module, arguments.get("is_causal")):
+            shown = _shown_rows(attention_mask, query.shape[2], key.shape[2])
+        self.observation.add(layer, _arrays(result.metrics, self.observation.names, shown))
+        return result.output  # type: ignore[no-any-return]
 
 
 def _shown_rows(mask: torch.Tensor | None, rows: int, keys: int) -> torch.Tensor | None:
@@ -152,66 +140,6 @@ def _arrays(metrics: Any, names: tuple[str, ...], shown: torch.Tensor | None) ->
                 kept = kept.masked_fill(~shown[:, None], float("nan") if kept.is_floating_point() else -1)
             arrays[name] = kept.numpy()
     return arrays
-
-
-@contextmanager
-def _attached(observer: _Observer, model: torch.nn.Module) -> Iterator[None]:
-    modules = [*model.modules()]
-    with _lock:
-        if any(module in _observers for module in modules):
-            raise RuntimeError(
-                f"this {type(model).__name__}, or a part of it, is being observed already: leave the other "
-                "with-block first"
-            )
-        _observers.update(dict.fromkeys(modules, observer))
-    try:
-        yield
-    finally:
-        for module in modules:
-            del _observers[module]
-
-
-@contextmanager
-def _implementation(model: PreTrainedModel) -> Iterator[None]:
-    """The implementation swapped in, and out again in every part of the model."""
-    register_as(NAME, observed_forward)
-    before = [(config, config._attn_implementation) for config in _configs(model)]
-    try:
-        model.set_attn_implementation(NAME)
-        if model.config._attn_implementation != NAME:
-            raise ValueError(
-                f"{type(model).__name__} does not take its attention from Transformers' AttentionInterface"
-            )
-        yield
-    finally:
-        for config, name in before:
-            config._attn_implementation = name
-
-
-def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
-    """Of all parts, outer ones first: to set one sets those within it."""
-    found: list[PreTrainedConfig] = []
-    waiting = [m.config for m in model.modules() if isinstance(m, PreTrainedModel)]
-    while waiting:
-        config = waiting.pop(0)
-        if any(config is other for other in found):
-            continue
-        found.append(config)
-        inner = (getattr(config, name, None) for name in config.sub_configs)
-        waiting.extend(part for part in inner if part is not None)
-    return found
-
-
-def _attention_modules(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
-    """By name. Modules that say whether they are causal do so for attention implementations."""
-    require_model(model)
-    found = {name: module for name, module in model.named_modules() if "is_causal" in vars(module)}
-    if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no attention layers that take their attention from Transformers' "
-            "AttentionInterface"
-        )
-    return found
 
 
 def _chosen_metrics(

@@ -14,19 +14,23 @@ import numpy as np
 from rattention import _core
 from rattention._arguments import float_array, real_number, same_dtype
 from rattention.mechanisms.masks import Masks, Window
+from rattention.mechanisms.pooled_map import MAP_SHAPE
 from rattention.mechanisms.score_options import core_options, per_head, query_and_key
 from rattention.mechanisms.softmax_family import (
     AttentionResult,
     reference_result,
     run_backward,
     run_forward,
+    run_map,
+    run_metrics,
+    run_rows,
     softmax_over_visible,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from rattention.metrics import MetricOptions
+    from rattention.metrics import AttentionMetrics, MetricOptions
 
 
 def gravitational_attention(
@@ -96,6 +100,80 @@ def gravitational_attention_backward(
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
     options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps)
     return run_backward(grad_output, queries, keys, value, result, options, grad_lse)
+
+
+def gravitational_metrics(
+    query: ArrayLike,
+    key: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    *,
+    gravity: ArrayLike | float = 1.0,
+    eps: float = 1e-3,
+    causal: bool = False,
+    window: Window = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    attn_mask: ArrayLike | None = None,
+    log_discount: ArrayLike | float | None = None,
+    query_offset: int | None = None,
+    metrics: MetricOptions | None = None,
+) -> AttentionMetrics:
+    """`attention_metrics` of gravitational scores. Options as in `gravitational_attention`."""
+    queries, keys = query_and_key(query, key)
+    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps)
+    return run_metrics(queries, keys, options, metrics)
+
+
+def gravitational_rows(
+    query: ArrayLike,
+    key: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    rows: ArrayLike,
+    *,
+    gravity: ArrayLike | float = 1.0,
+    eps: float = 1e-3,
+    causal: bool = False,
+    window: Window = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    attn_mask: ArrayLike | None = None,
+    log_discount: ArrayLike | float | None = None,
+    query_offset: int | None = None,
+) -> NDArray[np.float32]:
+    """`attention_rows` of gravitational scores. Options as in `gravitational_attention`."""
+    queries, keys = query_and_key(query, key)
+    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps)
+    return run_rows(queries, keys, options, rows)
+
+
+def gravitational_map(
+    query: ArrayLike,
+    key: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    *,
+    shape: tuple[int, int] = MAP_SHAPE,
+    rows: tuple[int, int] | None = None,
+    keys: tuple[int, int] | None = None,
+    gravity: ArrayLike | float = 1.0,
+    eps: float = 1e-3,
+    causal: bool = False,
+    window: Window = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    attn_mask: ArrayLike | None = None,
+    log_discount: ArrayLike | float | None = None,
+    query_offset: int | None = None,
+) -> NDArray[np.float32]:
+    """`attention_map` of gravitational scores. Options as in `gravitational_attention`."""
+    queries, all_keys = query_and_key(query, key)
+    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    options = _options(queries, all_keys, masks, log_discount, query_mass, key_mass, gravity, eps)
+    return run_map(queries, all_keys, options, shape, rows, keys)
 
 
 def reference_gravitational_attention(

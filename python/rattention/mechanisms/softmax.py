@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rattention import _core
-from rattention._arguments import integer_array
 from rattention.mechanisms.masks import Masks, Window
-from rattention.mechanisms.score_options import core_options, query_and_key, require_metric_options, scale_of
+from rattention.mechanisms.pooled_map import MAP_SHAPE
+from rattention.mechanisms.score_options import core_options, query_and_key, scale_of
 from rattention.mechanisms.softmax_family import (
     AttentionResult,
     reference_result,
     run_backward,
     run_forward,
+    run_map,
+    run_metrics,
+    run_rows,
     softmax_over_visible,
 )
-from rattention.metrics import AttentionMetrics, MetricOptions
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from rattention.metrics import AttentionMetrics, MetricOptions
 
 
 def attention(
@@ -144,16 +147,9 @@ def attention_metrics(
     """Metrics of the attention maps of `query` and `key`, without values and without the maps. Options as in
     `attention`."""
     queries, keys = query_and_key(query, key)
-    options = MetricOptions() if metrics is None else metrics
-    require_metric_options(options)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    measured = _core.attention_metrics(
-        queries,
-        keys,
-        core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries)),
-        options,
-    )
-    return AttentionMetrics(**measured)
+    options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
+    return run_metrics(queries, keys, options, metrics)
 
 
 def attention_rows(
@@ -176,14 +172,59 @@ def attention_rows(
     `rows` are indices of query rows, negative ones counting from the end. Options as in `attention`.
     """
     queries, keys = query_and_key(query, key)
-    indices = _row_indices(rows, queries.shape[2])
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    return _core.attention_rows(
-        queries,
-        keys,
-        indices,
-        core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries)),
-    )
+    options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
+    return run_rows(queries, keys, options, rows)
+
+
+def attention_map(
+    query: ArrayLike,
+    key: ArrayLike,
+    *,
+    shape: tuple[int, int] = MAP_SHAPE,
+    rows: tuple[int, int] | None = None,
+    keys: tuple[int, int] | None = None,
+    causal: bool = False,
+    window: Window = None,
+    scale: float | None = None,
+    key_padding_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
+    attn_mask: ArrayLike | None = None,
+    log_discount: ArrayLike | float | None = None,
+    query_offset: int | None = None,
+) -> NDArray[np.float32]:
+    """The attention map, mean-pooled to at most `shape` while its tiles stream: a picture of any length,
+    with memory O(query_length + shape).
+
+    Parameters
+    ----------
+    query, key:
+        As in `attention`, and so are the other options.
+    shape:
+        Most rows and columns of the result, a pair of integers >= 1. A part of the map that is no larger
+        comes as it is.
+    rows, keys:
+        ``(start, stop)``, the query rows and the keys to look at; all by default. Weights stay those of the
+        softmax over all keys.
+
+    Returns
+    -------
+    Float32 ``[batch, heads, min(shape[0], rows), min(shape[1], keys)]``. Rows and keys fall into contiguous
+    bins whose sizes differ by at most one (`rattention.mechanisms.pooled_map.bin_edges`), and each number is
+    the mean weight over all cells of its bin, 0 for those that are hidden. Means times cells are mass: with
+    all keys, those in a row of bins sum to the number of its query rows that see something. Bins without a
+    visible cell, as those above the causal diagonal, are exactly 0. A NaN is in every bin that a row of NaN
+    can see.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `attention`, and where `shape`, `rows` or `keys` are none.
+    """
+    queries, all_keys = query_and_key(query, key)
+    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    options = core_options(queries, all_keys, masks, log_discount, scale=scale_of(scale, queries))
+    return run_map(queries, all_keys, options, shape, rows, keys)
 
 
 def reference_attention(
@@ -215,14 +256,3 @@ def reference_weights(
     key = np.repeat(key, query.shape[1] // key.shape[1], axis=1)
     scores = np.einsum("bhid,bhjd->bhij", query, key) * (query.shape[3] ** -0.5 if scale is None else scale)
     return softmax_over_visible(scores, log_discount, Masks(**masks))
-
-
-def _row_indices(rows: ArrayLike, length: int) -> NDArray[np.int64]:
-    if isinstance(rows, list | tuple | range):
-        rows = np.asarray(rows, None if rows else np.int64)
-    indices = integer_array("rows", rows, 1)
-    if indices.size and (indices.min() < -length or indices.max() >= length):
-        raise ValueError(
-            f"rows must lie in [{-length}, {length - 1}], got {indices.min()} to {indices.max()}"
-        )
-    return np.where(indices < 0, indices + length, indices)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rattention import _core
-from rattention._arguments import float_array, same_dtype
+from rattention._arguments import float_array, integer_array, same_dtype
 from rattention.mechanisms.masks import Masks, query_positions, reference_visible
+from rattention.mechanisms.pooled_map import map_range, map_shape
 from rattention.mechanisms.score_options import require_metric_options
 from rattention.metrics import AttentionMetrics, MetricOptions, reference_metrics
 
@@ -78,6 +79,46 @@ def run_backward(
         if name in gradients:
             gradients[name] = gradients[name].sum(axis=(0, 2), dtype=np.float64).astype(np.float32)
     return gradients
+
+
+def run_metrics(
+    query: NDArray[Any], key: NDArray[Any], options: _core.ScoreOptions, metrics: MetricOptions | None
+) -> AttentionMetrics:
+    """Metrics of the maps of checked queries and keys."""
+    chosen = MetricOptions() if metrics is None else metrics
+    require_metric_options(chosen)
+    return AttentionMetrics(**_core.attention_metrics(query, key, options, chosen))
+
+
+def run_rows(
+    query: NDArray[Any], key: NDArray[Any], options: _core.ScoreOptions, rows: ArrayLike
+) -> NDArray[np.float32]:
+    """The weights of a few query rows of checked queries and keys."""
+    return _core.attention_rows(query, key, _row_indices(rows, query.shape[2]), options)
+
+
+def run_map(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    options: _core.ScoreOptions,
+    shape: tuple[int, int],
+    rows: tuple[int, int] | None,
+    keys: tuple[int, int] | None,
+) -> NDArray[np.float32]:
+    """The pooled map of checked queries and keys."""
+    row_range, key_range = map_range("rows", rows, query.shape[2]), map_range("keys", keys, key.shape[2])
+    return _core.attention_map(query, key, options, map_shape(shape), row_range, key_range)
+
+
+def _row_indices(rows: ArrayLike, length: int) -> NDArray[np.int64]:
+    if isinstance(rows, list | tuple | range):
+        rows = np.asarray(rows, None if rows else np.int64)
+    indices = integer_array("rows", rows, 1)
+    if indices.size and (indices.min() < -length or indices.max() >= length):
+        raise ValueError(
+            f"rows must lie in [{-length}, {length - 1}], got {indices.min()} to {indices.max()}"
+        )
+    return np.where(indices < 0, indices + length, indices)
 
 
 def softmax_over_visible(

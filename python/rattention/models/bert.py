@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from rattention.metrics import AttentionMetrics, MetricOptions
+    from rattention.models.bert_layers import Listener
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class BertOutput:
 class Bert:
     """A pretrained BERT encoder.
 
-    ``Bert.from_pretrained(...)`` makes one. It never changes afterwards: threads may share it.
+    ``Bert.from_pretrained(...)`` makes one. Its weights never change afterwards: threads may share it.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -65,6 +66,9 @@ class Bert:
             dense(checkpoint, "classifier") if has_classifier(self.config, checkpoint) else None
         )
         checkpoint.require_finite()
+        self.listener: Listener | None = None
+        """Called as ``listener(layer, query, key, key_padding_mask)`` before each layer of each call attends;
+        `rattention.microscope.capture` sets it."""
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str] | None = None) -> Bert:
@@ -159,7 +163,7 @@ class Bert:
             Arrays of another kind.
         """
         ids, types, mask = self._inputs(inputs, token_type_ids, attention_mask)
-        request = Request(len(ids), None if mask.all() else mask, metrics, on_attention)
+        request = Request(len(ids), None if mask.all() else mask, metrics, on_attention, self.listener)
         state = self._embeddings(ids, types)
         states, measured = [state], []
         for layer in self._layers:

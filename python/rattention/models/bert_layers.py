@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rattention.models.bert_config import BertConfig
     from rattention.models.weights import Checkpoint
 
+    Listener = Callable[[int, NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_] | None], None]
+
 
 def dense(checkpoint: Checkpoint, *names: str, activation: str = "none") -> _core.Linear:
     """One dense layer; several names are stacked, so that their products share one pass over the input."""
@@ -79,6 +81,7 @@ class Request:
     key_padding_mask: NDArray[np.bool_] | None
     metrics: MetricOptions | None
     on_attention: Callable[[int, NDArray[np.float32], NDArray[np.float32]], None] | None
+    listener: Listener | None
 
 
 class Layer:
@@ -117,6 +120,8 @@ class Layer:
         query, key, value = (qkv[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
         if request.on_attention is not None:
             request.on_attention(self._index, query, key)
+        if request.listener is not None:
+            request.listener(self._index, query, key, request.key_padding_mask)
         result = attention(
             query, key, value, key_padding_mask=request.key_padding_mask, metrics=request.metrics
         )

@@ -13,9 +13,11 @@ from rattention.nn.parts import BranchNorms, Gravity, Timescales
 from rattention.torch.rotary import rotary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rattention.nn.decoding import LayerCache
+
+    Listener = Callable[[torch.Tensor, torch.Tensor, dict[str, Any]], None]
 
 MODULES = tuple(name for name in MECHANISMS if name != "residual_linear")
 """Mechanisms that are a layer by themselves: the linear branch alone does not see the nearest tokens."""
@@ -115,6 +117,10 @@ class SelfAttention(nn.Module):
             else None
         )
         self.norms = BranchNorms(heads, self.head_dim) if "local_norm_weight" in learned else None
+        self.listener: Listener | None = None
+        """Called as ``listener(query, key, options)`` before the layer attends: heads that are rotated, and
+        the keyword arguments of `softmax_family`, causality and window among them. Of RAttention: what the
+        local branch sees."""
 
     def forward(
         self,
@@ -166,6 +172,7 @@ class SelfAttention(nn.Module):
         masks: dict[str, Any],
     ) -> torch.Tensor:
         if self.norms is not None:
+            self.tell_local(query, key, **masks)
             rule |= {"window": self.window, "rope_theta": self.rope_theta, "feature_map": self.feature_map}
             heads = rt.rattention(query, key, value, **rule, **masks)
         else:
@@ -178,8 +185,22 @@ class SelfAttention(nn.Module):
     ) -> torch.Tensor:
         """The mechanism on heads that are rotated already."""
         function = rt.attention if self.gravity is None else rt.gravitational_attention
-        heads: torch.Tensor = function(query, key, value, causal=self.causal, window=self.window, **rule)
+        options = {"causal": self.causal, "window": self.window, **rule}
+        if self.listener is not None:
+            self.listener(query, key, options)
+        heads: torch.Tensor = function(query, key, value, **options)
         return heads
+
+    def tell_local(
+        self, query: torch.Tensor, key: torch.Tensor, *, first_position: int = 0, **masks: Any
+    ) -> None:
+        """Tell the listener of RAttention's local branch; the last query and key are of one token, and
+        `first_position` is the first key's."""
+        if self.listener is not None:
+            last = first_position + key.shape[2] - query.shape[2]
+            (query,) = rotary(query, theta=self.rope_theta, first_position=last)
+            (key,) = rotary(key, theta=self.rope_theta, first_position=first_position)
+            self.listener(query, key, {"causal": True, "window": self.window, **masks})
 
     def extra_repr(self) -> str:
         """The mechanism, in the module's text."""

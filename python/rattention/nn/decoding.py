@@ -108,6 +108,10 @@ class StateCache(LayerCache):
         rule: dict[str, Any],
     ) -> torch.Tensor:
         """One step of the cache."""
+        if layer.listener is not None:
+            seen = torch.cat([as_tensor(self.contents.recent_keys()), key], dim=2)
+            first = self.length + query.shape[2] - seen.shape[2]
+            layer.tell_local(query, seen, first_position=first)
         queries, keys, values = (as_array(tensor) for tensor in (query, key, value))
         weights: dict[str, Any] = {name: as_array(weight.float()) for name, weight in rule.items()}
         heads = rattention_step(queries, keys, values, self.contents, **weights)
@@ -124,7 +128,7 @@ class DecodingCache:
 
     def __init__(self, layers: Iterable[SelfAttention], batch: int) -> None:
         """Empty."""
-        self.layers = [
+        self.layers: list[LayerCache] = [
             KeyValueCache(layer.window) if layer.norms is None else StateCache(layer, batch)
             for layer in layers
         ]

@@ -1,0 +1,269 @@
+"""Keys and values of one layer, of which only some are held, with the positions of their tokens."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rattention.compression.budget import Budget, most_kept
+from rattention.compression.past import Kept, Past
+from rattention.mechanisms.softmax import attention_metrics, attention_rows
+from rattention.metrics import MetricOptions
+from rattention.torch.storage import as_array
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rattention.compression.past import Attention
+    from rattention.compression.report import LayerUse
+    from rattention.compression.strategies import Strategy
+
+RECENT = 64
+"""Newest query rows that are remembered between cuts; after a prompt all of its rows count."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to keep, and when to cut."""
+
+    strategy: Strategy
+    budget: Budget
+    slack: int
+    """Tokens beyond the budget that may pile up one by one before the next cut."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What is held of one sequence: ``[heads, tokens, ...]``."""
+
+    key: torch.Tensor
+    value: torch.Tensor
+    position: torch.Tensor
+    log_size: torch.Tensor | None
+
+
+class Held:
+    """What a layer holds of the tokens it has seen.
+
+    After a pass of several tokens that leaves more than the budget, and after a pass of one token that leaves
+    more than budget and slack, what is held is cut to the budget. Padding counts as no token, and is the
+    first thing to go. Each sequence has its own budget, as if it were alone.
+    """
+
+    def __init__(self, plan: Plan, use: LayerUse) -> None:
+        """Nothing; `use` is told what happens."""
+        self.plan, self.use = plan, use
+        self.key: torch.Tensor = torch.empty(0)
+        """``[batch, kv_heads, held, head_dim]``; padding first, new tokens last."""
+        self.value: torch.Tensor = torch.empty(0)
+        self.position: torch.Tensor = torch.empty(0)
+        """Int32 ``[batch, kv_heads, held]``."""
+        self.log_size: torch.Tensor | None = None
+        """Float32 ``[batch, kv_heads, held]``, added to the scores; None is 0."""
+        self.shown: torch.Tensor | None = None
+        """Bool ``[batch, held]``, False for padding; None is all."""
+        self.seen = 0
+        """Tokens so far, padding among them: the position of the next."""
+        self._tokens: list[int] = []
+        """Tokens so far of each sequence, without padding."""
+        self._queries: list[torch.Tensor] = []
+        self._cut_before = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything held, remembered queries among it."""
+        tensors = [self.key, self.value, self.position, self.log_size, self.shown, *self._queries]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    def append(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        """New tokens, ``[batch, kv_heads, tokens, dim]``; `show` must follow."""
+        if key.device.type != "cpu":
+            raise ValueError(f"caches are compressed on the CPU, keys are on {key.device}")
+        batch, heads, count, _ = key.shape
+        new = torch.arange(self.seen, self.seen + count, dtype=torch.int32).expand(batch, heads, count)
+        if self.seen == 0:
+            self.key, self.value, self.position = key, value, new
+        else:
+            self.key = torch.cat([self.key, key], dim=2)
+            self.value = torch.cat([self.value, value], dim=2)
+            self.position = torch.cat([self.position, new], dim=2)
+        if self.log_size is not None:
+            self.log_size = torch.nn.functional.pad(self.log_size, (0, count))
+        self.seen += count
+
+    def show(self, mask: torch.Tensor | None, count: int) -> None:
+        """Which of all tokens seen are no padding, bool ``[batch, seen]``; `count` of them were new."""
+        batch, _, held, _ = self.key.shape
+        self._tokens = [self.seen] * batch if mask is None else mask.sum(dim=1).tolist()
+        if not self._cut_before:  # what is held is the end of what was seen
+            self.shown = None if mask is None else mask[:, -held:]
+        elif mask is not None or self.shown is not None:
+            before = self.key.new_ones((batch, held - count), dtype=torch.bool)
+            new = before.new_ones((batch, count)) if mask is None else mask[:, -count:]
+            self.shown = torch.cat([before if self.shown is None else self.shown, new], dim=1)
+
+    def masks(self, heads: int) -> dict[str, Any]:
+        """Options of `rattention.torch.attention` for queries of so many heads, besides causality."""
+        masks = {}
+        if self.shown is not None:
+            masks["key_padding_mask"] = self.shown
+        if self.log_size is not None:
+            per_query_head = self.log_size.repeat_interleave(heads // self.log_size.shape[1], dim=1)
+            masks["attn_mask"] = per_query_head[:, :, None]
+        return masks
+
+    def attended(self, query: torch.Tensor, scale: float | None) -> None:
+        """Tell of the queries ``[batch, heads, tokens, head_dim]`` that have just attended; cut where due."""
+        began = time.perf_counter()
+        self._queries.append(query.detach())
+        allowed = [most_kept(self.plan.budget, tokens) for tokens in self._tokens]
+        held = self.key.shape[2]
+        there = [held] * len(allowed) if self.shown is None else self.shown.sum(dim=1).tolist()
+        slack = self.plan.slack if query.shape[2] == 1 else 0
+        due = [count > limit + slack for count, limit in zip(there, allowed, strict=True)]
+        if any(due):
+            self._cut([limit if now else None for limit, now in zip(allowed, due, strict=True)], scale)
+            self._queries.clear()
+        else:
+            self._forget_queries()
+        self.use.after_pass(self, time.perf_counter() - began)
+
+    def reorder(self, sequences: torch.Tensor) -> None:
+        """Keep these sequences, in this order; numbers may repeat."""
+        if self.seen == 0:
+            return
+        self.key, self.value, self.position = (
+            tensor[sequences] for tensor in (self.key, self.value, self.position)
+        )
+        self.log_size = None if self.log_size is None else self.log_size[sequences]
+        self.shown = None if self.shown is None else self.shown[sequences]
+        self._queries = [query[sequences] for query in self._queries]
+
+    def _forget_queries(self) -> None:
+        """All but the newest rows, or but the newest alone where the strategy looks at none."""
+        most = RECENT if self.plan.strategy.needs_queries else 1
+        if sum(query.shape[2] for query in self._queries) > 2 * most or len(self._queries) > 2 * most:
+            self._queries = [torch.cat(self._queries, dim=2)[:, :, -most:].clone()]
+
+    def _cut(self, counts: list[int | None], scale: float | None) -> None:
+        """To so many tokens of each sequence; None leaves one as it is."""
+        queries = torch.cat(self._queries, dim=2)
+        rows, masses = [], []
+        for sequence, count in enumerate(counts):
+            row, query = self._row(sequence, queries)
+            if count is not None:
+                row, mass = _cut_row(row, query, count, self.plan.strategy, scale)
+                masses.append(mass)
+            rows.append(row)
+        self._hold(rows)
+        self._cut_before = True
+        self.use.after_cut(self.position.numpy().copy(), float(np.mean(masses)))
+
+    def _row(self, sequence: int, queries: torch.Tensor) -> tuple[_Row, torch.Tensor]:
+        """One sequence without its padding, and the queries of its newest tokens."""
+        log_size = None if self.log_size is None else self.log_size[sequence]
+        row = _Row(self.key[sequence], self.value[sequence], self.position[sequence], log_size)
+        query = queries[sequence]
+        if self.shown is None:
+            return row, query
+        shown = self.shown[sequence]
+        tokens = _Row(
+            row.key[:, shown],
+            row.value[:, shown],
+            row.position[:, shown],
+            None if log_size is None else log_size[:, shown],
+        )
+        return tokens, query[:, shown[-query.shape[1] :]]
+
+    def _hold(self, rows: list[_Row]) -> None:
+        """These sequences, the shorter ones padded at their beginning."""
+        counts = [row.key.shape[1] for row in rows]
+        longest = max(counts)
+        shown = torch.arange(longest) >= longest - torch.tensor(counts)[:, None]
+        self.shown = None if bool(shown.all()) else shown
+        self.key = torch.stack([_padded(row.key, longest, 1) for row in rows])
+        self.value = torch.stack([_padded(row.value, longest, 1) for row in rows])
+        self.position = torch.stack([_padded(row.position, longest, 0) for row in rows])
+        if any(row.log_size is not None for row in rows):
+            sizes = [torch.zeros(row.key.shape[:2]) if row.log_size is None else row.log_size for row in rows]
+            self.log_size = torch.stack([_padded(size, longest, 0) for size in sizes])
+
+
+def _padded(tensor: torch.Tensor, length: int, behind: int) -> torch.Tensor:
+    """Zeros before ``[heads, tokens, ...]``, whose tokens are followed by so many dimensions."""
+    missing = length - tensor.shape[1]
+    return torch.nn.functional.pad(tensor, (0, 0) * behind + (missing, 0)) if missing else tensor
+
+
+def _cut_row(
+    row: _Row, query: torch.Tensor, count: int, strategy: Strategy, scale: float | None
+) -> tuple[_Row, float]:
+    """`count` tokens of a sequence, and the share of the newest row's attention that they keep."""
+    past = _past(row, query, scale)
+    kept = strategy.keep(past, count)
+    mass = mass_kept(past, kept, _numbers(query[:, -1]), scale)
+    indices = torch.from_numpy(np.ascontiguousarray(kept.indices))
+    log_size = None if row.log_size is None else row.log_size.gather(1, indices)
+    if kept.log_size is not None:
+        log_size = torch.from_numpy(kept.log_size)
+    key, value = (
+        _taken(tensor, indices, new) for tensor, new in ((row.key, kept.key), (row.value, kept.value))
+    )
+    return _Row(key, value, row.position.gather(1, indices), log_size), mass
+
+
+def _taken(tensor: torch.Tensor, indices: torch.Tensor, new: NDArray[np.float32] | None) -> torch.Tensor:
+    if new is not None:
+        return torch.from_numpy(new).to(tensor.dtype)
+    return tensor.gather(1, indices[:, :, None].expand(-1, -1, tensor.shape[2]))
+
+
+def _past(row: _Row, query: torch.Tensor, scale: float | None) -> Past:
+    """`query` ``[heads, rows, head_dim]`` are the rows of the newest tokens."""
+    log_size = None if row.log_size is None else row.log_size.numpy()
+    options: dict[str, Any] = {"causal": True, "scale": scale}
+    if log_size is not None:
+        options["attn_mask"] = np.repeat(log_size, len(query) // len(row.key), axis=0)[None, :, None]
+    queries, keys = as_array(query[None]), as_array(row.key[None])
+
+    def measure(kind: Attention) -> NDArray[np.float32]:
+        if kind == "query":
+            weights = attention_rows(queries, keys, [-1], **options)[0, :, 0]
+        else:
+            received = attention_metrics(queries, keys, metrics=MetricOptions(), **options).received
+            assert received is not None
+            weights = received[0]
+        return weights.reshape(len(row.key), -1, weights.shape[1]).mean(axis=1)  # type: ignore[no-any-return]
+
+    return Past(_numbers(row.key), _numbers(row.value), log_size=log_size, measure=measure)
+
+
+def mass_kept(past: Past, kept: Kept, query: NDArray[np.float32], scale: float | None) -> float:
+    """The denominator of a query's softmax over what is kept as a share of that over the past, mean of heads.
+
+    `query` is ``[query heads, head_dim]``. Of tokens that were chosen it is the sum of their weights. Of
+    clusters it is what stands for them: at most 1 for means, while representatives may get more.
+    """
+    grouped = query.reshape(past.heads, -1, query.shape[1]) * (scale or query.shape[1] ** -0.5)
+    chosen = past.only(kept.indices)
+    keys = chosen.key if kept.key is None else kept.key
+    sizes = chosen.log_size if kept.log_size is None else kept.log_size
+    full, part = (
+        _log_sum(grouped @ k.transpose(0, 2, 1), size)
+        for k, size in ((past.key, past.log_size), (keys, sizes))
+    )
+    return float(np.exp(part - full).mean())
+
+
+def _log_sum(scores: NDArray[np.float32], log_size: NDArray[np.float32] | None) -> NDArray[np.float64]:
+    weighed = scores if log_size is None else scores + log_size[:, None]
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return np.logaddexp.reduce(weighed.astype(np.float64), axis=2)  # type: ignore[no-any-return]
+
+
+def _numbers(tensor: torch.Tensor) -> NDArray[np.float32]:
+    return tensor.detach().float().numpy()

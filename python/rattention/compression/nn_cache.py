@@ -1,0 +1,104 @@
+"""Compressed key/value caches of the models of `rattention.nn`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rattention.compression.held import Held, Plan
+from rattention.compression.report import LayerUse
+from rattention.nn import TransformerEncoder
+from rattention.nn.decoding import DecodingCache, KeyValueCache, LayerCache
+from rattention.torch.rotary import rotary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rattention.compression.report import Compression
+    from rattention.nn import SelfAttention
+
+
+class CompressedCache(LayerCache):
+    """The past of one layer, some of it."""
+
+    def __init__(self, held: Held) -> None:
+        """Around what is held."""
+        self.held = held
+
+    @property
+    def length(self) -> int:  # type: ignore[override]
+        """Tokens seen."""
+        return self.held.seen
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything held."""
+        return self.held.nbytes
+
+    def attend(
+        self,
+        layer: SelfAttention,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        rule: dict[str, Any],
+    ) -> torch.Tensor:
+        """Attention to what is held and to the new tokens; then the cut, where it is due."""
+        held = self.held
+        query, key = rotary(query, key, theta=layer.rope_theta, first_position=held.seen)
+        held.append(key, value)
+        held.show(None, query.shape[2])
+        heads = layer.softmax_family(query, held.key, held.value, **rule, **held.masks(query.shape[1]))
+        held.attended(query, None)
+        return heads
+
+
+@contextmanager
+def compressing(model: torch.nn.Module, plan: Plan, compression: Compression) -> Iterator[None]:
+    """`rattention.compress` for modules that hold a `TransformerEncoder`."""
+    encoders = [(n, part) for n, part in model.named_modules() if isinstance(part, TransformerEncoder)]
+    uses = [_uses(name, encoder) for name, encoder in encoders]
+    compression.layers.extend(use for group in uses for use in group.values())
+    if not compression.layers:
+        raise ValueError(
+            f"{type(model).__name__} has no causal layers of full softmax attention, whose caches grow"
+        )
+    with ExitStack() as hooks:
+        for (_, encoder), group in zip(encoders, uses, strict=True):
+            hook = encoder.register_forward_pre_hook(_swapper(plan, group), with_kwargs=True)
+            hooks.callback(hook.remove)
+        yield
+
+
+def _uses(name: str, encoder: TransformerEncoder) -> dict[int, LayerUse]:
+    """Of the layers whose caches can be compressed, by number."""
+    return {
+        index: LayerUse(f"{name}.layers.{index}.attention".lstrip("."))
+        for index, layer in enumerate(encoder.attention_layers())
+        if layer.mechanism == "softmax" and layer.causal and layer.window is None
+    }
+
+
+def _swapper(plan: Plan, uses: dict[int, LayerUse]) -> Any:
+    """A hook that puts compressed caches in the place of those that grow, before an encoder runs."""
+
+    def before(encoder: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        cache: DecodingCache | None = kwargs.get("cache")
+        if cache is not None:
+            for index, use in uses.items():
+                cache.layers[index] = _compressed(cache.layers[index], plan, use)
+
+    return before
+
+
+def _compressed(layer: LayerCache, plan: Plan, use: LayerUse) -> LayerCache:
+    if isinstance(layer, CompressedCache):
+        layer.held.plan, layer.held.use = plan, use
+    elif isinstance(layer, KeyValueCache):
+        own = CompressedCache(Held(plan, use))
+        if layer.kept:
+            own.held.append(*layer.kept)
+        return own
+    return layer

@@ -1,0 +1,109 @@
+"""What a strategy may look at, and what it gives: all of the past, nothing of what comes after the cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+Attention = Literal["received", "query"]
+"""Mean attention to a token from the query rows that may see it, or the newest row's attention to it."""
+
+
+class Past:
+    """Tokens of one sequence up to the cut, oldest first.
+
+    Parameters
+    ----------
+    key:
+        Float32 ``[heads, tokens, dim]``: key/value heads of a layer, or one head for all that a model sees.
+    value:
+        ``[heads, tokens, value_dim]``, or None where there are none (histories before a model).
+    log_size:
+        ``[heads, tokens]``: the natural logarithm of how many tokens each stands for; None is one each.
+    measure:
+        Gives the attention ``[heads, tokens]`` of a kind; called when a strategy asks, once for each kind.
+    """
+
+    def __init__(
+        self,
+        key: NDArray[np.float32],
+        value: NDArray[np.float32] | None = None,
+        *,
+        log_size: NDArray[np.float32] | None = None,
+        measure: Callable[[Attention], NDArray[np.float32]] | None = None,
+    ) -> None:
+        """Nothing is copied or measured yet."""
+        self.key, self.value, self.log_size = key, value, log_size
+        self._measure = measure
+        self._measured: dict[Attention, NDArray[np.float32]] = {}
+
+    @property
+    def heads(self) -> int:
+        """Heads that may keep different tokens."""
+        return len(self.key)
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return int(self.key.shape[1])
+
+    def attention(self, kind: Attention) -> NDArray[np.float32]:
+        """``[heads, tokens]``; ValueError where it is not finite or there are no queries to measure it by."""
+        if kind not in self._measured:
+            if self._measure is None:
+                raise ValueError(f"there are no queries here to measure attention by {kind!r} with")
+            measured = self._measure(kind)
+            if not np.isfinite(measured).all():
+                raise ValueError(f"attention by {kind!r} is not finite: queries or keys hold NaN or infinity")
+            self._measured[kind] = measured
+        return self._measured[kind]
+
+    def only(self, indices: NDArray[np.int64]) -> Past:
+        """The tokens at `indices` ``[heads, kept]`` alone, with the attention they have here."""
+        return Past(
+            along(self.key, indices),
+            None if self.value is None else along(self.value, indices),
+            log_size=None if self.log_size is None else along(self.log_size, indices),
+            measure=lambda kind: along(self.attention(kind), indices),
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What stays: tokens, or what stands in their place."""
+
+    indices: NDArray[np.int64]
+    """``[heads, kept]``, ascending: the tokens that stay, or those nearest to what replaces them."""
+    key: NDArray[np.float32] | None = None
+    """``[heads, kept, dim]`` in the place of the tokens' keys; None leaves them as they are."""
+    value: NDArray[np.float32] | None = None
+    """``[heads, kept, value_dim]``, None with `key`."""
+    log_size: NDArray[np.float32] | None = None
+    """``[heads, kept]``, to be added to the scores: the logarithm of how many tokens each stands for. None
+    where each stands for what it stood for before."""
+
+
+def along(array: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:
+    """Elements ``[heads, kept, ...]`` at `indices` ``[heads, kept]`` of ``[heads, tokens, ...]``."""
+    return array[np.arange(len(array))[:, None], indices]
+
+
+def in_order(kept: Kept) -> Kept:
+    """The same tokens, oldest first."""
+    order = np.argsort(kept.indices, axis=1, kind="stable")
+    arrays = (kept.key, kept.value, kept.log_size)
+    return Kept(
+        np.take_along_axis(kept.indices, order, axis=1),
+        *(None if array is None else along(array, order) for array in arrays),
+    )
+
+
+def share_kept(attention: NDArray[np.float32], indices: NDArray[np.int64]) -> float:
+    """Of attention ``[heads, tokens]`` the share that goes to `indices` ``[heads, kept]``, mean of the heads."""
+    return float((along(attention, indices).sum(axis=1) / attention.sum(axis=1)).mean())

@@ -1,0 +1,12 @@
+"""What compression costs: compressed against full, for strategies and budgets, over seeds."""
+
+from __future__ import annotations
+
+from rattention import extras
+
+extras.require("scipy.stats", "microscope")
+
+from rattention.compression.validation.results import Cell, Trial, Validation  # noqa: E402
+from rattention.compression.validation.tasks import Measured, Task, validate  # noqa: E402
+
+__all__ = ["Cell", "Measured", "Task", "Trial", "Validation", "validate"]

@@ -1,0 +1,70 @@
+"""The attention map as a picture: how rows and keys fall into bins, and the slow reference of their means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rattention._arguments import whole_number
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAP_SHAPE = (256, 256)
+"""The largest map, unless another shape is asked for."""
+
+Range = tuple[int, int]
+
+
+def bin_edges(start: int, stop: int, most: int) -> NDArray[np.int64]:
+    """Edges of the bins that ``[start, stop)`` falls into, ``[bins + 1]``: bin b is ``[edges[b], edges[b +
+    1])``.
+
+    Bins are contiguous, none is empty, their sizes differ by at most one, and there are `most` of them or,
+    where the range is no longer than that, one for each index.
+    """
+    bins = min(most, stop - start)
+    return start + np.arange(bins + 1, dtype=np.int64) * (stop - start) // max(bins, 1)
+
+
+def map_shape(shape: object) -> tuple[int, int]:
+    """A pair of whole numbers >= 1."""
+    height, width = _pair("shape", shape)
+    if min(height, width) < 1:
+        raise ValueError(f"shape must be at least (1, 1), got {shape!r}")
+    return height, width
+
+
+def map_range(name: str, value: object, length: int) -> Range:
+    """``(start, stop)`` within `length`, all of it for None."""
+    if value is None:
+        return 0, length
+    start, stop = _pair(name, value)
+    if not 0 <= start < stop <= length:
+        raise ValueError(f"{name} must be (start, stop) with 0 <= start < stop <= {length}, got {value!r}")
+    return start, stop
+
+
+def reference_map(
+    weights: NDArray[np.float64],
+    shape: tuple[int, int] = MAP_SHAPE,
+    rows: Range | None = None,
+    keys: Range | None = None,
+) -> NDArray[np.float64]:
+    """`attention_map` from stored weights ``[batch, heads, query_length, key_length]``, 0 where hidden."""
+    (top, bottom), (left, right) = rows or (0, weights.shape[2]), keys or (0, weights.shape[3])
+    down, across = bin_edges(top, bottom, shape[0]), bin_edges(left, right, shape[1])
+    pooled = np.zeros((*weights.shape[:2], down.size - 1, across.size - 1))
+    for r, c in np.ndindex(*pooled.shape[2:]):
+        pooled[:, :, r, c] = weights[:, :, down[r] : down[r + 1], across[c] : across[c + 1]].mean((2, 3))
+    return pooled
+
+
+def _pair(name: str, value: object) -> tuple[int, int]:
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{name} must be a pair of integers, got {value!r}")
+    if len(value) != 2:
+        raise ValueError(f"{name} must be a pair of integers, got {value!r}")
+    first, second = (whole_number(name, number) for number in value)
+    return first, second

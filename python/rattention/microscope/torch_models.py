@@ -1,0 +1,95 @@
+"""Where modules of PyTorch are listened to: those of `rattention.nn`, and models of Transformers."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rattention.extras import require
+
+require("torch", "torch")
+
+import torch  # noqa: E402
+
+from rattention.microscope.capture import LayerAttention  # noqa: E402
+from rattention.nn import SelfAttention  # noqa: E402
+from rattention.torch.storage import as_array  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from rattention.microscope.capture import Visitor
+
+    Tell = Callable[[torch.Tensor, torch.Tensor, dict[str, Any]], None]
+
+
+def visiting_module(model: torch.nn.Module, visitor: Visitor) -> AbstractContextManager[None]:
+    """`rattention.microscope.visiting` for modules of PyTorch."""
+    transformers = sys.modules.get("transformers")
+    if transformers is not None and isinstance(model, transformers.PreTrainedModel):
+        return _visiting_pretrained(model, visitor)
+    layers = {name: part for name, part in model.named_modules() if isinstance(part, SelfAttention)}
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no attention layers of rattention.nn")
+    return _attached(layers, visitor)
+
+
+@contextmanager
+def _attached(layers: dict[str, Any], visitor: Visitor) -> Iterator[None]:
+    """Listeners at layers by name, which have an attribute for one."""
+    if any(layer.listener is not None for layer in layers.values()):
+        raise RuntimeError(
+            "the model, or a part of it, is being listened to already: leave the other with-block"
+        )
+    for index, (name, layer) in enumerate(layers.items()):
+        layer.listener = _teller(index, name, visitor)
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            layer.listener = None
+
+
+@contextmanager
+def _visiting_pretrained(model: Any, visitor: Visitor) -> Iterator[None]:
+    from rattention.hf.attention import attend, kernel_options, known_keys
+    from rattention.hf.listening import attention_modules, listening
+
+    tellers = {
+        module: _teller(index, name, visitor)
+        for index, (name, module) in enumerate(attention_modules(model).items())
+    }
+
+    def listener(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **arguments: Any,
+    ) -> torch.Tensor:
+        (known,) = known_keys(attention_mask, key)
+        tellers[module](query, known, kernel_options(module, attention_mask, **arguments))
+        return attend(module, query, key, value, attention_mask, **arguments)  # type: ignore[no-any-return]
+
+    with listening(model, listener):
+        yield
+
+
+def _teller(index: int, name: str, visitor: Visitor) -> Tell:
+    def tell(query: torch.Tensor, key: torch.Tensor, options: dict[str, Any]) -> None:
+        if query.device.type != "cpu":
+            raise ValueError(f"attention is looked into on the CPU only, the model is on {query.device}")
+        given = {n: _plain(value) for n, value in options.items() if value is not None}
+        visitor(LayerAttention(index, name, as_array(query), as_array(key), given))
+
+    return tell
+
+
+def _plain(value: Any) -> Any:
+    """Tensors as arrays; numbers per head as float32, in which the kernels take them."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return as_array(value.float() if value.dim() == 1 else value)

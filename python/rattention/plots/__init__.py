@@ -1,0 +1,67 @@
+"""Figures of the measurements: for print, for colour-blind readers, and without pyplot's global state.
+
+Every ``plot_*`` function draws one panel into `ax`, or into a figure of its own when `ax` is None, and gives
+the Axes back (``ax.figure`` is the figure). The ``*_figure`` functions put panels together. Colours are those
+of Okabe and Ito and the maps viridis and cividis; lines are labelled where they end, and have a legend
+beside them where they cross too often.
+"""
+
+from __future__ import annotations
+
+from rattention.plots.attention import (
+    attention_figure,
+    lines_figure,
+    plot_attention_map,
+    plot_query_attention,
+    plot_received,
+)
+from rattention.plots.compression import compression_figure, plot_budgets
+from rattention.plots.degradation import (
+    heads_figure,
+    metrics_figure,
+    plot_dilution,
+    plot_metric,
+    plot_recall,
+    plot_recall_layers,
+    plot_window_cutoff,
+    reach_figure,
+    recall_figure,
+)
+from rattention.plots.maps import label_of, maps_figure, plot_head_map, plot_tokens
+from rattention.plots.microscope import (
+    distributions_figure,
+    heads_comparison_figure,
+    layers_figure,
+    plot_distribution,
+    plot_heads,
+    plot_layers,
+)
+
+__all__ = [
+    "attention_figure",
+    "compression_figure",
+    "distributions_figure",
+    "heads_comparison_figure",
+    "heads_figure",
+    "label_of",
+    "layers_figure",
+    "lines_figure",
+    "maps_figure",
+    "metrics_figure",
+    "plot_attention_map",
+    "plot_budgets",
+    "plot_dilution",
+    "plot_distribution",
+    "plot_head_map",
+    "plot_heads",
+    "plot_layers",
+    "plot_metric",
+    "plot_query_attention",
+    "plot_recall",
+    "plot_recall_layers",
+    "plot_received",
+    "plot_tokens",
+    "plot_window_cutoff",
+    "reach_figure",
+    "recall_figure",
+]

@@ -1,0 +1,242 @@
+"""Figures of `rattention.microscope`: how layers and heads differ, over several samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rattention.plots.maps import plot_head_map
+from rattention.plots.style import (
+    BACKING,
+    BLUE,
+    GREY,
+    VERMILION,
+    Size,
+    axes_of,
+    few_ticks,
+    figure_of,
+    layer_colours,
+    legend_beside,
+    log_axis,
+    percent_axis,
+    rule,
+    write_cells,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from rattention.microscope import Findings, Rules
+
+DISTRIBUTIONS = {
+    "context_mean": "Mean context attention",
+    "context_std": "Std of context attention",
+    "entropy": "Entropy (nats)",
+    "recent_distant_ratio": "Recent / distant ratio",
+}
+"""What `distributions_figure` shows of the query row."""
+
+LOGARITHMIC = ("context_mean", "context_std", "recent_distant_ratio")
+"""Statistics that span powers of ten."""
+
+
+def plot_distribution(
+    values: NDArray[np.float64],
+    layers: Sequence[int],
+    *,
+    label: str = "",
+    log: bool = False,
+    threshold: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """A statistic ``[samples, layers, heads]``, layer by layer: a point for each sample and head, and a box
+    from quartile to quartile with the median. `threshold` is where a rule begins to fire.
+
+    What is no finite number, and on a logarithmic axis not positive, is left out.
+    """
+    ax = axes_of(ax)
+    groups = [_drawable(values[:, i].ravel(), log) for i in range(len(layers))]
+    places = np.arange(len(layers))
+    for place, group in zip(places, groups, strict=True):
+        spread = 0.28 * np.sin(2.4 * np.arange(len(group)))  # points side by side, and the same each time
+        ax.scatter(place + spread, group, s=9, color=BLUE, alpha=0.45, linewidth=0)
+    _boxes(ax, groups, places)
+    if log and any(len(group) for group in groups):
+        _log_axis_around(ax, np.concatenate(groups), threshold)
+    if threshold is not None:
+        rule(ax, threshold, "rule above")
+    some = few_ticks(len(layers))
+    ax.set_xticks(some, [str(layers[i]) for i in some])
+    ax.set_xlim(-0.6, len(layers) - 0.4)
+    ax.set_xlabel("Layer")
+    ax.set_ylabel(label)
+    return ax
+
+
+def plot_layers(
+    needed: NDArray[np.float64], layers: Sequence[int], *, label: str = "", ax: Axes | None = None
+) -> Axes:
+    """The share of positions that holds 90 % of the attention, ``[samples, layers, heads]``: the median of
+    each layer as a bar, and from its least to its greatest head a line. Where it is least, compression pays
+    most."""
+    ax = axes_of(ax)
+    heads = np.nanmedian(needed, axis=0)
+    medians = np.nanmedian(needed, axis=(0, 2))
+    best = int(np.nanargmin(medians))
+    colours = [VERMILION if i == best else BLUE for i in range(len(layers))]
+    places = np.arange(len(layers))
+    ax.bar(places, medians, color=colours, width=0.62, alpha=0.85)
+    ax.vlines(places, np.nanmin(heads, axis=1), np.nanmax(heads, axis=1), color="black", linewidth=1.2)
+    if len(layers) <= 16:
+        for place, median in zip(places, medians, strict=True):
+            ax.annotate(
+                f"{median:.0%}",
+                (place, 0),
+                (0, 4),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                bbox=BACKING,
+            )
+    some = few_ticks(len(layers))
+    ax.set_xticks(some, [str(layers[i]) for i in some])
+    ax.set_xlabel("Layer")
+    ax.set_ylabel(label or "Positions that hold 90 %\nof the attention")
+    percent_axis(ax)
+    ax.set_ylim(0, min(1.05, 1.25 * float(np.nanmax(heads)) + 0.02))
+    ax.set_title(
+        f"compression pays most in layer {layers[best]}", fontsize=9, color=VERMILION, loc="right", pad=8
+    )
+    return ax
+
+
+def plot_heads(
+    relative_entropy: NDArray[np.float64],
+    ratio: NDArray[np.float64],
+    layers: Sequence[int],
+    *,
+    heads: Sequence[int] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Each head as a point, arrays ``[layers, heads]``: specialised ones to the left, general ones to the
+    right, those with recency bias above 1. The two at the ends are named."""
+    ax = axes_of(ax)
+    colours = layer_colours(len(layers))
+    drawn = np.isfinite(relative_entropy) & np.isfinite(ratio) & (ratio > 0)
+    for layer, colour, x, y, there in zip(layers, colours, relative_entropy, ratio, drawn, strict=True):
+        ax.scatter(x[there], y[there], s=26, color=colour, alpha=0.85, linewidth=0, label=f"layer {layer}")
+    if drawn.any():
+        _log_axis_around(ax, ratio[drawn], 1.0)
+    legend_beside(ax)
+    ax.axhline(1, color=GREY, linewidth=1, linestyle="--")
+    ax.set_xlim(0, 1.02)
+    ax.set_xlabel("Entropy / ln n: specialised to general")
+    ax.set_ylabel("Recent / distant ratio")
+    _name_ends(ax, np.where(drawn, relative_entropy, np.nan), ratio, layers, heads)
+    return ax
+
+
+def distributions_figure(
+    findings: Findings, rules: Rules | None = None, *, title: str = "", figsize: Size | None = None
+) -> Figure:
+    """Four statistics of the query row over samples and heads, layer by layer, and where the rules begin."""
+    figure, panels = figure_of(title, 2, 2, figsize or (8.4, 5.8))
+    thresholds: dict[str, float] = {}
+    if rules is not None:
+        thresholds = {"entropy": rules.entropy, "recent_distant_ratio": rules.recency_ratio}
+    for ax, (name, label) in zip(panels, DISTRIBUTIONS.items(), strict=True):
+        plot_distribution(
+            findings.values(name),
+            findings.layers,
+            label=label,
+            log=name in LOGARITHMIC,
+            threshold=thresholds.get(name),
+            ax=ax,
+        )
+    return figure
+
+
+def layers_figure(findings: Findings, *, title: str = "", figsize: Size | None = None) -> Figure:
+    """Layers compared: where compression pays most, and how even their attention is."""
+    figure, panels = figure_of(title, 1, 2, figsize or (9.2, 3.6))
+    plot_layers(findings.values("needed_share"), findings.layers, ax=panels[0])
+    plot_distribution(
+        findings.values("relative_entropy"),
+        findings.layers,
+        label="Entropy / ln n (1 is even attention)",
+        ax=panels[1],
+    )
+    panels[1].set_ylim(0, 1.05)
+    return figure
+
+
+def heads_comparison_figure(findings: Findings, *, title: str = "", figsize: Size | None = None) -> Figure:
+    """Heads compared: specialised against general, recent against distant."""
+    entropy, ratio = findings.per_head("relative_entropy"), findings.per_head("recent_distant_ratio")
+    rows, columns = entropy.shape
+    figure, panels = figure_of(title, 1, 2, figsize or (9.6, max(3.6, 0.26 * rows + 1.2)))
+    ax = plot_head_map(entropy, label="Entropy / ln n", cmap="cividis", layers=findings.layers, ax=panels[0])
+    numbers = findings.head_numbers(columns)
+    some = few_ticks(columns)
+    ax.set_xticks(some, [str(numbers[i]) for i in some])
+    write_cells(ax, entropy)
+    plot_heads(entropy, ratio, findings.layers, heads=numbers, ax=panels[1])
+    return figure
+
+
+def _drawable(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
+    finite = values[np.isfinite(values)]
+    return finite[finite > 0] if log else finite
+
+
+def _log_axis_around(ax: Axes, values: NDArray[np.float64], threshold: float | None) -> None:
+    ends = np.append(values, [] if threshold is None else [threshold])
+    ax.set_ylim(ends.min() / 1.3, ends.max() * 1.3)
+    log_axis(ax)
+
+
+def _boxes(ax: Axes, groups: Sequence[NDArray[np.float64]], places: NDArray[np.int64]) -> None:
+    there = [(place, group) for place, group in zip(places, groups, strict=True) if len(group)]
+    if not there:
+        return
+    ax.boxplot(
+        [group for _, group in there],
+        positions=[place for place, _ in there],
+        widths=0.62,
+        showfliers=False,
+        whis=(0, 100),
+        medianprops={"color": VERMILION, "linewidth": 1.8},
+        boxprops={"color": GREY},
+        whiskerprops={"color": GREY},
+        capprops={"color": GREY},
+        manage_ticks=False,
+    )
+
+
+def _name_ends(
+    ax: Axes,
+    entropy: NDArray[np.float64],
+    ratio: NDArray[np.float64],
+    layers: Sequence[int],
+    heads: Sequence[int] | None,
+) -> None:
+    """The most specialised and the most general head, where there are two."""
+    if np.count_nonzero(~np.isnan(entropy)) < 2:
+        return
+    for pick, side in ((np.nanargmin, "left"), (np.nanargmax, "right")):
+        i, h = divmod(int(pick(entropy)), entropy.shape[1])
+        name = f"layer {layers[i]} head {h if heads is None else heads[h]}"
+        ax.annotate(
+            name,
+            (entropy[i, h], ratio[i, h]),
+            (6 if side == "left" else -6, 7),
+            textcoords="offset points",
+            ha=side,
+            fontsize=8,
+            bbox=BACKING,
+        )

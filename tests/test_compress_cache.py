@@ -1,0 +1,478 @@
+"""rattention.compress: what is dropped is hidden and nothing else changes, for models of Transformers and of
+rattention.nn."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+transformers = pytest.importorskip("transformers", reason="needs transformers")
+pytest.importorskip("sklearn", reason="needs scikit-learn")
+
+import rattention as ra
+import rattention.hf
+import rattention.torch as rt
+from rattention.compression import STRATEGIES, Clusters, Recency, Strategy, compressing
+from rattention.compression.held import Held, Plan
+from rattention.compression.report import LayerUse
+from rattention.nn import LanguageModel
+
+from tests.hf_models import build, padding, tokens
+from tests.processes import run_python
+
+FAMILIES = {"llama": {}, "mistral": {"sliding_window": None}, "qwen3": {}, "gpt2": {}}
+CHOOSING = [name for name, strategy in STRATEGIES.items() if not strategy.replaces]
+GREEDY = {"do_sample": False, "pad_token_id": 0}
+PROMPT, LENGTH, BUDGET = 13, 17, 6
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+by_family = pytest.mark.parametrize("name", FAMILIES)
+by_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+def family(name, implementation="eager", **changes):
+    return build(name, implementation, **FAMILIES[name], **changes)
+
+
+def run(model, *parts, mask=None, cache=None):
+    """Logits of the parts of a text, one pass each, and the cache."""
+    logits, seen = [], 0
+    for part in parts:
+        seen += part.shape[1]
+        shown = None if mask is None else mask[:, :seen]
+        with torch.no_grad():
+            out = model(part, past_key_values=cache, use_cache=True, attention_mask=shown)
+        cache = out.past_key_values
+        logits.append(out.logits)
+    return torch.cat(logits, dim=1), cache
+
+
+def hiding(hidden):
+    """An additive mask ``[batch, heads, queries, keys]`` for eager attention: causal, without `hidden`."""
+    queries, keys = hidden.shape[-2:]
+    future = torch.ones(queries, keys, dtype=torch.bool).triu(keys - queries + 1)
+    return torch.zeros(hidden.shape).masked_fill(hidden | future, torch.finfo(torch.float32).min)
+
+
+@by_family
+@pytest.mark.parametrize("strategy", CHOOSING)
+def test_dropped_tokens_are_hidden_and_positions_are_the_true_ones(name, strategy):
+    """Against a model of one layer that sees everything but what each head has dropped."""
+    layers = {"n_layer": 1} if name == "gpt2" else {"num_hidden_layers": 1}
+    model, text = family(name, **layers), tokens()
+    with ra.compress(model, strategy, BUDGET) as use:
+        got, _ = run(model, text[:, :PROMPT], text[:, PROMPT:])
+    (positions,) = (use.layers[0].positions for _ in range(1))
+    heads = model.config.num_attention_heads
+    first = kept_after(model, strategy, text[:, :PROMPT])
+    assert positions.shape == (2, first.shape[1], BUDGET)
+    hidden = torch.ones(2, heads, LENGTH - PROMPT, LENGTH, dtype=torch.bool)
+    hidden[..., PROMPT:] = False
+    shown = torch.from_numpy(first).long().repeat_interleave(heads // first.shape[1], dim=1)
+    hidden.scatter_(3, shown[:, :, None].expand(-1, -1, LENGTH - PROMPT, -1), False)
+    whole, cache = run(model, text[:, :PROMPT])
+    with torch.no_grad():
+        rest = model(text[:, PROMPT:], past_key_values=cache, attention_mask=hiding(hidden)).logits
+    torch.testing.assert_close(got, torch.cat([whole, rest], dim=1), rtol=1e-3, atol=1e-3)
+
+
+def kept_after(model, strategy, prompt):
+    with ra.compress(model, strategy, BUDGET) as use:
+        run(model, prompt)
+    return use.layers[0].positions
+
+
+@by_family
+@pytest.mark.parametrize("slack", [0, 3])
+def test_generation_sees_the_newest_and_the_slack(name, slack):
+    """Token by token, with all layers: the keys that each row sees, counted slowly."""
+    model, text = family(name), tokens()
+    with ra.compress(model, "recency", BUDGET, slack=slack) as use:
+        got, _ = run(model, *text.split(1, dim=1))
+    hidden, held = torch.ones(1, 1, LENGTH, LENGTH, dtype=torch.bool), []
+    for row in range(LENGTH):
+        held.append(row)
+        hidden[0, 0, row, held] = False
+        if len(held) > BUDGET + slack:
+            held = held[-BUDGET:]
+    with torch.no_grad():
+        expected = model(text, attention_mask=hiding(hidden).expand(2, -1, -1, -1)).logits
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+    assert [layer.held for layer in use.layers] == [len(held)] * 2
+    assert [layer.seen for layer in use.layers] == [LENGTH] * 2
+
+
+@by_family
+@by_strategy
+def test_the_whole_budget_changes_nothing(name, strategy):
+    """Bit for bit."""
+    rattention.hf.register()
+    expected = family(name, "rattention").generate(
+        tokens(), max_new_tokens=6, **GREEDY, output_logits=True, return_dict_in_generate=True
+    )
+    model = family(name)
+    with ra.compress(model, strategy, 1.0) as use:
+        got = model.generate(
+            tokens(), max_new_tokens=6, **GREEDY, output_logits=True, return_dict_in_generate=True
+        )
+    assert torch.equal(got.sequences, expected.sequences)
+    assert all(torch.equal(a, b) for a, b in zip(got.logits, expected.logits, strict=True))
+    assert [(layer.held, layer.cuts) for layer in use.layers] == [(22, 0)] * 2
+
+
+@by_family
+@by_strategy
+@pytest.mark.parametrize("budget", [5, 0.4])
+def test_generate(name, strategy, budget):
+    model = family(name)
+    with ra.compress(model, strategy, budget, slack=4) as use:
+        text = model.generate(tokens(), max_new_tokens=20, min_new_tokens=20, **GREEDY)
+    assert text.shape == (2, 37)
+    most = 5 if budget == 5 else int(0.4 * 36)
+    for layer in use.layers:
+        assert layer.seen == 36
+        assert layer.held <= most + 4
+        assert layer.cuts >= 2
+        assert layer.mass_kept > 0
+    assert use.nbytes < use.full_nbytes
+    assert f"{use.layers[0].name}" in str(use)
+
+
+@by_strategy
+def test_sequences_with_padding_are_cut_as_if_alone(strategy):
+    model, text, mask = family("llama"), tokens(), padding("left")
+    settings = {"max_new_tokens": 8, "min_new_tokens": 8, **GREEDY}
+    with ra.compress(model, strategy, 0.5, slack=2) as both:
+        got = model.generate(text, attention_mask=mask, **settings)
+    with ra.compress(model, strategy, 0.5, slack=2):
+        alone = model.generate(text[1:, 5:], **settings)
+    assert torch.equal(got[1, 17:], alone[0, 12:])
+    assert (both.layers[0].positions[1] >= 5).any()
+
+
+def test_padding_is_dropped_first():
+    model = family("llama")
+    with ra.compress(model, "uniform", 6) as use:
+        _, cache = run(model, tokens(), mask=padding("left"))
+    positions = use.layers[0].positions
+    assert positions[0, 0].tolist() == [0, 3, 6, 10, 13, 16]
+    assert positions[1, 0].tolist() == [5, 7, 9, 12, 14, 16]
+    assert cache.get_seq_length() == 17
+    assert cache.layers[0].held.key.shape[2] == 6
+
+
+def test_padding_on_the_right_and_between():
+    """What comes later cannot see it either."""
+    model, text, mask = family("llama"), tokens(), padding("right")
+    positions = (mask.cumsum(1) - 1).clamp(0)
+    with torch.no_grad(), ra.compress(model, "recency", 4):
+        first = model(text, attention_mask=mask, position_ids=positions, use_cache=True)
+        longer = torch.nn.functional.pad(mask, (0, 1), value=1)
+        got = model(
+            text[:, :1],
+            attention_mask=longer,
+            past_key_values=first.past_key_values,
+            position_ids=longer.sum(1, keepdim=True) - 1,
+        ).logits[1]
+    with torch.no_grad(), ra.compress(model, "recency", 4):
+        first = model(text[1:, :12], use_cache=True)
+        alone = model(text[1:, :1], past_key_values=first.past_key_values).logits[0]
+    torch.testing.assert_close(got, alone, rtol=1e-4, atol=1e-4)
+
+
+@by_strategy
+@pytest.mark.parametrize("kind", ["transformers", "nn"])
+def test_nothing_sees_what_comes_after_the_cut(strategy, kind):
+    """Two futures after one prompt: the same tokens stay, and the same logits come before they differ."""
+    model, text = small(kind), tokens()
+    other = text.clone()
+    other[:, 15] = (other[:, 15] + 7) % 60
+    results = []
+    for ids in (text, other):
+        with ra.compress(model, strategy, BUDGET, slack=1) as use:
+            logits = stepwise(model, [ids[:, :13], ids[:, 13:15]], [ids[:, 15:]])
+        results.append((logits, use.layers))
+    assert torch.equal(results[0][0][:, :15], results[1][0][:, :15])
+    assert not torch.equal(results[0][0][:, 15:], results[1][0][:, 15:])
+    kept = [kept_by(model, strategy, ids[:, :13]) for ids in (text, other)]
+    np.testing.assert_array_equal(*kept)
+
+
+def small(kind):
+    if kind == "transformers":
+        return family("llama")
+    torch.manual_seed(0)
+    model = LanguageModel(64, dim=32, heads=4, depth=2, kv_heads=2).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(2)
+    return model
+
+
+def stepwise(model, *groups):
+    """Logits of consecutive parts, whichever kind of model it is."""
+    parts = [part for group in groups for part in group]
+    if isinstance(model, LanguageModel):
+        cache = model.new_cache(len(parts[0]))
+        with torch.no_grad():
+            return torch.cat([model(part, cache=cache) for part in parts], dim=1)
+    return run(model, *parts)[0]
+
+
+def kept_by(model, strategy, prompt):
+    with ra.compress(model, strategy, BUDGET) as use:
+        stepwise(model, [prompt])
+    return np.stack([layer.positions for layer in use.layers])
+
+
+@pytest.mark.parametrize("by", ["mean", "representative"])
+def test_clusters_of_equal_keys_are_exactly_full_attention(by):
+    """Three distinct keys among eighteen: any later query gets what it would get from all of them."""
+    rng = torch.Generator().manual_seed(0)
+    distinct = torch.randn(1, 2, 3, 8, generator=rng)
+    order = torch.tensor([0, 1, 2] * 3 + [0] * 9)
+    key = distinct[:, :, order]
+    value = torch.randn(1, 2, 18, 8, generator=rng) if by == "mean" else distinct[:, :, order] + 1
+    query = torch.randn(1, 4, 18, 8, generator=rng)
+    held = Held(Plan(Clusters(by), 3, 0), LayerUse("layer"))
+    held.append(key, value)
+    held.show(None, 18)
+    held.attended(query, None)
+    assert held.key.shape == (1, 2, 3, 8)
+    assert held.use.mass_kept == pytest.approx(1, abs=1e-5)
+    later = torch.randn(1, 4, 5, 8, generator=rng)
+    got = rt.attention(later, held.key, held.value, **held.masks(4))
+    torch.testing.assert_close(got, rt.attention(later, key, value), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["clusters", "representatives"])
+def test_clusters_in_a_model_whose_tokens_are_all_alike(strategy):
+    """Without positions all their keys are equal: a budget of one token loses nothing."""
+    torch.manual_seed(0)
+    model = LanguageModel(9, dim=16, heads=2, depth=2, pattern=[{"mechanism": "softmax"}]).eval()
+    prompt, rest = torch.full((1, 20), 3), torch.tensor([[5, 1, 3]])
+    expected = stepwise(model, [prompt, rest])
+    with ra.compress(model, strategy, 1) as use:
+        got = stepwise(model, [prompt, rest])
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert use.layers[1].cuts == 2
+
+
+@pytest.mark.parametrize("kind", ["transformers", "nn"])
+def test_recency_without_slack_is_a_sliding_window(kind):
+    """The same weights with a window of as many keys as are held beside the token itself."""
+    text = tokens()
+    if kind == "transformers":
+        model = build("mistral", sliding_window=None)
+        expected = run(build("mistral", sliding_window=BUDGET + 1), text)[0]
+    else:
+        model, local = small("nn"), [{"mechanism": "sliding_window", "window": BUDGET, "rope_theta": 1e4}]
+        other = LanguageModel(64, dim=32, heads=4, depth=2, kv_heads=2, pattern=local).eval()
+        other.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            expected = other(text)
+    with ra.compress(model, "recency", BUDGET, slack=0):
+        got = stepwise(model, text.split(1, dim=1))
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+@by_strategy
+def test_language_models(strategy):
+    model = small("nn")
+    expected = model.generate(tokens(), 12)
+    with ra.compress(model, strategy, 1.0):
+        assert torch.equal(model.generate(tokens(), 12), expected)
+    cache = model.new_cache(2)
+    with ra.compress(model, strategy, BUDGET, slack=3) as use:
+        model.generate(tokens(), 12, cache=cache)
+    assert cache.length == 28
+    assert [layer.held for layer in use.layers] <= [BUDGET + 3] * 2
+    assert cache.nbytes == use.nbytes < use.full_nbytes
+    assert torch.equal(model.generate(tokens(), 12), expected)
+
+
+def test_layers_of_constant_size_stay():
+    """RAttention's and those of windows; of a pattern the full layers are compressed."""
+    pattern = [
+        {"mechanism": "rattention", "window": 4},
+        {"mechanism": "sliding_window", "window": 4},
+        {"mechanism": "softmax"},
+    ]
+    model = LanguageModel(64, dim=32, heads=2, depth=3, pattern=pattern).eval()
+    with ra.compress(model, "received", 5) as use:
+        model.generate(tokens(), 3)
+    assert [layer.name for layer in use.layers] == ["encoder.layers.2.attention"]
+    gemma = build("gemma3")
+    with ra.compress(gemma, "recency", 5) as use:
+        run(gemma, tokens(), tokens())
+    assert [(layer.name, layer.held) for layer in use.layers] == [("model.layers.1.self_attn", 5)]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_beams(name):
+    model = family(name)
+    settings = {"num_beams": 3, "max_new_tokens": 10, **GREEDY}
+    expected = model.generate(tokens(), **settings)
+    with ra.compress(model, "received", 1.0):
+        assert torch.equal(model.generate(tokens(), **settings), expected)
+    with ra.compress(model, "recent+clusters", 5, slack=2) as use:
+        assert model.generate(tokens(), **settings).shape == expected.shape
+    assert use.layers[0].cuts > 2
+
+
+def test_a_cache_from_before_the_block_is_taken_over():
+    model, text = family("llama"), tokens()
+    with ra.compress(model, "recency", BUDGET):
+        expected, _ = run(model, text[:, :PROMPT], text[:, PROMPT:15], text[:, 15:])
+    _, cache = run(model, text[:, :PROMPT])
+    with ra.compress(model, "recency", BUDGET) as use:
+        got, _ = run(model, text[:, PROMPT:15], text[:, 15:], cache=cache)
+    assert use.layers[0].seen == 17
+    full, _ = run(model, text[:, :15])
+    torch.testing.assert_close(got[:, :2], full[:, PROMPT:], rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(got[:, :2], expected[:, PROMPT:15], rtol=1e-2, atol=1e-2)
+    assert use.layers[0].held == BUDGET
+
+
+def test_a_compressed_cache_is_refused_outside():
+    model = family("llama")
+    with ra.compress(model, "recency", 4):
+        _, cache = run(model, tokens())
+    with pytest.raises(RuntimeError, match=r"compressed: go on with it within rattention.compress"):
+        run(model, tokens(), cache=cache)
+    with pytest.raises(NotImplementedError, match="cannot take tokens back"):
+        cache.crop(-1)
+    cache.reset()
+    with ra.compress(model, "uniform", 5):
+        run(model, tokens(), cache=cache)
+    assert cache.layers[1].held.key.shape[2] == 5
+
+
+def test_bfloat16():
+    model = family("llama").to(torch.bfloat16)
+    for strategy in STRATEGIES:
+        with ra.compress(model, strategy, 6, slack=2):
+            text = model.generate(tokens(), max_new_tokens=6, min_new_tokens=6, **GREEDY)
+        assert text.shape == (2, 23)
+
+
+@pytest.mark.parametrize("kind", ["transformers", "nn"])
+def test_the_model_is_restored_after_an_exception(kind):
+    model = small(kind)
+    before = stepwise(model, [tokens()])
+    with pytest.raises(IndexError), ra.compress(model, "recency", 4):
+        stepwise(model, [tokens(), tokens() + 100])  # there are 64 tokens
+    assert torch.equal(stepwise(model, [tokens()]), before)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    if kind == "transformers":
+        assert model.config._attn_implementation == "eager"
+    with ra.compress(model, "recency", 4):
+        pass
+
+
+class Broken(Strategy):
+    def keep(self, past, count):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("kind", ["transformers", "nn"])
+def test_a_strategy_that_fails(kind):
+    model = small(kind)
+    before = stepwise(model, [tokens()])
+    with pytest.raises(ZeroDivisionError), ra.compress(model, Broken(), 4):
+        stepwise(model, [tokens()])
+    assert torch.equal(stepwise(model, [tokens()]), before)
+
+
+@pytest.mark.parametrize("kind", ["transformers", "nn"])
+def test_nested_blocks_are_refused(kind):
+    model = small(kind)
+    with ra.compress(model, "recency", 4):
+        with pytest.raises(RuntimeError, match="is being compressed already"), ra.compress(model, "sinks", 4):
+            pass
+        part = model.model if kind == "transformers" else model.encoder
+        with pytest.raises(RuntimeError, match="or a part of it"), ra.compress(part, "sinks", 4):
+            pass
+    with ra.compress(model, "sinks", 4):
+        pass
+
+
+def test_nan_is_reported():
+    model = family("llama")
+    model.model.layers[0].self_attn.k_proj.weight.data[0] = float("nan")
+    with pytest.raises(ValueError, match="not finite: queries or keys"), ra.compress(model, "received", 4):
+        run(model, tokens())
+    with ra.compress(model, "recency", 4) as use:
+        run(model, tokens())
+    assert use.layers[0].held == 4
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: family("llama"), ValueError, "strategy must be one of recency, .*got 'best'"),
+        (lambda: build("bert"), ValueError, "no decoder-only model"),
+        (lambda: build("mistral"), ValueError, "sliding windows in every layer"),
+        (lambda: torch.nn.Linear(2, 2), ValueError, "no causal layers of full softmax attention"),
+        (lambda: "llama", TypeError, "model must be a transformers.PreTrainedModel .* got str"),
+    ],
+)
+def test_what_cannot_be_compressed(make, error, message):
+    strategy = "best" if "strategy" in message else "recency"
+    with pytest.raises(error, match=message), ra.compress(make(), strategy, 4):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"budget": 0}, ValueError, "at least 1 token"),
+        ({"budget": True}, TypeError, "got True"),
+        ({"budget": 1.5}, ValueError, "got 1.5"),
+        ({"budget": 4, "slack": -1}, ValueError, "slack must be >= 0"),
+        ({"budget": 4, "slack": 1.0}, TypeError, "slack must be an integer"),
+    ],
+)
+def test_impossible_arguments(options, error, message):
+    with pytest.raises(error, match=message), ra.compress(family("llama"), "recency", **options):
+        pass
+
+
+def test_other_caches_and_masks_are_refused():
+    model = family("llama")
+    with ra.compress(model, "recency", 4):
+        with pytest.raises(ValueError, match=r"only dynamic caches .* StaticLayer"):
+            model.generate(tokens(), max_new_tokens=2, cache_implementation="static", **GREEDY)
+        with pytest.raises(ValueError, match=r"must be \[batch, tokens\]"):
+            model(tokens(), attention_mask=torch.zeros(2, 1, 17, 17), use_cache=True)
+
+
+def test_the_report():
+    model = family("llama")
+    with ra.compress(model, Recency(), 4) as use:
+        run(model, tokens())
+    layer = use.layers[0]
+    one = 2 * 2 * 8 * 4  # keys and values of two heads of 8 float32 numbers
+    assert layer.full_nbytes == 2 * 17 * one
+    assert layer.nbytes == 2 * 4 * (one + 2 * 4)  # and an int32 position per head
+    assert layer.positions[0, 0].tolist() == [13, 14, 15, 16]
+    with ra.compress(model, Recency(), 17) as use:
+        run(model, tokens())
+    assert use.layers[0].cuts == 0
+    assert use.layers[0].mass_kept is None
+    assert 0 <= use.seconds < 1
+
+
+def test_import_needs_numpy_alone():
+    run_python(
+        "import sys, rattention, rattention.compression;"
+        "assert not {'torch', 'transformers', 'sklearn', 'scipy'} & {*sys.modules};"
+        "assert callable(rattention.compress)"
+    )
+
+
+def test_examples():
+    assert doctest.testmod(compressing).failed == 0

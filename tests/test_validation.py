@@ -1,0 +1,424 @@
+"""rattention compress and rattention.compression.validation: what compressed runs are compared by."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+transformers = pytest.importorskip("transformers", reason="needs transformers")
+for module in ("sklearn", "scipy", "tyro"):
+    pytest.importorskip(module)
+
+import rattention as ra
+from rattention.cli import main
+from rattention.cli.compression_text import ranges
+from rattention.compression import STRATEGIES, Clusters, TopK
+from rattention.compression.observed import observed_past
+from rattention.compression.validation import Measured, Trial, Validation, validate
+from rattention.compression.validation.language import Continuation
+from rattention.compression.validation.results import Constant, interval
+from rattention.compression.validation.sentences import Sentences
+from rattention.hf import convert
+from rattention.models import Bert
+from rattention.nn import LanguageModel, rattention_pattern
+
+from tests.bert_folder import write_folder
+from tests.hf_models import build
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WORDS = "The lamp was lit at dusk and burned until the dawn came over the cold water. " * 8
+
+
+def native(pattern=None, vocabulary=128):
+    torch.manual_seed(0)
+    options = {} if pattern is None else {"pattern": pattern}
+    model = LanguageModel(vocabulary, dim=32, heads=2, depth=4, **options).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(1.5)
+    return model
+
+
+def ids(vocabulary=60, length=300):
+    return np.random.default_rng(0).integers(5, vocabulary, length)
+
+
+def language(model, **sizes):
+    return Continuation(model, ids(), **({"prefix": 24, "continuation": 6, "batch": 2} | sizes))
+
+
+MODELS = {"nn": native, "llama": lambda: build("llama"), "gpt2": lambda: build("gpt2")}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_perplexity_is_that_of_the_text(name):
+    """Against one pass over the pieces that the seed draws."""
+    model = MODELS[name]()
+    task = language(model)
+    full = task.full(3)
+    starts = np.random.default_rng(3).integers(0, 300 - 30 + 1, 2)
+    pieces = torch.from_numpy(np.stack([ids()[at : at + 30] for at in starts]))
+    with torch.no_grad():
+        logits = model(pieces)
+    logits = getattr(logits, "logits", logits)[:, 24:-1]
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), pieces[:, 25:].flatten())
+    assert full.quality == pytest.approx(float(loss.exp()), rel=1e-4)
+    one = full.nbytes / (2 * 29)
+    assert one == task.reader.token_nbytes()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_whole_budget_is_the_full_model(name, strategy):
+    task = language(MODELS[name]())
+    full = task.full(0)
+    ours = task.compressed(STRATEGIES[strategy], 1.0)
+    assert ours.quality == pytest.approx(full.quality, rel=1e-5)
+    assert ours.mass == 1
+    assert ours.against_full["kl"] == pytest.approx(0, abs=1e-8)
+    assert ours.against_full["top1_agreement"] == 1
+    assert ours.against_full["output_error"] == pytest.approx(0, abs=1e-5)
+
+
+def test_differences_between_logits():
+    """By their definitions, of a model compressed to very little."""
+    model = native()
+    task = language(model)
+    task.full(1)
+    ours = task.compressed(STRATEGIES["recency"], 2)
+    pieces = task._pieces
+    with torch.no_grad():
+        full = model(pieces)[:, 24:-1].double()
+        with ra.compress(model, "recency", 2):
+            cache = model.new_cache(2)
+            model(pieces[:, :24], cache=cache)
+            got = torch.cat([model(pieces[:, i : i + 1], cache=cache) for i in range(24, 29)], 1).double()
+    p, q = full.softmax(-1).numpy(), got.softmax(-1).numpy()
+    assert ours.against_full["kl"] == pytest.approx((p * np.log(p / q)).sum(-1).mean(), rel=1e-4)
+    assert ours.against_full["kl"] > 1e-4
+    agree = (p.argmax(-1) == q.argmax(-1)).mean()
+    assert ours.against_full["top1_agreement"] == pytest.approx(agree)
+    error = np.linalg.norm((got - full).numpy()) / np.linalg.norm(full.numpy())
+    assert ours.against_full["output_error"] == pytest.approx(error, rel=1e-4)
+    assert 0 < ours.mass < 1
+
+
+def test_layers_of_constant_size():
+    """Of models with RAttention: bytes held against those that keys and values of all tokens would take."""
+    task = language(native(rattention_pattern(window=4)))
+    full = task.full(0)
+    constant = task.constant()
+    assert constant.label == "RAttention, window 4 + state"
+    assert constant.nbytes == full.nbytes
+    assert constant.full_nbytes == 4 * 2 * 32 * 4 * 2 * 29
+    model = build("llama")
+    with pytest.warns(UserWarning, match="fine-tuned"):
+        convert(model, 4, layers=[0])
+    converted = language(model)
+    held = converted.full(0).nbytes
+    assert converted.constant().nbytes == held
+    assert language(native()).constant() is None
+    assert validate(task, ["recency"], [4], [0]).constant == constant
+
+
+class Known:
+    """A task whose results are given."""
+
+    name, quality, higher_is_better, strategies = "known", "score", True, ("recency", "uniform", "received")
+
+    def __init__(self, higher=True):
+        self.higher_is_better = higher
+        self.calls = []
+
+    def full(self, seed):
+        self.calls.append(("full", seed))
+        self.seed = seed
+        return Measured(10.0 + seed, 2.0, 4.0, nbytes=100)
+
+    def compressed(self, strategy, budget):
+        self.calls.append((strategy, budget))
+        quality = (10.0 + self.seed) * (0.5 if strategy is STRATEGIES["recency"] else 0.97)
+        return Measured(quality, 1.0, 3.0, 0.5, 25, 0.8, {"kl": 0.1 * (self.seed + 1)})
+
+    def constant(self):
+        return None
+
+
+def test_every_strategy_meets_the_same_seeds():
+    task = Known()
+    measured = validate(task, ["recency", "uniform"], [0.25, 8], [4, 9])
+    one = [(STRATEGIES[name], budget) for name in ("recency", "uniform") for budget in (0.25, 8)]
+    assert task.calls == [("full", 4), *one, ("full", 9), *one]
+    assert measured.seeds == (4, 9)
+    assert len(measured.trials) == 8
+
+
+def test_numbers_of_a_cell():
+    cell = validate(Known(), ["recency"], [0.5], [0, 1, 2]).cells()[0]
+    assert cell.seeds == 3
+    assert cell.numbers["share"].mean == pytest.approx(0.5)
+    assert cell.numbers["share"].low == pytest.approx(0.5)  # paired: the seeds' own qualities do not count
+    assert cell.numbers["quality"].mean == pytest.approx(5.5)
+    assert cell.numbers["speed_up"].mean == 2
+    assert cell.numbers["compressing"].mean == 0.125
+    assert cell.numbers["bytes_share"].mean == 0.25
+    kl = cell.numbers["kl"]
+    half = 4.302652729911275 * 0.1 / math.sqrt(3)  # Student's t, two degrees of freedom
+    assert (kl.mean, kl.low, kl.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
+
+
+def test_lower_is_better():
+    cells = validate(Known(higher=False), None, [0.5], [0]).cells()
+    assert [cell.numbers["share"].mean for cell in cells] == pytest.approx([2, 1 / 0.97, 1 / 0.97])
+
+
+def test_one_seed_has_no_interval():
+    only = interval([3.0])
+    assert only.mean == 3
+    assert math.isnan(only.low)
+    data = validate(Known(), ["recency"], [0.5], [0]).as_data()
+    assert data["cells"][0]["share"] == {"mean": 0.5, "low": None, "high": None}
+    json.dumps(data, allow_nan=False)
+
+
+def test_the_verdict():
+    measured = validate(Known(), ["recency", "uniform"], [0.5], [0, 1])
+    assert measured.best(0.5).strategy == "uniform"
+    assert "'uniform' keeps 97.0% (95% interval 97.0% to 97.0%)" in measured.verdict(0.5)
+    assert "at least the 95%" in measured.verdict(0.5)
+    poor = validate(Known(), ["recency"], [0.5], [0, 1]).verdict(0.5)
+    assert "less than 95% although it keeps 80% of the query's attention" in poor
+    with pytest.raises(ValueError, match=r"budget 0\.25 was not measured"):
+        measured.best(0.25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["best"],), "strategies must be some of recency, uniform, received; got best"),
+        (([],), "strategies must be some of"),
+        ((None, [0.5, 1.5]), "got 1.5"),
+        ((None, []), "must not be empty"),
+        ((None, [0.5], []), "must not be empty"),
+    ],
+)
+def test_impossible_validations(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        validate(Known(), *arguments)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"prefix": 290, "continuation": 20}, "300 tokens, fewer than prefix and continuation together, 310"),
+        ({"continuation": 1}, "continuation >= 2"),
+        ({"batch": 0}, "batch must be >= 1"),
+    ],
+)
+def test_impossible_continuations(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        language(native(), **sizes)
+    with pytest.raises(TypeError, match="got Linear"):
+        Continuation(torch.nn.Linear(2, 2), ids())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    write_folder(folder)
+    return folder
+
+
+def test_tokens_of_a_bert(folder):
+    """Chosen by the mean over layers and heads of what [CLS] attends to, against its stored metrics."""
+    model = Bert.from_pretrained(folder)
+    task = Sentences(model, WORDS, length=20, batch=3)
+    assert task.full(0).quality == 1
+    whole = task.compressed(STRATEGIES["received"], 1.0)
+    assert whole.quality == pytest.approx(1, abs=1e-6)
+    assert whole.mass == pytest.approx(1, abs=1e-5)
+    half = task.compressed(STRATEGIES["query"], 0.5)
+    assert half.quality < 1
+    assert half.nbytes < task.full(0).nbytes
+    framed = task._framed(task._pieces)
+    assert framed.shape == (3, 22)
+    seen = []
+    model(framed, on_attention=lambda _, query, key: seen.append(ra.attention_rows(query, key, [0])))
+    expected = np.mean([rows[:, :, 0, 1:-1].mean(axis=1) for rows in seen], axis=0)
+    got = observed_past(model, task._whole, (3, 20), TopK("query"), first=1, query_row=0).attention("query")
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    received = observed_past(model, task._whole, (3, 20), TopK(), first=1).attention("received")
+    slow = [
+        layer.received.mean(axis=1)[:, 1:-1] for layer in model(framed, metrics=ra.MetricOptions()).metrics
+    ]
+    np.testing.assert_allclose(received, np.mean(slow, axis=0), rtol=1e-4)
+    keys = observed_past(model, task._whole, (3, 20), Clusters(by="representative"), first=1).key
+    assert keys.shape == (3, 20, model.config.layers * model.config.hidden_size)
+
+
+def measured_for_figures():
+    trials = []
+    for seed in range(3):
+        full = Measured(10.0 + seed, 1.0, 2.0, nbytes=100)
+        for place, name in enumerate(STRATEGIES):
+            for budget in (0.25, 0.5):
+                ours = Measured((8 + place / 9 + budget + seed), 0.5, 1.0, 0.1, 50, 0.5, {"kl": 0.1 * seed})
+                trials.append(Trial(name, budget, seed, full, ours))
+    return Validation("known", "score", True, tuple(trials), Constant("RAttention", 30, 100))
+
+
+def test_the_figure_shows_every_strategy_and_budget():
+    pytest.importorskip("matplotlib")
+    from rattention.plots import compression_figure, plot_budgets
+
+    measured = measured_for_figures()
+    ax = plot_budgets(measured)
+    lines = [c for c in ax.containers if len(c.lines[0].get_xdata()) == 2]
+    assert len(lines) == len(STRATEGIES)
+    for line, cell in zip(lines, measured.cells()[1::2], strict=True):
+        assert line.lines[0].get_ydata()[1] == pytest.approx(cell.numbers["share"].mean)
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert sorted(names) == sorted([*STRATEGIES, "RAttention:\n30% of the bytes"])
+    assert ax.get_xlabel() == "Budget (share of the tokens)"
+    figure = compression_figure(measured, title="t")
+    assert [ax.get_ylabel() for ax in figure.axes] == [
+        "Share of the full quality",
+        "Attention mass kept",
+        "KL from the full predictions (nats)",
+        "Speed-up (times)",
+    ]
+    again = plot_budgets(measured, "kl", ax=figure.axes[0])
+    assert again is figure.axes[0]
+    with pytest.raises(ValueError, match="got 'entropy'"):
+        plot_budgets(measured, "entropy")
+
+
+def test_ranges():
+    assert ranges([0, 1, 2, 5, 9, 10]) == "0-2, 5, 9-10"
+    assert ranges(range(0, 30, 2)) == "0, 2, 4, ..., 24, 26, 28"
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("lm") / "lm.safetensors"
+    native().save(path)
+    return path
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(WORDS)
+    return path
+
+
+def command(capsys, *words):
+    code = main(["compress", *map(str, words)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_command_shows_what_is_kept(capsys, model_file, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("--model", model_file, "--text", text, "--prefix", 40, "--budget", "0.5,8")
+    code, out, err = command(capsys, *words)
+    assert (code, err) == (0, "")
+    for name in STRATEGIES:
+        assert f" {name} " in out
+    assert "20-39" in out
+    code, out, _ = command(capsys, *words, "--json")
+    data = json.loads(out)
+    assert len(data["kept"]) == 2 * len(STRATEGIES)
+    first = data["kept"][0]
+    assert (first["strategy"], first["budget"], first["tokens"]) == ("recency", 0.5, 40)
+    assert first["positions"]["encoder.layers.3.attention head 1"] == list(range(20, 40))
+    assert data["versions"]["rattention"] == ra.__version__
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_command_validates(capsys, model_file, text, tmp_path):
+    out = tmp_path / "figs"
+    words = ("--model", model_file, "--text", text, "--prefix", 30, "--continuation", 4, "--batch", 1)
+    words += (
+        "--validate",
+        "--seeds",
+        2,
+        "--budget",
+        "0.25,0.5",
+        "--strategy",
+        "recency,clusters",
+        "--out",
+        out,
+    )
+    code, shown, _ = command(capsys, *words)
+    assert code == 0
+    assert "mean of 2 seeds" in shown
+    assert "t budget 0.5" in shown
+    data = json.loads((out / "compression.json").read_text())
+    assert data["seeds"] == [0, 1]
+    assert len(data["trials"]) == 8
+    assert data["configuration"]["continuation"] == 4
+    with (out / "compression.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["strategy"], row["budget"]) for row in rows][:2] == [("recency", "0.25"), ("recency", "0.5")]
+    for row, cell in zip(rows, data["cells"], strict=True):
+        assert float(row["share"]) == pytest.approx(cell["share"]["mean"])
+        assert float(row["kl_low"]) == pytest.approx(cell["kl"]["low"])
+    names = {path.name for path in out.iterdir()}
+    assert {"compression.json", "compression.csv", "compression.png", "compression.svg"} == names
+
+
+def test_command_on_a_bert(capsys, folder, text):
+    code, out, _ = command(capsys, "--model", folder, "--text", text, "--prefix", 30, "--budget", "0.5")
+    assert code == 0
+    assert "recent+clusters" not in out  # tokens have no means
+    assert "representatives" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--strategy", "best"), "strategy must be one of recency"),
+        (("--budget", "0"), "at least 1 token"),
+        (("--budget", "1.5"), "share in (0, 1]"),
+        (("--budget", "nan"), "--budget must be counts"),
+        (("--budget", "500"), "at most the 40 tokens"),
+        (("--validate", "--seeds", "0"), "--seeds must be >= 1"),
+        (("--seed", "-1"), "--seed must be >= 0"),
+        (("--prefix", "100000"), "fewer than prefix and continuation"),
+        (("--checkpoint", "x.safetensors"), "exclude each other"),
+    ],
+)
+def test_command_mistakes(capsys, model_file, text, words, message):
+    code, _, err = command(
+        capsys,
+        "--model",
+        model_file,
+        "--text",
+        text,
+        *(() if "--prefix" in words else ("--prefix", "40")),
+        *words,
+    )
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_command_needs_a_model(capsys, tmp_path, text, model_file):
+    code, _, err = command(capsys, "--model", tmp_path / "none.safetensors")
+    assert code == 2
+    assert "none.safetensors" in err
+    code, _, err = command(capsys, "--text", text)
+    assert code == 2
+    assert "--text is for --model" in err
+    odd = tmp_path / "odd.txt"
+    odd.write_text("über alles " * 40)
+    code, _, err = command(capsys, "--model", model_file, "--text", odd)
+    assert code == 2
+    assert "texts are read as bytes" in err
