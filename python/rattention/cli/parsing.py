@@ -17,13 +17,15 @@ from rattention import __version__
 from rattention.cli.commands import COMMANDS, Command
 
 ABOUT = """
-Attention on CPUs, looked into: how a pretrained model's attention changes as its context grows.
-Every subcommand has its own --help with examples.
+Attention on CPUs, looked into: what models attend to, how that changes as their context grows, and what of it
+may be dropped. Every subcommand has its own --help with examples.
 """
 START = (
     "check          # what is installed, and what to install",
     "demo           # a real BERT from 50 to 500 tokens: table, summary, figures",
     "demo --simple  # the same story on synthetic numbers, with NumPy alone",
+    "visualize      # maps, statistics and advice for a transformer that learns from histories",
+    "compress       # what of its history may be dropped; --validate says at what cost",
 )
 EXIT_CODES = """
 Exit codes: 0 done, 1 failed while running, 2 wrong usage or input, 130 interrupted. Results go to stdout,
