@@ -78,13 +78,18 @@ def heard_forward(
 def attention_modules(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
     """By name. Modules that say whether they are causal do so for attention implementations."""
     require_model(model)
-    found = {name: module for name, module in model.named_modules() if "is_causal" in vars(module)}
+    found = {name: module for name, module in model.named_modules() if takes_implementation(module)}
     if not found:
         raise ValueError(
             f"{type(model).__name__} has no attention layers that take their attention from Transformers' "
             "AttentionInterface"
         )
     return found
+
+
+def takes_implementation(module: torch.nn.Module) -> bool:
+    """Whether it is an attention module that attends by the implementation of the model."""
+    return "is_causal" in vars(module)
 
 
 @contextmanager

@@ -33,34 +33,40 @@ def visiting_module(model: torch.nn.Module, visitor: Visitor) -> AbstractContext
     layers = {name: part for name, part in model.named_modules() if isinstance(part, SelfAttention)}
     if not layers:
         raise ValueError(f"{type(model).__name__} has no attention layers of rattention.nn")
-    return _attached(layers, visitor)
+    return _attached({part: _teller(i, name, visitor) for i, (name, part) in enumerate(layers.items())})
 
 
 @contextmanager
-def _attached(layers: dict[str, Any], visitor: Visitor) -> Iterator[None]:
-    """Listeners at layers by name, which have an attribute for one."""
-    if any(layer.listener is not None for layer in layers.values()):
+def _attached(tellers: dict[Any, Tell]) -> Iterator[None]:
+    """Listeners at layers that have an attribute for one."""
+    if any(layer.listener is not None for layer in tellers):
         raise RuntimeError(
             "the model, or a part of it, is being listened to already: leave the other with-block"
         )
-    for index, (name, layer) in enumerate(layers.items()):
-        layer.listener = _teller(index, name, visitor)
+    for layer, tell in tellers.items():
+        layer.listener = tell
     try:
         yield
     finally:
-        for layer in layers.values():
+        for layer in tellers:
             layer.listener = None
 
 
 @contextmanager
 def _visiting_pretrained(model: Any, visitor: Visitor) -> Iterator[None]:
     from rattention.hf.attention import attend, kernel_options, known_keys
-    from rattention.hf.listening import attention_modules, listening
+    from rattention.hf.converted import RAttentionModule
+    from rattention.hf.listening import attention_modules, listening, takes_implementation
 
-    tellers = {
-        module: _teller(index, name, visitor)
-        for index, (name, module) in enumerate(attention_modules(model).items())
+    parts = {
+        name: part
+        for name, part in model.named_modules()
+        if takes_implementation(part) or isinstance(part, RAttentionModule)
     }
+    if not parts:
+        attention_modules(model)  # says what is missing
+    tellers = {part: _teller(i, name, visitor) for i, (name, part) in enumerate(parts.items())}
+    converted = {part: tell for part, tell in tellers.items() if isinstance(part, RAttentionModule)}
 
     def listener(
         module: torch.nn.Module,
@@ -74,7 +80,7 @@ def _visiting_pretrained(model: Any, visitor: Visitor) -> Iterator[None]:
         tellers[module](query, known, kernel_options(module, attention_mask, **arguments))
         return attend(module, query, key, value, attention_mask, **arguments)  # type: ignore[no-any-return]
 
-    with listening(model, listener):
+    with listening(model, listener), _attached(converted):
         yield
 
 

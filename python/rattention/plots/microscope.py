@@ -37,12 +37,16 @@ DISTRIBUTIONS = {
     "context_mean": "Mean context attention",
     "context_std": "Std of context attention",
     "entropy": "Entropy (nats)",
-    "recent_distant_ratio": "Recent / distant ratio",
+    "recent_distant_ratio": "Recent / distant ratio\n(1/1000 to 1000)",
 }
 """What `distributions_figure` shows of the query row."""
 
 LOGARITHMIC = ("context_mean", "context_std", "recent_distant_ratio")
 """Statistics that span powers of ten."""
+
+
+MOST_RATIO = 1000.0
+"""Ratios beyond this, or below its inverse, are drawn there: one of 10^7 would leave the others no room."""
 
 
 def plot_distribution(
@@ -126,8 +130,8 @@ def plot_heads(
     """Each head as a point, arrays ``[layers, heads]``: specialised ones to the left, general ones to the
     right, those with recency bias above 1. The two at the ends are named."""
     ax = axes_of(ax)
-    colours = layer_colours(len(layers))
-    drawn = np.isfinite(relative_entropy) & np.isfinite(ratio) & (ratio > 0)
+    colours, ratio = layer_colours(len(layers)), _within_reach(ratio)
+    drawn = ~(np.isnan(relative_entropy) | np.isnan(ratio))
     for layer, colour, x, y, there in zip(layers, colours, relative_entropy, ratio, drawn, strict=True):
         ax.scatter(x[there], y[there], s=26, color=colour, alpha=0.85, linewidth=0, label=f"layer {layer}")
     if drawn.any():
@@ -136,7 +140,7 @@ def plot_heads(
     ax.axhline(1, color=GREY, linewidth=1, linestyle="--")
     ax.set_xlim(0, 1.02)
     ax.set_xlabel("Entropy / ln n: specialised to general")
-    ax.set_ylabel("Recent / distant ratio")
+    ax.set_ylabel(DISTRIBUTIONS["recent_distant_ratio"])
     _name_ends(ax, np.where(drawn, relative_entropy, np.nan), ratio, layers, heads)
     return ax
 
@@ -150,8 +154,9 @@ def distributions_figure(
     if rules is not None:
         thresholds = {"entropy": rules.entropy, "recent_distant_ratio": rules.recency_ratio}
     for ax, (name, label) in zip(panels, DISTRIBUTIONS.items(), strict=True):
+        values = findings.values(name)
         plot_distribution(
-            findings.values(name),
+            _within_reach(values) if name == "recent_distant_ratio" else values,
             findings.layers,
             label=label,
             log=name in LOGARITHMIC,
@@ -187,6 +192,10 @@ def heads_comparison_figure(findings: Findings, *, title: str = "", figsize: Siz
     write_cells(ax, entropy)
     plot_heads(entropy, ratio, findings.layers, heads=numbers, ax=panels[1])
     return figure
+
+
+def _within_reach(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.clip(ratio, 1 / MOST_RATIO, MOST_RATIO)
 
 
 def _drawable(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
