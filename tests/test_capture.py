@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch")
 
 from rattention.mechanisms.gravitational import reference_gravitational_weights
+from rattention.mechanisms.pooled_map import reference_map
 from rattention.mechanisms.softmax import reference_weights
 from rattention.metrics import MetricOptions, reference_metrics
 from rattention.microscope import LayerAttention, capture, visiting
@@ -31,7 +32,6 @@ MECHANISMS = {
     "gravitational_multi_timescale": {"timescales": [3.0, 20.0]},
     "rattention": {"window": 5, "rope_theta": 100.0},
 }
-SOFTMAX = ("softmax", "sliding_window", "multi_timescale", "rattention")
 
 
 def layer_of(mechanism):
@@ -72,8 +72,8 @@ def maps_in_torch(layer, x, shown=None):
     return weights.detach().numpy()
 
 
-@pytest.mark.parametrize("mechanism", SOFTMAX)
-def test_rows_and_metrics_of_modules(mechanism):
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_rows_metrics_and_maps_of_modules(mechanism):
     layer, shown = layer_of(mechanism), torch.ones(2, 21, dtype=torch.bool)
     shown[1, :4] = False
     with torch.no_grad(), capture(layer) as seen:
@@ -82,6 +82,8 @@ def test_rows_and_metrics_of_modules(mechanism):
     assert (attention.index, attention.name) == (0, "")
     expected = maps_in_torch(layer, inputs(), shown)
     np.testing.assert_allclose(attention.rows(range(21)), expected, atol=2e-5)
+    pooled = attention.map((5, 8), rows=(3, 18), keys=(2, 20))
+    np.testing.assert_allclose(pooled, reference_map(expected, (5, 8), (3, 18), (2, 20)), atol=2e-5)
     for name, values in reference_metrics(expected, expected > 0, np.arange(21), OPTIONS):
         got = getattr(attention.metrics(OPTIONS), name)
         np.testing.assert_allclose(got, values, rtol=2e-3, atol=1e-4, err_msg=name)
