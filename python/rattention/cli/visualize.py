@@ -143,9 +143,7 @@ def _span(option: str, text: str | None) -> tuple[int | None, int | None]:
         return None, None
     found = re.fullmatch(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*", text)
     if not found:
-        raise ValueError(
-            f"--{option} must be two positions A:B, either of which may be left out; got {text!r}"
-        )
+        raise ValueError(f"--{option} must be positions A:B, of which each may be left out; got {text!r}")
     start, stop = (None if end is None else int(end) for end in found.groups())
     return start, stop
 
