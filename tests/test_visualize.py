@@ -103,7 +103,7 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize(("kind", "embedded"), [("png", "png"), ("svg", "svg+xml"), ("pdf", "png")])
 def test_the_report_needs_nothing_else(arguments, capsys, tmp_path, kind, embedded):
-    code, _, _ = visualized([*arguments, "--format", kind], capsys)
+    code, _, _ = visualized([*arguments, "--format", kind, "--head", "0"], capsys)
     assert code == 0
     assert figure_names(1, 2, kind, [1]) <= files_in(tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text("utf-8")
@@ -120,7 +120,7 @@ def test_names_in_the_report_are_text(bert, tmp_path):
     from rattention.models import Bert
 
     model, sample = Bert.from_pretrained(bert), Sample("<script>", (np.arange(9)[None] + 5,))
-    visualize(model, [sample], tmp_path, name="<b>", drawing=Drawing(dpi=40))
+    visualize(model, [sample], tmp_path, name="<b>", layers=[0], heads=[0], drawing=Drawing(dpi=40))
     text = (tmp_path / "report.html").read_text("utf-8")
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
@@ -191,8 +191,9 @@ def test_no_display_and_no_pyplot(bert, text, tmp_path):
         f"""
         import sys
         from rattention.cli import main
-        assert main(["visualize", "--model", {str(bert)!r}, "--text", {str(text)!r}, "--samples", "1",
-                     "--length", "20", "--dpi", "40", "--out", {str(tmp_path / "out")!r}]) == 0
+        where = ["--model", {str(bert)!r}, "--text", {str(text)!r}, "--out", {str(tmp_path / "out")!r}]
+        what = ["--samples", "1", "--layer", "0", "--head", "0", "--length", "20", "--dpi", "40"]
+        assert main(["visualize", *where, *what]) == 0
         assert not {{"torch", "transformers", "matplotlib.pyplot"}} & {{*sys.modules}}
         """,
         DISPLAY="",
@@ -221,6 +222,7 @@ def test_a_fault_in_the_middle_leaves_whole_files(bert, tmp_path, monkeypatch):
             Bert.from_pretrained(bert),
             [Sample("one", (np.arange(9)[None] + 5,))],
             tmp_path,
+            heads=[0],
             drawing=Drawing(dpi=40),
         )
     assert files_in(tmp_path) == {
@@ -239,7 +241,7 @@ def test_options_of_the_function():
 
 def test_the_text_may_end_early(arguments, capsys):
     """One piece of what there is, where the text is shorter than a piece."""
-    options = ["--length", "64", "--samples", "1"]
+    options = ["--length", "64", "--head", "0", "--no-report"]
     short = Path(arguments[4])
     short.write_text("the cat sat on a mat", "utf-8")
     code, out, _ = visualized([*arguments, *options, "--json"], capsys)
