@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from rattention.cli import check, demo, everything, paper, visualize
+from rattention.cli import ad, check, demo, everything, paper, visualize
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,12 @@ class Command:
 
     options: type
     """Dataclass of its options; its docstring is the help, the docstring's first line the summary."""
-    run: Callable[[Any], int]
-    """Takes the options, returns the exit code."""
+    run: Callable[[Any], int] | None
+    """Takes the options, returns the exit code; None for a command that only has parts."""
     examples: tuple[str, ...]
     """What may follow ``rattention <name>``, each with a remark after ``#``."""
+    parts: Mapping[str, Command] = field(default_factory=dict)
+    """Commands of which one must follow the name."""
 
 
 COMMANDS = {
@@ -27,6 +29,16 @@ COMMANDS = {
     "visualize": Command(visualize.Visualize, visualize.run, visualize.EXAMPLES),
     "paper": Command(
         paper.Paper, paper.run, ("# summary and cache sizes", "--model 3b --json", "--pdf mine.pdf")
+    ),
+    "ad": Command(
+        ad.Ad,
+        None,
+        ("collect     # histories of agents that learn", "train", "evaluate"),
+        {
+            "collect": Command(ad.Collect, ad.collect, ad.COLLECT_EXAMPLES),
+            "train": Command(ad.Train, ad.train, ad.TRAIN_EXAMPLES),
+            "evaluate": Command(ad.Evaluate, ad.evaluate, ad.EVALUATE_EXAMPLES),
+        },
     ),
     "all": Command(
         everything.All, everything.run, ("# check, demo, demo --simple and paper, in that order",)

@@ -8,13 +8,13 @@ import io
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NoReturn
 
 import tyro
 
 from rattention import __version__
-from rattention.cli.commands import COMMANDS
+from rattention.cli.commands import COMMANDS, Command
 
 ABOUT = """
 Attention on CPUs, looked into: how a pretrained model's attention changes as its context grows.
@@ -37,11 +37,11 @@ def parse(argv: list[str]) -> Callable[[], int]:
         return _say_version
     try:
         with _errors_in_one_line(argv):
-            name, options = _read(argv)
+            run, options = _read(argv, "rattention", COMMANDS, _help(ABOUT, "rattention", START))
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
         return lambda: code
-    return lambda: COMMANDS[name].run(options)
+    return lambda: run(options)
 
 
 def _say_version() -> int:
@@ -49,13 +49,19 @@ def _say_version() -> int:
     return 0
 
 
-def _read(argv: list[str]) -> tuple[str, Any]:
-    if argv and argv[0] in COMMANDS:
-        name = argv[0]
-        command = COMMANDS[name]
-        return name, _tyro(command.options, f"rattention {name}", _describe(name), argv[1:])
-    _tyro(_any_command(), "rattention", _help(ABOUT, "rattention", START), argv)
-    _stop_without_command()
+def _read(
+    argv: list[str], prog: str, commands: Mapping[str, Command], description: str
+) -> tuple[Callable[[Any], int], Any]:
+    """What one of `commands` is to run, and with which options; of a command with parts, one of these."""
+    if argv and argv[0] in commands:
+        prog = f"{prog} {argv[0]}"
+        command = commands[argv[0]]
+        about = _help(inspect.cleandoc(command.options.__doc__ or ""), prog, command.examples)
+        if command.run is None:
+            return _read(argv[1:], prog, command.parts, about)
+        return command.run, _tyro(command.options, prog, about, argv[1:])
+    _tyro(_any_of(commands), prog, description, argv)
+    _stop_without_command(prog)
 
 
 def _tyro(form: Any, prog: str, description: str, args: list[str]) -> Any:
@@ -64,10 +70,10 @@ def _tyro(form: Any, prog: str, description: str, args: list[str]) -> Any:
     )
 
 
-def _any_command() -> Any:
+def _any_of(commands: Mapping[str, Command]) -> Any:
     """A union of all subcommands with one-line summaries, for the help and for wrong names."""
     union: Any = None
-    for name, command in COMMANDS.items():
+    for name, command in commands.items():
         summary = inspect.cleandoc(command.options.__doc__ or "").partition("\n")[0]
         form: Any = command.options
         member = Annotated[form, tyro.conf.subcommand(name, description=summary, prefix_name=False)]
@@ -75,14 +81,9 @@ def _any_command() -> Any:
     return union
 
 
-def _stop_without_command() -> NoReturn:
-    print("rattention: a subcommand must come first (see rattention --help)", file=sys.stderr)
+def _stop_without_command(prog: str) -> NoReturn:
+    print(f"{prog}: a subcommand must come first (see {prog} --help)", file=sys.stderr)
     raise SystemExit(2)
-
-
-def _describe(name: str) -> str:
-    command = COMMANDS[name]
-    return _help(inspect.cleandoc(command.options.__doc__ or ""), f"rattention {name}", command.examples)
 
 
 def _help(about: str, prog: str, examples: tuple[str, ...]) -> str:

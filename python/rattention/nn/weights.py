@@ -20,17 +20,24 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="nn.Module")
 
-CONFIG = "rattention.config"
-"""The key of the metadata."""
+CONFIG, RECORD = "rattention.config", "rattention.record"
+"""Keys of the metadata: what makes the model, and what it is good to know of it."""
 
 
-def save_model(model: nn.Module, config: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write what `load_model` needs to make `model` again."""
+def save_model(
+    model: nn.Module,
+    config: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what `load_model` needs to make `model` again, and a `record` for `load_record`."""
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {"format": "pt", CONFIG: json.dumps(dict(config))}
+    if record:
+        metadata[RECORD] = json.dumps(dict(record))
     with replacing(Path(path)) as temporary:
-        require("safetensors.torch", "torch").save_file(
-            tensors, temporary, {"format": "pt", CONFIG: json.dumps(dict(config))}
-        )
+        require("safetensors.torch", "torch").save_file(tensors, temporary, metadata)
 
 
 def load_model(make: Callable[..., Model], path: str | os.PathLike[str]) -> Model:
@@ -47,6 +54,16 @@ def load_model(make: Callable[..., Model], path: str | os.PathLike[str]) -> Mode
     for parameter in model.parameters():
         parameter.requires_grad_()
     return model
+
+
+def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The record that `save_model` was given; empty where there was none."""
+    _, metadata = _read(Path(path))
+    try:
+        record: dict[str, Any] = dict(json.loads(metadata.get(RECORD, "{}")))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path} has a record that cannot be read: {error}") from error
+    return record
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
