@@ -125,6 +125,12 @@ def test_layers_by_compressibility():
     assert advise(found).compressible == (2, 0, 5)
 
 
+def test_strategies_of_layers():
+    found = findings(layer(0, entropy=3.0), layer(4, top_mass=0.9), layer(5))
+    advice = advise(found)
+    assert advice.by_layer == {0: "uniform", 4: "query", 5: "recency"}
+
+
 def test_advice_as_data():
     data = advise(findings(layer(0, top_mass=0.9))).as_data()
     json.dumps(data, allow_nan=False)

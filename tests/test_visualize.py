@@ -334,7 +334,10 @@ def test_a_transformer_of_histories(checkpoint, capsys, tmp_path):
 
 
 BAD_CHECKPOINTS = {
-    "more samples than goals": (["--samples", "82"], r"between 1 and \d+ \(goals that it was not trained on\), got 82"),
+    "more samples than goals": (
+        ["--samples", "82"],
+        r"1 and \d+ \(goals that it was not trained on\), got 82",
+    ),
     "no samples": (["--samples", "0"], r"--samples must be between 1 and \d+ .* got 0"),
     "more than the context": (["--length", "31"], r"--length must be between 1 and 30 .*got 31"),
     "a text": (["--text", "a.txt"], "--text is for --model"),
