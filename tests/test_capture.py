@@ -17,6 +17,7 @@ from rattention.mechanisms.pooled_map import reference_map
 from rattention.mechanisms.softmax import reference_weights
 from rattention.metrics import MetricOptions, reference_metrics
 from rattention.microscope import LayerAttention, capture, visiting
+from rattention.microscope.visibility import visible_keys
 from rattention.models import Bert
 from rattention.nn import LanguageModel, SelfAttention, TransformerEncoder
 from rattention.torch.rotary import rotary
@@ -234,6 +235,19 @@ def test_padding_of_transformers(side):
     got = seen[1].rows(range(17))
     for b in range(2):
         np.testing.assert_allclose(got[b][:, real[b]], stored[b][:, real[b]], atol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dense_masks_of_transformers(dtype):
+    tokens = hf_models.tokens(1)
+    mask = torch.zeros(1, 1, 17, 17, dtype=dtype).masked_fill(~torch.ones(17, 17).tril(2).bool(), -torch.inf)
+    model = hf_models.build("llama").to(dtype)
+    with torch.no_grad(), capture(model) as seen:
+        model(tokens, attention_mask=mask)
+    np.testing.assert_array_equal(
+        seen[1].rows(range(17)) > 0, np.tri(17, k=2, dtype=bool)[None, None].repeat(4, 1)
+    )
+    np.testing.assert_array_equal(visible_keys(seen[1], 5)[0, 0], np.arange(17) <= 7)
 
 
 def converted():

@@ -33,6 +33,7 @@ class Listener(Protocol):
         key: torch.Tensor,
         value: torch.Tensor,
         attention_mask: torch.Tensor | None,
+        /,
         **arguments: Any,
     ) -> torch.Tensor:
         """The output ``[batch, heads, query_length, head_dim]`` that `attend` gives for these arguments."""
