@@ -32,11 +32,12 @@ class Listener(Protocol):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        mask: torch.Tensor | None,
+        arguments: dict[str, Any],
         /,
-        **arguments: Any,
     ) -> torch.Tensor:
-        """The output ``[batch, heads, query_length, head_dim]`` that `attend` gives for these arguments."""
+        """The output ``[batch, heads, query_length, head_dim]`` that `attend` gives for these; `arguments`
+        are its keyword arguments."""
 
 
 _listeners: WeakKeyDictionary[torch.nn.Module, Listener] = WeakKeyDictionary()
@@ -71,8 +72,11 @@ def heard_forward(
     **arguments: Any,
 ) -> tuple[torch.Tensor, None]:
     """`rattention.hf.attention.attention_forward`, through the module's listener where it has one."""
-    listener = _listeners.get(module, attend)
-    output = listener(module, query, key, value, attention_mask, **arguments)
+    listener = _listeners.get(module)
+    if listener is None:
+        output = attend(module, query, key, value, attention_mask, **arguments)
+    else:
+        output = listener(module, query, key, value, attention_mask, arguments)
     return output.transpose(1, 2).contiguous(), None
 
 

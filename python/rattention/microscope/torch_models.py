@@ -68,7 +68,7 @@ def _visiting_pretrained(model: Any, visitor: Visitor) -> Iterator[None]:
     tellers = {part: _teller(i, name, visitor) for i, (name, part) in enumerate(parts.items())}
     converted = {part: tell for part, tell in tellers.items() if isinstance(part, RAttentionModule)}
 
-    def listener(part: Any, query: Any, key: Any, value: Any, mask: Any, **arguments: Any) -> Any:
+    def listener(part: Any, query: Any, key: Any, value: Any, mask: Any, arguments: dict[str, Any]) -> Any:
         (known,) = known_keys(mask, key)
         tellers[part](query, known, kernel_options(part, mask, **arguments))
         return attend(part, query, key, value, mask, **arguments)
