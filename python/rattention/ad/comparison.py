@@ -1,4 +1,4 @@
-"""What a model gets out of its rooms, beside what chance, its teachers and an agent that knows the goal get."""
+"""What a model gets in its rooms, beside chance, its teachers and an agent that knows the goal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from rattention.ad.rooms import Room, oracle_returns, random_returns
 from rattention.ad.source import learn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from numpy.typing import ArrayLike, NDArray
 
     from rattention.ad.model import HistoryTransformer
@@ -97,7 +95,9 @@ def compare(
     """
     collection = collection_of(model)
     rooms = collection.split()[1] if goals is None else collection.room.goals(goals)
-    returns = evaluate(model, np.repeat(rooms, attempts), episodes, room=collection.room, seed=seed, **options)
+    returns = evaluate(
+        model, np.repeat(rooms, attempts), episodes, room=collection.room, seed=seed, **options
+    )
     agents = learn(np.repeat(rooms, source_agents), collection.agent, collection.room, seed=seed + 1)
     source = agents.rewards.reshape(len(rooms), source_agents, -1, collection.room.steps).sum(axis=3)
     return Comparison(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from rattention.ad.rooms import ACTIONS, DarkRooms, Room
 from rattention.extras import require
 
 gymnasium = require("gymnasium", "ad")
 
 
-class DarkRoom(gymnasium.Env[np.int64, np.int64]):  # type: ignore[misc]
+class DarkRoom(gymnasium.Env):  # type: ignore[misc, name-defined]
     """A room with a goal that gives reward and cannot be seen.
 
     The observation is the agent's place, ``row * size + column``; the actions are `rattention.ad.ACTIONS`. An

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from rattention.ad.model import HistoryTransformer
 
+
 def evaluate(
     model: HistoryTransformer,
     goals: ArrayLike,
@@ -135,5 +136,5 @@ class _Agent:
 def _check_room(model: HistoryTransformer, room: Room) -> None:
     if model.config["states"] != room.states:
         raise ValueError(
-            f"the model knows {model.config['states']} states and a room of side {room.size} has {room.states}"
+            f"the model knows {model.config['states']} states, a room of side {room.size} has {room.states}"
         )

@@ -36,7 +36,12 @@ def plot_returns(result: Comparison, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("Episode, all in one context")
     ax.set_ylabel("Return, mean over goals")
     ends = [levels[0], source[-1], float(mean[-1]), levels[1]]
-    texts = [f"oracle {ends[0]:.1f}", f"teacher {ends[1]:.1f}", f"model {ends[2]:.1f}", f"random {ends[3]:.1f}"]
+    texts = [
+        f"oracle {ends[0]:.1f}",
+        f"teacher {ends[1]:.1f}",
+        f"model {ends[2]:.1f}",
+        f"random {ends[3]:.1f}",
+    ]
     label_lines(ax, len(episodes), ends, texts, [VERMILION, GREEN, BLUE, GREY])
     return ax
 

@@ -37,7 +37,7 @@ class Collection:
     """The room, the same for all goals."""
     agent: QLearning = field(default_factory=QLearning)
     """The agent that learns in it."""
-    per_goal: int = 16
+    per_goal: int = 32
     """Histories of each goal."""
     held_out: int = 16
     """Goals kept from training, drawn by `seed`."""
@@ -80,18 +80,17 @@ class LearningHistories:
     def returns(self) -> NDArray[np.float64]:
         """Return of each episode, ``[histories, episodes]``."""
         steps = self.collection.room.steps
-        return self.history.rewards.reshape(len(self.goals), -1, steps).sum(axis=2, dtype=np.float64)
+        by_episode = self.history.rewards.reshape(len(self.goals), -1, steps)
+        return np.asarray(by_episode.sum(axis=2), np.float64)
 
     def of_goals(self, goals: NDArray[np.int64]) -> LearningHistories:
         """Those of some goals only."""
         chosen = np.isin(self.goals, goals)
-        parts = (array[chosen] for array in self.history.arrays())
-        return LearningHistories(History(*parts), self.goals[chosen], self.collection)
+        return LearningHistories(self.history.of(chosen), self.goals[chosen], self.collection)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file with the settings among the metadata, whole or not at all."""
-        arrays = dict(zip(_STORED, self.history.arrays(), strict=True))
-        tensors = {name: arrays[name].astype(dtype) for name, dtype in _STORED.items()}
+        tensors = {name: getattr(self.history, name).astype(dtype) for name, dtype in _STORED.items()}
         metadata = {SETTINGS: json.dumps(asdict(self.collection)), HARDWARE: json.dumps(show_config())}
         with replacing(Path(path)) as temporary:
             require("safetensors.numpy", "ad").save_file(
@@ -106,8 +105,10 @@ class LearningHistories:
             raise ValueError(f"{path} holds no learning histories: it was not written by save()")
         try:
             collection = Collection.of(json.loads(metadata[SETTINGS]))
-            arrays = {name: tensors[name].astype(np.int64) for name in _STORED if name != "rewards"}
-            history = History(**arrays, rewards=tensors["rewards"])
+            states, actions, next_states = (
+                tensors[name].astype(np.int64) for name in ("states", "actions", "next_states")
+            )
+            history = History(states, actions, tensors["rewards"].astype(np.float32), next_states)
             goals = collection.room.goals(tensors["goals"])
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{path} holds no usable learning histories: {error}") from error
@@ -145,7 +146,11 @@ def _check(
     expected = (len(goals), collection.agent.episodes * collection.room.steps)
     if history.states.shape != expected:
         raise ValueError(f"{path} holds histories {history.states.shape} where its settings say {expected}")
-    limits = {"states": collection.room.states, "actions": len(ACTIONS), "next_states": collection.room.states}
+    limits = {
+        "states": collection.room.states,
+        "actions": len(ACTIONS),
+        "next_states": collection.room.states,
+    }
     for name, limit in limits.items():
         array = getattr(history, name)
         if array.size and not 0 <= array.min() <= array.max() < limit:

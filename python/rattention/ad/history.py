@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
 
@@ -40,7 +42,7 @@ class History:
 
     def __len__(self) -> int:
         """Number of transitions of each agent."""
-        return self.states.shape[1]
+        return int(self.states.shape[1])
 
     def select(self, indices: ArrayLike) -> History:
         """The transitions at `indices`, ``[k]`` for all agents or ``[batch, k]`` for each its own.
@@ -56,21 +58,26 @@ class History:
                 f"indices must be [k] or [batch, k] with batch {len(self.states)}, got shape {chosen.shape}"
             )
         rows = np.arange(len(self.states))[:, None]
-        return History(*(array[rows, np.atleast_2d(chosen)] for array in self.arrays()))
+        return self._map(lambda array: array[rows, np.atleast_2d(chosen)])
 
     def last(self, count: int) -> History:
         """The newest `count` transitions, or all where there are fewer."""
         start = max(0, len(self) - count)
-        return History(*(array[:, start:] for array in self.arrays()))
+        return self._map(lambda array: array[:, start:])
 
     def append(
         self, states: ArrayLike, actions: ArrayLike, rewards: ArrayLike, next_states: ArrayLike
     ) -> History:
         """With one more transition of every agent, each ``[batch]``."""
-        new = (states, actions, rewards, next_states)
+        new = iter((states, actions, rewards, next_states))
+        return self._map(lambda old: np.concatenate([old, np.asarray(next(new), old.dtype)[:, None]], axis=1))
+
+    def of(self, agents: ArrayLike) -> History:
+        """The whole histories of some agents, by index or mask."""
+        return self._map(lambda array: array[np.asarray(agents)])
+
+    def _map(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> History:
+        """The same done to every array."""
         return History(
-            *(
-                np.concatenate([old, np.asarray(column, old.dtype)[:, None]], axis=1)
-                for old, column in zip(self.arrays(), new, strict=True)
-            )
+            change(self.states), change(self.actions), change(self.rewards), change(self.next_states)
         )

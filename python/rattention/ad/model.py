@@ -26,8 +26,8 @@ class HistoryTransformer(nn.Module):
 
     Algorithm Distillation (arXiv 2210.14215): trained on what learning agents do next, across their episodes,
     it goes on learning in its context while its weights stay as they are. A transition is one token, the sum
-    of embeddings of its state, action, reward and next state; the query is the last token. The two states of a
-    transition share an embedding and have a linear map each.
+    of embeddings of its state, action, reward and next state; the query is the last token. The two states of
+    a transition share an embedding and have a linear map each.
 
     Parameters
     ----------
@@ -216,8 +216,8 @@ class _Places(nn.Module):
         self.columns = columns
         counts = [states] if columns is None else [states // columns, columns]
         self.embeddings = nn.ModuleList(nn.Embedding(count, dim) for count in counts)
-        for embedding in self.embeddings:
-            nn.init.normal_(embedding.weight, std=(len(counts) * dim) ** -0.5)
+        for weight in self.embeddings.parameters():
+            nn.init.normal_(weight, std=(len(counts) * dim) ** -0.5)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """``[...]`` to ``[..., dim]``."""

@@ -67,7 +67,7 @@ class Room:
     def distances(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
         """Steps from one state to another."""
         (rows, columns), (other_rows, other_columns) = (np.divmod(s, self.size) for s in (first, second))
-        return np.abs(rows - other_rows) + np.abs(columns - other_columns)
+        return np.asarray(np.abs(rows - other_rows) + np.abs(columns - other_columns), np.int64)
 
     def goals(self, goals: ArrayLike) -> NDArray[np.int64]:
         """`goals` as states ``[rooms]``; ValueError for places outside the room."""
@@ -141,7 +141,7 @@ class DarkRooms:
         chosen = np.asarray(actions)
         if chosen.shape != self.states.shape or ((chosen < 0) | (chosen >= len(ACTIONS))).any():
             raise ValueError(
-                f"actions must be {len(self.states)} numbers between 0 and {len(ACTIONS) - 1}, got {actions}"
+                f"actions must be {len(self.goals)} numbers between 0 and {len(ACTIONS) - 1}, got {chosen}"
             )
         self.states = self._next[self.states, chosen]
         there = self.states == self.goals

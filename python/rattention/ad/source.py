@@ -30,7 +30,8 @@ class QLearning:
     """How a source agent learns: ``Q(s, a) += rate * (r + discount * max Q(s', .) - Q(s, a))``.
 
     So after each step, and after each episode, `replays` times, from everything it has ever done. It takes an
-    action of largest value, but with probability epsilon a random one. ValueError where a number is not in its range.
+    action of largest value, but with probability epsilon a random one. ValueError where a number is not in
+    its range.
     """
 
     episodes: int = 40
@@ -39,18 +40,17 @@ class QLearning:
     """Learning rate, in [0, 1]: nothing in a room is random."""
     discount: float = 0.9
     """Of later rewards, in [0, 1)."""
-    replays: int = 4
+    replays: int = 10
     """Of all past transitions after an episode; each carries a reward one step back."""
-    optimism: float = 0.5
-    """First value of every action, as a share of the largest there can be, ``1 / (1 - discount)``. With 0 an
-    agent wanders; the more, the longer it tries what it has not tried yet before it settles for a way to the
-    goal: 0.5 is as good as seven steps away."""
+    optimism: float = 0.05
+    """First value of every action, as a share of the largest there can be, ``1 / (1 - discount)``. With more
+    than 0 an agent tries what it has not tried yet; with much more, even when it knows a way to the goal."""
     persistence: float = 0.8
     """Probability that of equally good actions the last one is taken again, where it is among them: so an
     agent that knows nothing yet walks in straight lines and gets somewhere."""
-    epsilon: float = 0.1
+    epsilon: float = 0.5
     """Probability of a random action in the first episode."""
-    annealing: int = 20
+    annealing: int = 30
     """After so many episodes there are no random actions any more; until then epsilon falls evenly."""
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ def learn(
     seed: int = 0,
     progress: Callable[[range], Iterable[int]] = iter,
 ) -> History:
-    """Q-learning from nothing in a room for each of `goals`: learning histories ``[rooms, episodes * steps]``.
+    """Q-learning from nothing in a room for each of `goals`: histories ``[rooms, episodes * steps]``.
 
     The same seed gives the same histories. `progress` wraps the range of episodes, for a bar.
     """
@@ -113,12 +113,13 @@ class _Table:
             actions = self._choose(states, actions, epsilon)
             reached, rewards, over = rooms.step(actions)
             lived.append((states, actions, rewards, reached))
-            self._update(*lived[-1])
+            self._update(lived[-1])
             states = reached
         return lived
 
-    def _update(self, states, actions, rewards, reached) -> None:
+    def _update(self, transition: Transition) -> None:
         """Learn from one transition in every room."""
+        states, actions, rewards, reached = transition
         at = (self.every, states, actions)
         hoped = rewards + self.agent.discount * self.values[self.every, reached].max(axis=1)
         self.values[at] += self.agent.rate * (hoped - self.values[at])

@@ -40,16 +40,14 @@ HELD_OUT_STREAM = 1
 class Training:
     """How to train. ValueError where a number is not in its range."""
 
-    steps: int = 4000
+    steps: int = 2400
     """Optimizer steps."""
-    batch: int = 32
+    batch: int = 64
     """Windows in a step."""
     every: int = 2
     """Leave out episodes of learning histories, up to all but each so-many-th, so that a context shows more
     progress."""
-    short: float = 0.5
-    """Share of the steps, at the beginning, whose contexts are half as long: they take half the time."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Its peak, after `warmup` steps; from there half a cosine down to a twentieth."""
     warmup: int = 100
     weight_decay: float = 0.05
@@ -65,7 +63,13 @@ class Training:
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name, least in (
-            ("steps", 1), ("batch", 1), ("every", 1), ("warmup", 0), ("seed", 0), ("log_every", 1), ("checkpoint_every", 1)
+            ("steps", 1),
+            ("batch", 1),
+            ("every", 1),
+            ("warmup", 0),
+            ("seed", 0),
+            ("log_every", 1),
+            ("checkpoint_every", 1),
         ):
             if whole_number(name, getattr(self, name)) < least:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
@@ -74,8 +78,6 @@ class Training:
                 raise ValueError(f"{name} must be a number > 0, got {getattr(self, name)}")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be a number >= 0, got {self.weight_decay}")
-        if not 0 <= self.short <= 1:
-            raise ValueError(f"short must be between 0 and 1, got {self.short}")
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -148,7 +150,7 @@ def train(
         Gets the model (``dark_room.safetensors``), the record (``training.json``), TensorBoard logs, and the
         checkpoint (``training.pt``), all brought up to date now and then and at the end.
     training, sizes:
-        How to train, and arguments of `HistoryTransformer` but its states and actions; context 200 by
+        How to train, and arguments of `HistoryTransformer` but its states and actions; context 100 by
         default.
     resume:
         Go on from the checkpoint in the folder, with the same result as without a break.
@@ -179,7 +181,7 @@ class _Trainer:
         self.folder, self.training = folder, training
         torch.manual_seed(training.seed)
         room = histories.collection.room
-        usual = {"context": 200, "columns": room.size}
+        usual = {"context": 100, "columns": room.size}
         model = HistoryTransformer(room.states, len(ACTIONS), **(usual | dict(sizes)))
         self.samplers = [
             WindowSampler(histories.of_goals(goals), model.config["context"], training.every)
@@ -238,12 +240,7 @@ class _Trainer:
     def _step(self) -> dict[str, float]:
         """One step of the optimizer."""
         state, training = self.state, self.training
-        context = state.model.config["context"]
-        windows = self.samplers[0].draw(
-            training.batch,
-            _generator(training.seed, 0, state.step),
-            context // 2 if state.step < training.short * training.steps else context,
-        )
+        windows = self.samplers[0].draw(training.batch, _generator(training.seed, 0, state.step))
         for group in state.optimizer.param_groups:
             group["lr"] = training.rate_at(state.step)
         now = losses(state.model, windows)
@@ -253,7 +250,7 @@ class _Trainer:
                 f"{self.folder} keeps the last checkpoint"
             )
         state.optimizer.zero_grad()
-        now.total.backward()
+        now.total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), training.clip)
         state.optimizer.step()
         return now.numbers()
@@ -271,7 +268,7 @@ class _Trainer:
     def _held_out(self) -> dict[str, float]:
         """Of the same windows each time, of goals the model is not trained on."""
         windows = self.samplers[1].draw(
-            4 * self.training.batch, _generator(self.training.seed, HELD_OUT_STREAM, 0)
+            2 * self.training.batch, _generator(self.training.seed, HELD_OUT_STREAM, 0)
         )
         self.state.model.eval()
         numbers = losses(self.state.model, windows).numbers()

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention.ad.history import History
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rattention.ad.histories import LearningHistories
+    from rattention.ad.history import History
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,13 @@ class Windows:
 
 
 class WindowSampler:
-    """Draws windows: every transition of every history is as likely as any other to be the query.
+    """Draws windows that begin with an episode, anywhere in a learning history.
 
-    Each window keeps all episodes of a learning history, or each second, and so on up to each `every`-th, as
-    chance will have it, beginning with any of the first: so windows span more or less of what was learned. A
-    window goes back from its query over `context` transitions, or to the beginning of the history; so short
-    ones are those of agents that have just begun, as in evaluation.
+    Each window keeps all episodes of its history, or each second, and so on up to each `every`-th, as chance
+    will have it, beginning with any of the first: so windows span more or less of what was learned.
 
-    For the same reason a transition counts as a second place to predict from only where its past is the
-    agent's own from the beginning, or at least half a context long. Nor does the last of an episode count:
+    Half of the queries stand anywhere, half at the end of the context, and half of both are moved back to
+    where an episode begins. There nothing else teaches: the last transition of an episode does not count, as
     the next action is taken elsewhere.
     """
 
@@ -49,30 +46,29 @@ class WindowSampler:
         self.history, self.context, self.every = histories.history, context, every
         self.steps = histories.collection.room.steps
         self.episodes = histories.collection.agent.episodes
-        shortest = self.episodes // every * self.steps
-        if shortest <= context:
+        self.spanned = -(-(context + 1) // self.steps)
+        """Episodes that a window reaches into."""
+        if self.episodes // every < self.spanned:
             raise ValueError(
-                f"histories are too short: of {self.episodes} episodes with {self.steps} transitions "
-                f"{shortest} transitions are left when one in {every} is kept, and the context is {context}; "
-                "collect more episodes, keep more of them or shorten the context"
+                f"histories are too short: of {self.episodes} episodes {self.episodes // every} are "
+                f"left where one in {every} is kept, and a context of {context} transitions of {self.steps} an episode "
+                f"wants {self.spanned}; collect more episodes, keep more of them or shorten the context"
             )
 
-    def draw(self, batch: int, generator: np.random.Generator, context: int | None = None) -> Windows:
-        """`batch` windows, of a shorter context where one is given."""
-        context = self.context if context is None else context
+    def draw(self, batch: int, generator: np.random.Generator) -> Windows:
+        """`batch` windows."""
         agents = generator.integers(len(self.history.states), size=(batch, 1))
         stride = generator.integers(1, self.every + 1, size=(batch, 1))
         first = generator.integers(stride)
-        length = self.episodes // stride * self.steps
-        query = generator.integers(length)
-        start = np.maximum(0, query - context)
-        times = np.minimum(start + np.arange(context + 1), length - 1)
-        kept = (times // self.steps * stride + first) * self.steps + times % self.steps
-        places = np.arange(context)
-        counted = (
-            (places < query - start)
-            & (times[:, 1:] % self.steps != 0)
-            & ((start == 0) | (places >= context // 2))
-        )
-        columns = (array[agents, kept] for array in self.history.arrays())
-        return Windows(History(*columns), (query - start)[:, 0], counted)
+        begin = generator.integers(self.episodes // stride - self.spanned + 1)
+        times = np.arange(self.context + 1)
+        kept = ((begin + times // self.steps) * stride + first) * self.steps + times % self.steps
+        lengths = self._queries(batch, generator)
+        places = times[:-1]
+        counted = (places < lengths[:, None]) & (times[1:] % self.steps != 0)
+        return Windows(self.history.of(agents[:, 0]).select(kept), lengths, counted)
+
+    def _queries(self, batch: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        anywhere = np.minimum(generator.integers(2 * self.context + 1, size=batch), self.context)
+        at_start = generator.random(batch) < 0.5
+        return np.where(at_start, anywhere // self.steps * self.steps, anywhere)

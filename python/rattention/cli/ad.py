@@ -1,4 +1,4 @@
-"""``rattention ad``: histories of agents that learn, a transformer trained on them, and what it learns in context."""
+"""``rattention ad``: histories of learning agents, and a transformer that goes on learning like them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ FOLDER = Path("runs/dark_room")
 HISTORIES = "histories.safetensors"
 
 COLLECT_EXAMPLES = (
-    "# 1296 histories of the usual room, in seconds",
+    "# 2592 histories of the usual room, in seconds",
     "--per-goal 4 --out runs/few",
-    "--hard --episodes 150 --optimism 0.1 --out runs/hard",
+    "--hard --episodes 150 --out runs/hard",
 )
 TRAIN_EXAMPLES = (
     "# the checkpoint that comes with the package, made again",
@@ -47,8 +47,8 @@ EVALUATE_EXAMPLES = (
 class Ad:
     """A transformer that goes on learning while its weights stay as they are.
 
-    Algorithm Distillation in Dark Room: agents learn by Q-learning to find a goal they cannot see (collect), a
-    transformer learns to predict what they do next from all they have done (train), and then finds goals it
+    Algorithm Distillation in Dark Room: agents learn by Q-learning to find a goal they cannot see (collect),
+    a transformer learns to predict what they do next from all they have done (train), and then finds goals it
     was never trained on, better from episode to episode, without any change of its weights (evaluate).
     """
 
@@ -64,8 +64,7 @@ class Collect:
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = FOLDER
     """Where the histories go."""
     hard: bool = False
-    """The hard room: 17 x 17, and the goal gives its reward once an episode. It wants more episodes and less
-    optimism, see the examples."""
+    """The hard room: 17 x 17, and the goal gives its reward once an episode. It wants more episodes."""
     size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Length of a side; 9, and 17 in the hard room."""
     episode_steps: Annotated[int, tyro.conf.arg(metavar="N")] = 20
@@ -74,15 +73,15 @@ class Collect:
     """Episodes start anywhere instead of in the centre."""
     episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 40
     """Length of a learning history."""
-    per_goal: Annotated[int, tyro.conf.arg(metavar="N")] = 16
+    per_goal: Annotated[int, tyro.conf.arg(metavar="N")] = 32
     """Histories of each goal."""
     held_out: Annotated[int, tyro.conf.arg(metavar="N")] = 16
     """Goals kept from training."""
-    epsilon: Annotated[float, tyro.conf.arg(metavar="P")] = 0.1
+    epsilon: Annotated[float, tyro.conf.arg(metavar="P")] = 0.5
     """Probability of a random action in the first episode."""
-    annealing: Annotated[int, tyro.conf.arg(metavar="N")] = 20
+    annealing: Annotated[int, tyro.conf.arg(metavar="N")] = 30
     """Episodes until there are no random actions any more."""
-    optimism: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.5
+    optimism: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.05
     """First value of every action, as a share of the largest there can be: how long agents explore."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Of the split and of the agents."""
@@ -95,23 +94,23 @@ class Train:
     """Train a transformer to predict what learning agents do next.
 
     Reads the histories in --out, and collects the usual ones where there are none. Writes into --out, now and
-    then and at the end: dark_room.safetensors (the model), training.json (its record), tensorboard/ (logs) and
-    training.pt (the checkpoint). Ctrl-C finishes the step and leaves them up to date; --resume goes on with
-    the same result as without a break.
+    then and at the end: dark_room.safetensors (the model), training.json (its record), tensorboard/ (logs)
+    and training.pt (the checkpoint). Ctrl-C finishes the step and leaves them up to date; --resume goes on
+    with the same result as without a break.
     """
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = FOLDER
     """Where histories are and results go."""
-    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 6000
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 2400
     """Optimizer steps."""
-    batch: Annotated[int, tyro.conf.arg(metavar="N")] = 16
+    batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64
     """Windows of histories in a step."""
     every: Annotated[int, tyro.conf.arg(metavar="N")] = 2
-    """Keep each so-many-th episode of a history, so that a context shows more progress."""
-    learning_rate: Annotated[float, tyro.conf.arg(metavar="RATE")] = 2e-3
+    """Leave out episodes of histories, up to all but each so-many-th: a context shows more progress."""
+    learning_rate: Annotated[float, tyro.conf.arg(metavar="RATE")] = 3e-3
     """Its peak; after a warm-up half a cosine down."""
-    context: Annotated[int, tyro.conf.arg(metavar="N")] = 200
-    """Transitions that the model sees: 200 are 10 episodes of 20."""
+    context: Annotated[int, tyro.conf.arg(metavar="N")] = 100
+    """Transitions that the model sees: 100 are 5 episodes of 20."""
     dim: Annotated[int, tyro.conf.arg(metavar="N")] = 64
     """Width."""
     heads: Annotated[int, tyro.conf.arg(metavar="N")] = 4
@@ -125,7 +124,8 @@ class Train:
         "multi_timescale",
         "gravitational_multi_timescale",
     ] = "softmax"
-    """Attention of the layers; rattention is three such layers to one of full attention."""
+    """Attention of the layers. softmax: rotary embedding in every other layer; rattention: three such layers
+    to one of full attention."""
     window: Annotated[int, tyro.conf.arg(metavar="N")] = 40
     """Of sliding_window and rattention: a token sees itself and so many before."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
@@ -286,8 +286,11 @@ def _histories(folder: Path) -> LearningHistories:
 
 def _pattern(name: str, window: int) -> list[dict[str, Any]]:
     """What distinguishes the layers, for `rattention.nn.TransformerEncoder`."""
+    from rattention.ad.model import TURNED_AND_NOT
     from rattention.nn import rattention_pattern
 
+    if name == "softmax":
+        return [dict(layer) for layer in TURNED_AND_NOT]
     if name == "rattention":
         return rattention_pattern(window)
     return [{"mechanism": name, "window": window} if name == "sliding_window" else {"mechanism": name}]

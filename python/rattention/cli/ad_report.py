@@ -32,7 +32,7 @@ def of_histories(histories: LearningHistories, path: Path, seconds: float, style
         paragraph(
             f"{len(histories.goals):,} histories of {collection.agent.episodes} episodes in "
             f"{seconds:.1f} s: {len(train)} goals to train on and {len(held_out)} held out, "
-            f"{collection.per_goal} agents each, in a room of {collection.room.size} x {collection.room.size}."
+            f"{collection.per_goal} agents each, in a room of side {collection.room.size}."
         ),
         _curve(histories.returns().mean(axis=0), float(oracle), style),
         paragraph(f"Knowing the goal gives {oracle:.2f}.") + f"\nSaved in {path}",
@@ -40,7 +40,9 @@ def of_histories(histories: LearningHistories, path: Path, seconds: float, style
     return "\n".join(parts)
 
 
-def of_training(model: HistoryTransformer, folder: Path, curve: Sequence[dict[str, float]], style: Style) -> str:
+def of_training(
+    model: HistoryTransformer, folder: Path, curve: Sequence[dict[str, float]], style: Style
+) -> str:
     """How the losses fell, and where the model is."""
     from rattention.nn import count_parameters
 
@@ -61,7 +63,7 @@ def of_training(model: HistoryTransformer, folder: Path, curve: Sequence[dict[st
             style.title("Training"),
             paragraph(
                 f"{count_parameters(model)['total']:,} parameters, {model.record['steps_done']:,} steps in "
-                f"{model.record['seconds'] / 60:.1f} minutes; losses in nats, on goals to train on and held out."
+                f"{model.record['seconds'] / 60:.1f} minutes; losses in nats."
             ),
             table(header, rows, style),
             f"Saved in {folder}; see what it learned with: rattention ad evaluate --out {folder}",
@@ -74,7 +76,11 @@ def of_comparison(result: Comparison, name: str, style: Style) -> str:
     data = result.as_data()
     mean = data["mean"]
     rows = [
-        [f"{goal // result.room.size}, {goal % result.room.size}", *(f"{v:.1f}" for v in values), _bar(values, style)]
+        [
+            f"{goal // result.room.size}, {goal % result.room.size}",
+            *(f"{v:.1f}" for v in values),
+            _bar(values, style),
+        ]
         for goal, *values in _nearest_first(result)
     ]
     rows.append(["all", *(f"{mean[key]:.2f}" for key in mean), _bar(list(mean.values()), style)])

@@ -120,5 +120,9 @@ def _gist(box: str) -> str:
 
 
 def _see(argv: list[str]) -> str:
-    known = f" {argv[0]}" if argv and argv[0] in COMMANDS else ""
-    return f"; see rattention{known} --help"
+    prog, commands = "rattention", dict(COMMANDS)
+    for word in argv:
+        if word not in commands:
+            break
+        prog, commands = f"{prog} {word}", dict(commands[word].parts)
+    return f"; see {prog} --help"
