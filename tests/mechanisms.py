@@ -13,6 +13,9 @@ import pytest
 import rattention as ra
 from numpy.typing import NDArray
 from rattention.mechanisms.gravitational import (
+    gravitational_map,
+    gravitational_metrics,
+    gravitational_rows,
     reference_gravitational_attention,
     reference_gravitational_weights,
 )
@@ -63,8 +66,10 @@ class Mechanism:
     Takes ``base``, 2 or e, besides the options."""
     metrics: Callable[..., ra.AttentionMetrics]
     """Of the map alone, without values."""
-    rows: Callable[..., NDArray[np.float32]] | None = None
-    """A few rows of the map, where there is a function for them."""
+    rows: Callable[..., NDArray[np.float32]]
+    """A few rows of the map."""
+    pooled: Callable[..., NDArray[np.float32]]
+    """The map, mean-pooled."""
 
     @property
     def has_masses(self) -> bool:
@@ -206,26 +211,10 @@ def naive_mean(
         return (p @ repeat_heads(value, heads).astype(np.float32)).astype(value.dtype)
 
 
-def gravitational_metrics(
-    query: NDArray[Any],
-    key: NDArray[Any],
-    *masses: NDArray[Any],
-    metrics: ra.MetricOptions | None = None,
-    **options: Any,
-) -> ra.AttentionMetrics:
-    """Those of a call whose values have no elements."""
-    result = ra.gravitational_attention(
-        query, key, key[..., :0], *masses, metrics=metrics or ra.MetricOptions(), **options
-    )
-    assert isinstance(result, ra.AttentionResult)
-    assert result.metrics is not None
-    return result.metrics
-
-
 def _variant(mechanism: Mechanism, name: str, **options: Any) -> Mechanism:
     """The same with options of its own, which a call can still overrule."""
-    functions = ("forward", "reference", "weights", "naive", "metrics", "rows")
-    bound = {f: partial(getattr(mechanism, f), **options) for f in functions if getattr(mechanism, f)}
+    functions = ("forward", "reference", "weights", "naive", "metrics", "rows", "pooled")
+    bound = {f: partial(getattr(mechanism, f), **options) for f in functions}
     return replace(mechanism, name=name, **bound)
 
 
@@ -238,6 +227,7 @@ SOFTMAX = Mechanism(
     naive=naive_softmax,
     metrics=ra.attention_metrics,
     rows=ra.attention_rows,
+    pooled=ra.attention_map,
 )
 GRAVITATIONAL = _variant(
     Mechanism(
@@ -248,6 +238,8 @@ GRAVITATIONAL = _variant(
         weights=reference_gravitational_weights,
         naive=naive_gravitational,
         metrics=gravitational_metrics,
+        rows=gravitational_rows,
+        pooled=gravitational_map,
     ),
     "gravitational",
     eps=4.0,
@@ -263,7 +255,7 @@ MECHANISMS = [
 by_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
 by_rule = pytest.mark.parametrize("mechanism", SCORE_RULES, ids=lambda m: m.name)
 with_dot_products = pytest.mark.parametrize("mechanism", [SOFTMAX], ids=lambda m: m.name)
-"""What has a scale, and a function for a few rows of the map."""
+"""What has a scale."""
 
 
 def wide(inputs: Arrays) -> Arrays:

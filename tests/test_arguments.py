@@ -27,9 +27,10 @@ def test_head_dims_that_differ(mechanism, dim, key_dim):
         mechanism.forward(**inputs)
     with pytest.raises(ValueError, match=message):
         mechanism.metrics(**mechanism.map_inputs(inputs))
-    if mechanism.rows:
-        with pytest.raises(ValueError, match=message):
-            mechanism.rows(**mechanism.map_inputs(inputs), rows=[0])
+    with pytest.raises(ValueError, match=message):
+        mechanism.rows(**mechanism.map_inputs(inputs), rows=[0])
+    with pytest.raises(ValueError, match=message):
+        mechanism.pooled(**mechanism.map_inputs(inputs))
 
 
 @pytest.mark.row("H4")
@@ -203,9 +204,10 @@ def test_masks(mechanism, case):
         mechanism.forward(**inputs, **options)
     with pytest.raises(error, match=message):
         mechanism.metrics(**mechanism.map_inputs(inputs), **options)
-    if mechanism.rows:
-        with pytest.raises(error, match=message):
-            mechanism.rows(**mechanism.map_inputs(inputs), rows=[0], **options)
+    with pytest.raises(error, match=message):
+        mechanism.rows(**mechanism.map_inputs(inputs), rows=[0], **options)
+    with pytest.raises(error, match=message):
+        mechanism.pooled(**mechanism.map_inputs(inputs), **options)
 
 
 ROWS = {
@@ -222,11 +224,42 @@ ROWS = {
 
 @pytest.mark.row("H11")
 @pytest.mark.parametrize("case", ROWS)
-@with_dot_products
+@by_rule
 def test_rows(mechanism, case):
     rows, error, message = ROWS[case]
     with pytest.raises(error, match=message):
         mechanism.rows(**mechanism.map_inputs(mechanism.draw(Sizes(rows=7))), rows=rows)
+
+
+PARTS = {
+    "a number": ({"shape": 256}, TypeError, "shape must be a pair of integers, got 256"),
+    "three numbers": ({"shape": (1, 2, 3)}, ValueError, "shape must be a pair"),
+    "floats": ({"shape": (1.0, 2.0)}, TypeError, "shape must be an integer, got 1.0"),
+    "bools": ({"shape": (True, 2)}, TypeError, "shape must be an integer, got True"),
+    "nothing": ({"shape": (0, 2)}, ValueError, r"shape must be at least \(1, 1\), got \(0, 2\)"),
+    "less": ({"shape": (2, -1)}, ValueError, r"shape must be at least \(1, 1\)"),
+    "a row": ({"rows": 3}, TypeError, "rows must be a pair of integers, got 3"),
+    "no end": ({"rows": (2, None)}, TypeError, "rows must be an integer, got None"),
+    "before the first": (
+        {"rows": (-1, 3)},
+        ValueError,
+        r"rows must be \(start, stop\) with 0 <= start < stop <= 7",
+    ),
+    "after the last": ({"rows": (0, 8)}, ValueError, "start < stop <= 7, got"),
+    "backwards": ({"keys": (5, 2)}, ValueError, r"keys must be .* start < stop <= 9, got \(5, 2\)"),
+    "no keys": ({"keys": (5, 5)}, ValueError, r"keys must be .*got \(5, 5\)"),
+    "a slice": ({"keys": slice(2, 5)}, TypeError, "keys must be a pair of integers"),
+    "huge": ({"keys": (0, 2**70)}, ValueError, "keys must be"),
+}
+
+
+@pytest.mark.row("H11")
+@pytest.mark.parametrize("case", PARTS)
+@by_rule
+def test_parts_of_a_map(mechanism, case):
+    options, error, message = PARTS[case]
+    with pytest.raises(error, match=message):
+        mechanism.pooled(**mechanism.map_inputs(mechanism.draw(Sizes(rows=7, keys=9))), **options)
 
 
 @pytest.mark.row("H11")

@@ -27,6 +27,8 @@ COMPACT_SUITE = [
     *ONEDNN_SUITE,
     "tests/test_special_values.py",
     "tests/test_shapes.py",
+    "tests/test_map.py::test_across_tiles",
+    "tests/test_map.py::test_precisions",
     "tests/test_metrics.py::test_across_tiles",
     "tests/test_metrics.py::test_equal_scores",
     "tests/test_metrics.py::test_rows_across_tiles",

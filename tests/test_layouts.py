@@ -26,11 +26,10 @@ def assert_same_bits(mechanism, inputs: Arrays, others: Arrays) -> None:
         np.testing.assert_array_equal(got.output, expected.output)
         for (name, a), (_, b) in zip(got.metrics, expected.metrics, strict=True):
             np.testing.assert_array_equal(a, b, err_msg=name)
-    if mechanism.rows:
-        rows = {"rows": [0, 69], "causal": True}
+    for look, options in ((mechanism.rows, {"rows": [0, 69]}), (mechanism.pooled, {"shape": (9, 11)})):
         np.testing.assert_array_equal(
-            mechanism.rows(**mechanism.map_inputs(others), **rows),
-            mechanism.rows(**mechanism.map_inputs(inputs), **rows),
+            look(**mechanism.map_inputs(others), **options, causal=True),
+            look(**mechanism.map_inputs(inputs), **options, causal=True),
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rattention as ra
 
-from tests.mechanisms import SCORE_RULES, Sizes, by_rule
+from tests.mechanisms import Sizes, by_rule
 from tests.processes import run_python
 
 
@@ -144,6 +144,7 @@ LEAK = """
         "forward": lambda **o: mechanism.forward(**inputs, **o, metrics=ra.MetricOptions(), return_lse=True),
         "metrics": lambda **o: mechanism.metrics(**of_map, **o),
         "rows": lambda **o: mechanism.rows(**of_map, rows=[0, -1], **o),
+        "map": lambda **o: mechanism.pooled(**of_map, shape=(7, 9), **o),
     }}
     call = calls[{call!r}]
 
@@ -168,11 +169,8 @@ LEAK = """
 
 
 @pytest.mark.row("M9")
-@pytest.mark.parametrize(
-    ("mechanism", "call"),
-    [(m, c) for m in SCORE_RULES for c in ("forward", "metrics", "rows") if c != "rows" or m.rows],
-    ids=lambda v: v if isinstance(v, str) else v.name,
-)
+@by_rule
+@pytest.mark.parametrize("call", ["forward", "metrics", "rows", "map"])
 def test_ten_thousand_calls_leak_nothing(mechanism, call):
     """Half of them fail."""
     growth = int(run_python(LEAK.format(name=mechanism.name, call=call)))

@@ -17,7 +17,6 @@ from tests.mechanisms import (
     by_mechanism,
     by_rule,
     wide,
-    with_dot_products,
 )
 from tests.metric_checks import DISTANCES, assert_close, assert_metrics
 
@@ -41,7 +40,7 @@ def test_across_tiles(mechanism, combination):
     assert_metrics(mechanism, inputs, mask_options(combination, LARGE, seed=4), MetricOptions())
 
 
-@with_dot_products
+@by_rule
 @pytest.mark.parametrize("combination", COMBINATIONS[::5])
 def test_rows_are_the_map(mechanism, combination):
     inputs = mechanism.map_inputs(mechanism.draw(SMALL, seed=1))
@@ -54,7 +53,7 @@ def test_rows_are_the_map(mechanism, combination):
     assert not got[~visible[:, :, rows]].any()
 
 
-@with_dot_products
+@by_rule
 def test_rows_across_tiles(mechanism):
     inputs = mechanism.map_inputs(mechanism.draw(LARGE))
     rows = np.random.default_rng(0).integers(0, 530, 100).astype(np.int32)
@@ -105,7 +104,7 @@ def test_flat_and_peaked_maps(mechanism, magnitude, dtype):
         assert error <= 3e-6 * slack, name
 
 
-@with_dot_products
+@by_rule
 @pytest.mark.parametrize("combination", ["none", "causal", "window+causal", "padding", "bool+segments"])
 def test_consistent_with_the_own_rows(mechanism, combination):
     """Every metric can be recomputed from what attention_rows returns."""

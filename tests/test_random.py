@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rattention import MetricOptions
+from rattention.mechanisms.pooled_map import reference_map
 
 from tests.masks import CHOICES
 from tests.mechanisms import Mechanism, Sizes, by_rule, last_rounding, wide
@@ -64,6 +65,16 @@ def options(draw, s: Sizes, mechanism: Mechanism) -> dict:
     return result
 
 
+@st.composite
+def parts(draw, s: Sizes) -> dict:
+    """Of the map, and how to pool it."""
+    part: dict = {"shape": draw(st.tuples(st.integers(1, 60), st.integers(1, 600)))}
+    for name, length in (("rows", s.rows), ("keys", s.keys)):
+        start = draw(st.integers(0, length - 1))
+        part[name] = draw(st.one_of(st.none(), st.tuples(st.just(start), st.integers(start + 1, length))))
+    return part
+
+
 def strided(array, how: int):
     """The same numbers: as they are, backwards in memory, or with another axis innermost."""
     if how == 0:
@@ -109,9 +120,10 @@ def check_one(mechanism, data) -> None:
     np.testing.assert_allclose(result.lse, expected.lse, rtol=2e-6, atol=2e-6 + 2e-7 * spread)
     assert_close(result.metrics, expected.metrics, slack=2 * spread)
     assert_largest(result.metrics, weights, slack=2 * spread)
-    if mechanism.rows is None:
-        return
     rows = data.draw(st.lists(st.integers(-s.rows, s.rows - 1), max_size=5))
     got = mechanism.rows(**mechanism.map_inputs(inputs), rows=rows, **chosen)
     np.testing.assert_allclose(got, weights[:, :, rows], rtol=3e-6 * spread, atol=1e-9)
     assert not got[~visible[:, :, rows]].any()
+    part = data.draw(parts(s))
+    pooled = mechanism.pooled(**mechanism.map_inputs(inputs), **part, **chosen)
+    np.testing.assert_allclose(pooled, reference_map(weights, **part), rtol=3e-6 * spread, atol=1e-9)

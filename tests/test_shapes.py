@@ -15,7 +15,6 @@ from tests.mechanisms import (
     by_mechanism,
     by_rule,
     repeat_heads,
-    with_dot_products,
 )
 
 EMPTY = {
@@ -42,13 +41,14 @@ def test_empty(mechanism, sizes, causal):
     for name in ROW_METRICS:
         assert getattr(got.metrics, name).shape == got.lse.shape, name
     assert got.metrics.received.shape == (s.batch, s.heads, s.keys)
-    if mechanism.rows:
-        rows = mechanism.rows(**mechanism.map_inputs(inputs), rows=range(s.rows), causal=causal)
-        assert rows.shape == (s.batch, s.heads, s.rows, s.keys)
+    of_map = mechanism.map_inputs(inputs)
+    rows = mechanism.rows(**of_map, rows=range(s.rows), causal=causal)
+    for weights in (rows, mechanism.pooled(**of_map, causal=causal)):
+        assert weights.shape == (s.batch, s.heads, s.rows, s.keys)
 
 
 @pytest.mark.row("H1")
-@with_dot_products
+@by_rule
 def test_no_rows_asked_for(mechanism):
     inputs = mechanism.map_inputs(mechanism.draw(Sizes(rows=5)))
     assert mechanism.rows(**inputs, rows=[]).shape == (1, 2, 0, 5)

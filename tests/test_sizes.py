@@ -9,7 +9,7 @@ import pytest
 import rattention as ra
 from numpy.lib.stride_tricks import as_strided
 
-from tests.mechanisms import SCORE_RULES, Sizes, by_rule, with_dot_products
+from tests.mechanisms import Sizes, by_rule
 from tests.processes import run_python
 
 
@@ -75,11 +75,15 @@ def test_received_that_cannot_be(mechanism):
 
 
 @pytest.mark.row("Z3")
-@with_dot_products
-def test_rows_that_cannot_be(mechanism):
+@by_rule
+def test_rows_and_maps_that_cannot_be(mechanism):
     rows = as_strided(np.zeros(1, np.int64), (2**10,), (0,))
+    few = mechanism.complete({"query": endless(1, 2**20, 1, 1), "key": endless(1, 1, 2**40, 1)})
     with pytest.raises((MemoryError, ValueError)):
-        mechanism.rows(query=endless(1, 2**20, 1, 1), key=endless(1, 1, 2**40, 1), rows=rows)
+        mechanism.rows(**few, rows=rows)
+    many = mechanism.complete({"query": endless(2**20, 2**20, 2**20, 1), "key": endless(2**20, 1, 1, 1)})
+    with pytest.raises((MemoryError, ValueError)):
+        mechanism.pooled(**many)
 
 
 OUT_OF_MEMORY = """
@@ -96,6 +100,7 @@ OUT_OF_MEMORY = """
         "output": lambda: mechanism.forward(**inputs, window=(4, 0)),
         "all": lambda: mechanism.forward(**inputs, window=(4, 0), metrics=ra.MetricOptions()).output,
         "rows": lambda: mechanism.rows(**mechanism.map_inputs(inputs), rows=range(40)),
+        "map": lambda: mechanism.pooled(**mechanism.map_inputs(inputs), shape=(2000, 2000), window=(4, 0)),
     }}[{call!r}]
     # first the pool of threads: OpenMP's runtime ends a process whose threads cannot start
     tiny = mechanism.draw(Sizes(heads=8, rows=9, dim=4))
@@ -123,15 +128,13 @@ RUNS = [
     ("all", 2, 2, 20_000, 64),
     ("all", 4, 8, 600, 256),
     ("rows", 2, 4, 30_000, 8),
+    ("map", 2, 2, 20_000, 64),
 ]
 
 
 @pytest.mark.row("Z4")
-@pytest.mark.parametrize(
-    ("mechanism", "call", "threads", "heads", "rows", "dim"),
-    [(m, *run) for m in SCORE_RULES for run in RUNS if run[0] != "rows" or m.rows],
-    ids=lambda v: getattr(v, "name", None),
-)
+@by_rule
+@pytest.mark.parametrize(("call", "threads", "heads", "rows", "dim"), RUNS)
 def test_memory_runs_out(mechanism, call, threads, heads, rows, dim):
     """However much is missing: a MemoryError, and the next call works. The limit grows until one succeeds."""
     code = OUT_OF_MEMORY.format(
@@ -157,6 +160,7 @@ PEAK = """
             inputs["query"].nbytes + row_metrics,
         ),
         "metrics": (lambda: mechanism.metrics(**mechanism.map_inputs(inputs), **options), row_metrics),
+        "map": (lambda: mechanism.pooled(**mechanism.map_inputs(inputs), **options), 4 * 256 * 256),
     }}
     call, returned = calls[{call!r}]
     print(peak_beyond(lambda: results.append(call()), returned))
@@ -165,7 +169,7 @@ PEAK = """
 
 @pytest.mark.row("Z5")
 @by_rule
-@pytest.mark.parametrize("call", ["forward", "fused", "metrics"])
+@pytest.mark.parametrize("call", ["forward", "fused", "metrics", "map"])
 @pytest.mark.parametrize(
     ("rows", "options"),
     [(65_536, {"causal": True, "window": 512}), (16_384, {"causal": True})],
@@ -178,7 +182,7 @@ def test_peak_memory(mechanism, call, rows, options):
 
 
 @pytest.mark.row("Z5")
-@with_dot_products
+@by_rule
 def test_peak_memory_of_rows(mechanism):
     """O(rows * n): ten rows of a map of 65,536 x 65,536."""
     code = f"""

@@ -73,8 +73,9 @@ def test_a_row_that_sees_nothing(mechanism, case, length):
     for name in set(ROW_METRICS) - {"max_position", "recent_distant_ratio", "retention"}:
         assert not getattr(got.metrics, name)[:, :, empty].any(), name
     assert np.isfinite(got.metrics.received).all()
-    if mechanism.rows:
-        assert not mechanism.rows(**mechanism.map_inputs(inputs), rows=[0], **options).any()
+    of_map = mechanism.map_inputs(inputs)
+    assert not mechanism.rows(**of_map, rows=[0], **options).any()
+    assert not mechanism.pooled(**of_map, rows=(empty.start, empty.stop), shape=(9, 7), **options).any()
 
 
 @pytest.mark.row("S2")
@@ -96,9 +97,11 @@ def test_nan_in_a_query_row_stays_there(mechanism, name, i):
     received = np.zeros((2, 2, LENGTH), bool)
     received[0, 1] = visible(options)[0, 1, i]
     np.testing.assert_array_equal(np.isnan(got.metrics.received), received)
-    if mechanism.rows:
-        weights = mechanism.rows(**mechanism.map_inputs(inputs), rows=[i], **options)[:, :, 0]
-        np.testing.assert_array_equal(np.isnan(weights), received)
+    of_map = mechanism.map_inputs(inputs)
+    weights = mechanism.rows(**of_map, rows=[i], **options)[:, :, 0]
+    np.testing.assert_array_equal(np.isnan(weights), received)
+    bins = mechanism.pooled(**of_map, rows=(i - i % 7, i + 3), shape=(1, 10), **options)[:, :, 0]
+    np.testing.assert_array_equal(np.isnan(bins), received.reshape(2, 2, 10, 4).any(axis=-1))
 
 
 @pytest.mark.row("S3")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rattention as ra
 
-from tests.mechanisms import SCORE_RULES, Mechanism, Sizes, by_rule
+from tests.mechanisms import Mechanism, Sizes, by_rule
 
 PYTHON_THREADS = 16
 
@@ -30,9 +30,8 @@ def all_results(mechanism: Mechanism, inputs, options):
     alone = mechanism.metrics(**mechanism.map_inputs(inputs), **options)
     plain = mechanism.forward(**inputs, **options)
     arrays = [full.output, full.lse, plain, *(a for _, a in full.metrics), *(a for _, a in alone)]
-    if mechanism.rows:
-        arrays.append(mechanism.rows(**mechanism.map_inputs(inputs), rows=[0, -1], **options))
-    return arrays
+    rows = mechanism.rows(**mechanism.map_inputs(inputs), rows=[0, -1], **options)
+    return [*arrays, rows, mechanism.pooled(**mechanism.map_inputs(inputs), shape=(20, 30), **options)]
 
 
 def assert_same(got, expected):
@@ -134,11 +133,8 @@ def spin_rate(call) -> float:
 
 @pytest.mark.row("T2")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(
-    ("mechanism", "call"),
-    [(m, c) for m in SCORE_RULES for c in ("forward", "fused", "metrics", "rows") if c != "rows" or m.rows],
-    ids=lambda v: v if isinstance(v, str) else v.name,
-)
+@by_rule
+@pytest.mark.parametrize("call", ["forward", "fused", "metrics", "rows", "map"])
 def test_the_gil_is_released(mechanism, call, dtype, use_threads):
     """Python goes on at half its free rate or more while a kernel runs; with the GIL held it would stop."""
     use_threads(1)
@@ -149,6 +145,7 @@ def test_the_gil_is_released(mechanism, call, dtype, use_threads):
         "fused": lambda: mechanism.forward(**inputs, metrics=ra.MetricOptions()),
         "metrics": lambda: mechanism.metrics(**of_map),
         "rows": lambda: mechanism.rows(**of_map, rows=range(2500)),
+        "map": lambda: mechanism.pooled(**of_map),
     }
     shares = []
     for _ in range(20):  # other processes may take the second processor for a while

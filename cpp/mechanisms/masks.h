@@ -22,8 +22,8 @@ struct KeySpan {
   }
   // The smallest span around both; an empty span counts as nothing.
   KeySpan join(KeySpan other) const {
-    if (empty()) return other;
     if (other.empty()) return *this;
+    if (empty()) return other;
     return {first < other.first ? first : other.first, last > other.last ? last : other.last};
   }
 };

@@ -48,6 +48,7 @@ void spans_join_and_intersect() {
   CHECK((empty.join({1, 3}).first == 1 && empty.join({1, 3}).last == 3));
   CHECK((KeySpan{1, 3}.join(empty).last == 3));
   CHECK((KeySpan{1, 3}.join({7, 9}).size() == 8));
+  CHECK(empty.join({7, 3}).last <= empty.last);
 }
 
 void padding_follows_its_strides() {

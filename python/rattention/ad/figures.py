@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention.plots import BLUE, GREY, VERMILION, _axes, _label_lines, _panels
+from rattention.plots.style import BLUE, GREY, VERMILION, axes_of, figure_of, label_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ GREEN = "#009E73"
 
 def plot_returns(result: Comparison, *, ax: Axes | None = None) -> Axes:
     """The mean return of each episode, with the middle half of the goals behind it, and what it is up to."""
-    ax = _axes(ax)
+    ax = axes_of(ax)
     episodes = np.arange(1, result.returns.shape[1] + 1)
     mean = result.returns.mean(axis=0)
     low, high = np.quantile(result.returns, (0.25, 0.75), axis=0)
@@ -42,13 +42,13 @@ def plot_returns(result: Comparison, *, ax: Axes | None = None) -> Axes:
         f"model {ends[2]:.1f}",
         f"random {ends[3]:.1f}",
     ]
-    _label_lines(ax, len(episodes), ends, texts, [VERMILION, GREEN, BLUE, GREY])
+    label_lines(ax, len(episodes), ends, texts, [VERMILION, GREEN, BLUE, GREY])
     return ax
 
 
 def plot_goals(result: Comparison, *, ax: Axes | None = None) -> Axes:
     """Every goal, the nearest first: first episode, last episodes, and what the oracle gets."""
-    ax = _axes(ax)
+    ax = axes_of(ax)
     order = np.argsort(-result.oracle, kind="stable")
     places = np.arange(len(order))
     first, last, oracle = (values[order] for values in (result.first(), result.last(), result.oracle))
@@ -63,13 +63,13 @@ def plot_goals(result: Comparison, *, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("Return")
     ends = [oracle[-1], last[-1], first[-1]]
     texts = ["oracle", "model, last\nepisodes", "model, first\nepisode"]
-    _label_lines(ax, len(order) - 1, ends, texts, [VERMILION, BLUE, GREY])
+    label_lines(ax, len(order) - 1, ends, texts, [VERMILION, BLUE, GREY])
     return ax
 
 
 def returns_figure(result: Comparison, *, title: str = "") -> Figure:
     """Learning in context, and every goal."""
-    figure, panels = _panels(title, 1, 2, (10.4, 3.8))
+    figure, panels = figure_of(title, 1, 2, (10.4, 3.8))
     plot_returns(result, ax=panels[0])
     plot_goals(result, ax=panels[1])
     return figure

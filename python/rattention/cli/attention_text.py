@@ -72,10 +72,14 @@ def _samples(seen: Visualization, style: Style) -> str:
 def _layers(seen: Visualization, style: Style) -> str:
     best = seen.advice.compressible[0]
     rows = (
-        (str(row["layer"]), *_cells(row), "compression pays most" if row["layer"] == best else "")
+        (
+            str(row["layer"]),
+            *_cells(row),
+            seen.advice.by_layer[row["layer"]] + (", compression pays most" if row["layer"] == best else ""),
+        )
         for row in _layer_rows(seen)
     )
-    return table(("layer", *SHOWN.values(), ""), rows, style)
+    return table(("layer", *SHOWN.values(), "try first"), rows, style)
 
 
 def _layer_rows(seen: Visualization) -> list[dict[str, Any]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
 from rattention.cli import interactive, record, report, subject
 from rattention.cli.numbers import whole_numbers
-from rattention.cli.terminal import Style, note, progress
+from rattention.cli.terminal import Style, note
 from rattention.config import set_num_threads
 from rattention.degradation import Thresholds, measure
 from rattention.degradation.sources import check_length
@@ -26,6 +28,8 @@ EXAMPLES = (
     "--interactive             # type turn after turn",
     "--json > demo.json        # numbers for a program",
 )
+
+Item = TypeVar("Item")
 
 LENGTHS = "50,100,...,500"
 """The usual contexts; a model with fewer positions gets those that fit."""
@@ -91,7 +95,7 @@ def run(options: Demo) -> int:
         layers=_numbers("layer", options.layer),
         heads=_numbers("head", options.head),
         thresholds=options.thresholds,
-        progress=lambda lengths, description: progress(lengths, description, "context"),
+        progress=progress,
     )
     notes = report.remarks(measured, chosen)
     data = record.as_data(measured, chosen, notes, options, seconds=time.perf_counter() - began)

@@ -40,8 +40,8 @@ class Specimen:
 
 
 def from_checkpoint(path: Path | None, samples: int, length: int | None, seed: int) -> Specimen:
-    """A `rattention.ad.HistoryTransformer` acting in rooms of goals drawn with `seed`: the histories that it
-    has made when its context is full.
+    """A `rattention.ad.HistoryTransformer` acting in rooms of goals that it was not trained on, drawn with
+    `seed`: the histories that it has made when its context is full.
 
     Raises
     ------
@@ -53,17 +53,17 @@ def from_checkpoint(path: Path | None, samples: int, length: int | None, seed: i
         The extra ``ad`` is not installed.
     """
     from rattention.ad import HistoryTransformer, example_checkpoint
-    from rattention.ad.evaluation import room_of
+    from rattention.ad.evaluation import collection_of
 
     file = example_checkpoint() if path is None else path
     if not file.is_file():
         raise WeightsError(f"there is no checkpoint {file}: {MAKE_ONE}")
     model = HistoryTransformer.load(file)
     context = model.config["context"]
-    room = room_of(model)
-    _require_count(samples, room.states, "goals in the room")
+    _, held_out = collection_of(model).split()
+    _require_count(samples, len(held_out), "goals that it was not trained on")
     steps = _between("length", context if length is None else length, 1, context, "the model's context")
-    goals = np.random.default_rng(seed).choice(room.states, samples, replace=False)
+    goals = np.random.default_rng(seed).choice(held_out, samples, replace=False)
     return Specimen(
         name=file.name,
         description=f"{_sizes(model.encoder)}; {samples} histories of {steps} transitions, seed {seed}",
@@ -98,7 +98,7 @@ def _histories(model: Any, goals: Any, steps: int, seed: int) -> tuple[Sample, .
     import torch
 
     from rattention.ad import History, evaluate
-    from rattention.ad.evaluation import room_of
+    from rattention.ad.evaluation import collection_of
 
     seen = History.empty(len(goals))
 
@@ -107,7 +107,7 @@ def _histories(model: Any, goals: Any, steps: int, seed: int) -> tuple[Sample, .
         seen = history
         return history
 
-    room = room_of(model)
+    room = collection_of(model).room
     evaluate(model, goals, -(-(steps + 1) // room.steps), seed=seed, compress=keep)
     history = seen.last(steps)
     labels = _step_labels(history, room.size)

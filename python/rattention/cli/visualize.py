@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 import tyro
 
 from rattention.cli import attention_text, record, specimen
-from rattention.cli.demo import use_threads
+from rattention.cli.demo import progress, use_threads
 from rattention.cli.numbers import whole_numbers
-from rattention.cli.terminal import Style, progress
+from rattention.cli.terminal import Style
 from rattention.files import writable_folder, write_json
 from rattention.microscope import Rules
 from rattention.microscope.statistics import MapOptions
@@ -143,9 +143,7 @@ def _span(option: str, text: str | None) -> tuple[int | None, int | None]:
         return None, None
     found = re.fullmatch(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*", text)
     if not found:
-        raise ValueError(
-            f"--{option} must be two positions A:B, either of which may be left out; got {text!r}"
-        )
+        raise ValueError(f"--{option} must be positions A:B, of which each may be left out; got {text!r}")
     start, stop = (None if end is None else int(end) for end in found.groups())
     return start, stop
 

@@ -9,9 +9,13 @@ import torch
 import rattention.torch as rt
 from rattention.hf.attention import key_masks, refuse
 from rattention.hf.cache import RAttentionCacheLayer, layer_of
+from rattention.torch.rotary import aligned_rotary
+from rattention.torch.storage import as_tensor
 
 if TYPE_CHECKING:
     from transformers import Cache
+
+    from rattention.nn.attention import Listener
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -41,6 +45,8 @@ class RAttentionModule(torch.nn.Module):
         shape = (attention.q_proj.out_features // self.head_dim, self.head_dim)
         self.local_norm_weight = torch.nn.Parameter(attention.q_proj.weight.new_ones(shape))
         self.linear_norm_weight = torch.nn.Parameter(attention.q_proj.weight.new_ones(shape))
+        self.listener: Listener | None = None
+        """Told of the local branch as `rattention.nn.SelfAttention` tells it."""
         self.train(attention.training)
 
     def forward(
@@ -55,6 +61,8 @@ class RAttentionModule(torch.nn.Module):
         refuse(self.config.attention_dropout if self.training else 0.0, arguments)
         _require_causal_mask(arguments, attention_mask)
         tokens = self._tokens(hidden_states)
+        if self.listener is not None:
+            self.listener(*self._local(tokens[0], tokens[1], attention_mask, past_key_values))
         if past_key_values is None:
             output = self._whole(tokens, attention_mask)
         else:
@@ -70,6 +78,21 @@ class RAttentionModule(torch.nn.Module):
         if hasattr(self, "q_norm"):
             query, key = self.q_norm(query), self.k_norm(key)
         return [tensor.transpose(1, 2) for tensor in (query, key, value)]
+
+    def _local(
+        self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, cache: Cache | None
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """What the local branch attends with; ValueError where a cache has left out padding."""
+        options = {"causal": True, "window": self.window, "scale": self.scaling}
+        kept = None if cache is None else self._layer(cache).contents
+        if kept is None or kept.length == 0:
+            return *aligned_rotary(query, key, theta=self.rope_theta), options | key_masks(mask)
+        seen = torch.cat([as_tensor(kept.recent_keys()), key], dim=2)
+        first = kept.length + query.shape[2] - seen.shape[2]
+        return *aligned_rotary(query, seen, theta=self.rope_theta, first_position=first), options
+
+    def _layer(self, cache: Cache) -> RAttentionCacheLayer:
+        return layer_of(cache, self.layer_idx, lambda: RAttentionCacheLayer(self.window, self.rope_theta))
 
     def _whole(self, tokens: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
         query, key, value = tokens
@@ -87,7 +110,7 @@ class RAttentionModule(torch.nn.Module):
         return output  # type: ignore[no-any-return]
 
     def _next(self, tokens: list[torch.Tensor], mask: torch.Tensor | None, cache: Cache) -> torch.Tensor:
-        layer = layer_of(cache, self.layer_idx, lambda: RAttentionCacheLayer(self.window, self.rope_theta))
+        layer = self._layer(cache)
         shown = None if mask is None else mask[:, -tokens[0].shape[2] :].to(torch.bool)
         inputs = (*tokens, self.local_norm_weight, self.linear_norm_weight)
         differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)

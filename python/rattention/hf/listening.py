@@ -32,10 +32,12 @@ class Listener(Protocol):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **arguments: Any,
+        mask: torch.Tensor | None,
+        arguments: dict[str, Any],
+        /,
     ) -> torch.Tensor:
-        """The output ``[batch, heads, query_length, head_dim]`` that `attend` gives for these arguments."""
+        """The output ``[batch, heads, query_length, head_dim]`` that `attend` gives for these; `arguments`
+        are its keyword arguments."""
 
 
 _listeners: WeakKeyDictionary[torch.nn.Module, Listener] = WeakKeyDictionary()
@@ -70,21 +72,29 @@ def heard_forward(
     **arguments: Any,
 ) -> tuple[torch.Tensor, None]:
     """`rattention.hf.attention.attention_forward`, through the module's listener where it has one."""
-    listener = _listeners.get(module, attend)
-    output = listener(module, query, key, value, attention_mask, **arguments)
+    listener = _listeners.get(module)
+    if listener is None:
+        output = attend(module, query, key, value, attention_mask, **arguments)
+    else:
+        output = listener(module, query, key, value, attention_mask, arguments)
     return output.transpose(1, 2).contiguous(), None
 
 
 def attention_modules(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
     """By name. Modules that say whether they are causal do so for attention implementations."""
     require_model(model)
-    found = {name: module for name, module in model.named_modules() if "is_causal" in vars(module)}
+    found = {name: module for name, module in model.named_modules() if takes_implementation(module)}
     if not found:
         raise ValueError(
             f"{type(model).__name__} has no attention layers that take their attention from Transformers' "
             "AttentionInterface"
         )
     return found
+
+
+def takes_implementation(module: torch.nn.Module) -> bool:
+    """Whether it is an attention module that attends by the implementation of the model."""
+    return "is_causal" in vars(module)
 
 
 @contextmanager

@@ -109,17 +109,18 @@ class _Observer:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **arguments: Any,
+        mask: torch.Tensor | None,
+        arguments: dict[str, Any],
+        /,
     ) -> torch.Tensor:
         """The layer's output, measured where it was asked for."""
         layer = self.layers.get(module)
         if layer is None:
-            return attend(module, query, key, value, attention_mask, **arguments)  # type: ignore[no-any-return]
-        result = attend(module, query, key, value, attention_mask, metrics=self.options, **arguments)
+            return attend(module, query, key, value, mask, **arguments)  # type: ignore[no-any-return]
+        result = attend(module, query, key, value, mask, metrics=self.options, **arguments)
         shown = None
         if not self.two_sided or attends_causally(module, arguments.get("is_causal")):
-            shown = _shown_rows(attention_mask, query.shape[2], key.shape[2])
+            shown = _shown_rows(mask, query.shape[2], key.shape[2])
         self.observation.add(layer, _arrays(result.metrics, self.observation.names, shown))
         return result.output  # type: ignore[no-any-return]
 

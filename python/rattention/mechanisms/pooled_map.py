@@ -55,10 +55,10 @@ def reference_map(
     """`attention_map` from stored weights ``[batch, heads, query_length, key_length]``, 0 where hidden."""
     (top, bottom), (left, right) = rows or (0, weights.shape[2]), keys or (0, weights.shape[3])
     down, across = bin_edges(top, bottom, shape[0]), bin_edges(left, right, shape[1])
-    pooled = np.zeros((*weights.shape[:2], down.size - 1, across.size - 1))
-    for r, c in np.ndindex(*pooled.shape[2:]):
-        pooled[:, :, r, c] = weights[:, :, down[r] : down[r + 1], across[c] : across[c + 1]].mean((2, 3))
-    return pooled
+    part = weights[:, :, top:bottom, left:right]
+    sums = np.add.reduceat(np.add.reduceat(part, down[:-1] - top, axis=2), across[:-1] - left, axis=3)
+    means: NDArray[np.float64] = sums / (np.diff(down)[:, None] * np.diff(across))
+    return means
 
 
 def _pair(name: str, value: object) -> tuple[int, int]:

@@ -157,6 +157,8 @@ class Advice:
     reason: str
     compressible: tuple[int, ...]
     """Layers, those first in which the fewest positions hold 90 % of the attention."""
+    by_layer: dict[int, str]
+    """The same as `strategy` for each layer by itself, from the rules that fired in it."""
 
     def as_data(self) -> dict[str, Any]:
         """For JSON."""
@@ -165,6 +167,7 @@ class Advice:
             "strategy": self.strategy,
             "reason": self.reason,
             "layers_by_compressibility": list(self.compressible),
+            "strategy_by_layer": {str(layer): strategy for layer, strategy in self.by_layer.items()},
         }
 
     def lines(self) -> list[str]:
@@ -179,7 +182,11 @@ def advise(findings: Findings, rules: Rules | None = None) -> Advice:
     strategy, reason = _together({insight.rule for insight in insights if insight.fired})
     needed = findings.per_layer("needed_share")
     order = np.argsort(np.where(np.isnan(needed), np.inf, needed), kind="stable")
-    return Advice(insights, strategy, reason, tuple(findings.layers[i] for i in order))
+    by_layer = {
+        layer: _together({insight.rule for insight in insights if layer in insight.layers})[0]
+        for layer in findings.layers
+    }
+    return Advice(insights, strategy, reason, tuple(findings.layers[i] for i in order), by_layer)
 
 
 def _insight(rule: Rule, findings: Findings, threshold: float) -> Insight:

@@ -112,9 +112,11 @@ def _advice(advice: Advice) -> str:
         for insight in advice.insights
     )
     layers = ", ".join(map(str, advice.compressible))
+    suggested = ", ".join(f"layer {layer} {strategy}" for layer, strategy in advice.by_layer.items())
     return (
         f"<ul>{items}</ul><p><strong>{escape(advice.reason)}</strong></p>"
         f"<p>Layers by how few positions hold 90 % of the attention, fewest first: {layers}.</p>"
+        f"<p>By itself each layer suggests: {escape(suggested)}.</p>"
     )
 
 

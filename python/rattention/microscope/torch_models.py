@@ -33,48 +33,47 @@ def visiting_module(model: torch.nn.Module, visitor: Visitor) -> AbstractContext
     layers = {name: part for name, part in model.named_modules() if isinstance(part, SelfAttention)}
     if not layers:
         raise ValueError(f"{type(model).__name__} has no attention layers of rattention.nn")
-    return _attached(layers, visitor)
+    return _attached({part: _teller(i, name, visitor) for i, (name, part) in enumerate(layers.items())})
 
 
 @contextmanager
-def _attached(layers: dict[str, Any], visitor: Visitor) -> Iterator[None]:
-    """Listeners at layers by name, which have an attribute for one."""
-    if any(layer.listener is not None for layer in layers.values()):
+def _attached(tellers: dict[Any, Tell]) -> Iterator[None]:
+    """Listeners at layers that have an attribute for one."""
+    if any(layer.listener is not None for layer in tellers):
         raise RuntimeError(
             "the model, or a part of it, is being listened to already: leave the other with-block"
         )
-    for index, (name, layer) in enumerate(layers.items()):
-        layer.listener = _teller(index, name, visitor)
+    for layer, tell in tellers.items():
+        layer.listener = tell
     try:
         yield
     finally:
-        for layer in layers.values():
+        for layer in tellers:
             layer.listener = None
 
 
 @contextmanager
 def _visiting_pretrained(model: Any, visitor: Visitor) -> Iterator[None]:
     from rattention.hf.attention import attend, kernel_options, known_keys
-    from rattention.hf.listening import attention_modules, listening
+    from rattention.hf.converted import RAttentionModule
+    from rattention.hf.listening import attention_modules, listening, takes_implementation
 
-    tellers = {
-        module: _teller(index, name, visitor)
-        for index, (name, module) in enumerate(attention_modules(model).items())
+    parts = {
+        name: part
+        for name, part in model.named_modules()
+        if takes_implementation(part) or isinstance(part, RAttentionModule)
     }
+    if not parts:
+        attention_modules(model)  # says what is missing
+    tellers = {part: _teller(i, name, visitor) for i, (name, part) in enumerate(parts.items())}
+    converted = {part: tell for part, tell in tellers.items() if isinstance(part, RAttentionModule)}
 
-    def listener(
-        module: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **arguments: Any,
-    ) -> torch.Tensor:
-        (known,) = known_keys(attention_mask, key)
-        tellers[module](query, known, kernel_options(module, attention_mask, **arguments))
-        return attend(module, query, key, value, attention_mask, **arguments)  # type: ignore[no-any-return]
+    def listener(part: Any, query: Any, key: Any, value: Any, mask: Any, arguments: dict[str, Any]) -> Any:
+        (known,) = known_keys(mask, key)
+        tellers[part](query, known, kernel_options(part, mask, **arguments))
+        return attend(part, query, key, value, mask, **arguments)
 
-    with listening(model, listener):
+    with listening(model, listener), _attached(converted):
         yield
 
 
@@ -82,14 +81,15 @@ def _teller(index: int, name: str, visitor: Visitor) -> Tell:
     def tell(query: torch.Tensor, key: torch.Tensor, options: dict[str, Any]) -> None:
         if query.device.type != "cpu":
             raise ValueError(f"attention is looked into on the CPU only, the model is on {query.device}")
-        given = {n: _plain(value) for n, value in options.items() if value is not None}
+        given = {n: _plain(n, value) for n, value in options.items() if value is not None}
         visitor(LayerAttention(index, name, as_array(query), as_array(key), given))
 
     return tell
 
 
-def _plain(value: Any) -> Any:
-    """Tensors as arrays; numbers per head as float32, in which the kernels take them."""
+def _plain(name: str, value: Any) -> Any:
+    """Tensors as arrays: numbers per head and masks that are added as float32, which everything can read."""
     if not isinstance(value, torch.Tensor):
         return value
-    return as_array(value.float() if value.dim() == 1 else value)
+    added = name == "attn_mask" and value.is_floating_point()
+    return as_array(value.float() if value.dim() == 1 or added else value)

@@ -10,7 +10,7 @@ from torch import nn
 import rattention.torch as rt
 from rattention.mechanisms.table import MECHANISMS
 from rattention.nn.parts import BranchNorms, Gravity, Timescales
-from rattention.torch.rotary import rotary
+from rattention.torch.rotary import aligned_rotary, rotary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -197,9 +197,7 @@ class SelfAttention(nn.Module):
         """Tell the listener of RAttention's local branch; the last query and key are of one token, and
         `first_position` is the first key's."""
         if self.listener is not None:
-            last = first_position + key.shape[2] - query.shape[2]
-            (query,) = rotary(query, theta=self.rope_theta, first_position=last)
-            (key,) = rotary(key, theta=self.rope_theta, first_position=first_position)
+            query, key = aligned_rotary(query, key, theta=self.rope_theta, first_position=first_position)
             self.listener(query, key, {"causal": True, "window": self.window, **masks})
 
     def extra_repr(self) -> str:

@@ -37,12 +37,16 @@ DISTRIBUTIONS = {
     "context_mean": "Mean context attention",
     "context_std": "Std of context attention",
     "entropy": "Entropy (nats)",
-    "recent_distant_ratio": "Recent / distant ratio",
+    "recent_distant_ratio": "Recent / distant ratio\n(1/1000 to 1000)",
 }
 """What `distributions_figure` shows of the query row."""
 
 LOGARITHMIC = ("context_mean", "context_std", "recent_distant_ratio")
 """Statistics that span powers of ten."""
+
+
+MOST_RATIO = 1000.0
+"""Ratios beyond this, or below its inverse, are drawn there: one of 10^7 would leave the others no room."""
 
 
 def plot_distribution(
@@ -126,8 +130,8 @@ def plot_heads(
     """Each head as a point, arrays ``[layers, heads]``: specialised ones to the left, general ones to the
     right, those with recency bias above 1. The two at the ends are named."""
     ax = axes_of(ax)
-    colours = layer_colours(len(layers))
-    drawn = np.isfinite(relative_entropy) & np.isfinite(ratio) & (ratio > 0)
+    colours, ratio = layer_colours(len(layers)), _within_reach(ratio)
+    drawn = ~(np.isnan(relative_entropy) | np.isnan(ratio))
     for layer, colour, x, y, there in zip(layers, colours, relative_entropy, ratio, drawn, strict=True):
         ax.scatter(x[there], y[there], s=26, color=colour, alpha=0.85, linewidth=0, label=f"layer {layer}")
     if drawn.any():
@@ -136,7 +140,7 @@ def plot_heads(
     ax.axhline(1, color=GREY, linewidth=1, linestyle="--")
     ax.set_xlim(0, 1.02)
     ax.set_xlabel("Entropy / ln n: specialised to general")
-    ax.set_ylabel("Recent / distant ratio")
+    ax.set_ylabel(DISTRIBUTIONS["recent_distant_ratio"])
     _name_ends(ax, np.where(drawn, relative_entropy, np.nan), ratio, layers, heads)
     return ax
 
@@ -150,8 +154,9 @@ def distributions_figure(
     if rules is not None:
         thresholds = {"entropy": rules.entropy, "recent_distant_ratio": rules.recency_ratio}
     for ax, (name, label) in zip(panels, DISTRIBUTIONS.items(), strict=True):
+        values = findings.values(name)
         plot_distribution(
-            findings.values(name),
+            _within_reach(values) if name == "recent_distant_ratio" else values,
             findings.layers,
             label=label,
             log=name in LOGARITHMIC,
@@ -189,6 +194,10 @@ def heads_comparison_figure(findings: Findings, *, title: str = "", figsize: Siz
     return figure
 
 
+def _within_reach(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.clip(ratio, 1 / MOST_RATIO, MOST_RATIO)
+
+
 def _drawable(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
     finite = values[np.isfinite(values)]
     return finite[finite > 0] if log else finite
@@ -201,21 +210,16 @@ def _log_axis_around(ax: Axes, values: NDArray[np.float64], threshold: float | N
 
 
 def _boxes(ax: Axes, groups: Sequence[NDArray[np.float64]], places: NDArray[np.int64]) -> None:
+    """From quartile to quartile, the median, and whiskers to the ends; ``Axes.boxplot`` imports pyplot."""
     there = [(place, group) for place, group in zip(places, groups, strict=True) if len(group)]
     if not there:
         return
-    ax.boxplot(
-        [group for _, group in there],
-        positions=[place for place, _ in there],
-        widths=0.62,
-        showfliers=False,
-        whis=(0, 100),
-        medianprops={"color": VERMILION, "linewidth": 1.8},
-        boxprops={"color": GREY},
-        whiskerprops={"color": GREY},
-        capprops={"color": GREY},
-        manage_ticks=False,
-    )
+    at = np.array([place for place, _ in there])
+    low, first, median, third, high = np.transpose([np.percentile(g, (0, 25, 50, 75, 100)) for _, g in there])
+    width = 0.31
+    ax.bar(at, third - first, 2 * width, bottom=first, facecolor="none", edgecolor=GREY, linewidth=1)
+    ax.vlines([at, at], [low, third], [first, high], color=GREY, linewidth=1)
+    ax.hlines(median, at - width, at + width, color=VERMILION, linewidth=1.8)
 
 
 def _name_ends(

@@ -79,7 +79,7 @@ def log_axis(ax: Axes, *, percent: bool = False) -> None:
     ax.yaxis.set_major_locator(ticker.LogLocator(subs=between))
     text = (lambda share, _: f"{100 * share:g}%") if percent else (lambda number, _: f"{number:g}")
     ax.yaxis.set_major_formatter(ticker.FuncFormatter(text))
-    ax.yaxis.set_minor_formatter(ticker.NullFormatter())
+    ax.yaxis.set_minor_locator(ticker.NullLocator())
 
 
 def rule(ax: Axes, value: float, meaning: str) -> None:

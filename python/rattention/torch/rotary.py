@@ -45,6 +45,17 @@ def plain_rotary(*rows: torch.Tensor, theta: float, first_position: int = 0) -> 
     return tuple(_turned(x[..., :half], x[..., half:], cos, sin).to(x.dtype) for x in rows)
 
 
+def aligned_rotary(
+    query: torch.Tensor, key: torch.Tensor, *, theta: float | None, first_position: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and keys of other lengths, whose last rows are of one token; `first_position` is the first
+    key's."""
+    offset = first_position + key.shape[-2] - query.shape[-2]
+    (queries,) = rotary(query, theta=theta, first_position=offset)
+    (keys,) = rotary(key, theta=theta, first_position=first_position)
+    return queries, keys
+
+
 def _turned(first: torch.Tensor, second: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 

@@ -1,0 +1,368 @@
+"""rattention visualize: what it writes and says, for every kind of model, and for every kind of bad input."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+for module in ("tyro", "matplotlib", "safetensors", "tokenizers"):
+    pytest.importorskip(module, reason=f"needs {module}")
+
+from rattention import cli
+from rattention.microscope import Rules, Sample
+from rattention.microscope.statistics import MapOptions
+from rattention.microscope.visualize import Drawing, visualize
+
+from tests.bert_folder import WORDS, write_folder
+from tests.processes import run_python
+
+TEXT = " ".join(np.random.default_rng(0).choice([w for w in WORDS if w.isalpha()], 200))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("model") / "bert")
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, "utf-8")
+    return path
+
+
+@pytest.fixture
+def arguments(bert, text, tmp_path):
+    sizes = ["--samples", "1", "--length", "20", "--dpi", "40", "--layer", "1"]
+    return ["visualize", "--model", str(bert), "--text", str(text), *sizes, "--out", str(tmp_path / "out")]
+
+
+def visualized(arguments, capsys):
+    code = cli.main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def files_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def figure_names(samples, layers, suffix, numbers=None):
+    each = {
+        f"sample{s}_layer{n}_{kind}.{suffix}"
+        for s in range(samples)
+        for n in (range(layers) if numbers is None else numbers)
+        for kind in ("maps", "lines")
+    }
+    return each | {f"{name}.{suffix}" for name in ("distributions", "layers", "heads")}
+
+
+def test_everything_for_a_bert(arguments, capsys, tmp_path):
+    both = [*arguments, "--layer", "0,1", "--samples", "2"]
+    code, out, err = visualized(both, capsys)
+    assert (code, err) == (0, "")
+    expected = figure_names(2, 2, "png") | {"heads.csv", "report.html", "attention.json"}
+    assert files_in(tmp_path / "out") == expected
+    for words in ("piece 0", "Layer by layer", "compression pays most", "recency bias", "11 figures"):
+        assert words in out
+    data = json.loads((tmp_path / "out" / "attention.json").read_text("utf-8"))
+    assert [row["sequence_length"] for row in data["samples"]] == [20, 20]
+    assert [row["context_tokens"] for row in data["samples"]] == [19, 19]
+    assert (len(data["heads"]), len(data["layers"]), len(data["insights"])) == (2 * 2 * 3, 2, 6)
+    assert data["configuration"]["rules"]["recency_ratio"] == 2.0
+    assert {"versions", "hardware", "seed", "seconds", "saved"} <= set(data)
+    rows = list(csv.DictReader((tmp_path / "out" / "heads.csv").open(encoding="utf-8")))
+    assert [float(r["entropy"]) for r in rows] == pytest.approx([r["entropy"] for r in data["heads"]])
+
+
+class Page(HTMLParser):
+    """Tags that stay open, and everything that a page loads."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.sources = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize(("kind", "embedded"), [("png", "png"), ("svg", "svg+xml"), ("pdf", "png")])
+def test_the_report_needs_nothing_else(arguments, capsys, tmp_path, kind, embedded):
+    code, _, _ = visualized([*arguments, "--format", kind, "--head", "0"], capsys)
+    assert code == 0
+    assert figure_names(1, 2, kind, [1]) <= files_in(tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert len(page.sources) == 5
+    assert all(source.startswith(f"data:image/{embedded};base64,") for source in page.sources)
+    assert not re.search(r"https?://", re.sub(r"base64,[^\"]*", "", text))
+    for words in ("piece 0", "recency bias", "recency_ratio", "numpy", "processor"):
+        assert words in text
+
+
+def test_names_in_the_report_are_text(bert, tmp_path):
+    from rattention.models import Bert
+
+    model, sample = Bert.from_pretrained(bert), Sample("<script>", (np.arange(9)[None] + 5,))
+    visualize(model, [sample], tmp_path, name="<b>", layers=[0], heads=[0], drawing=Drawing(dpi=40))
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_choices(arguments, capsys, tmp_path):
+    more = ["--head", "0,2", "--layer", "0", "--no-report", "--json", "--rows", "-8:", "--keys", "4:18"]
+    more += ["--rules.entropy", "0.001", "--scale", "linear", "--shape", "4,4", "--figsize", "5,4"]
+    code, out, _ = visualized([*arguments, *more], capsys)
+    assert code == 0
+    data = json.loads(out)
+    assert {(r["layer"], r["head"]) for r in data["heads"]} == {(0, 0), (0, 2)}
+    assert next(i for i in data["insights"] if i["rule"] == "broad attention")["fired"]
+    assert "report.html" not in files_in(tmp_path / "out")
+
+
+BAD = {
+    "no samples": (["--samples", "0"], r"--samples must be between 1 and \d+ \(pieces of 18 tokens .* got 0"),
+    "too many samples": (["--samples", "900"], r"--samples must be between 1 and \d+ \(pieces of .* got 900"),
+    "a layer": (["--layer", "2"], "layer 2 does not exist: there are 2, numbered 0 to 1"),
+    "a head": (["--head", "0,3"], "head 3 does not exist: there are 3"),
+    "a negative layer": (["--layer", "-1"], "layer -1 does not exist"),
+    "no number": (["--layer", "one"], "--layer must be whole numbers separated by commas"),
+    "rows outside": (["--rows", "0:21"], "rows 0:21 does not lie within the 20 positions of piece 0"),
+    "keys outside": (["--keys", "30:"], "keys 30:20 does not lie within the 20 positions of piece 0"),
+    "no span": (["--rows", "5"], "--rows must be positions A:B"),
+    "a shape": (["--shape", "0,5"], "--shape must be two numbers >= 1"),
+    "a size": (["--figsize", "5"], "--figsize must be width and height in inches"),
+    "a negative size": (["--figsize", "-5,3"], "dpi and figsize must be positive"),
+    "dpi": (["--dpi", "0"], "dpi and figsize must be positive"),
+    "a format": (["--format", "gif"], "gif"),
+    "a length": (["--length", "65"], r"--length must be between 3 and 64 \(the model's positions\), got 65"),
+    "two models": (["--checkpoint", "a.safetensors"], "--checkpoint and --model exclude each other"),
+    "a threshold": (["--rules.entropy", "nan"], "rule entropy must be finite"),
+    "a model": (["--model", "./nowhere"], "neither a folder nor the id of a model"),
+    "a text": (["--text", "nowhere.txt"], "nowhere.txt: No such file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(arguments, capsys, tmp_path, case):
+    options, message = BAD[case]
+    code, out, err = visualized([*arguments, *options], capsys)
+    assert (code, out) == (2, "")
+    assert re.search(message, err)
+    assert len(err.splitlines()) == 1
+    folder = tmp_path / "out"
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_written(arguments, capsys, tmp_path):
+    (tmp_path / "out").write_text("a file", "utf-8")
+    code, _, err = visualized(arguments, capsys)
+    assert code == 2
+    assert "cannot write there" in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(arguments, capsys, tmp_path):
+    (tmp_path / "out").mkdir(mode=0o500)
+    code, _, err = visualized(arguments, capsys)
+    assert (code, "cannot write there" in err) == (2, True)
+
+
+def test_no_display_and_no_pyplot(bert, text, tmp_path):
+    """Nor PyTorch."""
+    run_python(
+        f"""
+        import sys
+        from rattention.cli import main
+        where = ["--model", {str(bert)!r}, "--text", {str(text)!r}, "--out", {str(tmp_path / "out")!r}]
+        what = ["--samples", "1", "--layer", "0", "--head", "0", "--length", "20", "--dpi", "40"]
+        assert main(["visualize", *where, *what]) == 0
+        assert not {{"torch", "transformers", "matplotlib.pyplot"}} & {{*sys.modules}}
+        """,
+        DISPLAY="",
+        MPLBACKEND="",
+    )
+    assert (tmp_path / "out" / "heads.png").is_file()
+
+
+def test_a_fault_in_the_middle_leaves_whole_files(bert, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+    from rattention.models import Bert
+
+    saved = []
+
+    def savefig(self, target, **options):
+        if len(saved) == 3:
+            Path(target).write_bytes(b"the beginning")
+            raise OSError(28, "No space left on device")
+        saved.append(target)
+        return original(self, target, **options)
+
+    original = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    with pytest.raises(OSError, match="No space left"):
+        visualize(
+            Bert.from_pretrained(bert),
+            [Sample("one", (np.arange(9)[None] + 5,))],
+            tmp_path,
+            heads=[0],
+            drawing=Drawing(dpi=40),
+        )
+    assert files_in(tmp_path) == {
+        f"sample0_layer{n}_{k}.png" for n, k in ((0, "maps"), (0, "lines"), (1, "maps"))
+    }
+
+
+def test_options_of_the_function():
+    with pytest.raises(ValueError, match="must be one of png, svg, pdf, got 'bmp'"):
+        Drawing(format="bmp")
+    with pytest.raises(ValueError, match="at least one sample"):
+        visualize(None, [], "nowhere")
+    assert not Path("nowhere").exists()
+    assert (MapOptions().rows, Rules().recency_ratio) == ((None, None), 2.0)
+
+
+def test_the_text_may_end_early(arguments, capsys):
+    """One piece of what there is, where the text is shorter than a piece."""
+    options = ["--length", "64", "--head", "0", "--no-report"]
+    short = Path(arguments[4])
+    short.write_text("the cat sat on a mat", "utf-8")
+    code, out, _ = visualized([*arguments, *options, "--json"], capsys)
+    assert code == 0
+    assert json.loads(out)["samples"][0]["sequence_length"] == 8
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A small random Llama with a tokenizer of its own."""
+    pytest.importorskip("torch", reason="needs torch")
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    import tokenizers
+
+    from tests.hf_models import build
+
+    folder = tmp_path_factory.mktemp("llama")
+    build("llama").save_pretrained(folder)
+    vocabulary = {word: i for i, word in enumerate(["[UNK]", *sorted({*TEXT.split()})])}
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
+    fast.save_pretrained(folder)
+    return folder
+
+
+def test_a_model_of_transformers(llama, arguments, capsys, tmp_path):
+    code, out, _ = visualized([*arguments, "--model", llama, "--samples", "2", "--json"], capsys)
+    assert code == 0
+    data = json.loads(out)
+    assert len(data["heads"]) == 2 * 4
+    assert [row["context_tokens"] for row in data["samples"]] == [19, 19]
+    assert figure_names(2, 2, "png", [1]) <= files_in(tmp_path / "out")
+
+
+def test_weights_that_are_nan(llama, arguments, capsys, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for path in llama.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "layers.1" in name and "q_proj" in name)
+    tensors[name] = torch.full_like(tensors[name], float("nan"))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    code, _, err = visualized([*arguments, "--model", folder], capsys)
+    assert code == 2
+    assert re.search(r"layer 1 \(.*\) attends with NaN in piece 0", err)
+    assert files_in(tmp_path / "out") == set()
+
+
+def test_a_folder_without_a_tokenizer(llama, arguments, capsys, tmp_path):
+    folder = tmp_path / "mute"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((llama / name).read_bytes())
+    code, _, err = visualized([*arguments, "--model", folder], capsys)
+    assert code == 2
+    assert "holds no tokenizer that Transformers can load" in err
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    ad = pytest.importorskip("rattention.ad", reason="needs the extra 'ad'")
+    import torch
+
+    torch.manual_seed(0)
+    model = ad.HistoryTransformer(states=81, actions=5, context=30, dim=16, heads=2, depth=2)
+    model.save(tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def act(checkpoint, tmp_path, *more):
+    sizes = ["--samples", "3", "--dpi", "40", "--layer", "1", "--out", tmp_path / "out", "--json"]
+    return ["visualize", "--checkpoint", checkpoint, *sizes, *more]
+
+
+def test_a_transformer_of_histories(checkpoint, capsys, tmp_path):
+    code, out, _ = visualized(act(checkpoint, tmp_path), capsys)
+    assert code == 0
+    data = json.loads(out)
+    assert [row["sequence_length"] for row in data["samples"]] == [31, 31, 31]
+    assert len(set(data["model"]["goals"])) == 3
+    assert figure_names(3, 2, "png", [1]) <= files_in(tmp_path / "out")
+    _, again, _ = visualized(act(checkpoint, tmp_path, "--no-report"), capsys)
+    _, other, _ = visualized(act(checkpoint, tmp_path, "--no-report", "--seed", "1"), capsys)
+    assert json.loads(again)["heads"] == data["heads"] != json.loads(other)["heads"]
+
+
+BAD_CHECKPOINTS = {
+    "more samples than goals": (
+        ["--samples", "82"],
+        r"1 and \d+ \(goals that it was not trained on\), got 82",
+    ),
+    "no samples": (["--samples", "0"], r"--samples must be between 1 and \d+ .* got 0"),
+    "more than the context": (["--length", "31"], r"--length must be between 1 and 30 .*got 31"),
+    "a text": (["--text", "a.txt"], "--text is for --model"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CHECKPOINTS)
+def test_bad_input_for_histories(checkpoint, capsys, tmp_path, case):
+    options, message = BAD_CHECKPOINTS[case]
+    code, out, err = visualized(act(checkpoint, tmp_path, *options), capsys)
+    assert (code, out) == (2, "")
+    assert re.search(message, err)
+
+
+def test_no_checkpoint(checkpoint, capsys, tmp_path):
+    missing = tmp_path / "missing.safetensors"
+    code, _, err = visualized(act(missing, tmp_path), capsys)
+    assert code == 2
+    assert f"there is no checkpoint {missing}: make one with: rattention ad train" in err
+
+
+def test_a_damaged_checkpoint(checkpoint, capsys, tmp_path):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    code, _, err = visualized(act(checkpoint, tmp_path), capsys)
+    assert code == 2
+    assert "cannot be read" in err
+    assert "Traceback" not in err
+    assert sys.exception() is None
