@@ -26,7 +26,6 @@ PAGE = 4096
 TOLERANCE = 1e-4
 MODEL_TOLERANCE = 1e-3
 """Four layers of float32 before the last map, and ratios of small weights."""
-HEADS, HEAD_DIM = 4, 32
 
 
 def statistics(setup: Setup) -> Outcome:
@@ -75,7 +74,7 @@ def _tokens(setup: Setup) -> NDArray[np.int64]:
 
 
 def heatmap(setup: Setup) -> Outcome:
-    """The causal map of 4 heads pooled to 256 x 256."""
+    """The causal map of one head pooled to 256 x 256, against blocks of rows in PyTorch."""
     inputs = inputs_of_map(setup.length)
     peers = [
         Peer("PyTorch, blocks of rows", partial(pytorch.pooled_map, setup, inputs)),
@@ -87,12 +86,12 @@ def heatmap(setup: Setup) -> Outcome:
     outcome = race(setup, ours, peers, tolerance=TOLERANCE)
     numbers = probe("heatmap", setup)
     figure = Figure("peak beyond inputs and the picture", numbers["beyond"] / MEBI, "MiB", at_most(200))
-    maps = Figure("(the map alone would take)", 4 * HEADS * setup.length**2 / MEBI, "MiB")
+    maps = Figure("(the map alone would take)", 4 * setup.length**2 / MEBI, "MiB")
     details = outcome.details | numbers
     figures = [*outcome.figures, figure, maps]
     return Outcome(figures, outcome.samples, outcome.answers, outcome.missing, details)
 
 
 def inputs_of_map(length: int) -> Inputs:
-    """Of a layer with 4 heads of 32."""
-    return random_inputs(length, HEADS, HEAD_DIM)
+    """Of one head."""
+    return random_inputs(length, heads=1)
