@@ -9,6 +9,7 @@ from rattention.mechanisms.pooled_map import bin_edges, reference_map
 from tests.masks import COMBINATIONS, SINGLES, mask_options
 from tests.mechanisms import DTYPES, Sizes, by_mechanism, by_rule, wide
 from tests.processes import run_python
+from tests.test_sizes import PEAK
 
 SMALL = Sizes(batch=2, heads=4, kv_heads=2, rows=29, keys=41, dim=8)
 LARGE = Sizes(batch=2, heads=2, kv_heads=1, rows=530, keys=1100, dim=8)
@@ -161,12 +162,5 @@ def test_bins(start, stop, most):
 @by_rule
 def test_peak_memory(mechanism):
     """A map of 32,768 x 32,768, which would take 4 GiB, in less than 16 MiB beyond the inputs."""
-    code = f"""
-        from tests.mechanisms import MECHANISMS, Sizes
-        from tests.processes import peak_beyond
-
-        mechanism = next(m for m in MECHANISMS if m.name == {mechanism.name!r})
-        inputs = mechanism.map_inputs(mechanism.draw(Sizes(heads=1, rows=32_768, dim=16)))
-        print(peak_beyond(lambda: mechanism.pooled(**inputs, causal=True), 0))
-    """
+    code = PEAK.format(name=mechanism.name, call="map", rows=32_768, options={"causal": True})
     assert int(run_python(code)) < 16 * 2**20

@@ -15,6 +15,7 @@ from benchmarks.cases import (
     gravitational,
     linear,
     metrics,
+    microscope,
     startup,
     training,
 )
@@ -61,6 +62,8 @@ CASES = (
     Case("decode-1M", decoding.long_context, 1 << 20, quick=2048),
     Case("row-metrics-4096", metrics.row_metrics, 4096, quick=256),
     Case("metrics-memory-16384", metrics.memory, 16384, quick=1024),
+    Case("model-metrics-4096", microscope.statistics, 4096, quick=128),
+    Case("map-32768", microscope.heatmap, 32768, quick=320),
     Case("bert-500", bert.forward_with_metrics, 500, quick=64),
     Case("training-window-4096", training.window, 4096, quick=256),
     Case("training-rattention-4096", training.rattention, 4096, quick=256),

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rattention as ra
 
 from benchmarks.cases.attention import TOLERANCE, output
-from benchmarks.inputs import random_inputs
+from benchmarks.inputs import HEADS, random_inputs
+from benchmarks.memory_probe import probe
 from benchmarks.outcome import Figure, Outcome, at_most
 from benchmarks.peers.numpy_reference import reference
 from benchmarks.race import Peer, Runner, race
@@ -40,10 +37,7 @@ def _with_metrics(result: ra.AttentionResult) -> Answer:
 
 def memory(setup: Setup) -> Outcome:
     """Peak memory of attention with all metrics, beyond inputs and outputs."""
-    command = [sys.executable, "-m", "benchmarks.memory_probe", str(setup.length), str(setup.threads)]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True)
-    numbers = json.loads(done.stdout)
+    numbers = probe("metrics", setup)
     figure = Figure("peak beyond inputs and outputs", numbers["beyond"] / MEBI, "MiB", at_most(64))
-    maps = Figure("(the maps alone would take)", numbers["maps"] / MEBI, "MiB")
+    maps = Figure("(the maps alone would take)", 4 * HEADS * setup.length**2 / MEBI, "MiB")
     return Outcome([figure, maps], details=numbers)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rattention.extras import require
+from rattention.mechanisms.pooled_map import MAP_SHAPE, bin_edges
 
 from benchmarks.race import Runner, Setup
 
@@ -75,6 +77,27 @@ def flex(setup: Setup, inputs: Inputs, *, window: int) -> Runner:
     with needs_compiler(torch):
         attend(*tensors, block_mask=blocks)
     return Runner(lambda: attend(*tensors, block_mask=blocks), output)
+
+
+def pooled_map(setup: Setup, inputs: Inputs) -> Runner:
+    """The causal map pooled to `MAP_SHAPE`: one bin of query rows at a time, its weights in memory."""
+    torch = load(setup)
+    query, key = (torch.from_numpy(array) for array in inputs[:2])
+    query = query * query.shape[3] ** -0.5
+    down, across = (torch.from_numpy(bin_edges(0, inputs.length, most)) for most in MAP_SHAPE)
+    bins = torch.arange(len(across) - 1).repeat_interleave(across.diff())
+    cells = down.diff()[:, None] * across.diff()
+
+    def call() -> Any:
+        sums = torch.zeros(*query.shape[:2], len(down) - 1, len(across) - 1)
+        for r, (first, last) in enumerate(itertools.pairwise(down.tolist())):
+            scores = query[:, :, first:last] @ key[:, :, :last].transpose(2, 3)
+            future = torch.arange(last) > torch.arange(first, last)[:, None]
+            weights = scores.masked_fill_(future, -torch.inf).softmax(-1)
+            sums[:, :, r].index_add_(-1, bins[:last], weights.sum(2))
+        return sums / cells
+
+    return Runner(call, lambda means: {"map": means.numpy()})
 
 
 def _tensor(torch: ModuleType, array: Any) -> Any:
