@@ -40,9 +40,9 @@ class QLearning:
     """Learning rate, in [0, 1]: nothing in a room is random."""
     discount: float = 0.9
     """Of later rewards, in [0, 1)."""
-    replays: int = 10
+    replays: int = 20
     """Of all past transitions after an episode; each carries a reward one step back."""
-    optimism: float = 0.05
+    optimism: float = 0.0
     """First value of every action, as a share of the largest there can be, ``1 / (1 - discount)``. With more
     than 0 an agent tries what it has not tried yet; with much more, even when it knows a way to the goal."""
     persistence: float = 0.8
@@ -50,7 +50,7 @@ class QLearning:
     agent that knows nothing yet walks in straight lines and gets somewhere."""
     epsilon: float = 0.5
     """Probability of a random action in the first episode."""
-    annealing: int = 30
+    annealing: int = 20
     """After so many episodes there are no random actions any more; until then epsilon falls evenly."""
 
     def __post_init__(self) -> None:

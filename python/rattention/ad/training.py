@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +22,11 @@ from rattention.ad.windows import Windows, WindowSampler
 from rattention.config import show_config
 from rattention.extras import require
 from rattention.files import writable_folder, write_json
+from rattention.models.errors import read_json_object
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
-    from pathlib import Path
 
     from rattention.ad.histories import LearningHistories
 
@@ -44,7 +45,7 @@ class Training:
     """Optimizer steps."""
     batch: int = 64
     """Windows in a step."""
-    every: int = 2
+    every: int = 1
     """Leave out episodes of learning histories, up to all but each so-many-th, so that a context shows more
     progress."""
     learning_rate: float = 3e-3
@@ -56,9 +57,9 @@ class Training:
     """Largest norm of the gradient."""
     seed: int = 0
     """Of first weights and batches."""
-    log_every: int = 100
+    log_every: int = 50
     """Steps between numbers in the record, held-out loss included."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -283,6 +284,11 @@ class _Trainer:
         state.save(self.folder / CHECKPOINT)
         state.model.save(self.folder / MODEL)
         write_json(self.folder / RECORD, {**state.model.record, "curve": state.curve})
+
+
+def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The record that a training keeps in its folder."""
+    return read_json_object(Path(folder) / RECORD)
 
 
 def hardware() -> dict[str, Any]:

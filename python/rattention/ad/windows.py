@@ -50,9 +50,9 @@ class WindowSampler:
         """Episodes that a window reaches into."""
         if self.episodes // every < self.spanned:
             raise ValueError(
-                f"histories are too short: of {self.episodes} episodes {self.episodes // every} are "
-                f"left where one in {every} is kept, and a context of {context} transitions of {self.steps} an episode "
-                f"wants {self.spanned}; collect more episodes, keep more of them or shorten the context"
+                f"histories are too short: of {self.episodes} episodes {self.episodes // every} are left "
+                f"where one in {every} is kept, and a context of {context} transitions spans {self.spanned} of "
+                f"{self.steps}; collect more episodes, keep more of them or shorten the context"
             )
 
     def draw(self, batch: int, generator: np.random.Generator) -> Windows:

@@ -79,9 +79,9 @@ class Collect:
     """Goals kept from training."""
     epsilon: Annotated[float, tyro.conf.arg(metavar="P")] = 0.5
     """Probability of a random action in the first episode."""
-    annealing: Annotated[int, tyro.conf.arg(metavar="N")] = 30
+    annealing: Annotated[int, tyro.conf.arg(metavar="N")] = 20
     """Episodes until there are no random actions any more."""
-    optimism: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.05
+    optimism: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
     """First value of every action, as a share of the largest there can be: how long agents explore."""
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Of the split and of the agents."""
@@ -105,7 +105,7 @@ class Train:
     """Optimizer steps."""
     batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64
     """Windows of histories in a step."""
-    every: Annotated[int, tyro.conf.arg(metavar="N")] = 2
+    every: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Leave out episodes of histories, up to all but each so-many-th: a context shows more progress."""
     learning_rate: Annotated[float, tyro.conf.arg(metavar="RATE")] = 3e-3
     """Its peak; after a warm-up half a cosine down."""
@@ -214,7 +214,7 @@ def train(options: Train) -> int:
         },
         resume=options.resume,
     )
-    record = json.loads((folder / training.RECORD).read_text("utf-8"))
+    record = training.read_record(folder)
     if options.json:
         print(json.dumps(record | {"versions": versions()}))
     else:
