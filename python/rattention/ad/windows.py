@@ -51,8 +51,9 @@ class WindowSampler:
         if self.episodes // every < self.spanned:
             raise ValueError(
                 f"histories are too short: of {self.episodes} episodes {self.episodes // every} are left "
-                f"where one in {every} is kept, and a context of {context} transitions spans {self.spanned} of "
-                f"{self.steps}; collect more episodes, keep more of them or shorten the context"
+                f"where one in {every} is kept, and a context of {context} transitions "
+                f"spans {self.spanned} of {self.steps}; collect more episodes, keep more of them or shorten "
+                f"the context"
             )
 
     def draw(self, batch: int, generator: np.random.Generator) -> Windows:

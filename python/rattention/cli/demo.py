@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import tyro
 
 from rattention.cli import interactive, record, report, subject
 from rattention.cli.numbers import whole_numbers
-from rattention.cli.terminal import Style, note
+from rattention.cli.terminal import Style, note, progress
 from rattention.config import set_num_threads
 from rattention.degradation import Thresholds, measure
 from rattention.degradation.sources import check_length
@@ -28,8 +26,6 @@ EXAMPLES = (
     "--interactive             # type turn after turn",
     "--json > demo.json        # numbers for a program",
 )
-
-Item = TypeVar("Item")
 
 LENGTHS = "50,100,...,500"
 """The usual contexts; a model with fewer positions gets those that fit."""
@@ -95,7 +91,7 @@ def run(options: Demo) -> int:
         layers=_numbers("layer", options.layer),
         heads=_numbers("head", options.head),
         thresholds=options.thresholds,
-        progress=progress,
+        progress=lambda lengths, description: progress(lengths, description, "context"),
     )
     notes = report.remarks(measured, chosen)
     data = record.as_data(measured, chosen, notes, options, seconds=time.perf_counter() - began)

@@ -7,10 +7,12 @@ import shutil
 import sys
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+Item = TypeVar("Item")
 
 PROSE, BARS, UNKNOWN = 100, 116, 120
 """Columns: the longest line of prose, what bars beside marks need, and what a pipe is taken to have."""
@@ -102,3 +104,13 @@ def paragraph(text: str, indent: str = "", first: str | None = None) -> str:
 def note(text: str) -> None:
     """A remark for the person at the terminal, on stderr."""
     print(f"note: {text}", file=sys.stderr)
+
+
+def progress(items: Sequence[Item], description: str, unit: str) -> Iterable[Item]:
+    """A bar on stderr when that is a terminal and tqdm is there."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return items
+    bar: Iterable[Item] = tqdm(items, desc=description, unit=unit, file=sys.stderr, disable=None, leave=False)
+    return bar

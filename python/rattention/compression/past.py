@@ -105,5 +105,5 @@ def in_order(kept: Kept) -> Kept:
 
 
 def share_kept(attention: NDArray[np.float32], indices: NDArray[np.int64]) -> float:
-    """Of attention ``[heads, tokens]`` the share that goes to `indices` ``[heads, kept]``, mean of the heads."""
+    """Of attention ``[heads, tokens]`` the share that goes to `indices` ``[heads, kept]``, mean of heads."""
     return float((along(attention, indices).sum(axis=1) / attention.sum(axis=1)).mean())

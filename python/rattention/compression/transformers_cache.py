@@ -133,18 +133,19 @@ class _Compressor:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **arguments: Any,
+        mask: torch.Tensor | None,
+        arguments: dict[str, Any],
+        /,
     ) -> torch.Tensor:
         """The layer's output, over what is held; afterwards the cache is cut where that is due."""
         layer = self.present.pop(module, None)
         if layer is None:
-            return attend(module, query, key, value, attention_mask, **arguments)  # type: ignore[no-any-return]
+            return attend(module, query, key, value, mask, **arguments)  # type: ignore[no-any-return]
         layer.expected = False
-        _require_padding_only(module, attention_mask, arguments)
+        _require_padding_only(module, mask, arguments)
         options = kernel_options(module, None, **arguments)
         held = layer.held
-        held.show(attention_mask, query.shape[2])
+        held.show(mask, query.shape[2])
         output: torch.Tensor = rt.attention(query, key, value, **options, **held.masks(query.shape[1]))
         held.attended(query, options["scale"])
         return output
