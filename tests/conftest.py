@@ -27,7 +27,6 @@ GROUPS = {
 
 NOTEBOOKS = {
     "03_pytorch_and_transformers.ipynb": ("torch", "transformers", "pandas"),
-    "04_microscope_and_compression.ipynb": ("torch", "safetensors", "sklearn", "scipy"),
 }
 """What notebooks need beyond the README's test command; they are skipped without it."""
 
