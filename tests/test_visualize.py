@@ -307,7 +307,7 @@ def test_a_folder_without_a_tokenizer(llama, arguments, capsys, tmp_path):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    ad = pytest.importorskip("rattention.ad", reason="needs the extra 'ad'")
+    ad = pytest.importorskip("rattention.ad", reason="needs the extra 'ad'", exc_type=ImportError)
     import torch
 
     torch.manual_seed(0)

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <exception>
 
+#include "core/scratch.h"
+
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
 #endif
@@ -82,6 +84,9 @@ __attribute__((no_sanitize("thread"))) void run_in_parallel(Work& work, int thre
 #pragma omp parallel num_threads(threads)
   {
     acquire_from_threads(&work.count);
+    // The loader makes a thread's local data when they are first touched, and ends the process where there is no memory
+    // for them: so they are made with the thread, whether or not it finds a task.
+    thread_scratch();
     work.run();
     release_to_threads(&work.error);
   }
