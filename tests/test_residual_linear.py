@@ -323,23 +323,31 @@ def test_gradients_of_many_chunks(length: int, state_heads: int | None) -> None:
     assert_gradients(inputs, window=10)
 
 
+DRAWS = 8
+"""Largest errors of one draw differ by a factor of two, whoever computes them."""
+
+
 @pytest.mark.row("N3")
 @feature_maps
 def test_gradients_are_those_of_pytorch(feature_map: str) -> None:
-    """At most twice the error of the same formula in float32 under autograd."""
+    """Over several draws at most twice the error of the same formula in float32 under autograd."""
     torch = pytest.importorskip("torch", reason="autograd is PyTorch's")
-    inputs = draw(200, heads=2, dim=32)
-    grad = draw(200, heads=2, dim=32, seed=4)["query"]
 
-    def autograd(dtype: Any) -> dict[str, NDArray[Any]]:
+    def autograd(inputs: Arrays, grad: NDArray[Any], dtype: Any) -> dict[str, NDArray[Any]]:
         q, k, v = (torch.tensor(array, dtype=dtype, requires_grad=True) for array in inputs.values())
         f = torch.relu if feature_map == "relu" else (lambda x: x.softmax(-1))
         weights = torch.cat([f(q), f(-q)], -1) @ torch.cat([f(k), f(-k)], -1).mT
         (weights.tril(-8) @ v).backward(torch.tensor(grad, dtype=dtype))
         return {name: x.grad.numpy() for name, x in zip(inputs, (q, k, v), strict=True)}
 
-    got = residual_linear_attention_backward(grad, **inputs, window=7, feature_map=feature_map)
-    exact, naive = autograd(torch.float64), autograd(torch.float32)
-    for name, expected in exact.items():
-        allowed = max(2 * relative_error(naive[name], expected), 5e-7)
-        assert relative_error(got[name], expected) <= allowed, name
+    ours: dict[str, float] = {}
+    naive: dict[str, float] = {}
+    for seed in range(DRAWS):
+        inputs = draw(200, heads=2, dim=32, seed=seed)
+        grad = draw(200, heads=2, dim=32, seed=DRAWS + seed)["query"]
+        got = residual_linear_attention_backward(grad, **inputs, window=7, feature_map=feature_map)
+        exact, plain = (autograd(inputs, grad, dtype) for dtype in (torch.float64, torch.float32))
+        for name, expected in exact.items():
+            ours[name] = max(ours.get(name, 0.0), relative_error(got[name], expected))
+            naive[name] = max(naive.get(name, 0.0), relative_error(plain[name], expected))
+    assert all(ours[name] <= 2 * naive[name] for name in naive), (ours, naive)
