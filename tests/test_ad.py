@@ -477,7 +477,7 @@ class TestComparison:
 
 
 class TestExample:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def model(self):
         return HistoryTransformer.load(example_checkpoint())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import tempfile
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from matplotlib.figure import Figure
 
@@ -40,6 +41,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write `data` as JSON; ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def json_ready(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with None for NaN and infinity, in mappings within mappings as well."""
+    return {name: _json_ready(value) for name, value in values.items()}
+
+
+def _json_ready(value: Any) -> Any:
+    if isinstance(value, dict):
+        return json_ready(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rattention.cli.record import circumstances
 from rattention.cli.terminal import Style, paragraph, table
+from rattention.files import json_ready
 from rattention.microscope.query_row import STATISTICS
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ def as_data(chosen: Specimen, seen: Visualization, options: Visualize, *, second
     findings = seen.findings
     return {
         "model": {"name": chosen.name, "description": chosen.description, **chosen.data},
-        "samples": [_finite(row) for row in findings.sample_table()],
-        "layers": [_finite(row) for row in _layer_rows(seen)],
-        "heads": [_finite(row) for row in findings.table()],
+        "samples": [json_ready(row) for row in findings.sample_table()],
+        "layers": [json_ready(row) for row in _layer_rows(seen)],
+        "heads": [json_ready(row) for row in findings.table()],
         **seen.advice.as_data(),
         "saved": [str(path) for path in seen.saved],
         **circumstances(options, options.seed),
@@ -101,7 +102,3 @@ def _advice(seen: Visualization, style: Style) -> str:
 
 def _cells(row: Mapping[str, Any]) -> Sequence[str]:
     return ["-" if math.isnan(row[name]) else f"{row[name]:.3g}" for name in SHOWN]
-
-
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention.files import json_ready
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -143,8 +145,7 @@ class Insight:
 
     def as_data(self) -> dict[str, Any]:
         """For JSON; None where there is no number."""
-        data = {field.name: getattr(self, field.name) for field in fields(self)}
-        return data | {"value": self.value if math.isfinite(self.value) else None}
+        return json_ready({field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True)

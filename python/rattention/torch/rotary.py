@@ -41,7 +41,7 @@ def plain_rotary(*rows: torch.Tensor, theta: float, first_position: int = 0) -> 
     # float64 on the CPU: float32 angles are wrong by 0.01 at position 100 000, and not every device has more.
     positions = torch.arange(first_position, first_position + length, dtype=torch.float64)
     angles = positions[:, None] * theta ** (-torch.arange(half, dtype=torch.float64) / half)
-    cos, sin = (turn.to(torch.float32).to(rows[0].device) for turn in (angles.cos(), angles.sin()))
+    cos, sin = (part.to(torch.float32).to(rows[0].device) for part in (angles.cos(), angles.sin()))
     return tuple(_turned(x[..., :half], x[..., half:], cos, sin).to(x.dtype) for x in rows)
 
 

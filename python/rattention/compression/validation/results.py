@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention.extras import require
+from rattention.files import json_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,16 +119,16 @@ class Validation:
             "higher_is_better": self.higher_is_better,
             "confidence": CONFIDENCE,
             "seeds": list(self.seeds),
-            "full_quality": _plain(vars(self.full_quality())),
+            "full_quality": json_ready(vars(self.full_quality())),
             "constant": None if self.constant is None else vars(self.constant),
             "cells": [
                 {"strategy": c.strategy, "budget": c.budget, "seeds": c.seeds}
-                | {name: _plain(vars(number)) for name, number in c.numbers.items()}
+                | {name: json_ready(vars(number)) for name, number in c.numbers.items()}
                 for c in self.cells()
             ],
             "trials": [
                 {"strategy": t.strategy, "budget": t.budget, "seed": t.seed}
-                | {"full": _plain(vars(t.full)), "compressed": _plain(vars(t.compressed))}
+                | {"full": json_ready(vars(t.full)), "compressed": json_ready(vars(t.compressed))}
                 for t in self.trials
             ],
         }
@@ -173,14 +174,3 @@ def _spelled(share: Interval) -> str:
     if math.isnan(share.low):
         return f"{share.mean:.1%}"
     return f"{share.mean:.1%} ({CONFIDENCE:.0%} interval {share.low:.1%} to {share.high:.1%})"
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _plain(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and not math.isfinite(value)
-        else value
-        for name, value in values.items()
-    }
