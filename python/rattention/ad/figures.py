@@ -30,7 +30,7 @@ def plot_returns(result: Comparison, *, ax: Axes | None = None) -> Axes:
     ax.plot(episodes, mean, color=BLUE, linewidth=1.8)
     levels = [float(result.oracle.mean()), float(result.random.mean())]
     for level, colour in zip(levels, (VERMILION, GREY), strict=True):
-        ax.axhline(level, color=colour, linestyle="--", linewidth=1)
+        ax.plot(episodes[[0, -1]], [level, level], color=colour, linestyle="--", linewidth=1)
     ax.set_xlim(0, len(episodes) * 1.3)
     ax.set_ylim(0, max(levels[0], high.max()) * 1.08)
     ax.set_xlabel("Episode, all in one context")
