@@ -109,7 +109,8 @@ def _write(
     write_text(text, findings_markdown(findings))
     drawn = drawn_figures(results, cells)
     saved = _save(writable_folder(folder / FIGURES), drawn, formats)
-    write_text(page, report_page(results, cells, findings, drawn, folder / FIGURES))
+    images = {path.stem: path for path in saved if path.suffix == ".png"}
+    write_text(page, report_page(results, cells, findings, drawn, images))
     return [summary, table, latex, text, page, *saved]
 
 

@@ -154,7 +154,8 @@ def sizes(cells: Sequence[Cell]) -> list[str]:
         f"{cell.label} has {ratio:.2f} times the parameters of conventional attention: the models are not "
         "equally large."
         for cell in cells
-        if (ratio := cell.ratio("parameters")) is not None and abs(ratio - 1) > MATCHED_WITHIN
+        if (ratio := cell.ratio("parameters")) is not None
+        and not 1 - MATCHED_WITHIN <= ratio <= 1 + MATCHED_WITHIN
     ]
 
 

@@ -25,23 +25,19 @@ def report_page(
     cells: Sequence[Cell],
     findings: Mapping[str, Sequence[str]],
     drawn: Sequence[Drawn],
-    folder: Path,
+    images: Mapping[str, Path],
 ) -> str:
-    """The page; images are those of `folder` where it has them as PNG."""
+    """The page; figures that are not among `images`, by name, are drawn for it."""
     finished, every = len(results.finished()), len(results.runs)
     sections = {
         "Findings": _findings(findings),
         "Summary": _summary(cells),
-        "Figures": "".join(_embedded(figure, folder / f"{figure.name}.png") for figure in drawn),
+        "Figures": "".join(Embedded(f.caption, f.figure, images.get(f.name)).html() for f in drawn),
         "Published accuracies": _published(),
         "Settings, hardware and versions": _records(results),
     }
     folders = ", ".join(str(path) for path in results.folders)
     return page("Long Range Arena", f"{finished} of {every} runs finished, in {folders}", sections)
-
-
-def _embedded(figure: Drawn, file: Path) -> str:
-    return Embedded(figure.caption, figure.figure, file if file.is_file() else None).html()
 
 
 def _findings(findings: Mapping[str, Sequence[str]]) -> str:

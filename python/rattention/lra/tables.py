@@ -30,8 +30,8 @@ NOTE = (
     f"Means over seeds with {CONFIDENCE:.0%} intervals (Student's t, over seeds only: data and test samples "
     "are the same for all; accuracies cut at 0 and 100 %). With one seed there is no interval. Over "
     "conventional: accuracy relative to conventional attention, the mean over seeds that both have. Epochs "
-    "to 90 %: the first epoch whose validation accuracy is at least 90 % of the run's best; soon where nothing "
-    "is learned. Peak memory: resident, of the process."
+    "to 90 %: the first epoch whose validation accuracy is at least 90 % of the run's best; soon where "
+    "nothing is learned. Peak memory: resident, of the process."
 )
 """What the columns mean."""
 

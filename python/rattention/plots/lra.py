@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -49,9 +49,8 @@ LESS_IS_BETTER = ("peak_memory_bytes", "epochs_to_90_percent")
 
 
 def look(mechanism: str) -> dict[str, Any]:
-    """Colour and marker; mechanisms that are not in `ORDER` share the next ones by their names."""
-    known = mechanism in ORDER
-    place = ORDER.index(mechanism) if known else len(ORDER) + len(mechanism) % (len(COLOURS) - len(ORDER))
+    """Colour and marker; all that are not in `ORDER` have the same."""
+    place = ORDER.index(mechanism) if mechanism in ORDER else len(ORDER)
     return {"color": COLOURS[place], "marker": MARKERS[place]}
 
 
@@ -174,25 +173,26 @@ def plot_radar(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
     Each axis is a share of the best mechanism on it (`radar_shares`), from 0 in the middle to 1. `ax` must be
     polar.
     """
+    polar: Any = ax
     if ax is None:
         figure = require("matplotlib.figure", "plots").Figure(figsize=(4.6, 4.2), layout="constrained")
-        ax = figure.add_subplot(projection="polar")
+        polar = figure.add_subplot(projection="polar")
     angles = np.linspace(0, 2 * math.pi, len(RADAR), endpoint=False)
     for cell, shares in zip(cells, radar_shares(cells), strict=True):
         closed = [*shares.values(), next(iter(shares.values()))]
         style = {"label": cell.label, "linewidth": 1.6, "markersize": 5, **look(cell.mechanism)}
-        ax.plot([*angles, angles[0]], closed, alpha=0.9, **style)
-    ax.set_theta_zero_location("N")
-    ax.set_theta_direction(-1)
-    ax.set_xticks(angles, list(RADAR.values()), fontsize=9)
-    for text, side in zip(ax.get_xticklabels(), ("center", "left", "center", "right"), strict=True):
+        polar.plot([*angles, angles[0]], closed, alpha=0.9, **style)
+    polar.set_theta_zero_location("N")
+    polar.set_theta_direction(-1)
+    polar.set_xticks(angles, list(RADAR.values()), fontsize=9)
+    for text, side in zip(polar.get_xticklabels(), ("center", "left", "center", "right"), strict=True):
         text.set_ha(side)
-    ax.set_ylim(0, 1.04)
-    ax.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=7.5, color=GREY)
-    ax.set_rlabel_position(45)
-    ax.grid(color="#D9D9D9", linewidth=0.7)
-    ax.spines["polar"].set_visible(False)
-    return ax
+    polar.set_ylim(0, 1.04)
+    polar.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=7.5, color=GREY)
+    polar.set_rlabel_position(45)
+    polar.grid(color="#D9D9D9", linewidth=0.7)
+    polar.spines["polar"].set_visible(False)
+    return cast("Axes", polar)
 
 
 def radar_shares(cells: Sequence[Cell]) -> list[dict[str, float]]:
@@ -238,9 +238,8 @@ def cost_figure(tasks: Mapping[str, Sequence[Cell]], *, title: str = "") -> Figu
 
 def radar_figure(tasks: Mapping[str, Sequence[Cell]], *, title: str = "") -> Figure:
     """`plot_radar`, a panel per task."""
-    figure = require("matplotlib.figure", "plots").Figure(
-        figsize=(4.6 * len(tasks), 4.6), layout="constrained"
-    )
+    size = (4.6 * len(tasks), 4.6)
+    figure: Figure = require("matplotlib.figure", "plots").Figure(figsize=size, layout="constrained")
     figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
     panels = []
     for place, (name, cells) in enumerate(tasks.items()):
@@ -283,7 +282,7 @@ def _bars(ax: Axes, cells: Sequence[Cell], name: str, unit: float) -> None:
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def _broken(label: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def plot_curves(
             if run.result is None and run.metrics:
                 at = [line["epoch"] for line in run.metrics]
                 name = f"{labels[mechanism]}, not finished"
-                dots = {"linestyle": ":", "linewidth": 1, "markersize": 3}
+                dots: dict[str, Any] = {"linestyle": ":", "linewidth": 1, "markersize": 3}
                 ax.plot(at, _line(run, number), label=name, **dots, **style)
     ax.set_xlabel("Epoch")
     ax.set_ylabel(NUMBERS[number])
