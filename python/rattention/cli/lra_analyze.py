@@ -70,7 +70,7 @@ def report(analysis: Analysis, style: Style) -> str:
     parts = []
     for task, cells in by_task(analysis.cells).items():
         rows = [_plain(cells_of_row(cell), style) for cell in cells]
-        parts += [style.title(heading(task, cells)), table(COLUMNS, rows, style), ""]
+        parts += [style.title(heading(task, cells)), table((*COLUMNS, ""), rows, style), ""]
     for head, sentences in analysis.findings.items():
         parts.append(style.title(head))
         parts += [paragraph(sentence, indent="  ", first="- ") for sentence in sentences]
@@ -79,7 +79,8 @@ def report(analysis: Analysis, style: Style) -> str:
 
 
 def _plain(row: list[str], style: Style) -> list[str]:
-    return row if style.symbols else [cell.replace("–", "-") for cell in row]
+    """With a last column that is empty: `table` aligns that to the left."""
+    return [*row, ""] if style.symbols else [*(cell.replace("–", "-") for cell in row), ""]
 
 
 def _saved(analysis: Analysis, out: Path) -> list[str]:

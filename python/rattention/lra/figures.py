@@ -104,7 +104,7 @@ def _attention(results: StudyResults, task: str) -> Iterator[Drawn]:
         yield Drawn(
             f"attention_{task}",
             f"{name}: what the best models attend to in the first test sample, the mean over heads; maps are "
-            "pooled, and each has a colour scale of its own (light is more).",
+            "pooled, and each has a colour scale of its own (light is more); of RAttention the local branch.",
             lra_attention.mean_maps_figure(maps, labels, title=f"{name}: attention, mean over heads"),
         )
     for mechanism, some in maps.items():
@@ -118,7 +118,7 @@ def _attention(results: StudyResults, task: str) -> Iterator[Drawn]:
         yield Drawn(
             f"attention_metrics_{task}",
             f"{name}: attention metrics by layer and head in the best epoch, mean over seeds; one colour "
-            "scale per row.",
+            "scale per row; of RAttention the local branch.",
             lra_attention.metrics_by_mechanism_figure(
                 values, labels, title=f"{name}: attention by layer and head"
             ),

@@ -54,8 +54,9 @@ class Cell:
         """Its mean and interval over seeds, kept within what the number can be: shares within 0 and 1, all
         others above 0."""
         raw = interval(self.values(name))
-        top = 1.0 if name in SHARES else math.inf
-        return Interval(raw.mean, max(0.0, raw.low) if self.several else math.nan, min(top, raw.high))
+        if not self.several:
+            return raw
+        return Interval(raw.mean, max(0.0, raw.low), min(1.0 if name in SHARES else math.inf, raw.high))
 
     @property
     def several(self) -> bool:

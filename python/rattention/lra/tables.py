@@ -30,8 +30,8 @@ NOTE = (
     f"Means over seeds with {CONFIDENCE:.0%} intervals (Student's t, over seeds only: data and test samples "
     "are the same for all; accuracies cut at 0 and 100 %). With one seed there is no interval. Over "
     "conventional: accuracy relative to conventional attention, the mean over seeds that both have. Epochs "
-    "to 90 %: the first epoch whose validation accuracy is at least 90 % of the run's best; soon where "
-    "nothing is learned. Peak memory: resident, of the process."
+    "to 90 %: the first epoch whose validation accuracy is at least 90 % of the run's best; *: "
+    "it did not learn, and what never rises is reached at once. Peak memory: resident, of the process."
 )
 """What the columns mean."""
 
@@ -43,7 +43,7 @@ def cells_of_row(cell: Cell) -> list[str]:
         str(len(cell.seeds)),
         percent(cell.accuracy),
         "–" if cell.improvement is None else percent(cell.improvement, sign=True),
-        f"{cell.number('epochs_to_90_percent').mean:.1f}",
+        f"{cell.number('epochs_to_90_percent').mean:.1f}{'*' if cell.failed else ''}",
         f"{cell.number('seconds_per_epoch').mean:,.1f}",
         f"{cell.number('tokens_per_second').mean:,.0f}",
         mebibytes(cell.number("peak_memory_bytes").mean),

@@ -65,9 +65,10 @@ def plot_accuracy(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
     top = max([cell.accuracy.mean for cell in cells] + [h for c in cells if _is(h := c.accuracy.high)])
     ax.set_ylim(0, min(1.3, max(top, majority) * 1.3))
     ax.set_xlim(-0.6, len(cells) - 0.4)
+    ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= min(1, ax.get_ylim()[1])])
     ax.legend(loc="upper left", frameon=False, fontsize=8.5)
     ax.set_ylabel("Test accuracy")
-    percent_axis(ax)
+    percent_axis(ax, None)
     return ax
 
 
@@ -104,7 +105,7 @@ def plot_convergence(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
             fontsize=8.5,
         )
     _rows(ax, cells)
-    ax.xaxis.set_major_locator(require("matplotlib.ticker", "plots").MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(require("matplotlib.ticker", "plots").MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlim(0, 1.08 * max(max(cell.values("epochs_to_90_percent")) for cell in cells))
     star = "\n(* did not learn)" if any(cell.failed for cell in cells) else ""
     ax.set_xlabel(f"Epochs to 90 % of the best validation accuracy{star}")
