@@ -22,9 +22,10 @@ from rattention.compression import STRATEGIES, Clusters, TopK
 from rattention.compression.observed import observed_past
 from rattention.compression.validation import Measured, Trial, Validation, validate
 from rattention.compression.validation.language import Continuation
-from rattention.compression.validation.results import Constant, interval
+from rattention.compression.validation.results import Constant
 from rattention.compression.validation.sentences import Sentences
 from rattention.hf import convert
+from rattention.intervals import interval
 from rattention.models import Bert
 from rattention.nn import LanguageModel, rattention_pattern
 

@@ -80,18 +80,38 @@ def report(
     sections = {
         "What it means": _advice(advice),
         "Samples": "<p>Of the query row; medians over layers and heads.</p>"
-        + _table(findings.sample_table()),
+        + html_table(findings.sample_table()),
         "Over all samples": _all(overview),
         "Sample by sample": details,
-        "Every layer and head": _table(findings.table()),
-        "Configuration, versions and hardware": "".join(_record(n, value) for n, value in record.items()),
+        "Every layer and head": html_table(findings.table()),
+        "Configuration, versions and hardware": "".join(html_record(n, value) for n, value in record.items()),
     }
+    return page(title, description, sections)
+
+
+def page(title: str, description: str, sections: Mapping[str, str]) -> str:
+    """A whole page: a heading, a line below it, and sections of HTML by their headings."""
     body = "".join(f"<h2>{escape(heading)}</h2>{content}" for heading, content in sections.items())
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1><p>{escape(description)}</p>{body}"
         "</body></html>\n"
     )
+
+
+def html_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same names as a table."""
+    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{_cell(v)}</td>" for v in row.values()) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def html_record(name: str, value: Any) -> str:
+    """A setting, or settings by name."""
+    if isinstance(value, dict):
+        lines = "\n".join(f"{key}: {item}" for key, item in value.items())
+        return f"<p>{escape(name)}</p><pre>{escape(lines)}</pre>"
+    return f"<p>{escape(name)}: {escape(str(value))}</p>"
 
 
 def _image(figure: Figure, file: Path | None) -> bytes:
@@ -120,20 +140,7 @@ def _advice(advice: Advice) -> str:
     )
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{_cell(v)}</td>" for v in row.values()) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "&ndash;" if math.isnan(value) else f"{value:.3g}"
     return escape(str(value))
-
-
-def _record(name: str, value: Any) -> str:
-    if isinstance(value, dict):
-        lines = "\n".join(f"{key}: {item}" for key, item in value.items())
-        return f"<p>{escape(name)}</p><pre>{escape(lines)}</pre>"
-    return f"<p>{escape(name)}: {escape(str(value))}</p>"

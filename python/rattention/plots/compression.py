@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention.extras import require
-from rattention.plots.style import BLUE, GREY, VERMILION, axes_of, figure_of, percent_axis
+from rattention.plots.style import COLOURS, GREY, MARKERS, axes_of, figure_of, percent_axis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from rattention.compression.validation import Cell, Validation
     from rattention.compression.validation.results import Interval
-
-COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-MARKERS = "osD^vPX"
 
 NUMBERS = {
     "share": "Share of the full quality",

@@ -6,10 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from rattention.extras import require
 from rattention.files import json_ready
+from rattention.intervals import CONFIDENCE, Interval, interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from rattention.compression.budget import Budget
     from rattention.compression.validation.tasks import Measured
 
-CONFIDENCE = 0.95
 ENOUGH = 0.95
 """The share of the full model's quality that counts as kept."""
 
@@ -42,15 +39,6 @@ class Trial:
     seed: int
     full: Measured
     compressed: Measured
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over seeds, with Student's confidence interval; NaN bounds for one seed."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -155,19 +143,6 @@ class Validation:
         if not self.higher_is_better:
             ours, full = full, ours
         return ours / full if full else math.nan
-
-
-def interval(values: Sequence[float]) -> Interval:
-    """Mean and Student's interval of independent numbers."""
-    array = np.asarray(values, np.float64)
-    mean = float(array.mean())
-    if array.size < 2:
-        return Interval(mean, math.nan, math.nan)
-    student = require("scipy.stats", "microscope").t
-    half = float(
-        student.ppf((1 + CONFIDENCE) / 2, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size)
-    )
-    return Interval(mean, mean - half, mean + half)
 
 
 def _spelled(share: Interval) -> str:

@@ -1,0 +1,1 @@
+"""Attention mechanisms compared on tasks of Long Range Arena."""
