@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rattention.files import writable_folder
 from rattention.lra import ranks
 from rattention.lra.folder import locked, open_folder, require_study_or_nothing, write_tables
-from rattention.lra.running import do_run, read_result
 
 if TYPE_CHECKING:
     import os
@@ -72,6 +71,8 @@ def run_study(
 
 def _results(study: Study, folder: Path, progress: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """One after another; what is left takes about as long as what was done, run for run."""
+    from rattention.lra.running import do_run, read_result  # transformers takes seconds to import
+
     runs, loaded = study.runs(), _Loaded()
     took: list[float] = []
     for index, run in enumerate(runs):
