@@ -1,4 +1,7 @@
-"""One process of the test of two: ``torchrun -m tests.lra_worker FOLDER``."""
+"""One process of the test of two: ``torchrun -m tests.lra_worker FOLDER``.
+
+One run, and a study from the command line.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from rattention.cli import main
 from rattention.lra import ranks
 from rattention.lra.running import do_run
 
@@ -19,5 +23,19 @@ TASK = tiny_task(train=43)
 if __name__ == "__main__":
     torch.set_num_threads(1)
     ranks.join()
-    do_run(RUN, TASK, Path(sys.argv[1]))
+    folder = Path(sys.argv[1])
+    do_run(RUN, TASK, folder / "two")
+    code = main(
+        [
+            "lra",
+            "run",
+            "--config",
+            str(folder / "study.yaml"),
+            "--threads",
+            "1",
+            "--out",
+            str(folder / "study"),
+        ]
+    )
     ranks.leave()
+    sys.exit(code)

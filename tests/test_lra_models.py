@@ -1,4 +1,4 @@
-"""The classifier of the comparison: every mechanism in the same encoder, as many parameters, padding unseen."""
+"""The classifier of the comparison: every mechanism in one encoder, parameters matched, padding unseen."""
 
 # ruff: noqa: E402
 from __future__ import annotations
@@ -61,8 +61,9 @@ class TestForward:
     def test_order_counts_with_positions(self, positions):
         tokens, lengths = sequences(20)
         flipped = tokens.flip(1)
-        bag, ordered = classifier(size=replace(SIZE, positions="none")), classifier(
-            size=replace(SIZE, positions=positions)
+        bag, ordered = (
+            classifier(size=replace(SIZE, positions="none")),
+            classifier(size=replace(SIZE, positions=positions)),
         )
         torch.testing.assert_close(bag(tokens, lengths)["logits"], bag(flipped, lengths)["logits"])
         assert not torch.allclose(
@@ -94,7 +95,9 @@ class TestLayers:
         assert [layer.mechanism for layer in layers] == [mechanism] * 2
         assert all(layer.causal == (name == "rattention") for layer in layers)
         assert all(layer.window == (3 if name == "rattention" else None) for layer in layers)
-        assert all((layer.timescales is not None) == (name in ("multi_timescale", "combined")) for layer in layers)
+        assert all(
+            (layer.timescales is not None) == (name in ("multi_timescale", "combined")) for layer in layers
+        )
 
     def test_all_but_the_attention_is_the_same(self):
         counts = [parameters(9, 4, name, SIZE, 30) for name in MECHANISMS]
@@ -102,19 +105,24 @@ class TestLayers:
             assert len({count[part] for count in counts}) == 1
 
     def test_unknown_mechanism(self):
-        with pytest.raises(ValueError, match=r"unknown mechanism 'linear': there are conventional, gravit.*rattention"):
+        with pytest.raises(
+            ValueError, match=r"unknown mechanism 'linear': there are conventional, gravit.*rattention"
+        ):
             layer_options("linear", SIZE)
 
 
 class TestMatching:
     @pytest.mark.parametrize("mechanism", MECHANISMS)
     @pytest.mark.parametrize(
-        "size", [ModelSize(), PRESETS["smoke"].model, PRESETS["small"].model, ModelSize(dim=512, heads=8, depth=6)]
+        "size",
+        [ModelSize(), PRESETS["smoke"].model, PRESETS["small"].model, ModelSize(dim=512, heads=8, depth=6)],
     )
     @pytest.mark.parametrize("vocabulary", [16, 257, 20_000])
     def test_within_a_tenth(self, mechanism, size, vocabulary):
         arguments = (vocabulary, 10, mechanism, replace(size, match_parameters=True), 1_000)
-        wanted = parameters(vocabulary, 10, "conventional", replace(size, match_parameters=False), 1_000)["total"]
+        wanted = parameters(vocabulary, 10, "conventional", replace(size, match_parameters=False), 1_000)[
+            "total"
+        ]
         with torch.device("meta"):
             have = sum(p.numel() for p in SequenceClassifier(*arguments).parameters())
         assert abs(have / wanted - 1) <= 0.1

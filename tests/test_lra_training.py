@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=Im
 for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
-from rattention.lra import MECHANISMS, SequenceClassifier, Training
+from rattention.lra import MECHANISMS, ListOps, SequenceClassifier, Study, Training
 from rattention.lra.batches import TrainingBatches, collate, in_order_of_length
 from rattention.lra.checkpoints import Lines, seal, whole_checkpoints
 from rattention.lra.measuring import PeakMemory
@@ -28,7 +28,7 @@ from rattention.lra.running import do_run, new_model
 from rattention.lra.training import FAILED_BATCH, evaluate
 from safetensors.torch import load_file
 
-from tests.lra_runs import TRAINING, everything, lines, ragged, tiny_run, tiny_task
+from tests.lra_runs import SIZE, TRAINING, everything, lines, ragged, tiny_run, tiny_task
 from tests.processes import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,9 +94,7 @@ def killed(tmp_path_factory):
     """A folder with a run for each of `DEATHS`, in which it was killed."""
     folder = tmp_path_factory.mktemp("killed")
     command = [sys.executable, "-c", DYING, str(folder), *(f"{place}:{at}" for place, at in DEATHS)]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=True
-    )
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=True)
     assert done.stdout.split() == [str(int(signal.SIGKILL))] * len(DEATHS), done.stderr
     return folder
 
@@ -174,7 +172,7 @@ class TestEvaluation:
 class TestRun:
     @pytest.mark.parametrize("mechanism", MECHANISMS)
     def test_every_mechanism_learns(self, mechanism, tmp_path):
-        state = [torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()]
+        state = [torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()]  # noqa: NPY002
         training = replace(TRAINING, epochs=12, learning_rate=1e-2)
         result = do_run(tiny_run(mechanism, training=training), tiny_task(200), tmp_path / "run")
         losses = [line["train_loss"] for line in lines(tmp_path / "run" / "metrics.jsonl")]
@@ -182,7 +180,7 @@ class TestRun:
         assert result["test_accuracy"] > result["majority_accuracy"]
         assert torch.equal(torch.get_rng_state(), state[0])
         assert random.getstate() == state[1]
-        assert (np.random.get_state()[1] == state[2]).all()
+        assert (np.random.get_state()[1] == state[2]).all()  # noqa: NPY002
 
     def test_files(self, straight):
         names = {path.name for path in straight.iterdir()}
@@ -362,7 +360,9 @@ class TestFaults:
 
         monkeypatch.setattr(SequenceClassifier, "save", forgetful)
         training = replace(TRAINING, epochs=8, learning_rate=1e-2)
-        with pytest.raises(RuntimeError, match=r"model\.safetensors: the saved model has a validation accuracy"):
+        with pytest.raises(
+            RuntimeError, match=r"model\.safetensors: the saved model has a validation accuracy"
+        ):
             do_run(tiny_run(training=training), tiny_task(200), tmp_path / "run")
         assert not (tmp_path / "run" / "result.json").exists()
 
@@ -384,11 +384,21 @@ class TestFaults:
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
 def test_two_processes_train_as_one(tmp_path):
     """Without dropout, which each draws for itself, they do what one does, up to rounding."""
+    study = Study(
+        tasks=("listops",),
+        mechanisms=("combined",),
+        seeds=(3,),
+        model=SIZE,
+        training=replace(TRAINING, epochs=2),
+        listops=ListOps(train=30, validation=9, test=9, min_length=5, max_length=30, max_depth=3, max_args=3),
+    )
+    study.save(tmp_path / "study.yaml")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     done = subprocess.run(
-        [*command, "tests.lra_worker", str(tmp_path / "two")],
+        [*command, "tests.lra_worker", str(tmp_path)],
         cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "RATTENTION_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
         timeout=240,
@@ -406,6 +416,9 @@ def test_two_processes_train_as_one(tmp_path):
     assert two["maps"].keys() == one["maps"].keys()
     names = [sorted(path.name for path in (tmp_path / folder).iterdir()) for folder in ("one", "two")]
     assert names[0] == names[1]
+    assert done.stdout.count("always the most frequent label") == 1
+    assert len(everything(tmp_path / "study" / "runs" / "listops-combined-3")["metrics"]) == 2
+    assert Study.load(tmp_path / "study" / "study.yaml") == study
 
 
 def interrupt_in_step(step, monkeypatch):

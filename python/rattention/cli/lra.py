@@ -13,7 +13,7 @@ import tyro
 from rattention.cli import lra_report
 from rattention.cli.demo import use_threads
 from rattention.cli.numbers import whole_numbers
-from rattention.cli.terminal import Style
+from rattention.cli.terminal import Style, note
 
 if TYPE_CHECKING:
     from rattention.lra import Study
@@ -48,8 +48,8 @@ class _Chosen:
     """Which study."""
 
     preset: Literal["smoke", "small", "paper"] | None = None
-    """smoke: 2 minutes on 2 cores; small: about an hour; paper: the sizes of the benchmark, for a large machine.
-    Without it the study in --out goes on or, where there is none, smoke is run."""
+    """smoke: 2 minutes on 2 cores; small: about an hour; paper: the sizes of the benchmark, for a large
+    machine. Without it the study in --out goes on or, where there is none, smoke is run."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A study in YAML instead of a preset; what it does not say has its default."""
     tasks: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
@@ -68,7 +68,7 @@ class Run(_Chosen):
     """Train every mechanism on every task with every seed, and write what comes of it.
 
     Into --out go the configuration, and for each run the trained model, its accuracy, and its numbers per
-    epoch: losses, accuracies, time, memory, and what every head attends to; then tables, figures and findings.
+    epoch: losses, accuracies, time, memory, and what every head attends to; then tables, figures, findings.
     Nothing is lost when it is stopped, with Ctrl-C or otherwise: the same command with the same --out goes on
     after the last finished epoch, with the same numbers as without a break. More tasks, mechanisms and seeds
     may be added later. Under torchrun the processes share every batch.
@@ -110,14 +110,19 @@ class Data(_Chosen):
 
 def run(options: Run) -> int:
     """Run what is missing, print the outcome; ValueError and OSError say what is wrong with the options."""
-    from rattention.lra import new_name, run_study
-    from rattention.lra.ranks import rank
+    from rattention.lra import new_name, ranks, run_study
 
     _use_threads(options.threads)
+    ranks.join()
     folder = options.out or Path(new_name())
     study = _overridden(_chosen(options, folder), options)
-    results = run_study(study, folder, lambda line: print(line, file=sys.stderr, flush=True))
-    if rank() != 0:
+    folder, study = ranks.as_first((folder, study))  # names of new folders tell the time
+    try:
+        results = run_study(study, folder, lambda line: print(line, file=sys.stderr, flush=True))
+    except KeyboardInterrupt:
+        note(f"stopped; to go on: rattention lra run --out {folder}")
+        raise
+    if ranks.rank() != 0:
         return 0
     if options.json:
         print(json.dumps({"folder": str(folder), "results": results}, allow_nan=False))
@@ -165,7 +170,7 @@ def _listops(study: Study, options: _Chosen) -> Any:
 
 
 def _text(study: Study, options: _Chosen) -> Any:
-    asked = {"length": options.length, "train": options.samples, "source": options.imdb}
+    asked: dict[str, Any] = {"length": options.length, "train": options.samples, "source": options.imdb}
     return replace(study.text, **{name: value for name, value in asked.items() if value is not None})
 
 

@@ -44,7 +44,7 @@ def _of_task(task: str, results: list[dict[str, Any]], style: Style) -> str:
 
 def _row(mechanism: str, results: list[dict[str, Any]], style: Style) -> list[str]:
     def average(name: str) -> float:
-        return mean(result[name] for result in results)
+        return float(mean(result[name] for result in results))
 
     return [
         mechanism,
@@ -87,7 +87,14 @@ def of_data(described: dict[str, Any], style: Style) -> str:
     """Samples, lengths and labels of each split."""
     name, vocabulary = described["task"], described["vocabulary"]
     title = style.title(f"{name}: {vocabulary} tokens (0 is padding), {described['classes']} labels")
-    header = ("split", "samples", "length\nleast", "length\nmean", "length\nmost", "share of each label\n0, 1, ...")
+    header = (
+        "split",
+        "samples",
+        "length\nleast",
+        "length\nmean",
+        "length\nmost",
+        "share of each label\n0, 1, ...",
+    )
     rows = [
         [
             split,
@@ -99,7 +106,9 @@ def of_data(described: dict[str, Any], style: Style) -> str:
         ]
         for split in SPLITS
     ]
-    majority = f"Always the most frequent label of the training samples gives {described['majority_accuracy']:.3f}."
+    majority = (
+        f"Always the most frequent label of the training samples gives {described['majority_accuracy']:.3f}."
+    )
     names = described["token_names"]
     listed = [] if names is None or len(names) > 32 else [f"Tokens: {' '.join(names[1:])}"]
     return "\n".join([title, table(header, rows, style), *listed, majority])

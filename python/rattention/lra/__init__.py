@@ -5,10 +5,13 @@
     >>> [run.name for run in study.runs()][:3]
     ['listops-conventional-0', 'listops-gravitational-0', 'listops-multi_timescale-0']
 
-`run_study` trains what a `Study` lists and writes a folder: ``study.yaml``, ``environment.json``, a folder for
-each run in ``runs/`` (``metrics.jsonl``, a line per epoch; ``attention.jsonl``, a line per epoch, layer and
-head; ``attention_maps.safetensors``; ``model.safetensors``; ``result.json``, which says that it is finished),
-and all lines of all runs in ``metrics.parquet`` and ``attention.parquet``.
+`run_study` trains what a `Study` lists and writes a folder:
+
+- ``study.yaml`` and ``environment.json``, the settings and where they ran;
+- for each run a folder in ``runs/``: ``metrics.jsonl`` with a line per epoch, ``attention.jsonl`` with one
+  per epoch, layer and head, ``attention_maps.safetensors``, ``model.safetensors``, and ``result.json``, written
+  last, which says that the run is finished;
+- all lines of all runs in ``metrics.parquet`` and ``attention.parquet``, and what the analysis makes of them.
 """
 
 from __future__ import annotations

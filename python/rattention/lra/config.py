@@ -169,7 +169,8 @@ class Study:
 
     def as_data(self) -> dict[str, Any]:
         """Plain values, as YAML has them."""
-        return _plain(asdict(self))
+        data: dict[str, Any] = _plain(asdict(self))
+        return data
 
     def save(self, path: Path) -> None:
         """Write YAML, whole or not at all."""
@@ -186,7 +187,7 @@ class Study:
 
     def with_more(self, other: Study) -> Study:
         """With the tasks, mechanisms and seeds of another one as well."""
-        parts = {name: (*getattr(self, name), *getattr(other, name)) for name in SUBSETS}
+        parts: dict[str, Any] = {name: (*getattr(self, name), *getattr(other, name)) for name in SUBSETS}
         return replace(self, **parts)
 
 
@@ -213,7 +214,8 @@ class Run:
 
     def as_data(self) -> dict[str, Any]:
         """Plain values, as YAML has them."""
-        return _plain({f.name: getattr(self, f.name) for f in fields(self)})
+        data: dict[str, Any] = _plain({f.name: getattr(self, f.name) for f in fields(self)})
+        return data
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

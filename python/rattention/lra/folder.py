@@ -19,7 +19,7 @@ from rattention.lra.history import ATTENTION, METRICS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STUDY, ENVIRONMENT, LOCK = "study.yaml", "environment.json", ".lock"
+STUDY, ENVIRONMENT, LOCK, RUNS = "study.yaml", "environment.json", ".lock", "runs"
 
 WHOLE_NUMBERS = ("seed", "epoch", "step", "peak_memory_bytes", "layer", "head")
 
@@ -53,7 +53,9 @@ def _require_same(before: Study, study: Study, folder: Path) -> None:
     """All settings but the choice of runs."""
     old, new = _flat(before.as_data()), _flat(study.as_data())
     other = [f"{name} {old.get(name)} instead of {new.get(name)}" for name in {**old, **new}]
-    differing = [text for name, text in zip({**old, **new}, other, strict=True) if old.get(name) != new.get(name)]
+    differing = [
+        text for name, text in zip({**old, **new}, other, strict=True) if old.get(name) != new.get(name)
+    ]
     if differing:
         raise ValueError(
             f"{folder} holds another study, with {'; '.join(differing)}: choose another folder, or the same "
@@ -93,8 +95,8 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise ValueError(
-                f"{folder} is in use by another run (process {file.read().strip() or 'unknown'}): wait for it, "
-                "or choose another folder"
+                f"{folder} is in use by another run (process {file.read().strip() or 'unknown'}): wait for "
+                "it, or choose another folder"
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -105,7 +107,7 @@ def locked(folder: Path) -> Iterator[None]:
 def write_tables(folder: Path) -> None:
     """All lines of all runs, ``metrics.parquet`` and ``attention.parquet``."""
     for source in (METRICS, ATTENTION):
-        rows = [row for run in sorted((folder / "runs").iterdir()) for row in _rows(run, source)]
+        rows = [row for run in sorted((folder / RUNS).glob("*-*-*")) for row in _rows(run, source)]
         if rows:
             _write_parquet(folder / f"{Path(source).stem}.parquet", rows)
 

@@ -65,8 +65,8 @@ def attention_by_head(model: SequenceClassifier, split: Split, samples: int) -> 
 
 
 def save_maps(model: SequenceClassifier, split: Split, path: Path) -> None:
-    """Write the maps of the first sample, ``layer0`` and so on ``[heads, rows, keys]``, pooled to at most 64 x
-    64."""
+    """Write the maps of the first sample, ``layer0`` and so on ``[heads, rows, keys]``, pooled to at most
+    64 x 64."""
     maps: dict[str, NDArray[np.float32]] = {}
 
     def visit(layer: LayerAttention) -> None:

@@ -79,9 +79,14 @@ class SequenceClassifier(nn.Module):
         size = ModelSize(**size) if isinstance(size, dict) else size
         if size.match_parameters:
             size = matched_size(vocabulary, classes, mechanism, size, length)
-        for name, value, least in (("vocabulary", vocabulary, 2), ("classes", classes, 2), ("length", length, 1)):
+        for name, value, least in (
+            ("vocabulary", vocabulary, 2),
+            ("classes", classes, 2),
+            ("length", length, 1),
+        ):
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
+        self.length = length
         self.settings = {
             "vocabulary": vocabulary,
             "classes": classes,
@@ -125,8 +130,8 @@ class SequenceClassifier(nn.Module):
         ``{"logits": [batch, classes]}``, and ``"loss"``, the mean cross entropy in nats, with labels.
         """
         longest = tokens.shape[1]
-        if longest > self.settings["length"]:
-            raise ValueError(f"the model takes {self.settings['length']} tokens at most, got {longest}")
+        if longest > self.length:
+            raise ValueError(f"the model takes {self.length} tokens at most, got {longest}")
         shown = torch.arange(longest, device=tokens.device) < lengths[:, None]
         x = self.dropout(self._embedded(tokens))
         x = self.encoder(x, key_padding_mask=None if bool(shown.all()) else shown)
@@ -141,7 +146,7 @@ class SequenceClassifier(nn.Module):
         if self.positions is not None:
             x = x + self.positions.weight[: tokens.shape[1]]
         elif self._sinusoidal:
-            x = x + sinusoids(self.settings["length"], x.shape[2])[: tokens.shape[1]].to(x)
+            x = x + sinusoids(self.length, x.shape[2])[: tokens.shape[1]].to(x)
         return x
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -181,9 +186,7 @@ def parameters(vocabulary: int, classes: int, mechanism: str, size: ModelSize, l
         return count_parameters(SequenceClassifier(vocabulary, classes, mechanism, size, length))
 
 
-def matched_size(
-    vocabulary: int, classes: int, mechanism: str, size: ModelSize, length: int
-) -> ModelSize:
+def matched_size(vocabulary: int, classes: int, mechanism: str, size: ModelSize, length: int) -> ModelSize:
     """A size with which a mechanism has as many parameters as conventional attention has with `size`.
 
     Timescales share the width: the head size becomes the multiple of 4 nearest to a share of it. What is then

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+Value = TypeVar("Value")
 
 
 def join() -> None:
@@ -45,7 +48,7 @@ def totals(numbers: Iterable[float]) -> list[float]:
     return [float(number) for number in tensor]
 
 
-def as_first(value: object) -> object:
+def as_first(value: Value) -> Value:
     """What rank 0 has, on every rank."""
     held = [value]
     if dist.is_initialized():

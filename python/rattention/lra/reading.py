@@ -77,6 +77,12 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
         Path: isinstance(value, str | Path),
     }.get(hint, isinstance(value, hint))
     if not right:
-        names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", Path: "a path"}
+        names = {
+            float: "a number",
+            int: "a whole number",
+            bool: "true or false",
+            str: "a text",
+            Path: "a path",
+        }
         raise ValueError(f"{where} must be {names.get(hint, hint)}, got {value!r}")
     return hint(value) if hint in (float, Path) else value

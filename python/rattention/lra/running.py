@@ -43,7 +43,9 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     try:
         result = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): remove it, and the run is finished again") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}): remove it, and the run is finished again"
+        ) from error
     return dict(result)
 
 
@@ -168,10 +170,10 @@ def _counts(model: SequenceClassifier) -> dict[str, int]:
 @contextlib.contextmanager
 def kept_random_state() -> Iterator[None]:
     """Random numbers of Python, NumPy and PyTorch go on afterwards as if nothing had been drawn."""
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
         try:
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(numpy)
+            np.random.set_state(numpy)  # noqa: NPY002

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rattention.files import writable_folder
 from rattention.lra import ranks
-from rattention.lra.folder import locked, open_folder, require_study_or_nothing, write_tables
+from rattention.lra.folder import RUNS, locked, open_folder, require_study_or_nothing, write_tables
 
 if TYPE_CHECKING:
     import os
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from rattention.lra.config import Run, Study
     from rattention.lra.data import TaskData
 
-RUNS = "runs"
-
-FULL = re.compile(r"no space left|disk quota exceeded|file too large|enforce fail|writer failed", re.IGNORECASE)
+FULL = re.compile(
+    r"no space left|disk quota exceeded|file too large|enforce fail|writer failed", re.IGNORECASE
+)
 """How libraries that do not raise OSError say that a file could not be written."""
 
 
@@ -62,7 +62,7 @@ def run_study(
             open_folder(study, path)
         ranks.meet()
         stack.enter_context(_full_disk_is_said(path))
-        results = [result for result in _results(study, path, progress)]
+        results = list(_results(study, path, progress))
     if ranks.rank() == 0:
         _analyze(path, progress)
     ranks.meet()
@@ -81,14 +81,17 @@ def _results(study: Study, folder: Path, progress: Callable[[str], None]) -> Ite
         head = f"[{index + 1}/{len(runs)}] {run.name}"
         if result is None:
             began = time.perf_counter()
-            result = do_run(run, loaded.data(run), place)
+            data = loaded.data(run)
+            if ranks.rank() == 0:
+                _say_mismatch(run, data, progress)
+            result = do_run(run, data, place)
             took.append(time.perf_counter() - began)
             if ranks.rank() == 0:
                 write_tables(folder)
                 progress(f"{head}: {_outcome(result)}{_left(took, len(runs) - index - 1)}")
         elif ranks.rank() == 0:
             progress(f"{head}: {_outcome(result)} (finished before)")
-        yield dict(result)  # type: ignore[call-overload]
+        yield dict(result)
 
 
 def _outcome(result: Any) -> str:
@@ -100,6 +103,20 @@ def _outcome(result: Any) -> str:
 
 def _left(took: list[float], runs: int) -> str:
     return f"; about {sum(took) / len(took) * runs / 60:.0f} min left" if runs else ""
+
+
+def _say_mismatch(run: Run, data: TaskData, progress: Callable[[str], None]) -> None:
+    """Where parameters were to be matched and cannot be."""
+    from rattention.lra.models import MATCHED_WITHIN, mismatch
+    from rattention.lra.running import longest
+
+    if run.model.match_parameters:
+        more = mismatch(data.vocabulary, data.classes, run.mechanism, run.model, longest(data))
+        if abs(more) > MATCHED_WITHIN:
+            progress(
+                f"{run.name}: parameters cannot be matched, they are {more:+.0%} off conventional "
+                "attention's; fewer timescales or a wider MLP would do"
+            )
 
 
 class _Loaded:
@@ -130,8 +147,8 @@ def _full_disk_is_said(folder: Path) -> Iterator[None]:
         if not full and (isinstance(error, OSError) or not FULL.search(str(error))):
             raise
         raise OSError(
-            f"{folder} cannot be written any more ({error}): finished runs and epochs are kept; make room and "
-            "run the same again to go on"
+            f"{folder} cannot be written any more ({error}): finished runs and epochs are kept; make room "
+            "and run the same again to go on"
         ) from error
 
 

@@ -37,7 +37,7 @@ SCHEDULERS = {"constant": "constant_with_warmup", "linear": "linear", "cosine": 
 def evaluate(
     model: SequenceClassifier, split: Split, batch: int, pause: Callable[[], None] = lambda: None
 ) -> tuple[float, float]:
-    """The mean loss (nats) and the accuracy on all samples; every rank of several takes a part of the batches.
+    """The mean loss (nats) and the accuracy on all samples; each rank of several takes some of the batches.
 
     `pause` is called between batches.
     """
@@ -102,7 +102,8 @@ class ClassifierTrainer(transformers.Trainer):  # type: ignore[misc, name-define
         loss: torch.Tensor = outputs["loss"]
         self.require_finite(loss, "loss")
         self.epoch.count(loss.item(), _correct(outputs["logits"], inputs["labels"]), inputs["lengths"])
-        return loss * share
+        weighted: torch.Tensor = loss * share
+        return weighted
 
     def require_finite(self, number: torch.Tensor, what: str) -> None:
         """Save the batch and raise FloatingPointError where a number is none."""
@@ -114,8 +115,8 @@ class ClassifierTrainer(transformers.Trainer):  # type: ignore[misc, name-define
             tensors = {name: tensor.contiguous() for name, tensor in self.held.items()}
             require("safetensors.torch", "torch").save_file(tensors, temporary, said)
         raise FloatingPointError(
-            f"the {what} became {number.item()} in step {said['step']} of {self.folder.name}; its batch is in "
-            f"{path}, the checkpoint of the last epoch is kept. A lower learning rate may help"
+            f"the {what} became {number.item()} in step {said['step']} of {self.folder.name}; its batch is "
+            f"in {path}, the checkpoint of the last epoch is kept. A lower learning rate may help"
         )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
