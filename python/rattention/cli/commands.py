@@ -44,7 +44,7 @@ COMMANDS = {
     "lra": Command(
         lra.Lra,
         None,
-        ("data    # what the tasks consist of", "run", "run --preset small --out runs/small"),
+        ("data    # what the tasks consist of", "run     # 2 minutes on 2 cores"),
         {
             "data": Command(lra.Data, lra.data, lra.DATA_EXAMPLES),
             "run": Command(lra.Run, lra.run, lra.RUN_EXAMPLES),

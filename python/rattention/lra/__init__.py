@@ -9,8 +9,8 @@
 
 - ``study.yaml`` and ``environment.json``, the settings and where they ran;
 - for each run a folder in ``runs/``: ``metrics.jsonl`` with a line per epoch, ``attention.jsonl`` with one
-  per epoch, layer and head, ``attention_maps.safetensors``, ``model.safetensors``, and ``result.json``, written
-  last, which says that the run is finished;
+  per epoch, layer and head, ``attention_maps.safetensors``, ``model.safetensors``, and ``result.json``,
+  written last, which says that the run is finished;
 - all lines of all runs in ``metrics.parquet`` and ``attention.parquet``, and what the analysis makes of them.
 """
 
