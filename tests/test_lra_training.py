@@ -366,20 +366,6 @@ class TestFaults:
             do_run(tiny_run(training=training), tiny_task(200), tmp_path / "run")
         assert not (tmp_path / "run" / "result.json").exists()
 
-    @pytest.mark.parametrize("split", ["train", "validation", "test"])
-    def test_an_empty_split(self, tmp_path, split):
-        data = replace(tiny_task(), **{split: ragged(0, 0)})
-        with pytest.raises(ValueError, match=f"the {split} split of tiny is empty"):
-            do_run(tiny_run(), data, tmp_path / "run")
-        assert not (tmp_path / "run").exists()
-
-    def test_a_sequence_without_tokens(self, tmp_path):
-        split = ragged(5, 0)
-        offsets = split.offsets.copy()
-        offsets[1] = 0
-        with pytest.raises(ValueError, match="the test split of tiny has a sequence without tokens"):
-            do_run(tiny_run(), replace(tiny_task(), test=replace(split, offsets=offsets)), tmp_path / "run")
-
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
 def test_two_processes_train_as_one(tmp_path):

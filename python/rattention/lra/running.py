@@ -54,8 +54,6 @@ def do_run(run: Run, data: TaskData, folder: Path) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
-        Sequences that the task's model cannot take, or an empty split.
     FloatingPointError
         The loss became NaN or infinite; the message names the file with the batch.
     RuntimeError
@@ -63,7 +61,6 @@ def do_run(run: Run, data: TaskData, folder: Path) -> dict[str, Any]:
     KeyboardInterrupt
         Ctrl-C, after the step under way. The epochs before are kept.
     """
-    _require_samples(data)
     if ranks.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         write_yaml(folder / SETTINGS, run.as_data())
@@ -90,15 +87,6 @@ def new_model(run: Run, data: TaskData) -> SequenceClassifier:
 def longest(data: TaskData) -> int:
     """Tokens of the longest sequence of a task."""
     return max(int(split.lengths.max()) for split in (data.train, data.validation, data.test))
-
-
-def _require_samples(data: TaskData) -> None:
-    for name in ("train", "validation", "test"):
-        split = getattr(data, name)
-        if not len(split):
-            raise ValueError(f"the {name} split of {data.name} is empty: give it at least one sample")
-        if int(split.lengths.min()) < 1:
-            raise ValueError(f"the {name} split of {data.name} has a sequence without tokens")
 
 
 def _finish(run: Run, data: TaskData, folder: Path, history: History, pause: Any) -> dict[str, Any]:
