@@ -12,7 +12,7 @@ set_target_properties(rattention_core PROPERTIES EXPORT_NAME core)
 install(TARGETS rattention_core EXPORT rattention)
 install(EXPORT rattention NAMESPACE rattention:: DESTINATION ${package})
 # simd.h wants the compiler options of one instruction set.
-install(DIRECTORY core mechanisms metrics nn DESTINATION ${headers}
+install(DIRECTORY core mechanisms metrics nn tasks DESTINATION ${headers}
   FILES_MATCHING PATTERN "*.h" PATTERN simd.h EXCLUDE)
 
 # A static library leaves its dependencies to be found by whoever links it.

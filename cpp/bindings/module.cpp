@@ -27,4 +27,5 @@ PYBIND11_MODULE(_core, module) {
   rattention::bindings::bind_linear(module);
   rattention::bindings::bind_cache(module);
   rattention::bindings::bind_nn(module);
+  rattention::bindings::bind_tasks(module);
 }

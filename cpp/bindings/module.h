@@ -11,5 +11,6 @@ void bind_gradients(pybind11::module_& module);
 void bind_linear(pybind11::module_& module);
 void bind_cache(pybind11::module_& module);
 void bind_nn(pybind11::module_& module);
+void bind_tasks(pybind11::module_& module);
 
 }  // namespace rattention::bindings

@@ -214,3 +214,14 @@ def layer_norm(
 def embedding_sum(
     lookups: list[tuple[str, NDArray[np.float32], NDArray[np.int64]]],
 ) -> NDArray[np.float32]: ...
+def draw_listops(
+    seed: int,
+    first: int,
+    count: int,
+    *,
+    min_length: int,
+    max_length: int,
+    max_depth: int,
+    max_args: int,
+    operator_share: float,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]: ...

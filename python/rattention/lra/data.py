@@ -1,0 +1,99 @@
+"""Data of a task: sequences of different lengths, their labels, and how they are split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Sequences of tokens with a label each. ValueError where the arrays do not fit each other."""
+
+    tokens: NDArray[np.integer[Any]]
+    """All sequences, one behind the other; 0 is padding and not among them."""
+    offsets: NDArray[np.int64]
+    """Where each sequence begins, and the end, ``[samples + 1]``."""
+    labels: NDArray[np.int64]
+    """``[samples]``."""
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        ends = self.offsets.shape == (len(self.labels) + 1,) and self.offsets[-1] == len(self.tokens)
+        if not ends or self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any():
+            raise ValueError(
+                f"offsets must rise from 0 to the {len(self.tokens)} tokens, one more than the "
+                f"{len(self.labels)} labels"
+            )
+
+    @classmethod
+    def of(cls, sequences: Iterable[ArrayLike], labels: ArrayLike, dtype: type = np.uint8) -> Split:
+        """From a list of sequences."""
+        rows: list[NDArray[Any]] = [np.asarray(sequence, dtype) for sequence in sequences]
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+        tokens = np.concatenate(rows) if rows else np.zeros(0, dtype)
+        return cls(tokens, offsets.astype(np.int64), np.asarray(labels, np.int64))
+
+    def __len__(self) -> int:
+        """Samples."""
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sequence."""
+        return np.diff(self.offsets)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.integer[Any]], int]:
+        """The tokens and the label of a sample."""
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]], int(self.labels[index])
+
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
+        """Some of the samples, in that order."""
+        chosen = np.asarray(indices, np.int64)
+        return Split.of((self[i][0] for i in chosen), self.labels[chosen], self.tokens.dtype.type)
+
+
+@dataclass(frozen=True, eq=False)
+class TaskData:
+    """What models of one task are trained and tested on."""
+
+    name: str
+    vocabulary: int
+    """Tokens, with 0 for padding."""
+    classes: int
+    train: Split
+    validation: Split
+    test: Split
+    token_names: tuple[str, ...] | None = None
+    """What tokens are called in figures, by number."""
+
+    def __post_init__(self) -> None:
+        """ValueError for a split without samples or with an empty sequence."""
+        for name in SPLITS:
+            split = getattr(self, name)
+            if not len(split):
+                raise ValueError(f"the {name} split of {self.name} is empty")
+            if not split.lengths.all():
+                raise ValueError(f"the {name} split of {self.name} has a sequence without tokens")
+
+    def label_shares(self) -> dict[str, list[float]]:
+        """How often each label occurs, as a share of each split."""
+        return {name: _shares(getattr(self, name).labels, self.classes) for name in SPLITS}
+
+    def majority_accuracy(self) -> float:
+        """Test accuracy of always giving the most frequent label of the training samples."""
+        most = int(np.bincount(self.train.labels, minlength=self.classes).argmax())
+        return float((self.test.labels == most).mean())
+
+
+def _shares(labels: NDArray[np.int64], classes: int) -> list[float]:
+    return [float(share) for share in np.bincount(labels, minlength=classes) / len(labels)]
