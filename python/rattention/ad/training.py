@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from rattention._arguments import whole_number
 from rattention.ad.checkpoints import CHECKPOINT, TrainingState, read
-from rattention.ad.interrupts import deferred_interrupt
+from rattention.interrupts import deferred_interrupt
 from rattention.ad.model import HistoryTransformer
 from rattention.ad.rooms import ACTIONS
 from rattention.ad.windows import Windows, WindowSampler

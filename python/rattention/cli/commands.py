@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rattention.cli import ad, check, compress, demo, everything, paper, visualize
+from rattention.cli import ad, check, compress, demo, everything, lra, lra_analyze, paper, visualize
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,16 @@ COMMANDS = {
             "collect": Command(ad.Collect, ad.collect, ad.COLLECT_EXAMPLES),
             "train": Command(ad.Train, ad.train, ad.TRAIN_EXAMPLES),
             "evaluate": Command(ad.Evaluate, ad.evaluate, ad.EVALUATE_EXAMPLES),
+        },
+    ),
+    "lra": Command(
+        lra.Lra,
+        None,
+        ("data    # what the tasks consist of", "run     # 2 minutes on 2 cores"),
+        {
+            "data": Command(lra.Data, lra.data, lra.DATA_EXAMPLES),
+            "run": Command(lra.Run, lra.run, lra.RUN_EXAMPLES),
+            "analyze": Command(lra_analyze.Analyze, lra_analyze.analyze, lra_analyze.ANALYZE_EXAMPLES),
         },
     ),
     "all": Command(

@@ -1,0 +1,420 @@
+"""Studies: their settings in YAML, their folders, and ``rattention lra run``."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
+for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm", "tyro"):
+    pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
+
+import pyarrow.parquet
+import yaml
+from rattention.cli import main
+from rattention.lra import MECHANISMS, PRESETS, ListOps, ModelSize, Study, Training, new_name, run_study
+
+from tests.lra_runs import SIZE, everything, lines, without_times
+from tests.processes import REPOSITORY
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+STUDY = Study(
+    tasks=("listops",),
+    mechanisms=("conventional", "rattention"),
+    seeds=(0,),
+    model=SIZE,
+    training=Training(batch=16, epochs=2, learning_rate=1e-3, measured=1),
+    listops=ListOps(train=48, validation=16, test=16, min_length=5, max_length=30, max_depth=3, max_args=3),
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("RATTENTION_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """The command line in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*argv):
+        code = main(["lra", *map(str, argv)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def config(tmp_path):
+    STUDY.save(tmp_path / "config.yaml")
+    return tmp_path / "config.yaml"
+
+
+class TestSettings:
+    @pytest.mark.parametrize("study", [STUDY, *PRESETS.values(), replace(STUDY, text_training=Training())])
+    def test_round_trip(self, study, tmp_path):
+        study.save(tmp_path / "study.yaml")
+        assert Study.load(tmp_path / "study.yaml") == study
+
+    def test_what_is_not_said_has_its_default(self, tmp_path):
+        (tmp_path / "s.yaml").write_text("training: {epochs: 3, learning_rate: 1e-3}\nseeds: [5]\n", "utf-8")
+        study = Study.load(tmp_path / "s.yaml")
+        assert study == Study(seeds=(5,), training=Training(epochs=3, learning_rate=1e-3))
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("colour: red", "unknown key colour; there are tasks, mechanisms, seeds, model"),
+            ("model: {widht: 3}", "model: unknown key widht; there are dim, heads"),
+            ("model: {dim: wide}", "model: dim must be a whole number, got 'wide'"),
+            ("model: {dim: 1.5}", "dim must be a whole number, got 1.5"),
+            ("model: {dropout: yes}", "dropout must be a number, got True"),
+            (
+                "model: {positions: rotary}",
+                "positions must be one of sinusoidal, learned, none, got 'rotary'",
+            ),
+            ("model: {match_parameters: 1}", "match_parameters must be true or false, got 1"),
+            ("model: {timescales: 4.0}", "timescales must be a list, got 4.0"),
+            ("model: {timescales: [4.0, far]}", r"timescales\[1\] must be a number, got 'far'"),
+            ("model: 3", "model must be settings by name, got 3"),
+            ("training: {epochs: 0}", "epochs must be >= 1, got 0"),
+            ("training: {learning_rate: fast}", "learning_rate must be a number, got 'fast'"),
+            ("tasks: [listops, images]", "unknown task 'images': there are listops, text"),
+            ("mechanisms: [linear]", "unknown mechanism 'linear': there are conventional"),
+            ("mechanisms: []", "mechanisms must have at least one"),
+            ("seeds: [-1]", "seeds must be >= 0, got -1"),
+            ("text: {length: long}", "text: length must be"),
+            ("- listops", "must hold settings by name, got list"),
+            ("model: {dim", "cannot be read as YAML"),
+        ],
+    )
+    def test_mistakes_are_named(self, tmp_path, text, said):
+        (tmp_path / "s.yaml").write_text(text, "utf-8")
+        with pytest.raises(ValueError, match=rf"s\.yaml.*{said}"):
+            Study.load(tmp_path / "s.yaml")
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(ValueError, match=r"none\.yaml cannot be read"):
+            Study.load(tmp_path / "none.yaml")
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"batch": 0}, "batch must be >= 1"),
+            ({"patience": 0}, "patience must be >= 1"),
+            ({"learning_rate": 0.0}, "learning_rate must be a number > 0"),
+            ({"clip": float("inf")}, "clip must be"),
+            ({"weight_decay": -1.0}, "weight_decay must be a number >= 0"),
+            ({"warmup_steps": -1}, "warmup_steps must be >= 0"),
+            ({"schedule": "steps"}, "unknown schedule 'steps': there are constant, linear, cosine"),
+        ],
+    )
+    def test_wrong_training(self, options, said):
+        with pytest.raises(ValueError, match=said):
+            Training(**options)
+
+    def test_runs_of_a_seed_come_first(self):
+        names = [run.name for run in replace(STUDY, seeds=(0, 1), tasks=("listops", "text")).runs()]
+        assert names[:4] == [
+            f"{t}-{m}-0" for t in ("listops", "text") for m in ("conventional", "rattention")
+        ]
+        assert len(names) == 8
+
+    def test_presets(self):
+        """What the documentation says of them."""
+        assert set(PRESETS) == {"smoke", "small", "paper"}
+        for study in PRESETS.values():
+            assert study.tasks == ("listops", "text")
+            assert study.mechanisms == tuple(MECHANISMS)
+        paper = PRESETS["paper"]
+        assert paper.model == ModelSize(dim=128, heads=4, depth=2, mlp_dim=512, dropout=0.1)
+        assert (paper.training.batch, paper.training.learning_rate, paper.training.weight_decay) == (
+            32,
+            1e-4,
+            1e-5,
+        )
+        assert (paper.training.epochs, paper.training.patience, paper.training.clip) == (20, 10, 1.0)
+        assert paper.listops == ListOps(96_000, 2_000, 2_000, 500, 2_000, 10, 10)
+        assert paper.text.length == 4_096
+        assert len(PRESETS["small"].seeds) >= 3
+
+
+class TestFolder:
+    def test_everything_is_written(self, tmp_path):
+        told = []
+        results = run_study(STUDY, tmp_path / "out", told.append)
+        assert [r["mechanism"] for r in results] == ["conventional", "rattention"]
+        assert len([line for line in told if "test accuracy" in line]) == 2
+        out = tmp_path / "out"
+        assert Study.load(out / "study.yaml") == STUDY
+        environment = json.loads((out / "environment.json").read_text("utf-8"))
+        assert set(environment) == {"created", "hardware", "versions", "threads"}
+        assert environment["versions"]["rattention"]
+        settings = yaml.safe_load((out / "runs" / "listops-rattention-0" / "run.yaml").read_text("utf-8"))
+        assert settings["mechanism"] == "rattention"
+        assert settings["training"]["batch"] == 16
+        assert settings["data"]["max_length"] == 30
+
+    def test_tables_hold_all_lines(self, tmp_path):
+        run_study(STUDY, tmp_path / "out")
+        runs = tmp_path / "out" / "runs"
+        for name in ("metrics", "attention"):
+            table = pyarrow.parquet.read_table(tmp_path / "out" / f"{name}.parquet").to_pylist()
+            expected = []
+            for mechanism in ("conventional", "rattention"):
+                named = {"task": "listops", "mechanism": mechanism, "seed": 0}
+                path = runs / f"listops-{mechanism}-0" / f"{name}.jsonl"
+                expected += [named | line for line in lines(path, without=())]
+            assert table == expected
+
+    def test_goes_on_and_takes_more(self, tmp_path):
+        """Finished runs stay as they are; more mechanisms and seeds join them."""
+        first = replace(STUDY, mechanisms=("rattention",))
+        (before,) = run_study(first, tmp_path / "out")
+        results = run_study(replace(STUDY, seeds=(1, 0)), tmp_path / "out")
+        assert [(r["mechanism"], r["seed"]) for r in results] == [
+            ("conventional", 1),
+            ("rattention", 1),
+            ("conventional", 0),
+            ("rattention", 0),
+        ]
+        assert results[3] == before
+        study = Study.load(tmp_path / "out" / "study.yaml")
+        assert study.mechanisms == ("rattention", "conventional")
+        assert study.seeds == (0, 1)
+
+    def test_another_study(self, tmp_path):
+        run_study(replace(STUDY, mechanisms=("conventional",)), tmp_path / "out")
+        other = replace(STUDY, training=replace(STUDY.training, batch=4), model=replace(SIZE, dim=32))
+        with pytest.raises(
+            ValueError,
+            match=r"holds another study, with model\.dim 16 instead of 32; training\.batch 16 instead of 4",
+        ):
+            run_study(other, tmp_path / "out")
+
+    def test_no_results(self, tmp_path):
+        (tmp_path / "thesis.tex").write_text("", "utf-8")
+        with pytest.raises(ValueError, match=r"holds no study \(there is no study\.yaml\)"):
+            run_study(STUDY, tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+    def test_unreadable_study(self, tmp_path):
+        (tmp_path / "study.yaml").write_text("{", "utf-8")
+        with pytest.raises(ValueError, match=r"study\.yaml cannot be read as YAML"):
+            run_study(STUDY, tmp_path)
+
+    def test_unreadable_result(self, tmp_path):
+        run_study(replace(STUDY, mechanisms=("conventional",)), tmp_path)
+        (tmp_path / "runs" / "listops-conventional-0" / "result.json").write_text("{", "utf-8")
+        with pytest.raises(ValueError, match=r"result\.json cannot be read.*remove it"):
+            run_study(STUDY, tmp_path)
+
+    def test_unwritable(self, tmp_path):
+        (tmp_path / "taken").write_text("", "utf-8")
+        with pytest.raises(OSError, match="cannot write there"):
+            run_study(STUDY, tmp_path / "taken" / "out")
+
+    def test_two_at_once(self, tmp_path):
+        """The second is refused and says who is there; the first goes on."""
+        code = """
+            import sys, time
+            from pathlib import Path
+            from rattention.lra.folder import locked
+            with locked(Path(sys.argv[1])):
+                print("held", flush=True)
+                time.sleep(60)
+        """
+        command = [sys.executable, "-c", "\n".join(line[12:] for line in code.splitlines()), str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+            try:
+                assert holder.stdout.readline() == "held\n"
+                with pytest.raises(ValueError, match=rf"in use by another run \(process {holder.pid}\)"):
+                    run_study(STUDY, tmp_path)
+            finally:
+                holder.kill()
+        assert len(run_study(STUDY, tmp_path)) == 2
+
+    def test_names_of_new_folders(self):
+        assert new_name().startswith("results_20")
+
+    def test_full_disk(self, tmp_path, monkeypatch):
+        """Whichever library meets it: an error that says so, and what was finished stays."""
+        from rattention.lra import running, training
+
+        before = run_study(replace(STUDY, mechanisms=("conventional",)), tmp_path)
+        no_room = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with_torch = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+        safetensors = RuntimeError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
+        for owner, name, fault in (
+            (training, "seal", with_torch),
+            (training, "seal", safetensors),
+            (running, "write_json", no_room),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, raising(fault))
+                with pytest.raises(
+                    OSError, match=r"cannot be written any more .*are kept; make room and run the same"
+                ):
+                    run_study(STUDY, tmp_path)
+        assert run_study(STUDY, tmp_path)[0] == before[0]
+
+    def test_small_disk(self, tmp_path):
+        """A real one: files may not grow beyond 30 kB."""
+        code = (
+            "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "from rattention.cli import main; import rattention.lra.running\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))\n"
+            "sys.exit(main(sys.argv[1:]))"
+        )
+        STUDY.save(tmp_path / "c.yaml")
+        arguments = (
+            "lra",
+            "run",
+            "--config",
+            tmp_path / "c.yaml",
+            "--out",
+            tmp_path / "out",
+            "--threads",
+            "1",
+        )
+        run_study(
+            replace(STUDY, mechanisms=("conventional",), listops=replace(STUDY.listops)), tmp_path / "cached"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert "cannot be written any more" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(run_study(STUDY, tmp_path / "out")) == 2
+
+
+class TestCommand:
+    def test_runs_and_goes_on(self, run, config, tmp_path):
+        code, out, err = run("run", "--config", config, "--out", "res", "--mechanisms", "conventional")
+        assert code == 0, err
+        assert "listops: always the most frequent label gives" in out
+        assert "conventional" in out
+        assert "Results in res" in out
+        code, out, err = run("run", "--out", "res", "--mechanisms", "combined,rattention", "--json")
+        assert code == 0, err
+        found = json.loads(out)
+        assert found["folder"] == "res"
+        assert [result["mechanism"] for result in found["results"]] == ["combined", "rattention"]
+        code, _, err = run("run", "--out", "res")
+        assert code == 0
+        assert err.count("finished before") == 3
+
+    def test_overrides(self, run, config):
+        code, _, err = run(
+            *("run", "--config", config, "--out", "res", "--mechanisms", "conventional", "--seeds", "4"),
+            *("--epochs", 1, "--batch", 8, "--learning-rate", 0.01, "--patience", 2, "--match-parameters"),
+            *("--length", 60, "--samples", 40),
+        )
+        assert code == 0, err
+        study = Study.load("res/study.yaml")
+        assert study.training == replace(STUDY.training, epochs=1, batch=8, learning_rate=0.01, patience=2)
+        assert study.model == replace(SIZE, match_parameters=True)
+        assert study.seeds == (4,)
+        assert (study.listops.min_length, study.listops.max_length, study.listops.train) == (10, 60, 40)
+        assert (study.text.length, study.text.train) == (60, 40)
+
+    @pytest.mark.parametrize(
+        ("argv", "said"),
+        [
+            (("run", "--tasks", "images"), "unknown task 'images': there are listops, text"),
+            (
+                ("run", "--mechanisms", "conventional,linear"),
+                "unknown mechanism 'linear': there are conventional",
+            ),
+            (("run", "--seeds", "one"), "--seeds must be whole numbers"),
+            (("run", "--seeds", "-1"), "seeds must be >= 0"),
+            (("run", "--preset", "large"), "--preset"),
+            (("run", "--preset", "smoke", "--config", "c.yaml"), "--preset and --config both name a study"),
+            (("run", "--config", "none.yaml"), "none.yaml cannot be read"),
+            (("run", "--epochs", "0"), "epochs must be >= 1, got 0"),
+            (("run", "--learning-rate", "nan"), "learning_rate must be"),
+            (("run", "--threads", "-1"), "--threads must be >= 0"),
+            (("run", "--tasks", "text", "--imdb", "no/such/folder"), "no/such/folder"),
+            (("data", "--tasks", "images"), "unknown task 'images'"),
+        ],
+    )
+    def test_mistakes_give_one_line_and_code_2(self, run, argv, said):
+        code, out, err = run(*argv)
+        assert (code, out) == (2, "")
+        assert said in err
+        assert err.count("\n") == 1
+
+    def test_data(self, run, config):
+        code, out, err = run("data", "--config", config)
+        assert code == 0, err
+        assert "listops: " in out
+        code, out, _ = run("data", "--config", config, "--json")
+        (described,) = json.loads(out)
+        assert described["samples"] == {"train": 48, "validation": 16, "test": 16}
+        assert described["lengths"]["train"]["max"] < 30
+        assert sum(described["label_shares"]["test"]) == pytest.approx(1)
+        assert described["classes"] == 10
+
+    def test_ctrl_c(self, run, config, tmp_path):
+        """Exit code 130 and one line; the same command goes on, to the same numbers."""
+        command = [
+            sys.executable,
+            "-m",
+            "rattention",
+            "lra",
+            "run",
+            "--config",
+            str(config),
+            "--threads",
+            "1",
+        ]
+        options = ["--mechanisms", "conventional", "--epochs", "40", "--out"]
+        with subprocess.Popen([*command, *options, "broken"], stderr=subprocess.PIPE, text=True) as process:
+            wait_for(tmp_path / "broken" / "runs" / "listops-conventional-0" / "metrics.jsonl")
+            process.send_signal(signal.SIGINT)
+            err = process.communicate(timeout=60)[1]
+        assert (process.returncode, err.splitlines()[-1]) == (130, "rattention: interrupted")
+        for folder in ("broken", "whole"):
+            code, _, err = run("run", "--config", config, *options, folder)
+            assert code == 0, err
+        broken, whole = (
+            everything(tmp_path / folder / "runs" / "listops-conventional-0")
+            for folder in ("broken", "whole")
+        )
+        assert broken == whole
+        assert without_times(broken["result"]) == without_times(whole["result"])
+
+
+def raising(error):
+    def call(*_args, **_kwargs):
+        raise error
+
+    return call
+
+
+def wait_for(path, seconds=60):
+    """Until the file has a line."""
+    until = time.monotonic() + seconds
+    while not (path.exists() and path.read_text("utf-8")):
+        assert time.monotonic() < until, f"{path} does not come"
+        time.sleep(0.02)
