@@ -15,13 +15,13 @@ from torch.nn import functional
 
 from rattention._arguments import whole_number
 from rattention.ad.checkpoints import CHECKPOINT, TrainingState, read
-from rattention.interrupts import deferred_interrupt
 from rattention.ad.model import HistoryTransformer
 from rattention.ad.rooms import ACTIONS
 from rattention.ad.windows import Windows, WindowSampler
 from rattention.config import show_config
 from rattention.extras import require
 from rattention.files import writable_folder, write_json
+from rattention.interrupts import deferred_interrupt
 from rattention.models.errors import read_json_object
 
 if TYPE_CHECKING:

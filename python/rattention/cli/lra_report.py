@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rattention.lra.data import TaskData
 
 SPLITS = ("train", "validation", "test")
-PARTS = ("attention", "mlp", "embedding", "total")
+PARTS = ("attention", "mlp", "total")
 
 
 def of_results(results: list[dict[str, Any]], folder: Path, style: Style) -> str:

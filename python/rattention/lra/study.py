@@ -102,7 +102,9 @@ def _outcome(result: Any) -> str:
 
 
 def _left(took: list[float], runs: int) -> str:
-    return f"; about {sum(took) / len(took) * runs / 60:.0f} min left" if runs else ""
+    seconds = sum(took) / len(took) * runs
+    left = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    return f"; about {left} left" if runs else ""
 
 
 def _say_mismatch(run: Run, data: TaskData, progress: Callable[[str], None]) -> None:
