@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from rattention.extras import require
 from rattention.files import replacing, writable_folder
 from rattention.lra.data import Split

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from rattention import _core
 from rattention._arguments import real_number, whole_number
 from rattention.lra.cache import kept

@@ -43,7 +43,7 @@ def has_timescales(mechanism: str) -> bool:
 
 
 class SequenceClassifier(nn.Module):
-    """Embedding and positions, an encoder, the mean over what is no padding, and a linear head.
+    """Embedding and positions, an encoder, the mean over what is no padding, and a linear classifier.
 
     Parameters
     ----------
@@ -108,6 +108,7 @@ class SequenceClassifier(nn.Module):
             mlp_dim=size.mlp_dim,
             dropout=size.dropout,
         )
+        self.pooled = _Standardized(size.dim) if size.standardize else nn.Identity()
         self.head = nn.Linear(size.dim, classes)
         self._sinusoidal = size.positions == "sinusoidal"
 
@@ -136,7 +137,7 @@ class SequenceClassifier(nn.Module):
         x = self.dropout(self._embedded(tokens))
         x = self.encoder(x, key_padding_mask=None if bool(shown.all()) else shown)
         mean = (x * shown[..., None]).sum(dim=1) / lengths[:, None]
-        logits = self.head(mean)
+        logits = self.head(self.pooled(mean))
         if labels is None:
             return {"logits": logits}
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
@@ -157,6 +158,17 @@ class SequenceClassifier(nn.Module):
     def load(cls, path: str | os.PathLike[str]) -> SequenceClassifier:
         """The model in a file that `save` wrote; WeightsError names the fault of any other file."""
         return load_model(cls, path)
+
+
+class _Standardized(nn.BatchNorm1d):
+    """Batch normalisation that takes a batch of one by what it has seen before, also in training."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[batch, dim]`` to the same."""
+        if self.training and len(x) == 1:
+            return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
+        y: torch.Tensor = super().forward(x)
+        return y
 
 
 @lru_cache(maxsize=4)

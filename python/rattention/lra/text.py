@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
 from rattention._arguments import whole_number
 from rattention.lra.data import Split, TaskData
 from rattention.lra.reviews import Reviews, read_reviews
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
     from rattention.lra.listops import Progress
 
 LEVELS = ("bytes", "words")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rattention.compression.validation import Cell, Validation
-    from rattention.compression.validation.results import Interval
+    from rattention.intervals import Interval
 
 NUMBERS = {
     "share": "Share of the full quality",
