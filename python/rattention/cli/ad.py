@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from rattention.cli import ad_report
-from rattention.cli.demo import use_threads
+from rattention.cli.demo import use_threads_of_torch_too
 from rattention.cli.installed import versions
 from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, note, progress
@@ -193,7 +193,7 @@ def train(options: Train) -> int:
     """Train, print and save; ValueError and OSError say what is wrong with the options."""
     from rattention.ad import Training, training
 
-    _use_threads(options.threads)
+    use_threads_of_torch_too(options.threads)
     folder = writable_folder(options.out)
     model = training.train(
         _histories(folder),
@@ -226,7 +226,7 @@ def evaluate(options: Evaluate) -> int:
     """Evaluate, print and save; ValueError and OSError say what is wrong with the options."""
     from rattention.ad import HistoryTransformer, compare
 
-    _use_threads(options.threads)
+    use_threads_of_torch_too(options.threads)
     goals = None if options.goals is None else whole_numbers("goals", options.goals)
     path = _model_path(options)
     model = HistoryTransformer.load(path)
@@ -294,15 +294,6 @@ def _pattern(name: str, window: int) -> list[dict[str, Any]]:
     if name == "rattention":
         return rattention_pattern(window)
     return [{"mechanism": name, "window": window} if name == "sliding_window" else {"mechanism": name}]
-
-
-def _use_threads(threads: int) -> None:
-    """PyTorch's threads are those of the kernels, too."""
-    use_threads(threads)
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def _model_path(options: Evaluate) -> Path:

@@ -114,6 +114,15 @@ def use_threads(threads: int) -> None:
         set_num_threads(threads)
 
 
+def use_threads_of_torch_too(threads: int) -> None:
+    """The same for the kernels and for PyTorch."""
+    use_threads(threads)
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
 def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
     return None if text is None else whole_numbers(option, text)
 

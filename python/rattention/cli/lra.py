@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from rattention.cli import lra_report
-from rattention.cli.demo import use_threads
+from rattention.cli.demo import use_threads_of_torch_too
 from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, note
 
@@ -112,7 +112,7 @@ def run(options: Run) -> int:
     """Run what is missing, print the outcome; ValueError and OSError say what is wrong with the options."""
     from rattention.lra import new_name, ranks, run_study
 
-    _use_threads(options.threads)
+    use_threads_of_torch_too(options.threads)
     ranks.join()
     folder = options.out or Path(new_name())
     study = _overridden(_chosen(options, folder), options)
@@ -191,12 +191,3 @@ def _overridden(study: Study, options: Run) -> Study:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
-
-
-def _use_threads(threads: int) -> None:
-    """PyTorch's threads are those of the kernels, too."""
-    use_threads(threads)
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ from rattention.lra.config import write_yaml
 from rattention.lra.history import History
 from rattention.lra.measuring import PeakMemory, save_maps
 from rattention.lra.models import SequenceClassifier
-from rattention.lra.training import CHECKPOINTS, evaluate, train
+from rattention.lra.training import CHECKPOINTS, ClassifierTrainer, evaluate
 from rattention.nn import count_parameters
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def do_run(run: Run, data: TaskData, folder: Path) -> dict[str, Any]:
 
         history = History(folder, folder / CHECKPOINTS)
         model = new_model(run, data)
-        train(model, data, run.training, run.seed, history, folder, pause=pause)
+        if history.stopped(run.training) is None:
+            ClassifierTrainer(model, data, run.training, run.seed, history, folder, pause).go_on()
         result = _finish(run, data, folder, history, pause)
     return result
 

@@ -62,7 +62,11 @@ def _correct(logits: torch.Tensor, labels: torch.Tensor) -> int:
 
 
 class ClassifierTrainer(transformers.Trainer):  # type: ignore[misc, name-defined]
-    """One model's training; at the end of each epoch a line in the history and a checkpoint."""
+    """One model's training; at the end of each epoch a line in the history and a checkpoint.
+
+    FloatingPointError where the loss or a gradient becomes NaN or infinite; the message names the file with
+    the batch.
+    """
 
     def __init__(
         self,
@@ -85,6 +89,17 @@ class ClassifierTrainer(transformers.Trainer):  # type: ignore[misc, name-define
         self.memory = PeakMemory(history.peak_memory())
         self.held: dict[str, Any] = {}
         """The batch under way."""
+
+    def go_on(self) -> None:
+        """All epochs that are left, from the history's last checkpoint."""
+        steps, done = len(self.batches), self.history.epochs()
+        with (
+            _bar(self.folder.name, self.training.epochs * steps, done * steps) as bar,
+            _logs(self.history, self.folder),
+        ):
+            self.add_callback(Hooks(self, bar))
+            checkpoint = self.history.checkpoint()
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     def get_train_dataloader(self) -> Any:
         """Batches of this rank."""
@@ -243,33 +258,6 @@ class Hooks(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
             whole = whole_checkpoints(folder)
             keep_only(folder, {whole[max(whole)], whole[trainer.history.best()["epoch"]]})
         ranks.meet()
-
-
-def train(
-    model: SequenceClassifier,
-    data: TaskData,
-    training: Training,
-    seed: int,
-    history: History,
-    folder: Path,
-    *,
-    pause: Callable[[], None],
-) -> None:
-    """All epochs that are left; `history` says which checkpoint to go on from.
-
-    Raises
-    ------
-    FloatingPointError
-        The loss or a gradient became NaN or infinite; the message names the file with the batch.
-    """
-    if history.stopped(training) is not None:
-        return
-    trainer = ClassifierTrainer(model, data, training, seed, history, folder, pause)
-    total = training.epochs * len(trainer.batches)
-    with _bar(folder.name, total, history.epochs() * len(trainer.batches)) as bar, _logs(history, folder):
-        trainer.add_callback(Hooks(trainer, bar))
-        checkpoint = history.checkpoint()
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
 def _bar(name: str, total: int, done: int) -> Any:
