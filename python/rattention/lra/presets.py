@@ -17,12 +17,26 @@ PRESETS = {
         text=Text(length=256, train=800, validation=200, test=200),
     ),
     "small": Study(
-        model=ModelSize(dim=64, heads=2, depth=2, mlp_dim=128, window=64, match_parameters=True),
-        training=Training(batch=32, learning_rate=1e-3, epochs=8, patience=3, measured=4),
+        model=ModelSize(
+            dim=64,
+            heads=2,
+            depth=2,
+            mlp_dim=128,
+            dropout=0.0,
+            window=64,
+            match_parameters=True,
+            standardize=True,
+        ),
+        training=Training(
+            batch=32, learning_rate=1e-3, epochs=4, warmup_steps=50, schedule="cosine", measured=4
+        ),
         listops=ListOps(
             train=20_000, validation=1_000, test=2_000, min_length=20, max_length=100, max_depth=5, max_args=5
         ),
-        text=Text(length=1_024, train=3_000, validation=500, test=1_000),
+        text=Text(length=1_024, train=3_600, validation=500, test=2_000),
+        text_training=Training(
+            batch=16, learning_rate=2e-3, epochs=3, warmup_steps=50, schedule="cosine", measured=4
+        ),
     ),
     "paper": Study(),
 }
