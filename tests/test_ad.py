@@ -38,7 +38,7 @@ from rattention.nn import rattention_pattern
 
 SMALL = Collection(Room(size=3, steps=4), QLearning(episodes=6), per_goal=4, held_out=2)
 SIZES = {"context": 8, "dim": 16, "heads": 2, "depth": 2}
-QUICK = Training(steps=8, batch=4, warmup=2, log_every=3, checkpoint_every=4)
+QUICK = Training(steps=8, batch=4, every=1, warmup=2, log_every=3, checkpoint_every=4)
 PATTERNS = {
     "softmax": [{"mechanism": "softmax", "rope_theta": 100.0}],
     "rattention": rattention_pattern(window=4),
@@ -180,30 +180,40 @@ class TestFiles:
 
 class TestWindows:
     def test_windows_are_stretches_of_one_history(self, histories):
-        """Kept episodes are whole, in order and evenly apart."""
+        """Kept episodes are whole but for the first, in order and evenly apart."""
         steps, every = SMALL.room.steps, 2
         marked = replace(histories, history=self.numbered(histories))
-        sampler = WindowSampler(marked, 7, every)
-        windows = sampler.draw(200, np.random.default_rng(0))
+        windows = WindowSampler(marked, 5, every).draw(400, np.random.default_rng(0))
         agents, times = np.divmod(windows.history.states, 1000)
         assert (agents == agents[:, :1]).all()
-        assert (times % steps == np.arange(8) % steps).all()
+        assert (times % steps == (times[:, :1] + np.arange(6)) % steps).all()
         episodes = times // steps
-        assert (episodes[:, :4] == episodes[:, :1]).all()
-        assert set(np.unique(episodes[:, 4] - episodes[:, 0])) == {1, 2}
+        gaps = np.diff(episodes, axis=1)
+        ends = times[:, 1:] % steps == 0
+        assert (gaps[~ends] == 0).all()
+        assert set(np.unique(gaps[ends])) == {1, 2}
+        assert all(len(np.unique(gap[end])) == 1 for gap, end in zip(gaps, ends, strict=True))
         assert len(np.unique(agents)) > 20
         assert episodes.max() == 5
 
     def test_queries(self, histories):
-        windows = WindowSampler(histories, 7, 1).draw(2000, np.random.default_rng(0))
+        """As many at the end of a full context as elsewhere, as many where an episode begins."""
+        marked = replace(histories, history=self.numbered(histories))
+        windows = WindowSampler(marked, 7, 1).draw(4000, np.random.default_rng(0))
+        times = windows.history.states % 1000
+        full, begins = windows.lengths == 7, times[:, 0] % 4 == 0
         assert set(windows.lengths) == set(range(8))
-        assert (windows.lengths % 4 == 0).mean() > 0.5
-        for length, counted in zip(windows.lengths, windows.counted, strict=True):
-            assert counted.nonzero()[0].tolist() == [i for i in range(length) if i % 4 != 3]
+        assert full.mean() == pytest.approx(0.5 + 0.25 / 8, abs=0.03)
+        assert set(times[full, 0] % 4) == set(range(4))
+        assert begins[~full].all()
+        queries = times[np.arange(4000), windows.lengths] % 4
+        assert (queries == 0).mean() == pytest.approx(0.5 + 0.5 / 4, abs=0.03)
+        for length, counted, row in zip(windows.lengths, windows.counted, times, strict=True):
+            assert counted.nonzero()[0].tolist() == [i for i in range(length) if row[i] % 4 != 3]
 
     def test_too_short_histories(self, histories):
         with pytest.raises(ValueError, match="histories are too short: of 6 episodes 3 are left"):
-            WindowSampler(histories, 12, 2)
+            WindowSampler(histories, 10, 2)
 
     @staticmethod
     def numbered(histories):
@@ -216,13 +226,14 @@ class TestTraining:
     def test_losses_fall(self, histories, tmp_path):
         torch.manual_seed(3)
         state = torch.get_rng_state()
-        model = train(histories, tmp_path, replace(QUICK, steps=60, batch=16, log_every=10), sizes=SIZES)
+        model = train(histories, tmp_path, replace(QUICK, steps=180, batch=16, log_every=30), sizes=SIZES)
         assert torch.equal(torch.get_rng_state(), state)
         curve = training.read_record(tmp_path)["curve"]
-        assert [point["step"] for point in curve] == [10, 20, 30, 40, 50, 60]
-        assert curve[-1]["transition_loss"] < 0.9 * curve[0]["transition_loss"]
-        assert curve[-1]["held_out_transition_loss"] < curve[0]["held_out_transition_loss"]
-        assert model.record["training"]["steps"] == model.record["steps_done"] == 60
+        assert [point["step"] for point in curve] == [30, 60, 90, 120, 150, 180]
+        chance = np.log(5)
+        assert curve[-1]["transition_loss"] < 0.9 * chance
+        assert curve[-1]["held_out_transition_loss"] < 0.9 * chance
+        assert model.record["training"]["steps"] == model.record["steps_done"] == 180
         assert list((tmp_path / "tensorboard").iterdir())
         loaded = HistoryTransformer.load(tmp_path / "dark_room.safetensors")
         assert torch.equal(loaded.head.weight, model.head.weight)

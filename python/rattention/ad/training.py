@@ -41,11 +41,11 @@ HELD_OUT_STREAM = 1
 class Training:
     """How to train. ValueError where a number is not in its range."""
 
-    steps: int = 2400
+    steps: int = 4000
     """Optimizer steps."""
     batch: int = 64
     """Windows in a step."""
-    every: int = 1
+    every: int = 6
     """Leave out episodes of learning histories, up to all but each so-many-th, so that a context shows more
     progress."""
     learning_rate: float = 3e-3

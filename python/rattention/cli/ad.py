@@ -101,11 +101,11 @@ class Train:
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = FOLDER
     """Where histories are and results go."""
-    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 2400
+    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 4000
     """Optimizer steps."""
     batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64
     """Windows of histories in a step."""
-    every: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    every: Annotated[int, tyro.conf.arg(metavar="N")] = 6
     """Leave out episodes of histories, up to all but each so-many-th: a context shows more progress."""
     learning_rate: Annotated[float, tyro.conf.arg(metavar="RATE")] = 3e-3
     """Its peak; after a warm-up half a cosine down."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rattention.compression.validation import Cell, Validation
+    from rattention.compression.validation.results import Interval
 
 COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = "osD^vPX"
@@ -55,6 +56,7 @@ def plot_budgets(
     _axes_of_budgets(ax, cells, number)
     if number == "share":
         _plot_full(ax, validation)
+        _limit_shares(ax, [cell.numbers[number] for cell in cells])
     if legend:
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), **LEGEND)
     return ax
@@ -114,6 +116,16 @@ def _axes_of_budgets(ax: Axes, cells: Sequence[Cell], number: str) -> None:
         percent_axis(ax, decimals=None)
     if number not in ("share", "top1_agreement"):
         ax.set_ylim(bottom=0)
+
+
+def _limit_shares(ax: Axes, numbers: Sequence[Interval]) -> None:
+    """Room for all means; the bars of few seeds may be cut, as they would leave no room for anything else."""
+    bars = np.array([[n.low, n.high] for n in numbers])
+    most = max(1.0, *(n.mean for n in numbers))
+    least = np.nan_to_num(bars[:, 0], nan=most).min()
+    low = max(0.0, min(least, *(n.mean for n in numbers)) - 0.05 * most)
+    high = min(1.5 * most, max(np.nan_to_num(bars[:, 1]).max(), most) + 0.05 * most)
+    ax.set_ylim(low, high)
 
 
 def _plot_full(ax: Axes, validation: Validation) -> None:
