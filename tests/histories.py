@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import torch
-from rattention.ad import Collection, History, HistoryTransformer, QLearning, Room, Training
+from rattention.ad import Collection, History, HistoryTransformer, QLearning, Room, Training, training
 from rattention.nn import rattention_pattern
 
 SMALL = Collection(Room(size=3, steps=4), QLearning(episodes=6), per_goal=4, held_out=2)
@@ -30,3 +33,16 @@ def random_history(length, batch=2, states=9):
 
 def tensors(history):
     return [torch.from_numpy(np.ascontiguousarray(array)) for array in history.arrays()]
+
+
+def interrupt_in_step(step, patch):
+    """Ctrl-C while a step computes its losses."""
+    count = iter(range(1, 1000))
+    losses = training.losses
+
+    def pressed(model, windows):
+        if model.training and next(count) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return losses(model, windows)
+
+    patch.setattr(training, "losses", pressed)

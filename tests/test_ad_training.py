@@ -3,7 +3,6 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from dataclasses import replace
@@ -20,7 +19,7 @@ from rattention.ad import HistoryTransformer, Training, collect, train, training
 from rattention.ad.windows import WindowSampler
 from rattention.models.errors import WeightsError
 
-from tests.histories import QUICK, SIZES, SMALL
+from tests.histories import QUICK, SIZES, SMALL, interrupt_in_step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -196,16 +195,3 @@ class TestTraining:
         assert all(a >= b for a, b in pairwise(rates[10:]))
         assert rates[60] == pytest.approx(0.05 + 0.95 / 2)
         assert rates[-1] == pytest.approx(0.05, abs=1e-3)
-
-
-def interrupt_in_step(step, patch):
-    """Ctrl-C while a step computes its losses."""
-    count = iter(range(1, 1000))
-    losses = training.losses
-
-    def pressed(model, windows):
-        if model.training and next(count) == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return losses(model, windows)
-
-    patch.setattr(training, "losses", pressed)
