@@ -80,11 +80,28 @@ def _model(name: str) -> Callable[[Setup], Work]:
     return prepare
 
 
+def _encoder(name: str, whose: str) -> Callable[[Setup], Work]:
+    def prepare(setup: Setup) -> Work:
+        from benchmarks.cases.encoder import LAYERS
+        from benchmarks.peers import pytorch_encoder
+
+        build = getattr(pytorch_encoder, whose)
+        build(Setup(16, setup.threads, setup.quick), LAYERS[name]).call()
+        runner: Runner = build(setup, LAYERS[name])
+        return lambda: list(runner.answer(runner.call()).values())
+
+    return prepare
+
+
 WORKS: dict[str, Callable[[Setup], Work]] = {
     "metrics": _metrics,
     "heatmap": _heatmap,
     "observed": _model("observed"),
     "stored": _model("stored"),
+    "encoder-gravitational": _encoder("gravitational", "ours"),
+    "encoder-gravitational-plain": _encoder("gravitational", "plain"),
+    "encoder-combined": _encoder("combined", "ours"),
+    "encoder-combined-plain": _encoder("combined", "plain"),
 }
 
 

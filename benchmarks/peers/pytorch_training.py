@@ -95,9 +95,10 @@ def _steps(setup: Setup, model: Any, autocast: bool) -> Runner:
         optimizer.step()
         return loss, model.embedding.weight.grad
 
-    return Runner(step, _loss_and_gradient)
+    return Runner(step, loss_and_gradient)
 
 
-def _loss_and_gradient(result: Any) -> Answer:
+def loss_and_gradient(result: Any) -> Answer:
+    """The answer of a step that returns both."""
     loss, gradient = result
     return {"loss": loss.detach()[None].numpy(), "gradient": gradient.numpy().copy()}

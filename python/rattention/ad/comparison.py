@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention._arguments import whole_number
 from rattention.ad.evaluation import collection_of, evaluate
 from rattention.ad.rooms import Room, oracle_returns, random_returns
 from rattention.ad.source import learn
@@ -93,6 +94,9 @@ def compare(
     options:
         Of `evaluate`: temperature, compress, forget, progress.
     """
+    for name, count in {"attempts": attempts, "source_agents": source_agents}.items():
+        if whole_number(name, count) < 1:
+            raise ValueError(f"{name} must be >= 1, got {count}")
     collection = collection_of(model)
     rooms = collection.split()[1] if goals is None else collection.room.goals(goals)
     returns = evaluate(

@@ -61,9 +61,9 @@ def plot_goals(result: Comparison, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(-0.5, None)
     ax.set_xlabel("Goal (row, column), nearest first")
     ax.set_ylabel("Return")
-    ends = [oracle[-1], last[-1], first[-1]]
-    texts = ["oracle", "model, last\nepisodes", "model, first\nepisode"]
-    label_lines(ax, len(order) - 1, ends, texts, [VERMILION, BLUE, GREY])
+    ends = [oracle[-1], first[-1], last[-1]]  # of two at one height the first is put below
+    texts = ["oracle", "model, first\nepisode", "model, last\nepisodes"]
+    label_lines(ax, len(order) - 1, ends, texts, [VERMILION, GREY, BLUE])
     return ax
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from rattention.cli import ad_report
-from rattention.cli.demo import use_threads_of_torch_too
 from rattention.cli.installed import versions
 from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, note, progress
+from rattention.cli.threads import use_threads
 from rattention.config import show_config
 from rattention.files import save_figure, writable_folder, write_json
 
@@ -193,18 +193,19 @@ def train(options: Train) -> int:
     """Train, print and save; ValueError and OSError say what is wrong with the options."""
     from rattention.ad import Training, training
 
-    use_threads_of_torch_too(options.threads)
+    use_threads(options.threads)
+    schedule = Training(
+        steps=options.steps,
+        batch=options.batch,
+        every=options.every,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+    )
     folder = writable_folder(options.out)
     model = training.train(
         _histories(folder),
         folder,
-        Training(
-            steps=options.steps,
-            batch=options.batch,
-            every=options.every,
-            learning_rate=options.learning_rate,
-            seed=options.seed,
-        ),
+        schedule,
         sizes={
             "context": options.context,
             "dim": options.dim,
@@ -226,7 +227,7 @@ def evaluate(options: Evaluate) -> int:
     """Evaluate, print and save; ValueError and OSError say what is wrong with the options."""
     from rattention.ad import HistoryTransformer, compare
 
-    use_threads_of_torch_too(options.threads)
+    use_threads(options.threads)
     goals = None if options.goals is None else whole_numbers("goals", options.goals)
     path = _model_path(options)
     model = HistoryTransformer.load(path)

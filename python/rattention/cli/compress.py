@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from rattention.cli import compression_task, compression_text, record
-from rattention.cli.demo import use_threads
 from rattention.cli.terminal import Style, note, progress
+from rattention.cli.threads import use_threads
 from rattention.compression import STRATEGIES, require_strategy
 from rattention.compression.budget import require_budget
 from rattention.files import save_figure, writable_folder, write_csv, write_json

@@ -13,7 +13,7 @@ import tyro
 from rattention.cli import interactive, record, report, subject
 from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, note, progress
-from rattention.config import set_num_threads
+from rattention.cli.threads import use_threads
 from rattention.degradation import Thresholds, measure
 from rattention.degradation.sources import check_length
 from rattention.files import writable_folder
@@ -70,7 +70,7 @@ class Demo:
 
 def run(options: Demo) -> int:
     """Measure, print and save; ValueError and OSError say what is wrong with the options."""
-    use_threads(options.threads)
+    use_threads(options.threads, pytorch=False)
     if options.interactive:
         return interactive.run(
             options.model,
@@ -104,23 +104,6 @@ def run(options: Demo) -> int:
         else report.text(measured, chosen, saved, Style.of())
     )
     return 0
-
-
-def use_threads(threads: int) -> None:
-    """Compute with so many threads; 0 leaves the default."""
-    if threads < 0:
-        raise ValueError(f"--threads must be >= 0, got {threads}")
-    if threads:
-        set_num_threads(threads)
-
-
-def use_threads_of_torch_too(threads: int) -> None:
-    """The same for the kernels and for PyTorch."""
-    use_threads(threads)
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:

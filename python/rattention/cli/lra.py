@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from rattention.cli import lra_report
-from rattention.cli.demo import use_threads_of_torch_too
 from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, note
+from rattention.cli.threads import use_threads
 
 if TYPE_CHECKING:
     from rattention.lra import Study
@@ -112,7 +112,7 @@ def run(options: Run) -> int:
     """Run what is missing, print the outcome; ValueError and OSError say what is wrong with the options."""
     from rattention.lra import new_name, ranks, run_study
 
-    use_threads_of_torch_too(options.threads)
+    use_threads(options.threads)
     ranks.join()
     folder = options.out or Path(new_name())
     study = _overridden(_chosen(options, folder), options)

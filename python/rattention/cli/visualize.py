@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 import tyro
 
 from rattention.cli import attention_text, record, specimen
-from rattention.cli.demo import use_threads
 from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, progress
+from rattention.cli.threads import use_threads
 from rattention.files import writable_folder, write_json
 from rattention.microscope import Rules
 from rattention.microscope.statistics import MapOptions

@@ -120,10 +120,11 @@ def label_ends(ax: Axes, x: Sequence[int], y: Sequence[float], form: str) -> Non
 def label_lines(
     ax: Axes, x: float, y: ArrayLike, texts: Sequence[str], colours: Any, *, left: bool = False
 ) -> None:
-    """Labels beside the ends of lines, moved apart where they would overlap; needs the final axes' limits."""
+    """Labels beside the ends of lines, moved apart where they would overlap, and off the axis below; needs
+    the final axes' limits."""
     ends = np.column_stack([np.full(len(texts), x), np.asarray(y)])
     heights = ax.transAxes.inverted().transform(ax.transData.transform(ends))
-    placed = _apart(heights[:, 1], gap=0.068)
+    placed = _apart(heights[:, 1], gap=0.068 * max(text.count("\n") + 1 for text in texts))
     side = -0.03 if left else 0.03
     for end, height, at, text, colour in zip(ends, placed, heights[:, 0], texts, colours, strict=True):
         ax.annotate(
@@ -164,13 +165,15 @@ def legend_beside(ax: Axes) -> None:
 
 
 def _apart(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """Heights at least `gap` apart in the same order: neighbours that are too close give way equally."""
+    """Heights at least `gap` apart in the same order, the lowest half a gap above 0: neighbours that are too
+    close give way equally."""
     order = np.argsort(heights)
     placed = heights[order]
     for _ in range(10 * len(placed)):
         missing = np.clip(gap - np.diff(placed), 0, None) / 2
         placed[:-1] -= missing
         placed[1:] += missing
+        placed = np.maximum(placed, gap / 2)
     return placed[np.argsort(order)]
 
 

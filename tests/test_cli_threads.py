@@ -1,0 +1,66 @@
+"""The option --threads: every subcommand that runs models sets it for the kernels and for PyTorch."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("tyro", reason="needs the extra 'cli'")
+torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+
+import rattention as ra
+from rattention.cli import main
+from rattention.cli.threads import use_threads
+
+from tests.processes import run_python
+
+STOPPED = {
+    "compress": ("compress", "--budget", "none"),
+    "visualize": ("visualize", "--shape", "0,0"),
+    "ad train": ("ad", "train", "--steps", "0"),
+    "ad evaluate": ("ad", "evaluate", "--model", "none.safetensors"),
+}
+"""Command lines that are wrong in what is looked at after the threads."""
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = torch.get_num_threads()
+    yield
+    ra.set_num_threads(0)
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("command", STOPPED)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_both_have_as_many(command, threads):
+    assert main([*STOPPED[command], "--threads", str(threads)]) == 2
+    assert (torch.get_num_threads(), ra.get_num_threads()) == (threads, threads)
+
+
+@pytest.mark.parametrize("command", STOPPED)
+def test_negative_numbers(command, capsys):
+    assert main([*STOPPED[command], "--threads", "-1"]) == 2
+    assert "--threads must be >= 0, got -1" in capsys.readouterr().err
+
+
+def test_zero_changes_nothing():
+    torch.set_num_threads(3)
+    use_threads(0)
+    assert torch.get_num_threads() == 3
+
+
+def test_without_pytorch():
+    """Where it is missing, and where it is not wanted, the kernels alone are told."""
+    code = """
+        import sys
+        from rattention.cli.threads import use_threads
+        import rattention as ra
+        use_threads(3, pytorch=False)
+        assert "torch" not in sys.modules
+        sys.modules["torch"] = None
+        use_threads(2)
+        print(ra.get_num_threads())
+    """
+    assert run_python(code).split() == ["2"]
