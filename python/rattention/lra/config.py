@@ -62,8 +62,8 @@ class ModelSize:
     match_parameters: bool = False
     """Every mechanism has as many parameters as conventional attention, within 10 %."""
     standardize: bool = False
-    """Standardise the pooled mean over the batch (batch normalisation) before the classifier. Means of long
-    sequences differ little from each other; this makes much of what differs, and training shorter."""
+    """Standardise the pooled mean before the classifier, by running statistics. Means of long sequences
+    differ little from each other; this makes much of what differs, and training shorter."""
     head_dim: int | None = None
     """Width of a head; None is dim / heads."""
 
