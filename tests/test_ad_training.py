@@ -79,12 +79,13 @@ class TestTraining:
         actions are told far more often than by chance."""
         torch.manual_seed(3)
         state = torch.get_rng_state()
-        model = train(histories, tmp_path, replace(QUICK, steps=180, batch=16, log_every=30), sizes=SIZES)
+        model = train(histories, tmp_path, replace(QUICK, steps=180, batch=16, log_every=10), sizes=SIZES)
         assert torch.equal(torch.get_rng_state(), state)
         curve = training.read_record(tmp_path)["curve"]
-        assert [point["step"] for point in curve] == [30, 60, 90, 120, 150, 180]
-        assert curve[-1]["transition_loss"] < 0.9 * np.log(5)
-        assert curve[-1]["held_out_transition_accuracy"] > 1.5 / 5
+        assert [point["step"] for point in curve] == [*range(10, 190, 10)]
+        late = {name: np.mean([point[name] for point in curve[-6:]]) for name in curve[0]}
+        assert late["transition_loss"] < 0.9 * np.log(5)
+        assert late["held_out_transition_accuracy"] > 1.5 / 5
         assert model.record["training"]["steps"] == model.record["steps_done"] == 180
         assert list((tmp_path / "tensorboard").iterdir())
         loaded = HistoryTransformer.load(tmp_path / "dark_room.safetensors")

@@ -183,3 +183,37 @@ def test_documentation_is_right(module):
     result = doctest.testmod(importlib.import_module(f"rattention.lra{module}"))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+class TestStandardizedMeans:
+    SIZE = replace(SIZE, standardize=True)
+
+    def test_first_batch(self):
+        model = classifier(size=self.SIZE).train()
+        means = 3 + 0.01 * torch.randn(500, 16)
+        out = model.pooled(means)
+        assert torch.allclose(out.mean(dim=0), torch.zeros(16), atol=1e-2)
+        expected = 0.01 / (0.01**2 + 1e-5) ** 0.5
+        assert out.std(dim=0).numpy() == pytest.approx(expected, rel=0.15)
+
+    def test_training_and_evaluation_compute_the_same(self):
+        model = classifier(size=self.SIZE).train()
+        for _ in range(60):
+            trained = model.pooled(means := torch.randn(8, 16) + 1)
+        assert torch.equal(model.eval().pooled(means), trained)
+        assert int(model.pooled.batches) == 60
+        assert model.pooled.mean.numpy() == pytest.approx(1, abs=0.2)
+
+    def test_one_sequence_and_gradients(self):
+        model = classifier(size=self.SIZE).train()
+        tokens, lengths = sequences(9)
+        model(tokens, lengths, torch.tensor([1]))["loss"].backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+    def test_is_saved(self, tmp_path):
+        model = classifier(size=self.SIZE).train()
+        tokens, lengths = sequences(9, 5)
+        model(tokens, lengths)
+        model.save(tmp_path / "model.safetensors")
+        loaded = SequenceClassifier.load(tmp_path / "model.safetensors").eval()
+        assert torch.equal(loaded(tokens, lengths)["logits"], model.eval()(tokens, lengths)["logits"])
