@@ -200,8 +200,9 @@ def naive_mean(
         scores = scores + bias.astype(np.float32) * unit
         if log_discount is not None:
             distance = np.abs(query_positions(Masks(**masks), rows, keys)[:, None] - np.arange(keys))
-            discount = np.broadcast_to(np.float32(log_discount), heads)[:, None, None]
-            scores = scores + discount * distance.astype(np.float32) * unit
+            discount = np.asarray(log_discount, np.float32)
+            discount = discount if discount.ndim == 3 else np.broadcast_to(discount, heads)[:, None]
+            scores = scores + discount[..., None] * distance.astype(np.float32) * unit
         scores = np.where(visible, rounded(scores), np.float32(-np.inf))
         top = scores.max(axis=-1, keepdims=True)
         power = np.exp2 if base == 2 else np.exp

@@ -63,7 +63,7 @@ def maps_in_torch(layer, x, shown=None):
         strength = layer.gravity.strength()[:, None, None] * own[..., None] * other[:, :, None]
         scores = strength / (torch.cdist(query, key) ** 2 + layer.softening)
     if layer.timescales is not None:
-        scores = scores + layer.timescales.log_discount().double()[:, None, None] * distance
+        scores = scores + layer.timescales.log_discount(x).double()[:, None, None] * distance
     hidden = distance < 0
     if layer.window is not None:
         hidden = hidden | (distance > layer.window)

@@ -28,6 +28,9 @@ PATTERNS = {
     "gravitational_multi_timescale": [
         {"mechanism": "gravitational_multi_timescale", "timescales": [3.0, 9.0]}
     ],
+    "adaptive timescales": [
+        {"mechanism": "multi_timescale", "timescales": [4.0, 32.0], "adaptive_timescales": True}
+    ],
     "rattention": [{"mechanism": "rattention", "window": 8, "rope_theta": 100.0}],
     "rattention, relu": [{"mechanism": "rattention", "window": 0, "feature_map": "relu"}],
     "hybrid": rn.rattention_pattern(window=8, rope_theta=100.0),
@@ -133,7 +136,9 @@ def test_layer_is_the_function_between_projections():
 def test_timescales_have_their_own_heads():
     """The heads of one timescale share a discount; the decoder joins all of them."""
     layer = rn.SelfAttention(8, 2, 1, mechanism="multi_timescale", timescales=[2.0, 50.0])
-    torch.testing.assert_close(layer.timescales.log_discount(), torch.tensor([-0.5, -0.5, -0.02, -0.02]))
+    torch.testing.assert_close(
+        layer.timescales.log_discount(torch.zeros(1, 1, 8)), torch.tensor([-0.5, -0.5, -0.02, -0.02])
+    )
     assert layer.query.weight.shape == (16, 8)
     assert layer.key.weight.shape == (8, 8)
     assert layer.output.weight.shape == (8, 16)
@@ -141,6 +146,22 @@ def test_timescales_have_their_own_heads():
     fixed = rn.SelfAttention(8, 2, mechanism="multi_timescale", learn_timescales=False)
     assert not [n for n, _ in fixed.named_parameters() if "timescale" in n]
     assert "timescales.log_timescale" in fixed.state_dict()
+
+
+def test_adaptive_timescales_begin_at_those_given_and_are_bounded():
+    options = {"mechanism": "multi_timescale", "timescales": [2.0, 50.0]}
+    layer = rn.SelfAttention(8, 2, 1, adaptive_timescales=True, **options)
+    plain = rn.SelfAttention(8, 2, 1, **options)
+    plain.load_state_dict(layer.state_dict(), strict=False)
+    x = torch.randn(3, 9, 8)
+    assert torch.equal(layer(x), plain(x))
+    torch.nn.init.normal_(layer.timescales.gate.weight, std=100.0)
+    scales = -1 / layer.timescales.log_discount(x)
+    assert scales.shape == (3, 4, 9)
+    assert torch.equal(scales[:, 0], scales[:, 1])
+    factors = scales / torch.tensor([2.0, 2.0, 50.0, 50.0])[:, None]
+    assert 0.367 < factors.min() < 0.4
+    assert 2.7 < factors.max() < 2.719
 
 
 def test_masses_and_gravity_are_positive():
@@ -333,6 +354,7 @@ WRONG = {
     "both directions": ({"mechanism": "rattention", "window": 3}, "is causal: give causal=True"),
     "rotated gravity": ({"mechanism": "gravitational", "rope_theta": 9.0}, "has no rope_theta"),
     "timescales": ({"timescales": [2.0]}, "has no timescales"),
+    "adaptive timescales": ({"adaptive_timescales": True}, "has no timescales"),
     "no timescales": ({"mechanism": "multi_timescale", "timescales": [0.0]}, "timescales must be positive"),
 }
 

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rattention as ra
 from rattention.mechanisms.table import Mechanism, Sizes
+
+from tests.variants import TABLE
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
 SIZES = Sizes(batch=2, heads=4, length=37, head_dim=8, value_dim=6, kv_heads=2)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-by_mechanism = pytest.mark.parametrize("mechanism", ra.MECHANISMS.values(), ids=lambda m: m.name)
+by_mechanism = pytest.mark.parametrize("mechanism", TABLE, ids=lambda m: m.name)
 
 
 def draw(mechanism: Mechanism, sizes: Sizes = SIZES, dtype: str = "float32", seed: int = 0) -> dict[str, Any]:
@@ -83,5 +84,5 @@ def masks_of(mechanism: Mechanism) -> dict[str, dict[str, Any]]:
     return MASKS | (SOFTMAX_MASKS if mechanism.family == "softmax" else {})
 
 
-CASES = [(m, name) for m in ra.MECHANISMS.values() for name in masks_of(m)]
+CASES = [(m, name) for m in TABLE for name in masks_of(m)]
 by_case = pytest.mark.parametrize(("mechanism", "masks"), CASES, ids=[f"{m.name}-{n}" for m, n in CASES])

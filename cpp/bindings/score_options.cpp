@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include <vector>
+
 #include "bindings/arrays.h"
 #include "bindings/module.h"
 #include "mechanisms/checks.h"
@@ -19,6 +21,17 @@ Gravity make_gravity(const ScoreProblem& problem, const ScoreOptions& options) {
   gravity.eps = options.eps;
   check_masses(problem, gravity);
   return gravity;
+}
+
+void set_discount(const py::array& log_discount, ScoreProblem* problem) {
+  const TensorView& query = problem->query;
+  const std::vector<py::ssize_t> shape(log_discount.shape(), log_discount.shape() + log_discount.ndim());
+  const std::vector<py::ssize_t> per_query{query.batch(), query.heads(), query.length()};
+  problem->discount_per_query = shape == per_query;
+  if (!problem->discount_per_query && shape != std::vector<py::ssize_t>{query.heads()}) {
+    throw py::value_error("log_discount must have one number per head, or one per query");
+  }
+  problem->log_discount = static_cast<const float*>(log_discount.data());
 }
 
 ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t query_offset, float scale,
@@ -57,7 +70,7 @@ ScoreProblem make_problem(const py::array& query, const py::array& key, const Sc
   if (options.attn_mask) {
     masks.dense = dense_mask(*options.attn_mask, {batch, problem.query.heads(), problem.query.length(), keys});
   }
-  if (options.log_discount) problem.log_discount = static_cast<const float*>(options.log_discount->data());
+  if (options.log_discount) set_discount(*options.log_discount, &problem);
   check_positions(problem);
   if (options.query_mass) problem.gravity = make_gravity(problem, options);
   return problem;

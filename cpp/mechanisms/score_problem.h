@@ -39,12 +39,16 @@ struct ScoreProblem {
   const Rotary* rotary = nullptr;  // turns queries and keys to their positions, where given
   Masks masks;
   const float* log_discount = nullptr;  // one per query head, or none
+  bool discount_per_query = false;      // one per query, [batch, heads, query_length], in place of that
   // Query rows to score, nullptr for all. Row r of the loop is query row rows[r].
   const std::int64_t* rows = nullptr;
   std::int64_t row_count = 0;
 
   std::int64_t group() const { return query.heads() / key.heads(); }
   std::int64_t query_row(std::int64_t r) const { return rows != nullptr ? rows[r] : r; }
+  float log_discount_of(std::int64_t batch, std::int64_t head, std::int64_t query_row) const {
+    return log_discount[discount_per_query ? (batch * query.heads() + head) * query.length() + query_row : head];
+  }
 };
 
 // query key^T / sqrt(head_dim) for every row, the last query at the position of the last key, nothing hidden: what

@@ -233,7 +233,8 @@ bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int6
   if (changes) apply_unit(r);
   if (problem_.log_discount != nullptr) {
     const auto distance = static_cast<float>(keys.first - masks.position(query_row));
-    kernels_.add_distance(scores, keys.size(), distance, problem_.log_discount[block.head] * kLog2E);
+    const float slope = problem_.log_discount_of(batch, block.head, query_row) * kLog2E;
+    kernels_.add_distance(scores, keys.size(), distance, slope);
   }
   if (shown != nullptr) {
     masks.add_bias(batch, block.head, query_row, keys, kLog2E, scores);

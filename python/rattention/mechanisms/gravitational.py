@@ -99,7 +99,7 @@ def gravitational_attention_backward(
     queries, keys = query_and_key(query, key)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
     options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps)
-    return run_backward(grad_output, queries, keys, value, result, options, grad_lse)
+    return run_backward(grad_output, queries, keys, value, result, options, grad_lse, log_discount)
 
 
 def gravitational_metrics(

@@ -55,6 +55,9 @@ class SelfAttention(nn.Module):
     timescales, learn_timescales:
         Numbers of positions over which a weight decays by a factor of e, and whether training changes them.
         4, 16, 64 and 256 by default.
+    adaptive_timescales:
+        Whether every token sets how far back it looks: a learned linear gate of the token multiplies each
+        timescale, for its row, by a factor from 1/e to e; 1 at first.
     softening:
         Added to squared distances by the gravitational ones; it bounds their scores.
     feature_map:
@@ -91,6 +94,7 @@ class SelfAttention(nn.Module):
         rope_theta: float | None = None,
         timescales: Sequence[float] | None = None,
         learn_timescales: bool = True,
+        adaptive_timescales: bool = False,
         softening: float = 1.0,
         feature_map: str = "softmax",
         bias: bool = False,
@@ -100,7 +104,9 @@ class SelfAttention(nn.Module):
         if mechanism not in MODULES:
             raise ValueError(f"mechanism must be one of {', '.join(MODULES)}, got {mechanism!r}")
         learned = MECHANISMS[mechanism].parameters
-        _require_options(mechanism, learned, causal, window, rope_theta, timescales)
+        _require_options(mechanism, learned, causal, window, rope_theta)
+        if (timescales is not None or adaptive_timescales) and "log_discount" not in learned:
+            raise ValueError(f"mechanism {mechanism!r} has no timescales")
         self.head_dim = _head_dim(dim, heads, kv_heads, head_dim)
         scales = len(timescales or DEFAULT_TIMESCALES) if "log_discount" in learned else 1
         all_heads, all_kv_heads = scales * heads, scales * (kv_heads or heads)
@@ -112,7 +118,12 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(all_heads * self.head_dim, dim, bias=bias)
         self.gravity = Gravity(dim, all_heads, all_kv_heads, self.head_dim) if "gravity" in learned else None
         self.timescales = (
-            Timescales(timescales or DEFAULT_TIMESCALES, heads, learn_timescales)
+            Timescales(
+                timescales or DEFAULT_TIMESCALES,
+                heads,
+                learn_timescales,
+                dim if adaptive_timescales else None,
+            )
             if "log_discount" in learned
             else None
         )
@@ -157,7 +168,7 @@ class SelfAttention(nn.Module):
             strength = self.gravity.strength()
             rule |= {"query_mass": own, "key_mass": other, "gravity": strength, "eps": self.softening}
         if self.timescales is not None:
-            rule["log_discount"] = self.timescales.log_discount()
+            rule["log_discount"] = self.timescales.log_discount(x)
         if self.norms is not None:
             rule["local_norm_weight"] = self.norms.local_norm_weight
             rule["linear_norm_weight"] = self.norms.linear_norm_weight
@@ -220,7 +231,6 @@ def _require_options(
     causal: bool,
     window: int | None,
     rope_theta: float | None,
-    timescales: Sequence[float] | None,
 ) -> None:
     if mechanism in ("sliding_window", "rattention") and window is None:
         raise ValueError(f"mechanism {mechanism!r} needs a window")
@@ -228,8 +238,6 @@ def _require_options(
         raise ValueError("mechanism 'rattention' is causal: give causal=True")
     if rope_theta is not None and "gravity" in learned:
         raise ValueError(f"mechanism {mechanism!r} has no rope_theta: its scores are distances")
-    if timescales is not None and "log_discount" not in learned:
-        raise ValueError(f"mechanism {mechanism!r} has no timescales")
 
 
 def _require_decoding(causal: bool, *masks: torch.Tensor | None) -> None:

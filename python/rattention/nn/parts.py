@@ -39,13 +39,17 @@ class Gravity(nn.Module):
 class Timescales(nn.Module):
     """Discounts of several timescales: a weight decays as ``exp(-|i - j| / timescale)``.
 
-    The parameter is the logarithm of the timescale, so that a learned one stays positive.
+    The parameter is the logarithm of the timescale, so that a learned one stays positive. With a gate, each
+    token multiplies it by ``exp(tanh(w . x + b))``, that is by 1/e to e, and by 1 at first.
     """
 
     log_timescale: torch.Tensor
 
-    def __init__(self, timescales: Sequence[float], heads: int, learned: bool) -> None:
-        """`timescales` in positions, > 0; each serves `heads` heads."""
+    def __init__(
+        self, timescales: Sequence[float], heads: int, learned: bool, gate_dim: int | None = None
+    ) -> None:
+        """`timescales` in positions, > 0; each serves `heads` heads. A gate of tokens of `gate_dim`, or
+        none."""
         super().__init__()
         if not timescales or not all(0 < t < math.inf for t in timescales):
             raise ValueError(f"timescales must be positive numbers of positions, got {tuple(timescales)}")
@@ -55,10 +59,19 @@ class Timescales(nn.Module):
         else:
             self.register_buffer("log_timescale", logarithms)
         self.heads = heads
+        self.gate = None if gate_dim is None else nn.Linear(gate_dim, len(timescales))
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
 
-    def log_discount(self) -> torch.Tensor:
-        """``ln gamma = -1 / timescale``, one per head, the heads of a timescale side by side."""
-        return -torch.exp(-self.log_timescale.float()).repeat_interleave(self.heads)
+    def log_discount(self, x: torch.Tensor) -> torch.Tensor:
+        """``ln gamma = -1 / timescale``, the heads of a timescale side by side: ``[heads]``, or with a gate
+        ``[batch, heads, length]`` for tokens ``[batch, length, dim]``."""
+        logarithms = self.log_timescale.float()
+        if self.gate is None:
+            return -torch.exp(-logarithms).repeat_interleave(self.heads)
+        moved = logarithms + self.gate(x).float().tanh()
+        return -torch.exp(-moved).mT.repeat_interleave(self.heads, dim=1)
 
 
 class BranchNorms(nn.Module):

@@ -147,7 +147,9 @@ def _visible(
         if dense.dtype != torch.bool:
             bias = bias + wide(dense)
     if log_discount is not None:
-        bias = bias + log_discount[:, None, None] * (i - j).abs()
+        per_query = log_discount.dim() == 3
+        slope = log_discount[:, :, rows, None] if per_query else log_discount[:, None, None]
+        bias = bias + slope * (i - j).abs()
     return visible, bias
 
 
