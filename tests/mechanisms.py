@@ -165,6 +165,7 @@ def naive_gravitational(
     base: float = np.e,
     gravity: float = 1.0,
     eps: float = 1e-3,
+    exponent: float = 2.0,
     **options: Any,
 ) -> NDArray[Any]:
     """Gravitational attention with the same roundings; squares of differences are summed in their order.
@@ -181,6 +182,10 @@ def naive_gravitational(
             difference = rounded(q[..., :, None, d] - k[..., None, :, d])
             difference *= difference
             distance += difference
+        if exponent != 2:
+            distance = (
+                np.sqrt(distance) if exponent == 1 else np.exp2(np.log2(distance) * np.float32(exponent / 2))
+            )
         distance = rounded(distance) + np.float32(eps)
         if base == 2:
             scores = rounded(1 / distance) * mk[:, :, None] * (mq * (np.float32(gravity) * unit))[..., None]
@@ -251,6 +256,8 @@ MECHANISMS = [
     *SCORE_RULES,
     _variant(SOFTMAX, "multi_timescale", log_discount=-0.01),
     _variant(GRAVITATIONAL, "gravitational_multi_timescale", log_discount=-0.01),
+    _variant(GRAVITATIONAL, "gravitational, Euclidean", exponent=1.0),
+    _variant(GRAVITATIONAL, "gravitational, power 2.6", exponent=2.6),
 ]
 
 by_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)

@@ -44,6 +44,8 @@ def draw(
             inputs[name] = np.abs(numbers) if name.endswith("mass") else numbers
     if "gravity" in mechanism.parameters:
         inputs |= {"gravity": np.linspace(0.5, 1.5, heads, dtype=np.float32), "eps": 0.7}
+    if "exponent" in mechanism.parameters:
+        inputs["exponent"] = np.array([1, 2, 0.7, 3], np.float32)[:heads]
     if "log_discount" in mechanism.parameters:
         per_query = mechanism.argument("log_discount").kind == "array"
         shape = (1, heads, rows) if per_query else (heads,)

@@ -31,6 +31,21 @@ PATTERNS = {
     "adaptive timescales": [
         {"mechanism": "multi_timescale", "timescales": [4.0, 32.0], "adaptive_timescales": True}
     ],
+    "Euclidean": [{"mechanism": "gravitational", "distance": "euclidean"}],
+    "exponents": [{"mechanism": "gravitational", "learn_exponent": True}],
+    "cosine": [
+        {"mechanism": "gravitational", "distance": "cosine", "learn_exponent": True, "softening": 0.1}
+    ],
+    "combined": [
+        {
+            "mechanism": "gravitational_multi_timescale",
+            "timescales": [4.0, 32.0],
+            "adaptive_timescales": True,
+            "distance": "euclidean",
+            "learn_exponent": True,
+            "window": 50,
+        }
+    ],
     "rattention": [{"mechanism": "rattention", "window": 8, "rope_theta": 100.0}],
     "rattention, relu": [{"mechanism": "rattention", "window": 0, "feature_map": "relu"}],
     "hybrid": rn.rattention_pattern(window=8, rope_theta=100.0),
@@ -169,6 +184,45 @@ def test_masses_and_gravity_are_positive():
     own, other = layer.gravity(100 * torch.randn(1, 5, 8))
     assert own.shape == other.shape == (1, 6, 5)
     assert min(own.min(), other.min(), layer.gravity.strength().min()) >= 0
+
+
+@pytest.mark.parametrize("distance", ["squared_euclidean", "euclidean", "cosine"])
+@pytest.mark.parametrize("learned", [False, True])
+def test_distances(distance, learned):
+    """A layer with 2 heads that read one, against the definition; one token is 0."""
+    options = {"distance": distance, "learn_exponent": learned, "softening": 0.3}
+    layer = rn.SelfAttention(8, 2, 1, mechanism="gravitational", **options)
+    x = torch.randn(2, 9, 8)
+    x[0, 3] = 0
+    if learned:
+        torch.nn.init.normal_(layer.gravity.log_exponent)
+    q, k, v = (p(x).reshape(2, 9, -1, 4).transpose(1, 2) for p in (layer.query, layer.key, layer.value))
+    if distance == "cosine":
+        apart = (1 - torch.cosine_similarity(q[..., None, :], k[:, :, None], dim=-1)).clamp(min=0).sqrt()
+    else:
+        apart = (q[..., None, :] - k[:, :, None]).norm(dim=-1)
+    exponent = (
+        layer.gravity.log_exponent.exp() if learned else torch.tensor([1.0 + (distance != "euclidean")])
+    )
+    own, other = layer.gravity(x)
+    masses = layer.gravity.strength()[:, None, None] * own[..., None] * other[:, :, None]
+    heads = (masses / (apart ** exponent[:, None, None] + 0.3)).softmax(-1) @ v
+    expected = layer.output(heads.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cosines_have_gradients_everywhere():
+    """That of a vector of length 0 is 0, as is that of the exponent where all cosines are 1."""
+    layer = rn.SelfAttention(8, 2, mechanism="gravitational", distance="cosine", learn_exponent=True)
+    x = torch.zeros(1, 5, 8, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad.isfinite().all()
+    torch.nn.init.ones_(layer.query.weight)
+    torch.nn.init.ones_(layer.key.weight)
+    layer.zero_grad()
+    layer(torch.ones(1, 5, 8)).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
+    assert not layer.gravity.log_exponent.grad.any()
 
 
 @by_pattern
@@ -354,6 +408,12 @@ WRONG = {
     "both directions": ({"mechanism": "rattention", "window": 3}, "is causal: give causal=True"),
     "rotated gravity": ({"mechanism": "gravitational", "rope_theta": 9.0}, "has no rope_theta"),
     "timescales": ({"timescales": [2.0]}, "has no timescales"),
+    "distance": ({"distance": "cosine"}, "has no distance"),
+    "exponent": ({"learn_exponent": True}, "has no distance"),
+    "unknown distance": (
+        {"mechanism": "gravitational", "distance": "taxicab"},
+        "distance must be one of squared_euclidean, euclidean, cosine, got 'taxicab'",
+    ),
     "adaptive timescales": ({"adaptive_timescales": True}, "has no timescales"),
     "no timescales": ({"mechanism": "multi_timescale", "timescales": [0.0]}, "timescales must be positive"),
 }

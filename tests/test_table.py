@@ -32,6 +32,8 @@ def draw(mechanism: Mechanism, sizes: Sizes = SIZES) -> dict[str, Any]:
         numbers = rng.standard_normal(shape).astype(np.float32)
         if argument.name in ("query_mass", "key_mass", "gravity"):
             numbers = np.abs(numbers)
+        if argument.name == "exponent":
+            numbers = 0.6 + np.abs(numbers)
         if argument.name == "log_discount":
             numbers = -np.abs(numbers) / 20
         inputs[argument.name] = numbers

@@ -31,6 +31,8 @@ def draw(mechanism: Mechanism, sizes: Sizes = SIZES, dtype: str = "float32", see
             tensor = -0.1 * tensor.abs()
         elif argument.name.endswith("mass") or argument.name == "gravity":
             tensor = tensor.abs()
+        elif argument.name == "exponent":
+            tensor = 0.6 + tensor.abs()
         has_length = {"query_length", "key_length"} & {*argument.shape}
         inputs[argument.name] = tensor.to(DTYPES[dtype] if has_length else torch.float32).requires_grad_()
     if "eps" in inputs:

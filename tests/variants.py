@@ -20,6 +20,17 @@ def with_discount_per_query(mechanism: Mechanism) -> Mechanism:
     )
 
 
+def with_exponent(mechanism: Mechanism) -> Mechanism:
+    """The row, with a power of the distance for every head."""
+    parameters = (*mechanism.parameters, "exponent")
+    return replace(mechanism, name=f"{mechanism.name} with exponents", parameters=parameters)
+
+
 DISCOUNTED = [m for m in ra.MECHANISMS.values() if "log_discount" in m.parameters]
-TABLE = [*ra.MECHANISMS.values(), *(with_discount_per_query(m) for m in DISCOUNTED)]
+GRAVITATIONAL = [m for m in ra.MECHANISMS.values() if "gravity" in m.parameters]
+TABLE = [
+    *ra.MECHANISMS.values(),
+    *(with_discount_per_query(m) for m in DISCOUNTED),
+    *(with_exponent(m) for m in GRAVITATIONAL),
+]
 SOFTMAX_FAMILY = [m for m in TABLE if m.family == "softmax"]

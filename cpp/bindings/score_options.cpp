@@ -18,6 +18,7 @@ Gravity make_gravity(const ScoreProblem& problem, const ScoreOptions& options) {
   gravity.query_mass = mass_view("query_mass", *options.query_mass);
   gravity.key_mass = mass_view("key_mass", *options.key_mass);
   gravity.strength = static_cast<const float*>(options.gravity->data());
+  if (options.exponent) gravity.exponent = static_cast<const float*>(options.exponent->data());
   gravity.eps = options.eps;
   check_masses(problem, gravity);
   return gravity;
@@ -38,7 +39,7 @@ ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t qu
                           std::optional<py::array> key_padding_mask, std::optional<py::array> segment_ids,
                           std::optional<py::array> attn_mask, std::optional<py::array> log_discount,
                           std::optional<py::array> query_mass, std::optional<py::array> key_mass,
-                          std::optional<py::array> gravity, float eps) {
+                          std::optional<py::array> gravity, float eps, std::optional<py::array> exponent) {
   return {left,
           right,
           query_offset,
@@ -50,7 +51,8 @@ ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t qu
           std::move(query_mass),
           std::move(key_mass),
           std::move(gravity),
-          eps};
+          eps,
+          std::move(exponent)};
 }
 
 }  // namespace
@@ -85,7 +87,7 @@ void bind_score_options(py::module_& module) {
       .def(py::init(&make_options), py::kw_only(), py::arg("left"), py::arg("right"), py::arg("query_offset"),
            py::arg("scale"), py::arg("key_padding_mask") = none, py::arg("segment_ids") = none,
            py::arg("attn_mask") = none, py::arg("log_discount") = none, py::arg("query_mass") = none,
-           py::arg("key_mass") = none, py::arg("gravity") = none, py::arg("eps") = 0.0F);
+           py::arg("key_mass") = none, py::arg("gravity") = none, py::arg("eps") = 0.0F, py::arg("exponent") = none);
 }
 
 }  // namespace rattention::bindings

@@ -18,12 +18,13 @@ constexpr std::int64_t kBlockRows = 48;
 // Keys per tile: long enough that per-row, per-tile work (maximum, rescaling) is small, short enough for keys, values,
 // queries and outputs of a task to share the second-level cache.
 constexpr std::int64_t kTileKeys = 1024;
-// The score rule G m_i m_j / (|q_i - k_j|^2 + eps), in place of the scaled dot product.
+// The score rule G m_i m_j / (|q_i - k_j|^exponent + eps), in place of the scaled dot product.
 struct Gravity {
   TensorView query_mass;            // [batch, heads, query_length, 1]
   TensorView key_mass;              // [batch, heads or kv_heads, key_length, 1]
   const float* strength = nullptr;  // G, one per query head
   float eps = 0.0F;
+  const float* exponent = nullptr;  // > 0, one per query head; all are 2 where there is none
 
   // The head of key_mass that query head `head` reads.
   std::int64_t mass_head(std::int64_t head, std::int64_t query_heads) const {

@@ -77,7 +77,7 @@ def run_backward(
     if grad_lse is not None:
         grad_of_lse = np.ascontiguousarray(float_array("grad_lse", grad_lse, 3), np.float32)
     gradients = _core.attention_backward(query, key, values, options, outputs, result.lse, grads, grad_of_lse)
-    for name in ("gravity", "log_discount"):
+    for name in ("gravity", "exponent", "log_discount"):
         if name in gradients and not (name == "log_discount" and np.ndim(log_discount) == 3):  # type: ignore[arg-type]
             gradients[name] = gradients[name].sum(axis=(0, 2), dtype=np.float64).astype(np.float32)
     return gradients

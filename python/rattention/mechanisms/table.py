@@ -82,7 +82,8 @@ class Argument:
     optional: bool = False
     differentiable: bool = False
     """Whether the backward function returns its gradient, a float32 array of the argument's shape
-    (``[heads]`` for numbers); those of log_discount and initial_state only where they were given."""
+    (``[heads]`` for numbers); those of log_discount, exponent and initial_state only
+    where they were given."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,7 @@ _GRAVITATIONAL = Functions(
         _array("key_mass", "batch kv_heads key_length"),
         Argument("gravity", "per head", optional=True, differentiable=True),
         _EPS,
+        Argument("exponent", "per head", optional=True, differentiable=True),
         _LOG_DISCOUNT,
     ),
     _SOFTMAX_MASKS,

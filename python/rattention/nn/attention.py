@@ -58,8 +58,12 @@ class SelfAttention(nn.Module):
     adaptive_timescales:
         Whether every token sets how far back it looks: a learned linear gate of the token multiplies each
         timescale, for its row, by a factor from 1/e to e; 1 at first.
+    distance, learn_exponent:
+        Of the gravitational ones: ``"squared_euclidean"`` ``|q - k|^2``, ``"euclidean"`` ``|q - k|``, or
+        ``"cosine"`` ``1 - cos(q, k)``, where the cosine with a vector of length 0 is 0; and whether training
+        changes the exponent, a positive one of ``|q - k|``, or of ``sqrt(1 - cos)``, for every head.
     softening:
-        Added to squared distances by the gravitational ones; it bounds their scores.
+        Added to these distances; it bounds the scores.
     feature_map:
         Of RAttention's linear branch, ``"softmax"`` or ``"relu"``.
     bias:
@@ -95,6 +99,8 @@ class SelfAttention(nn.Module):
         timescales: Sequence[float] | None = None,
         learn_timescales: bool = True,
         adaptive_timescales: bool = False,
+        distance: str = "squared_euclidean",
+        learn_exponent: bool = False,
         softening: float = 1.0,
         feature_map: str = "softmax",
         bias: bool = False,
@@ -107,6 +113,8 @@ class SelfAttention(nn.Module):
         _require_options(mechanism, learned, causal, window, rope_theta)
         if (timescales is not None or adaptive_timescales) and "log_discount" not in learned:
             raise ValueError(f"mechanism {mechanism!r} has no timescales")
+        if (distance != "squared_euclidean" or learn_exponent) and "gravity" not in learned:
+            raise ValueError(f"mechanism {mechanism!r} has no distance: its scores are products")
         self.head_dim = _head_dim(dim, heads, kv_heads, head_dim)
         scales = len(timescales or DEFAULT_TIMESCALES) if "log_discount" in learned else 1
         all_heads, all_kv_heads = scales * heads, scales * (kv_heads or heads)
@@ -116,7 +124,11 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(dim, all_kv_heads * self.head_dim, bias=bias)
         self.value = nn.Linear(dim, all_kv_heads * self.head_dim, bias=bias)
         self.output = nn.Linear(all_heads * self.head_dim, dim, bias=bias)
-        self.gravity = Gravity(dim, all_heads, all_kv_heads, self.head_dim) if "gravity" in learned else None
+        self.gravity = (
+            Gravity(dim, all_heads, all_kv_heads, self.head_dim, distance, learn_exponent)
+            if "gravity" in learned
+            else None
+        )
         self.timescales = (
             Timescales(
                 timescales or DEFAULT_TIMESCALES,
@@ -147,6 +159,8 @@ class SelfAttention(nn.Module):
         go on from those in it; there are no masks then and no gradients.
         """
         query, key, value = (self._heads(linear(x)) for linear in (self.query, self.key, self.value))
+        if self.gravity is not None:
+            query, key = self.gravity.positions(query, key)
         if cache is None:
             masks = {"key_padding_mask": key_padding_mask, "segment_ids": segment_ids}
             heads = self._attend(query, key, value, self._rule(x), masks)
@@ -167,6 +181,7 @@ class SelfAttention(nn.Module):
             own, other = self.gravity(x)
             strength = self.gravity.strength()
             rule |= {"query_mass": own, "key_mass": other, "gravity": strength, "eps": self.softening}
+            rule["exponent"] = self.gravity.exponent()
         if self.timescales is not None:
             rule["log_discount"] = self.timescales.log_discount(x)
         if self.norms is not None:

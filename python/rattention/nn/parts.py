@@ -12,28 +12,72 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+DISTANCES = ("squared_euclidean", "euclidean", "cosine")
+"""What gravity may fall with: ``|q - k|^2``, ``|q - k|`` or ``1 - cos(q, k)``."""
+
+
 class Gravity(nn.Module):
     """Masses of every token as seen by every head, and the strength per head; all positive.
 
     Masses are ``softplus`` of a linear map of the token, the strength is ``exp`` of a parameter that starts
-    at ln head_dim, which makes first scores of about 1.
+    at the logarithm of the power of the distance to expect, which makes first scores of about 1. So is a
+    learned exponent, one per head.
     """
 
-    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
-        """For all heads of a layer."""
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        distance: str = "squared_euclidean",
+        learn_exponent: bool = False,
+    ) -> None:
+        """For all heads of a layer; `distance` is one of `DISTANCES`."""
         super().__init__()
+        if distance not in DISTANCES:
+            raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, got {distance!r}")
+        power = 1.0 if distance == "euclidean" else 2.0
+        expected = 1.0 if distance == "cosine" else head_dim ** (power / 2)
+        self.distance = distance
         self.query_mass = nn.Linear(dim, heads)
         self.key_mass = nn.Linear(dim, kv_heads)
-        self.log_gravity = nn.Parameter(torch.full((heads,), math.log(head_dim)))
+        self.log_gravity = nn.Parameter(torch.full((heads,), math.log(expected)))
+        self.log_exponent = nn.Parameter(torch.full((heads,), math.log(power))) if learn_exponent else None
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``[batch, length, dim]`` to masses ``[batch, heads, length]`` and ``[batch, kv_heads, length]``."""
         masses = [nn.functional.softplus(linear(x)).mT for linear in (self.query_mass, self.key_mass)]
         return masses[0], masses[1]
 
+    def positions(self, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What distances are between, ``[batch, heads, length, head_dim]``; for cosines two columns more."""
+        if self.distance != "cosine":
+            return query, key
+        return _directions(query, 0), _directions(key, 1)
+
+    def exponent(self) -> torch.Tensor | float | None:
+        """Of the distance between positions: ``[heads]`` where it is learned; None is 2."""
+        if self.log_exponent is not None:
+            return self.log_exponent.exp()
+        return 1.0 if self.distance == "euclidean" else None
+
     def strength(self) -> torch.Tensor:
         """G, ``[heads]``."""
         return self.log_gravity.exp()
+
+
+def _directions(rows: torch.Tensor, side: int) -> torch.Tensor:
+    """Vectors of length sqrt(1/2), whose squared distance is ``1 - cos``. Those of length 0 point, in one of
+    two more dimensions for each side, away from all others: their cosine is 0."""
+    wide = rows.float()
+    length = wide.norm(dim=-1, keepdim=True)
+    some = length > 0
+    unit = wide / torch.where(some, length, 1.0)
+    none = (~some).to(unit.dtype)
+    others = [none, torch.zeros_like(none)]
+    joined = torch.cat([unit, others[side], others[1 - side]], dim=-1)
+    return (math.sqrt(0.5) * joined).to(rows.dtype)
 
 
 class Timescales(nn.Module):
