@@ -165,6 +165,7 @@ def naive_gravitational(
     base: float = np.e,
     gravity: float = 1.0,
     eps: float = 1e-3,
+    exponent: float = 2.0,
     **options: Any,
 ) -> NDArray[Any]:
     """Gravitational attention with the same roundings; squares of differences are summed in their order.
@@ -181,6 +182,10 @@ def naive_gravitational(
             difference = rounded(q[..., :, None, d] - k[..., None, :, d])
             difference *= difference
             distance += difference
+        if exponent != 2:
+            distance = (
+                np.sqrt(distance) if exponent == 1 else np.exp2(np.log2(distance) * np.float32(exponent / 2))
+            )
         distance = rounded(distance) + np.float32(eps)
         if base == 2:
             scores = rounded(1 / distance) * mk[:, :, None] * (mq * (np.float32(gravity) * unit))[..., None]
@@ -200,8 +205,9 @@ def naive_mean(
         scores = scores + bias.astype(np.float32) * unit
         if log_discount is not None:
             distance = np.abs(query_positions(Masks(**masks), rows, keys)[:, None] - np.arange(keys))
-            discount = np.broadcast_to(np.float32(log_discount), heads)[:, None, None]
-            scores = scores + discount * distance.astype(np.float32) * unit
+            discount = np.asarray(log_discount, np.float32)
+            discount = discount if discount.ndim == 3 else np.broadcast_to(discount, heads)[:, None]
+            scores = scores + discount[..., None] * distance.astype(np.float32) * unit
         scores = np.where(visible, rounded(scores), np.float32(-np.inf))
         top = scores.max(axis=-1, keepdims=True)
         power = np.exp2 if base == 2 else np.exp
@@ -250,6 +256,8 @@ MECHANISMS = [
     *SCORE_RULES,
     _variant(SOFTMAX, "multi_timescale", log_discount=-0.01),
     _variant(GRAVITATIONAL, "gravitational_multi_timescale", log_discount=-0.01),
+    _variant(GRAVITATIONAL, "gravitational, Euclidean", exponent=1.0),
+    _variant(GRAVITATIONAL, "gravitational, power 2.6", exponent=2.6),
 ]
 
 by_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)

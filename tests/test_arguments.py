@@ -99,6 +99,12 @@ OPTIONS = {
     "metrics True": ({"metrics": True}, TypeError, "metrics must be a MetricOptions"),
     "discount per row": ({"log_discount": array(3)}, ValueError, "log_discount must be a number or one"),
     "discount of rank 2": ({"log_discount": array(1, 2)}, ValueError, "log_discount must have 1 dim"),
+    "discount of other rows": (
+        {"log_discount": -array(1, 2, 4)},
+        ValueError,
+        r"shape \(1, 2, 5\), one per query",
+    ),
+    "discount of more": ({"log_discount": array(1, 2, 5, 1)}, ValueError, "log_discount must have 1 dim"),
     "discount a string": ({"log_discount": "a"}, TypeError, "log_discount"),
     "an unknown option": ({"is_causal": True}, TypeError, "is_causal"),
 }

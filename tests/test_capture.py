@@ -30,7 +30,12 @@ MECHANISMS = {
     "sliding_window": {"window": 5, "rope_theta": 100.0},
     "multi_timescale": {"timescales": [3.0, 20.0]},
     "gravitational": {},
-    "gravitational_multi_timescale": {"timescales": [3.0, 20.0]},
+    "gravitational_multi_timescale": {
+        "timescales": [3.0, 20.0],
+        "adaptive_timescales": True,
+        "distance": "euclidean",
+        "learn_exponent": True,
+    },
     "rattention": {"window": 5, "rope_theta": 100.0},
 }
 
@@ -41,6 +46,9 @@ def layer_of(mechanism):
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.mul_(2)
+        for parameter in layer.parameters():
+            if not parameter.any():  # gates and exponents
+                parameter.normal_(std=0.3)
     return layer
 
 
@@ -61,9 +69,13 @@ def maps_in_torch(layer, x, shown=None):
         own, other = layer.gravity(x)
         other = other.repeat_interleave(query.shape[1] // other.shape[1], dim=1)
         strength = layer.gravity.strength()[:, None, None] * own[..., None] * other[:, :, None]
-        scores = strength / (torch.cdist(query, key) ** 2 + layer.softening)
+        exponent = layer.gravity.exponent()
+        power = 2 if exponent is None else exponent[:, None, None]
+        scores = strength / (torch.cdist(query, key) ** power + layer.softening)
     if layer.timescales is not None:
-        scores = scores + layer.timescales.log_discount().double()[:, None, None] * distance
+        slope = layer.timescales.log_discount(x).double()
+        slope = slope[..., None] if slope.dim() == 3 else slope[:, None, None]
+        scores = scores + slope * distance
     hidden = distance < 0
     if layer.window is not None:
         hidden = hidden | (distance > layer.window)

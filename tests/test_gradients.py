@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import rattention as ra
 from numpy.typing import NDArray
 from rattention.mechanisms.table import Mechanism
 
-SOFTMAX_FAMILY = [m for m in ra.MECHANISMS.values() if m.family == "softmax"]
+from tests.variants import SOFTMAX_FAMILY
+
 by_mechanism = pytest.mark.parametrize("mechanism", SOFTMAX_FAMILY, ids=lambda m: m.name)
 
 MASKS: dict[str, dict[str, Any]] = {
@@ -42,8 +44,12 @@ def draw(
             inputs[name] = np.abs(numbers) if name.endswith("mass") else numbers
     if "gravity" in mechanism.parameters:
         inputs |= {"gravity": np.linspace(0.5, 1.5, heads, dtype=np.float32), "eps": 0.7}
+    if "exponent" in mechanism.parameters:
+        inputs["exponent"] = np.array([1, 2, 0.7, 3], np.float32)[:heads]
     if "log_discount" in mechanism.parameters:
-        inputs["log_discount"] = np.linspace(-0.2, -0.05, heads, dtype=np.float32)
+        per_query = mechanism.argument("log_discount").kind == "array"
+        shape = (1, heads, rows) if per_query else (heads,)
+        inputs["log_discount"] = np.linspace(-0.2, -0.05, prod(shape), dtype=np.float32).reshape(shape)
     return inputs
 
 

@@ -92,6 +92,10 @@ def test_nan_in_a_query_stays_in_its_row() -> None:
         ),
         ({"key_mass": np.ones((1, 3, 33), np.float32)}, ValueError, r"key_mass must have shape"),
         ({"key_mass": np.ones((1, 4, 33))}, TypeError, "key_mass has dtype float64"),
+        ({"exponent": 0.0}, ValueError, "exponent must be > 0"),
+        ({"exponent": float("nan")}, ValueError, "exponent must be finite"),
+        ({"exponent": np.ones(3, np.float32)}, ValueError, "exponent must be a number or one per head"),
+        ({"exponent": "2"}, TypeError, "exponent"),
         ({"log_discount": 0.1}, ValueError, "log_discount must be finite and <= 0"),
     ],
 )

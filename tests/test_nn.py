@@ -28,6 +28,24 @@ PATTERNS = {
     "gravitational_multi_timescale": [
         {"mechanism": "gravitational_multi_timescale", "timescales": [3.0, 9.0]}
     ],
+    "adaptive timescales": [
+        {"mechanism": "multi_timescale", "timescales": [4.0, 32.0], "adaptive_timescales": True}
+    ],
+    "Euclidean": [{"mechanism": "gravitational", "distance": "euclidean"}],
+    "exponents": [{"mechanism": "gravitational", "learn_exponent": True}],
+    "cosine": [
+        {"mechanism": "gravitational", "distance": "cosine", "learn_exponent": True, "softening": 0.1}
+    ],
+    "combined": [
+        {
+            "mechanism": "gravitational_multi_timescale",
+            "timescales": [4.0, 32.0],
+            "adaptive_timescales": True,
+            "distance": "euclidean",
+            "learn_exponent": True,
+            "window": 50,
+        }
+    ],
     "rattention": [{"mechanism": "rattention", "window": 8, "rope_theta": 100.0}],
     "rattention, relu": [{"mechanism": "rattention", "window": 0, "feature_map": "relu"}],
     "hybrid": rn.rattention_pattern(window=8, rope_theta=100.0),
@@ -133,7 +151,9 @@ def test_layer_is_the_function_between_projections():
 def test_timescales_have_their_own_heads():
     """The heads of one timescale share a discount; the decoder joins all of them."""
     layer = rn.SelfAttention(8, 2, 1, mechanism="multi_timescale", timescales=[2.0, 50.0])
-    torch.testing.assert_close(layer.timescales.log_discount(), torch.tensor([-0.5, -0.5, -0.02, -0.02]))
+    torch.testing.assert_close(
+        layer.timescales.log_discount(torch.zeros(1, 1, 8)), torch.tensor([-0.5, -0.5, -0.02, -0.02])
+    )
     assert layer.query.weight.shape == (16, 8)
     assert layer.key.weight.shape == (8, 8)
     assert layer.output.weight.shape == (8, 16)
@@ -143,6 +163,22 @@ def test_timescales_have_their_own_heads():
     assert "timescales.log_timescale" in fixed.state_dict()
 
 
+def test_adaptive_timescales_begin_at_those_given_and_are_bounded():
+    options = {"mechanism": "multi_timescale", "timescales": [2.0, 50.0]}
+    layer = rn.SelfAttention(8, 2, 1, adaptive_timescales=True, **options)
+    plain = rn.SelfAttention(8, 2, 1, **options)
+    plain.load_state_dict(layer.state_dict(), strict=False)
+    x = torch.randn(3, 9, 8)
+    assert torch.equal(layer(x), plain(x))
+    torch.nn.init.normal_(layer.timescales.gate.weight, std=100.0)
+    scales = -1 / layer.timescales.log_discount(x)
+    assert scales.shape == (3, 4, 9)
+    assert torch.equal(scales[:, 0], scales[:, 1])
+    factors = scales / torch.tensor([2.0, 2.0, 50.0, 50.0])[:, None]
+    assert 0.367 < factors.min() < 0.4
+    assert 2.7 < factors.max() < 2.719
+
+
 def test_masses_and_gravity_are_positive():
     layer = rn.SelfAttention(8, 2, mechanism="gravitational_multi_timescale", timescales=[2.0, 9.0, 50.0])
     own, other = layer.gravity(100 * torch.randn(1, 5, 8))
@@ -150,11 +186,53 @@ def test_masses_and_gravity_are_positive():
     assert min(own.min(), other.min(), layer.gravity.strength().min()) >= 0
 
 
+@pytest.mark.parametrize("distance", ["squared_euclidean", "euclidean", "cosine"])
+@pytest.mark.parametrize("learned", [False, True])
+def test_distances(distance, learned):
+    """A layer with 2 heads that read one, against the definition; one token is 0."""
+    options = {"distance": distance, "learn_exponent": learned, "softening": 0.3}
+    layer = rn.SelfAttention(8, 2, 1, mechanism="gravitational", **options)
+    x = torch.randn(2, 9, 8)
+    x[0, 3] = 0
+    if learned:
+        torch.nn.init.normal_(layer.gravity.log_exponent)
+    q, k, v = (p(x).reshape(2, 9, -1, 4).transpose(1, 2) for p in (layer.query, layer.key, layer.value))
+    if distance == "cosine":
+        apart = (1 - torch.cosine_similarity(q[..., None, :], k[:, :, None], dim=-1)).clamp(min=0).sqrt()
+    else:
+        apart = (q[..., None, :] - k[:, :, None]).norm(dim=-1)
+    exponent = (
+        layer.gravity.log_exponent.exp() if learned else torch.tensor([1.0 + (distance != "euclidean")])
+    )
+    own, other = layer.gravity(x)
+    masses = layer.gravity.strength()[:, None, None] * own[..., None] * other[:, :, None]
+    heads = (masses / (apart ** exponent[:, None, None] + 0.3)).softmax(-1) @ v
+    expected = layer.output(heads.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cosines_have_gradients_everywhere():
+    """That of a vector of length 0 is 0, as is that of the exponent where all cosines are 1."""
+    layer = rn.SelfAttention(8, 2, mechanism="gravitational", distance="cosine", learn_exponent=True)
+    x = torch.zeros(1, 5, 8, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad.isfinite().all()
+    torch.nn.init.ones_(layer.query.weight)
+    torch.nn.init.ones_(layer.key.weight)
+    layer.zero_grad()
+    layer(torch.ones(1, 5, 8)).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
+    assert not layer.gravity.log_exponent.grad.any()
+
+
 @by_pattern
 @pytest.mark.row("N5")
 def test_generation_equals_recomputation(pattern):
-    """Prompts in parts and single tokens, against the whole at once."""
+    """Prompts in parts and single tokens, against the whole at once; gates that start at 0 are open."""
     model = language_model(pattern).eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter)
     cache = model.new_cache(1)
     with torch.no_grad():
         parts = [model(TEXT[:, i:j], cache=cache) for i, j in ((0, 1), (1, 70), (70, 71), (71, 90))]
@@ -333,6 +411,13 @@ WRONG = {
     "both directions": ({"mechanism": "rattention", "window": 3}, "is causal: give causal=True"),
     "rotated gravity": ({"mechanism": "gravitational", "rope_theta": 9.0}, "has no rope_theta"),
     "timescales": ({"timescales": [2.0]}, "has no timescales"),
+    "distance": ({"distance": "cosine"}, "has no distance"),
+    "exponent": ({"learn_exponent": True}, "has no distance"),
+    "unknown distance": (
+        {"mechanism": "gravitational", "distance": "taxicab"},
+        "distance must be one of squared_euclidean, euclidean, cosine, got 'taxicab'",
+    ),
+    "adaptive timescales": ({"adaptive_timescales": True}, "has no timescales"),
     "no timescales": ({"mechanism": "multi_timescale", "timescales": [0.0]}, "timescales must be positive"),
 }
 

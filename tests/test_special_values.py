@@ -200,6 +200,8 @@ def test_poison_in_a_float_mask(mechanism, poison):
         ("log_discount", 0.1),
         ("log_discount", np.array([-0.1, np.nan], np.float32)),
         ("log_discount", -1e300),
+        ("log_discount", np.full((1, 2, 9), np.nan, np.float32)),
+        ("log_discount", np.full((1, 2, 9), 0.1, np.float32)),
     ],
 )
 @by_mechanism

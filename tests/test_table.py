@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rattention as ra
 from numpy.typing import NDArray
 from rattention.mechanisms.table import Mechanism, Sizes
 
-by_mechanism = pytest.mark.parametrize("mechanism", ra.MECHANISMS.values(), ids=lambda m: m.name)
+from tests.variants import SOFTMAX_FAMILY, TABLE
 
-SOFTMAX_FAMILY = [m for m in ra.MECHANISMS.values() if m.family == "softmax"]
+by_mechanism = pytest.mark.parametrize("mechanism", TABLE, ids=lambda m: m.name)
+
 SIZES = Sizes(batch=2, heads=4, length=70, head_dim=6, value_dim=5, kv_heads=2)
 RESULTS = {"return_lse", "metrics", "return_state"}
 """Arguments that only say what is returned."""
@@ -32,6 +32,8 @@ def draw(mechanism: Mechanism, sizes: Sizes = SIZES) -> dict[str, Any]:
         numbers = rng.standard_normal(shape).astype(np.float32)
         if argument.name in ("query_mass", "key_mass", "gravity"):
             numbers = np.abs(numbers)
+        if argument.name == "exponent":
+            numbers = 0.6 + np.abs(numbers)
         if argument.name == "log_discount":
             numbers = -np.abs(numbers) / 20
         inputs[argument.name] = numbers
@@ -154,10 +156,10 @@ def test_gradients_of_nothing(mechanism: Mechanism, sizes: Sizes) -> None:
 @pytest.mark.parametrize("mechanism", SOFTMAX_FAMILY, ids=lambda m: m.name)
 def test_gradients_without_rows_or_keys(mechanism: Mechanism, rows: int, keys: int) -> None:
     inputs = draw(mechanism)
-    for name in {"query", "query_mass"} & set(inputs):
-        inputs[name] = inputs[name][:, :, :rows]
-    for name in {"key", "value", "key_mass"} & set(inputs):
-        inputs[name] = inputs[name][:, :, :keys]
+    for argument in mechanism.functions.arguments:
+        for axis, length in (("query_length", rows), ("key_length", keys)):
+            if argument.name in inputs and axis in argument.shape:
+                inputs[argument.name] = inputs[argument.name][:, :, :length]
     gradients = mechanism.gradients(np.ones((2, 4, rows, 5), np.float32), **inputs)
     for name, gradient in gradients.items():
         assert gradient.shape == inputs[name].shape, name

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rattention as ra
 from rattention.mechanisms.table import Mechanism, Sizes
+
+from tests.variants import TABLE
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
 SIZES = Sizes(batch=2, heads=4, length=37, head_dim=8, value_dim=6, kv_heads=2)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-by_mechanism = pytest.mark.parametrize("mechanism", ra.MECHANISMS.values(), ids=lambda m: m.name)
+by_mechanism = pytest.mark.parametrize("mechanism", TABLE, ids=lambda m: m.name)
 
 
 def draw(mechanism: Mechanism, sizes: Sizes = SIZES, dtype: str = "float32", seed: int = 0) -> dict[str, Any]:
@@ -30,6 +31,8 @@ def draw(mechanism: Mechanism, sizes: Sizes = SIZES, dtype: str = "float32", see
             tensor = -0.1 * tensor.abs()
         elif argument.name.endswith("mass") or argument.name == "gravity":
             tensor = tensor.abs()
+        elif argument.name == "exponent":
+            tensor = 0.6 + tensor.abs()
         has_length = {"query_length", "key_length"} & {*argument.shape}
         inputs[argument.name] = tensor.to(DTYPES[dtype] if has_length else torch.float32).requires_grad_()
     if "eps" in inputs:
@@ -83,5 +86,5 @@ def masks_of(mechanism: Mechanism) -> dict[str, dict[str, Any]]:
     return MASKS | (SOFTMAX_MASKS if mechanism.family == "softmax" else {})
 
 
-CASES = [(m, name) for m in ra.MECHANISMS.values() for name in masks_of(m)]
+CASES = [(m, name) for m in TABLE for name in masks_of(m)]
 by_case = pytest.mark.parametrize(("mechanism", "masks"), CASES, ids=[f"{m.name}-{n}" for m, n in CASES])

@@ -80,6 +80,7 @@ py::dict attention_backward(const py::array& query, const py::array& key, const 
     gradients.query_mass = arrays.add("query_mass", rows);
     gradients.key_mass = arrays.add("key_mass", {mass.batch(), mass.heads(), mass.length()});
     gradients.strength = arrays.add("gravity", rows);
+    if (problem.gravity->exponent != nullptr) gradients.exponent = arrays.add("exponent", rows);
   }
   if (problem.log_discount != nullptr) gradients.log_discount = arrays.add("log_discount", rows);
   {
@@ -95,7 +96,7 @@ void bind_gradients(py::module_& module) {
   module.def("attention_backward", &attention_backward, py::arg("query"), py::arg("key"), py::arg("value"),
              py::arg("options"), py::arg("output"), py::arg("lse"), py::arg("grad_output"),
              py::arg("grad_lse") = py::none(),
-             "Gradients by name, float32; those of gravity and log_discount are per query row.");
+             "Gradients by name, float32; those of gravity, exponent and log_discount are per query row.");
 }
 
 }  // namespace rattention::bindings

@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include <vector>
+
 #include "bindings/arrays.h"
 #include "bindings/module.h"
 #include "mechanisms/checks.h"
@@ -16,16 +18,28 @@ Gravity make_gravity(const ScoreProblem& problem, const ScoreOptions& options) {
   gravity.query_mass = mass_view("query_mass", *options.query_mass);
   gravity.key_mass = mass_view("key_mass", *options.key_mass);
   gravity.strength = static_cast<const float*>(options.gravity->data());
+  if (options.exponent) gravity.exponent = static_cast<const float*>(options.exponent->data());
   gravity.eps = options.eps;
   check_masses(problem, gravity);
   return gravity;
+}
+
+void set_discount(const py::array& log_discount, ScoreProblem* problem) {
+  const TensorView& query = problem->query;
+  const std::vector<py::ssize_t> shape(log_discount.shape(), log_discount.shape() + log_discount.ndim());
+  const std::vector<py::ssize_t> per_query{query.batch(), query.heads(), query.length()};
+  problem->discount_per_query = shape == per_query;
+  if (!problem->discount_per_query && shape != std::vector<py::ssize_t>{query.heads()}) {
+    throw py::value_error("log_discount must have one number per head, or one per query");
+  }
+  problem->log_discount = static_cast<const float*>(log_discount.data());
 }
 
 ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t query_offset, float scale,
                           std::optional<py::array> key_padding_mask, std::optional<py::array> segment_ids,
                           std::optional<py::array> attn_mask, std::optional<py::array> log_discount,
                           std::optional<py::array> query_mass, std::optional<py::array> key_mass,
-                          std::optional<py::array> gravity, float eps) {
+                          std::optional<py::array> gravity, float eps, std::optional<py::array> exponent) {
   return {left,
           right,
           query_offset,
@@ -37,7 +51,8 @@ ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t qu
           std::move(query_mass),
           std::move(key_mass),
           std::move(gravity),
-          eps};
+          eps,
+          std::move(exponent)};
 }
 
 }  // namespace
@@ -57,7 +72,7 @@ ScoreProblem make_problem(const py::array& query, const py::array& key, const Sc
   if (options.attn_mask) {
     masks.dense = dense_mask(*options.attn_mask, {batch, problem.query.heads(), problem.query.length(), keys});
   }
-  if (options.log_discount) problem.log_discount = static_cast<const float*>(options.log_discount->data());
+  if (options.log_discount) set_discount(*options.log_discount, &problem);
   check_positions(problem);
   if (options.query_mass) problem.gravity = make_gravity(problem, options);
   return problem;
@@ -72,7 +87,7 @@ void bind_score_options(py::module_& module) {
       .def(py::init(&make_options), py::kw_only(), py::arg("left"), py::arg("right"), py::arg("query_offset"),
            py::arg("scale"), py::arg("key_padding_mask") = none, py::arg("segment_ids") = none,
            py::arg("attn_mask") = none, py::arg("log_discount") = none, py::arg("query_mass") = none,
-           py::arg("key_mass") = none, py::arg("gravity") = none, py::arg("eps") = 0.0F);
+           py::arg("key_mass") = none, py::arg("gravity") = none, py::arg("eps") = 0.0F, py::arg("exponent") = none);
 }
 
 }  // namespace rattention::bindings

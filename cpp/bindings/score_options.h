@@ -20,11 +20,12 @@ struct ScoreOptions {
   std::optional<pybind11::array> segment_ids;
   std::optional<pybind11::array> attn_mask;
   std::optional<pybind11::array> log_discount;
-  // Gravitational scores where given: all four of them.
+  // Gravitational scores where given: all but the exponent.
   std::optional<pybind11::array> query_mass;
   std::optional<pybind11::array> key_mass;
   std::optional<pybind11::array> gravity;
   float eps = 0.0F;
+  std::optional<pybind11::array> exponent;
 };
 
 ScoreProblem make_problem(const pybind11::array& query, const pybind11::array& key, const ScoreOptions& options);

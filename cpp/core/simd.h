@@ -65,6 +65,16 @@ inline Vec min_or_second(Vec a, Vec b) {
 #endif
 }
 
+inline Vec square_root(Vec v) {
+#if RATTENTION_LANES == 16
+  return reinterpret_cast<Vec>(_mm512_maskz_sqrt_ps(kAllLanes, reinterpret_cast<__m512>(v)));
+#elif RATTENTION_LANES == 8
+  return reinterpret_cast<Vec>(_mm256_sqrt_ps(reinterpret_cast<__m256>(v)));
+#else
+  return reinterpret_cast<Vec>(_mm_sqrt_ps(reinterpret_cast<__m128>(v)));
+#endif
+}
+
 inline Vec lane_index() {
   Vec v;
   for (int i = 0; i < kLanes; ++i) v[i] = static_cast<float>(i);
@@ -157,6 +167,22 @@ inline Vec exp2_vector(Vec x) {
   const Vec power = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(mantissa) + exponent);
   return bounded < broadcast(-126.0F) ? broadcast(0.0F) : power;
 #endif
+}
+
+// log2(x) for normal x > 0, relative error below 2e-7; some finite number for all others. x = 2^n m with m between
+// sqrt(1/2) and sqrt(2), and log2(m) = s P(s^2) for s = (m - 1) / (m + 1), P fitted for least relative error.
+inline Vec log2_vector(Vec x) {
+  IntVec half;
+  for (int i = 0; i < kLanes; ++i) half[i] = 0x3F3504F3;  // of sqrt(1/2)
+  const IntVec above = reinterpret_cast<IntVec>(x) - half;
+  const Vec m = reinterpret_cast<Vec>((above & 0x7FFFFF) + half);
+  const Vec s = (m - broadcast(1.0F)) / (m + broadcast(1.0F));
+  const Vec square = s * s;
+  Vec p = broadcast(0x1.ba19p-2F);
+  p = p * square + broadcast(0x1.27471cp-1F);
+  p = p * square + broadcast(0x1.ec70e6p-1F);
+  p = p * square + broadcast(0x1.715476p+1F);
+  return p * s + __builtin_convertvector(above >> 23, Vec);
 }
 
 }  // namespace

@@ -16,8 +16,16 @@ struct RowSums {
 };
 
 struct GravitySums {
-  float field;  // sum x * mass * u
-  float pull;   // sum w
+  float field;     // sum x * mass * u
+  float pull;      // sum w
+  float exponent;  // dL/dexponent, where there is one
+};
+
+// Factor, exponent and softening of score = factor * mass / (distance^exponent + eps).
+struct PowerLaw {
+  float factor;
+  float exponent;
+  float eps;
 };
 
 struct Deviations {
@@ -68,6 +76,8 @@ struct TileKernels {
   void (*add)(float* x, const float* y, std::int64_t n);
   // s[j] += slope * |first + j|
   void (*add_distance)(float* s, std::int64_t n, float first, float slope);
+  // s[j] <- s[j]^power, power > 0. What is below 2^-126 counts as 0 but for power 1/2.
+  void (*raise)(float* s, std::int64_t n, float power);
   // s[j] <- 1 / (s[j] + eps)
   void (*invert)(float* s, std::int64_t n, float eps);
   // s[j] <- factor * mass[j] * s[j]
@@ -76,6 +86,10 @@ struct TileKernels {
   // factor * x * u to mass_gradient and replaces x by w = -2 factor x mass u^2, so that dL/dq = sum w (q - k).
   GravitySums (*gravity_gradient)(float* x, const float* u, const float* mass, std::int64_t n, float factor,
                                   float* mass_gradient);
+  // The same of score = factor * mass[j] * u[j] with u = 1 / (distance^exponent + eps), given squared distances. A pair
+  // at distance 0 pulls neither vector nor exponent.
+  GravitySums (*power_law_gradient)(float* x, const float* squares, const float* mass, std::int64_t n, PowerLaw law,
+                                    float* mass_gradient);
   // x[j] <- p[j] * (x[j] - delta), 0 where p[j] is 0 whatever x[j] is: gradients of scores from those of weights.
   void (*score_gradient)(float* x, const float* p, std::int64_t n, float delta);
   float (*dot)(const float* x, const float* y, std::int64_t n);

@@ -278,6 +278,35 @@ void add_distance(float* s, int64_t n, float first, float slope) {
   }
 }
 
+constexpr float kLargest = std::numeric_limits<float>::max();
+constexpr float kSmallestNormal = std::numeric_limits<float>::min();
+
+// x^power for x >= 0, bounded by 2^127 for finite x; infinity and NaN stay what they are.
+inline Vec power_vector(Vec x, float power) {
+  if (power == 0.5F) return square_root(x);
+  if (power == 1.0F) return x;
+  const Vec result = exp2_vector(min_or_second(broadcast(127.0F), broadcast(power) * log2_vector(x)));
+  const Vec finite = x >= broadcast(kSmallestNormal) ? result : broadcast(0.0F);
+  return x <= broadcast(kLargest) ? finite : x;
+}
+
+// The last elements of a row as a whole vector.
+inline Vec load_part(const float* x, int64_t n, float filling) {
+  Vec v = broadcast(filling);
+  for (int64_t i = 0; i < n; ++i) v[i] = x[i];
+  return v;
+}
+
+inline void store_part(float* x, int64_t n, Vec v) {
+  for (int64_t i = 0; i < n; ++i) x[i] = v[i];
+}
+
+void raise(float* s, int64_t n, float power) {
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) store(s + j, power_vector(load(s + j), power));
+  if (j < n) store_part(s + j, n - j, power_vector(load_part(s + j, n - j, 1.0F), power));
+}
+
 void invert(float* s, int64_t n, float eps) {
   int64_t j = 0;
   for (; j + kLanes <= n; j += kLanes) store(s + j, broadcast(1.0F) / (load(s + j) + broadcast(eps)));
@@ -308,7 +337,7 @@ rattention::GravitySums gravity_gradient(float* x, const float* u, const float* 
     field += tm;
     pull += w;
   }
-  rattention::GravitySums sums{horizontal_sum(field), horizontal_sum(pull)};
+  rattention::GravitySums sums{horizontal_sum(field), horizontal_sum(pull), 0.0F};
   for (; j < n; ++j) {
     if (x[j] == 0) continue;
     const float t = x[j] * u[j];
@@ -318,6 +347,49 @@ rattention::GravitySums gravity_gradient(float* x, const float* u, const float* 
     sums.pull += x[j];
   }
   return sums;
+}
+
+// One vector of power_law_gradient: x becomes w, mass_gradient grows, and so do field, pull and exponent.
+inline void add_power_law(Vec* x, Vec squares, Vec mass, rattention::PowerLaw law, Vec* mass_gradient, Vec (&sums)[3]) {
+  const Vec zero = broadcast(0.0F);
+  const Vec one = broadcast(1.0F);
+  const Vec square = *x != zero ? squares : one;  // of a hidden key it may be NaN
+  const Vec distance = power_vector(square, law.exponent / 2);
+  const Vec inverse = one / (distance + broadcast(law.eps));
+  const Vec t = *x * inverse;
+  const Vec tm = t * mass;
+  const Vec slope =
+      broadcast(-law.factor * law.exponent) * tm * inverse;  // dL/d ln distance, but for distance^exponent
+  const Vec apart = square <= broadcast(kLargest) ? distance : zero;
+  const Vec ratio = square >= broadcast(kSmallestNormal) ? apart / square : zero;
+  const Vec logarithm = square >= broadcast(kSmallestNormal) ? log2_vector(square) : zero;
+  constexpr float kHalfLn2 = 0.34657359F;
+  *mass_gradient += broadcast(law.factor) * t;
+  *x = slope * ratio;
+  sums[0] += tm;
+  sums[1] += *x;
+  sums[2] += slope * apart * logarithm * broadcast(kHalfLn2 / law.exponent);
+}
+
+rattention::GravitySums power_law_gradient(float* x, const float* squares, const float* mass, int64_t n,
+                                           rattention::PowerLaw law, float* mass_gradient) {
+  Vec sums[3] = {broadcast(0.0F), broadcast(0.0F), broadcast(0.0F)};
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) {
+    Vec w = load(x + j);
+    Vec gradient = load(mass_gradient + j);
+    add_power_law(&w, load(squares + j), load(mass + j), law, &gradient, sums);
+    store(x + j, w);
+    store(mass_gradient + j, gradient);
+  }
+  if (const int64_t rest = n - j; rest > 0) {
+    Vec w = load_part(x + j, rest, 0.0F);
+    Vec gradient = load_part(mass_gradient + j, rest, 0.0F);
+    add_power_law(&w, load_part(squares + j, rest, 1.0F), load_part(mass + j, rest, 0.0F), law, &gradient, sums);
+    store_part(x + j, rest, w);
+    store_part(mass_gradient + j, rest, gradient);
+  }
+  return {horizontal_sum(sums[0]), horizontal_sum(sums[1]), horizontal_sum(sums[2])};
 }
 
 void score_gradient(float* x, const float* p, int64_t n, float delta) {
@@ -436,9 +508,11 @@ const TileKernels RATTENTION_KERNELS = {
     scale,
     add,
     add_distance,
+    raise,
     invert,
     gravitate,
     gravity_gradient,
+    power_law_gradient,
     score_gradient,
     dot,
     sum_distance,

@@ -18,12 +18,13 @@ constexpr std::int64_t kBlockRows = 48;
 // Keys per tile: long enough that per-row, per-tile work (maximum, rescaling) is small, short enough for keys, values,
 // queries and outputs of a task to share the second-level cache.
 constexpr std::int64_t kTileKeys = 1024;
-// The score rule G m_i m_j / (|q_i - k_j|^2 + eps), in place of the scaled dot product.
+// The score rule G m_i m_j / (|q_i - k_j|^exponent + eps), in place of the scaled dot product.
 struct Gravity {
   TensorView query_mass;            // [batch, heads, query_length, 1]
   TensorView key_mass;              // [batch, heads or kv_heads, key_length, 1]
   const float* strength = nullptr;  // G, one per query head
   float eps = 0.0F;
+  const float* exponent = nullptr;  // > 0, one per query head; all are 2 where there is none
 
   // The head of key_mass that query head `head` reads.
   std::int64_t mass_head(std::int64_t head, std::int64_t query_heads) const {
@@ -39,12 +40,16 @@ struct ScoreProblem {
   const Rotary* rotary = nullptr;  // turns queries and keys to their positions, where given
   Masks masks;
   const float* log_discount = nullptr;  // one per query head, or none
+  bool discount_per_query = false;      // one per query, [batch, heads, query_length], in place of that
   // Query rows to score, nullptr for all. Row r of the loop is query row rows[r].
   const std::int64_t* rows = nullptr;
   std::int64_t row_count = 0;
 
   std::int64_t group() const { return query.heads() / key.heads(); }
   std::int64_t query_row(std::int64_t r) const { return rows != nullptr ? rows[r] : r; }
+  float log_discount_of(std::int64_t batch, std::int64_t head, std::int64_t query_row) const {
+    return log_discount[discount_per_query ? (batch * query.heads() + head) * query.length() + query_row : head];
+  }
 };
 
 // query key^T / sqrt(head_dim) for every row, the last query at the position of the last key, nothing hidden: what

@@ -215,25 +215,38 @@ void ScoreTile::apply_unit(std::int64_t r) {
   unit_[r] = 1;
 }
 
+// Squared distances become scores.
+void ScoreTile::add_gravity(std::int64_t batch, std::int64_t head, std::int64_t query_row, std::int64_t r,
+                            float* scores) {
+  const Gravity& gravity = *problem_.gravity;
+  const KeySpan keys = spans_[r];
+  const float query_mass = load_element(gravity.query_mass.row(batch, head, query_row), gravity.query_mass.dtype);
+  const auto keep = [&] {
+    if (distances_ != nullptr) std::copy(scores, scores + keys.size(), distances_of(r));
+  };
+  if (gravity.exponent != nullptr) {
+    keep();
+    if (gravity.exponent[head] != 2) kernels_.raise(scores, keys.size(), gravity.exponent[head] / 2);
+  }
+  kernels_.invert(scores, keys.size(), gravity.eps);
+  if (gravity.exponent == nullptr) keep();
+  kernels_.gravitate(scores, masses_ + (keys.first - keys_.first), keys.size(),
+                     gravity.strength[head] * query_mass * kLog2E);
+}
+
 // Gravity, discount and masks; returns whether any score changed.
 bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int64_t r, float* scores) {
   const KeySpan keys = spans_[r];
   const Masks& masks = problem_.masks;
   const std::int64_t query_row = problem_.query_row(block.first + r);
-  if (const auto& gravity = problem_.gravity) {
-    const TensorView& mass = gravity->query_mass;
-    const float query_mass = load_element(mass.row(batch, block.head, query_row), mass.dtype);
-    kernels_.invert(scores, keys.size(), gravity->eps);
-    if (inverses_ != nullptr) std::copy(scores, scores + keys.size(), inverse_distances_of(r));
-    kernels_.gravitate(scores, masses_ + (keys.first - keys_.first), keys.size(),
-                       gravity->strength[block.head] * query_mass * kLog2E);
-  }
+  if (problem_.gravity) add_gravity(batch, block.head, query_row, r, scores);
   const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys);
   const bool changes = shown != nullptr || problem_.log_discount != nullptr || problem_.gravity;
   if (changes) apply_unit(r);
   if (problem_.log_discount != nullptr) {
     const auto distance = static_cast<float>(keys.first - masks.position(query_row));
-    kernels_.add_distance(scores, keys.size(), distance, problem_.log_discount[block.head] * kLog2E);
+    const float slope = problem_.log_discount_of(batch, block.head, query_row) * kLog2E;
+    kernels_.add_distance(scores, keys.size(), distance, slope);
   }
   if (shown != nullptr) {
     masks.add_bias(batch, block.head, query_row, keys, kLog2E, scores);

@@ -96,9 +96,10 @@ class ScoreTile {
   float* at(std::int64_t r, std::int64_t key) { return row(r) + (key - keys_.first); }
   Bf16* rounded_at(std::int64_t r, std::int64_t key) { return reinterpret_cast<Bf16*>(row(r)) + (key - keys_.first); }
   KeySpan keys() const { return keys_; }
-  // Keeps 1 / (squared distance + eps) of gravitational scores in [kBlockRows][kStride] floats, for the backward pass.
-  void keep_inverse_distances(float* inverses) { inverses_ = inverses; }
-  float* inverse_distances_of(std::int64_t r) { return inverses_ + r * kStride + (spans_[r].first - keys_.first); }
+  // Keeps of gravitational scores, in [kBlockRows][kStride] floats for the backward pass, the squared distances where
+  // there is an exponent, else 1 / (squared distance + eps).
+  void keep_distances(float* distances) { distances_ = distances; }
+  float* distances_of(std::int64_t r) { return distances_ + r * kStride + (spans_[r].first - keys_.first); }
   // The loaded keys' masses, from keys().first on, for the head scored last.
   const float* masses() const { return masses_; }
   // The block's queries as loaded: times scale and log2(e) for dot products.
@@ -117,6 +118,7 @@ class ScoreTile {
   float max_around_whole_panels(std::int64_t r);
   void finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r);
   void apply_unit(std::int64_t r);
+  void add_gravity(std::int64_t batch, std::int64_t head, std::int64_t query_row, std::int64_t r, float* scores);
   bool add_terms(std::int64_t batch, const QueryBlock& block, std::int64_t r, float* scores);
 
   const ScoreProblem& problem_;
@@ -126,7 +128,7 @@ class ScoreTile {
   std::int32_t* lanes_;      // of the tile: padding
   std::int32_t* row_lanes_;  // of one row
   float* masses_;            // of the loaded keys, for the head scored last
-  float* inverses_ = nullptr;
+  float* distances_ = nullptr;
   float* maxima_;  // per row and lane, as the scores of whole_ are made; then room for maxima nobody wants
   KeySpan whole_;  // the panels that every row of the block sees whole
   KeySpan keys_;

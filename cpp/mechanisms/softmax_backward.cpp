@@ -44,9 +44,9 @@ class BackwardTask {
         grad_masses_(scratch.take(problem.group() * kBackwardKeys)),
         pulls_(scratch.take(kBackwardKeys)),
         grad_scores_(scratch.take(kBlockRows * ScoreTile::kStride)),
-        inverses_(scratch.take(kBlockRows * ScoreTile::kStride)),
+        distances_(scratch.take(kBlockRows * ScoreTile::kStride)),
         maxima_(scratch.take(kBlockRows * kernels_.lanes)) {
-    if (problem.gravity) tile_.keep_inverse_distances(inverses_);
+    if (problem.gravity) tile_.keep_distances(distances_);
     std::fill_n(maxima_, kBlockRows * kernels_.lanes, 0.0F);  // of no use here, but read and written
   }
 
@@ -83,7 +83,7 @@ class BackwardTask {
 
  private:
   // Numbers kept per row, side by side.
-  enum RowNumber { kLse, kDelta, kPull, kField, kDistance, kRowNumbers };
+  enum RowNumber { kLse, kDelta, kPull, kField, kExponent, kDistance, kRowNumbers };
 
   float& number(const QueryBlock& block, std::int64_t r, RowNumber which) {
     return rows_[(block.slot + r) * kRowNumbers + which];
@@ -107,7 +107,7 @@ class BackwardTask {
       number(block, r, kLse) = saved_.lse[index];
       number(block, r, kDelta) = kernels_.dot(value_rows_, grad_output, value_dim_) -
                                  (saved_.grad_lse != nullptr ? saved_.grad_lse[index] : 0.0F);
-      for (const RowNumber sum : {kPull, kField, kDistance}) number(block, r, sum) = 0;
+      for (const RowNumber sum : {kPull, kField, kExponent, kDistance}) number(block, r, sum) = 0;
     }
   }
 
@@ -199,12 +199,24 @@ class BackwardTask {
     const TensorView& mass = problem_.gravity->query_mass;
     const float query_mass = load_element(mass.row(task_.batch, block.head, block.first + r), mass.dtype);
     const std::int64_t offset = seen.first - tile_.keys().first;
-    const GravitySums sums = kernels_.gravity_gradient(grad, tile_.inverse_distances_of(r), tile_.masses() + offset,
-                                                       seen.size(), problem_.gravity->strength[block.head] * query_mass,
-                                                       grad_masses_of(block.head) + offset);
+    const GravitySums sums = gravity_gradient(r, seen, grad, block.head, query_mass);
     kernels_.add(pulls_ + offset, grad, seen.size());
+    number(block, r, kExponent) += sums.exponent;
     number(block, r, kField) += sums.field;
     number(block, r, kPull) += sums.pull;
+  }
+
+  GravitySums gravity_gradient(std::int64_t r, KeySpan seen, float* grad, std::int64_t head, float query_mass) {
+    const Gravity& gravity = *problem_.gravity;
+    const std::int64_t offset = seen.first - tile_.keys().first;
+    const float* masses = tile_.masses() + offset;
+    float* grad_masses = grad_masses_of(head) + offset;
+    const float factor = gravity.strength[head] * query_mass;
+    if (gravity.exponent == nullptr) {
+      return kernels_.gravity_gradient(grad, tile_.distances_of(r), masses, seen.size(), factor, grad_masses);
+    }
+    const PowerLaw law{factor, gravity.exponent[head], gravity.eps};
+    return kernels_.power_law_gradient(grad, tile_.distances_of(r), masses, seen.size(), law, grad_masses);
   }
 
   float* grad_masses_of(std::int64_t head) const {
@@ -275,6 +287,7 @@ class BackwardTask {
         gradients_.query_mass[index] = problem_.gravity->strength[block.head] * field;
         gradients_.strength[index] =
             load_element(mass.row(task_.batch, block.head, block.first + r), mass.dtype) * field;
+        if (gradients_.exponent != nullptr) gradients_.exponent[index] = number(block, r, kExponent);
       } else {
         kernels_.scale(grad, dim_, problem_.scale);
       }
@@ -307,7 +320,7 @@ class BackwardTask {
   float* grad_masses_;
   float* pulls_;  // per key: sum of w over rows
   float* grad_scores_;
-  float* inverses_;
+  float* distances_;
   float* maxima_;
   bool keys_finite_ = true;
 };

@@ -23,7 +23,8 @@ struct SoftmaxGradients {
   float* query_mass = nullptr;    // [batch, heads, query_length]
   float* key_mass = nullptr;      // as the problem's key masses
   float* strength = nullptr;      // [batch, heads, query_length]: dL/dG by row; summed by the caller in row order
-  float* log_discount = nullptr;  // [batch, heads, query_length]: the same for log_discount
+  float* exponent = nullptr;      // [batch, heads, query_length]: the same for the exponent
+  float* log_discount = nullptr;  // [batch, heads, query_length]: the same where there is one per head
 };
 
 void softmax_backward(const ScoreProblem& problem, const SoftmaxSaved& saved, const SoftmaxGradients& gradients);

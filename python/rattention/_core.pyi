@@ -31,6 +31,7 @@ class ScoreOptions:
         key_mass: NDArray[Any] | None = None,
         gravity: NDArray[np.float32] | None = None,
         eps: float = 0.0,
+        exponent: NDArray[np.float32] | None = None,
     ) -> None: ...
 
 def attention(

@@ -82,6 +82,10 @@ inline double mass_of(const TensorView& masses, std::int64_t b, std::int64_t h, 
   return static_cast<double>(load_element(masses.row(b, h, i), masses.dtype));
 }
 
+inline double exponent_of(const Gravity& gravity, std::int64_t h) {
+  return gravity.exponent != nullptr ? static_cast<double>(gravity.exponent[h]) : 2;
+}
+
 // Scores with -inf where hidden.
 inline Matrix reference_scores(const ScoreProblem& problem, const Inputs& inputs, std::int64_t b, std::int64_t h) {
   const Matrix query = inputs.query.matrix(b, h).cast<double>();
@@ -91,13 +95,14 @@ inline Matrix reference_scores(const ScoreProblem& problem, const Inputs& inputs
     for (Eigen::Index j = 0; j < scores.cols(); ++j) {
       if (problem.gravity) {
         const Gravity& gravity = *problem.gravity;
-        scores(i, j) = static_cast<double>(gravity.strength[h]) * mass_of(gravity.query_mass, b, h, i) *
-                       mass_of(gravity.key_mass, b, gravity.mass_head(h, problem.query.heads()), j) /
-                       ((query.row(i) - key.row(j)).squaredNorm() + static_cast<double>(gravity.eps));
+        scores(i, j) =
+            static_cast<double>(gravity.strength[h]) * mass_of(gravity.query_mass, b, h, i) *
+            mass_of(gravity.key_mass, b, gravity.mass_head(h, problem.query.heads()), j) /
+            (std::pow((query.row(i) - key.row(j)).norm(), exponent_of(gravity, h)) + static_cast<double>(gravity.eps));
       }
       if (problem.log_discount != nullptr) {
-        scores(i, j) +=
-            static_cast<double>(problem.log_discount[h]) * static_cast<double>(std::abs(problem.masks.position(i) - j));
+        scores(i, j) += static_cast<double>(problem.log_discount_of(b, h, i)) *
+                        static_cast<double>(std::abs(problem.masks.position(i) - j));
       }
       if (!sees(problem.masks, b, i, j)) scores(i, j) = -std::numeric_limits<double>::infinity();
     }

@@ -91,6 +91,7 @@ void padding() {
 }
 
 void gravity() {
+  const std::vector<float> exponents = {1.0F, 2.0F, 0.8F, 3.3F};
   for (const Shape& shape : {Shape{1, 1, 1, 1, 1, 1, 1}, Shape{2, 4, 2, 50, 50, 3, 8}, Shape{1, 2, 1, 97, 1100, 33, 7}})
     for (const std::int64_t mass_heads : {shape.heads, shape.kv_heads})
       for (const Masks& masks : {reach(Masks::kUnlimited, Masks::kUnlimited), reach(31, 0)}) {
@@ -98,6 +99,8 @@ void gravity() {
         const Bodies bodies(shape, mass_heads);
         rattention::ScoreProblem problem = problem_of(inputs, masks);
         problem.gravity = bodies.gravity();
+        compare(problem, inputs, shape);
+        problem.gravity->exponent = exponents.data();
         compare(problem, inputs, shape);
       }
 }

@@ -26,6 +26,7 @@ struct Gradients {
         query_mass(shape.batch, shape.heads, shape.queries, 1),
         key_mass(shape.batch, problem.gravity ? problem.gravity->key_mass.heads() : 1, shape.keys, 1),
         strength(shape.batch, shape.heads, shape.queries, 1),
+        exponent(shape.batch, shape.heads, shape.queries, 1),
         log_discount(shape.batch, shape.heads, shape.queries, 1) {}
 
   rattention::SoftmaxGradients pointers(const ScoreProblem& problem) {
@@ -34,12 +35,13 @@ struct Gradients {
       all.query_mass = query_mass.data();
       all.key_mass = key_mass.data();
       all.strength = strength.data();
+      if (problem.gravity->exponent != nullptr) all.exponent = exponent.data();
     }
     if (problem.log_discount != nullptr) all.log_discount = log_discount.data();
     return all;
   }
 
-  Array query, key, value, query_mass, key_mass, strength, log_discount;
+  Array query, key, value, query_mass, key_mass, strength, exponent, log_discount;
 };
 
 // The forward pass, and what comes back: gradients of its output and of lse.
@@ -68,7 +70,7 @@ Gradients backward(const ScoreProblem& problem, const Inputs& inputs, const Save
 
 // One query head's share of the gradients.
 struct HeadGradients {
-  Matrix query, key, value, query_mass, key_mass, strength, log_discount;
+  Matrix query, key, value, query_mass, key_mass, strength, exponent, log_discount;
 };
 
 Matrix distances_in_time(const ScoreProblem& problem, const Matrix& scores) {
@@ -77,26 +79,30 @@ Matrix distances_in_time(const ScoreProblem& problem, const Matrix& scores) {
   });
 }
 
-// d(G m_i m_j / (|q_i - k_j|^2 + eps)), pair by pair.
+// d(G m_i m_j / (|q_i - k_j|^exponent + eps)), pair by pair.
 void gravity_gradients(const ScoreProblem& problem, const Inputs& inputs, std::int64_t b, std::int64_t h,
                        const Matrix& grad_scores, HeadGradients* gradients) {
   const rattention::Gravity& gravity = *problem.gravity;
   const Matrix query = inputs.query.matrix(b, h).cast<double>();
   const Matrix key = inputs.key.matrix(b, h / problem.group()).cast<double>();
   const auto strength = static_cast<double>(gravity.strength[h]);
+  const double exponent = exponent_of(gravity, h);
   for (Eigen::Index i = 0; i < query.rows(); ++i)
     for (Eigen::Index j = 0; j < key.rows(); ++j) {
       const Row apart = query.row(i) - key.row(j);
-      const double near = 1 / (apart.squaredNorm() + static_cast<double>(gravity.eps));
+      const double power = std::pow(apart.norm(), exponent);
+      const double near = 1 / (power + static_cast<double>(gravity.eps));
       const double own = mass_of(gravity.query_mass, b, h, i);
       const double other = mass_of(gravity.key_mass, b, gravity.mass_head(h, problem.query.heads()), j);
       const double grad = grad_scores(i, j);
-      const double pull = -2 * grad * strength * own * other * near * near;
+      const double slope = -grad * strength * own * other * near * near;  // of the power
+      const double pull = slope * exponent * power / apart.squaredNorm();
       gradients->query.row(i) += pull * apart;
       gradients->key.row(j) -= pull * apart;
       gradients->query_mass(i, 0) += grad * strength * other * near;
       gradients->key_mass(j, 0) += grad * strength * own * near;
       gradients->strength(i, 0) += grad * own * other * near;
+      gradients->exponent(i, 0) += slope * power * std::log(apart.norm());
     }
 }
 
@@ -115,6 +121,7 @@ HeadGradients reference(const ScoreProblem& problem, const Inputs& inputs, const
                           weights.transpose() * grad_output,
                           Matrix::Zero(query.rows(), 1),
                           Matrix::Zero(key.rows(), 1),
+                          Matrix::Zero(query.rows(), 1),
                           Matrix::Zero(query.rows(), 1),
                           grad_scores.cwiseProduct(distances_in_time(problem, weights)).rowwise().sum()};
   if (problem.gravity) {
@@ -140,6 +147,7 @@ void compare_masses(const Gradients& got, const HeadGradients& head, Shared* key
                     std::int64_t b, std::int64_t h) {
   CHECK_NEAR(got.query_mass.matrix(b, h), head.query_mass, 1e-5);
   CHECK_NEAR(got.strength.matrix(b, h), head.strength, 1e-5);
+  if (problem.gravity->exponent != nullptr) CHECK_NEAR(got.exponent.matrix(b, h), head.exponent, 1e-5);
   key_mass->add(head.key_mass);
   const std::int64_t mass_head = problem.gravity->mass_head(h, problem.query.heads());
   const bool last =
@@ -194,6 +202,7 @@ void padding() {
 
 void gravity_and_discounts() {
   const std::vector<float> discounts = {-0.5F, 0.0F, -0.01F, -3.0F};
+  const std::vector<float> exponents = {1.0F, 2.0F, 0.8F, 3.3F};
   for (const Shape& shape : {Shape{1, 1, 1, 1, 1, 1, 1}, Shape{2, 4, 2, 50, 50, 3, 8}, Shape{1, 4, 1, 260, 270, 9, 7}})
     for (const std::int64_t mass_heads : {shape.heads, shape.kv_heads})
       for (const bool discounted : {false, true}) {
@@ -204,7 +213,21 @@ void gravity_and_discounts() {
         compare(problem, inputs, shape);
         problem.gravity = bodies.gravity();
         compare(problem, inputs, shape);
+        problem.gravity->exponent = exponents.data();
+        compare(problem, inputs, shape);
       }
+}
+
+void a_discount_for_every_query() {
+  const Shape shape{2, 4, 2, 60, 90, 8, 8};
+  const Inputs inputs(shape);
+  const Array slopes = Array::positive(2, 4, 60, 1, 21);
+  std::vector<float> discounts = slopes.values();
+  for (float& discount : discounts) discount *= -0.1F;
+  ScoreProblem problem = problem_of(inputs, reach(Masks::kUnlimited, 30));
+  problem.log_discount = discounts.data();
+  problem.discount_per_query = true;
+  compare(problem, inputs, shape);
 }
 
 void results_do_not_depend_on_threads() {
@@ -231,6 +254,7 @@ int main() {
       {"full, causal and windowed", full_causal_and_windowed},
       {"padding", padding},
       {"gravity and discounts", gravity_and_discounts},
+      {"a discount for every query", a_discount_for_every_query},
       {"results do not depend on threads", results_do_not_depend_on_threads},
   });
 }

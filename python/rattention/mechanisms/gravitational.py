@@ -1,5 +1,5 @@
-"""Gravitational attention: softmax over ``G * mq_i * mk_j / (|q_i - k_j|^2 + eps)``, nearer and heavier keys
-weighing more.
+"""Gravitational attention: softmax over ``G * mq_i * mk_j / (|q_i - k_j|^2 + eps)``, or another power of the
+distance, nearer and heavier keys weighing more.
 
 With ``log_discount`` it is the combined mechanism: gravity whose weights decay with distance in time as
 ``gamma^|i - j|``.
@@ -42,6 +42,7 @@ def gravitational_attention(
     *,
     gravity: ArrayLike | float = 1.0,
     eps: float = 1e-3,
+    exponent: ArrayLike | float | None = None,
     causal: bool = False,
     window: Window = None,
     key_padding_mask: ArrayLike | None = None,
@@ -58,8 +59,8 @@ def gravitational_attention(
     Parameters
     ----------
     query, key, value:
-        As in `attention`; distances are squared Euclidean, summed from differences, so near keys lose no
-        digits.
+        As in `attention`; distances are Euclidean, by default squared, and summed from differences, so near
+        keys lose no digits.
     query_mass:
         ``[batch, heads, query_length]``, >= 0, in the dtype of the query.
     key_mass:
@@ -67,11 +68,16 @@ def gravitational_attention(
     gravity:
         The factor G, a number or one per head.
     eps:
-        Added to squared distances; > 0.
+        Added to the power of the distance; > 0.
+    exponent:
+        Of the distance ``|q_i - k_j|``, > 0, a number or one per head: 1 is the Euclidean distance. None is
+        2, its square, and takes the least time. Where query and key are equal, neither vectors nor exponent
+        have a gradient of that pair; below exponent 1 gradients grow without bound on the way there.
+        Distances below 1e-19 count as 0.
     """
     queries, keys = query_and_key(query, key)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps)
+    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
     return run_forward(queries, keys, value, options, metrics, return_lse, dtype=np.asarray(query).dtype)
 
 
@@ -86,6 +92,7 @@ def gravitational_attention_backward(
     *,
     gravity: ArrayLike | float = 1.0,
     eps: float = 1e-3,
+    exponent: ArrayLike | float | None = None,
     causal: bool = False,
     window: Window = None,
     key_padding_mask: ArrayLike | None = None,
@@ -95,11 +102,12 @@ def gravitational_attention_backward(
     query_offset: int | None = None,
     grad_lse: ArrayLike | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Gradients as in `attention_backward`, and those of query_mass, key_mass and gravity (``[heads]``)."""
+    """Gradients as in `attention_backward`, those of query_mass, key_mass and gravity (``[heads]``), and that
+    of exponent (``[heads]``) where it was given."""
     queries, keys = query_and_key(query, key)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps)
-    return run_backward(grad_output, queries, keys, value, result, options, grad_lse)
+    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
+    return run_backward(grad_output, queries, keys, value, result, options, grad_lse, log_discount)
 
 
 def gravitational_metrics(
@@ -110,6 +118,7 @@ def gravitational_metrics(
     *,
     gravity: ArrayLike | float = 1.0,
     eps: float = 1e-3,
+    exponent: ArrayLike | float | None = None,
     causal: bool = False,
     window: Window = None,
     key_padding_mask: ArrayLike | None = None,
@@ -122,7 +131,7 @@ def gravitational_metrics(
     """`attention_metrics` of gravitational scores. Options as in `gravitational_attention`."""
     queries, keys = query_and_key(query, key)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps)
+    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
     return run_metrics(queries, keys, options, metrics)
 
 
@@ -135,6 +144,7 @@ def gravitational_rows(
     *,
     gravity: ArrayLike | float = 1.0,
     eps: float = 1e-3,
+    exponent: ArrayLike | float | None = None,
     causal: bool = False,
     window: Window = None,
     key_padding_mask: ArrayLike | None = None,
@@ -146,7 +156,7 @@ def gravitational_rows(
     """`attention_rows` of gravitational scores. Options as in `gravitational_attention`."""
     queries, keys = query_and_key(query, key)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps)
+    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
     return run_rows(queries, keys, options, rows)
 
 
@@ -161,6 +171,7 @@ def gravitational_map(
     keys: tuple[int, int] | None = None,
     gravity: ArrayLike | float = 1.0,
     eps: float = 1e-3,
+    exponent: ArrayLike | float | None = None,
     causal: bool = False,
     window: Window = None,
     key_padding_mask: ArrayLike | None = None,
@@ -172,7 +183,7 @@ def gravitational_map(
     """`attention_map` of gravitational scores. Options as in `gravitational_attention`."""
     queries, all_keys = query_and_key(query, key)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
-    options = _options(queries, all_keys, masks, log_discount, query_mass, key_mass, gravity, eps)
+    options = _options(queries, all_keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
     return run_map(queries, all_keys, options, shape, rows, keys)
 
 
@@ -185,6 +196,7 @@ def reference_gravitational_attention(
     *,
     gravity: ArrayLike | float = 1.0,
     eps: float = 1e-3,
+    exponent: ArrayLike | float | None = None,
     log_discount: ArrayLike | float | None = None,
     metrics: MetricOptions | None = None,
     **masks: Any,
@@ -192,7 +204,7 @@ def reference_gravitational_attention(
     """`gravitational_attention` by its definition, in float64, with the whole map in memory."""
     q, k, mq, mk = (np.asarray(a).astype(np.float64) for a in (query, key, query_mass, key_mass))
     weights = reference_gravitational_weights(
-        q, k, mq, mk, gravity=gravity, eps=eps, log_discount=log_discount, **masks
+        q, k, mq, mk, gravity=gravity, eps=eps, exponent=exponent, log_discount=log_discount, **masks
     )
     return reference_result(*weights, value, Masks(**masks), metrics)
 
@@ -205,6 +217,7 @@ def reference_gravitational_weights(
     *,
     gravity: ArrayLike | float = 1.0,
     eps: float = 1e-3,
+    exponent: ArrayLike | float | None = None,
     log_discount: ArrayLike | float | None = None,
     **masks: Any,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
@@ -213,6 +226,8 @@ def reference_gravitational_weights(
     key = np.repeat(key, heads // key.shape[1], axis=1)
     key_mass = np.repeat(key_mass, heads // key_mass.shape[1], axis=1)
     distance = np.stack([((query[:, :, i, None] - key) ** 2).sum(-1) for i in range(query.shape[2])], axis=2)
+    power = np.broadcast_to(np.asarray(2.0 if exponent is None else exponent, np.float64), heads)
+    distance **= power[:, None, None] / 2
     strength = np.broadcast_to(np.asarray(gravity, np.float64), heads)[:, None, None]
     scores = strength * query_mass[..., None] * key_mass[:, :, None] / (distance + eps)
     return softmax_over_visible(scores, log_discount, Masks(**masks))
@@ -227,12 +242,16 @@ def _options(
     key_mass: ArrayLike,
     gravity: ArrayLike | float,
     eps: float,
+    exponent: ArrayLike | float | None,
 ) -> _core.ScoreOptions:
     own, other = (_mass(name, m) for name, m in (("query_mass", query_mass), ("key_mass", key_mass)))
     same_dtype(query=query, query_mass=own, key_mass=other)
     softening = real_number("eps", eps)
     if softening <= 0:
         raise ValueError(f"eps must be > 0, got {eps!r}")
+    power = None if exponent is None else per_head("exponent", exponent, query.shape[1])
+    if power is not None and not (power > 0).all():
+        raise ValueError(f"exponent must be > 0, got {exponent!r}")
     return core_options(
         query,
         key,
@@ -243,6 +262,7 @@ def _options(
         key_mass=other,
         gravity=per_head("gravity", gravity, query.shape[1]),
         eps=softening,
+        exponent=power,
     )
 
 

@@ -66,7 +66,7 @@ def core_options(
         key_padding_mask=_optional(bool_array, "key_padding_mask", masks.key_padding_mask, 2),
         segment_ids=_optional(integer_array, "segment_ids", masks.segment_ids, 2),
         attn_mask=None if masks.attn_mask is None else mask_array("attn_mask", masks.attn_mask),
-        log_discount=None if log_discount is None else _log_discount(log_discount, query.shape[1]),
+        log_discount=None if log_discount is None else _log_discount(log_discount, query.shape[:3]),
         **score_rule,
     )
 
@@ -97,13 +97,28 @@ def per_head(name: str, value: ArrayLike | float, heads: int) -> NDArray[np.floa
         numbers = np.ascontiguousarray(value, np.float32)
     if numbers.shape != (heads,):
         raise ValueError(f"{name} must be a number or one per head ({heads}), got shape {numbers.shape}")
+    return _finite(name, numbers)
+
+
+def _per_query(name: str, value: ArrayLike | float, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A number, or one per head or per query, as float32 ``[heads]`` or ``[batch, heads, query_length]``."""
+    if np.ndim(value) != len(shape):
+        return per_head(name, value, shape[1])
+    float_array(name, value, len(shape))
+    numbers = np.ascontiguousarray(value, np.float32)
+    if numbers.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, one per query, got {numbers.shape}")
+    return _finite(name, numbers)
+
+
+def _finite(name: str, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.isfinite(numbers).all():
-        raise ValueError(f"{name} must be finite, got {value!r}")
+        raise ValueError(f"{name} must be finite, got {numbers!r}")
     return numbers
 
 
-def _log_discount(value: ArrayLike | float, heads: int) -> NDArray[np.float32]:
-    numbers = per_head("log_discount", value, heads)
+def _log_discount(value: ArrayLike | float, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    numbers = _per_query("log_discount", value, shape)
     if not (numbers <= 0).all():
         raise ValueError(f"log_discount must be finite and <= 0 (ln of a discount in (0, 1]), got {value!r}")
     return numbers

@@ -73,7 +73,8 @@ def attention(
         Bool (True = attend) or floating (added to the scores), broadcastable to ``[batch, heads,
         query_length, key_length]``.
     log_discount:
-        ``ln gamma <= 0``, a number or one per head: adds ``log_discount * |i - j|`` to the scores.
+        ``ln gamma <= 0``, a number, one per head, or one per query ``[batch, heads, query_length]``: adds
+        ``log_discount_i * |i - j|`` to the scores of row i.
     query_offset:
         Position of the first query row among the keys; ``key_length - query_length`` by default.
     return_lse:
@@ -127,7 +128,7 @@ def attention_backward(
     queries, keys = query_and_key(query, key)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
     options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
-    return run_backward(grad_output, queries, keys, value, result, options, grad_lse)
+    return run_backward(grad_output, queries, keys, value, result, options, grad_lse, log_discount)
 
 
 def attention_metrics(

@@ -60,9 +60,11 @@ def run_backward(
     value: ArrayLike,
     result: AttentionResult,
     options: _core.ScoreOptions,
-    grad_lse: ArrayLike | None = None,
+    grad_lse: ArrayLike | None,
+    log_discount: ArrayLike | float | None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Gradients by name; those of numbers per head are summed over batch and rows."""
+    """Gradients by name; those of numbers per head are summed over batch and rows, that of a `log_discount`
+    per query is not."""
     if not isinstance(result, AttentionResult) or result.lse is None:
         raise TypeError("result must be the AttentionResult of a forward call with return_lse=True")
     values = float_array("value", value, 4)
@@ -75,8 +77,8 @@ def run_backward(
     if grad_lse is not None:
         grad_of_lse = np.ascontiguousarray(float_array("grad_lse", grad_lse, 3), np.float32)
     gradients = _core.attention_backward(query, key, values, options, outputs, result.lse, grads, grad_of_lse)
-    for name in ("gravity", "log_discount"):
-        if name in gradients:
+    for name in ("gravity", "exponent", "log_discount"):
+        if name in gradients and not (name == "log_discount" and np.ndim(log_discount) == 3):  # type: ignore[arg-type]
             gradients[name] = gradients[name].sum(axis=(0, 2), dtype=np.float64).astype(np.float32)
     return gradients
 
@@ -131,9 +133,9 @@ def softmax_over_visible(
     scores = scores + bias
     if log_discount is not None:
         distance = np.abs(query_positions(masks, rows, keys)[:, None] - np.arange(keys))
-        scores = (
-            scores + np.broadcast_to(np.asarray(log_discount, np.float64), heads)[:, None, None] * distance
-        )
+        discount = np.asarray(log_discount, np.float64)
+        discount = discount if discount.ndim == 3 else np.broadcast_to(discount, heads)[:, None]
+        scores = scores + discount[..., None] * distance
     scores = np.where(visible, scores, -np.inf)
     top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be

@@ -72,8 +72,9 @@ class Argument:
     """An argument of a mechanism's functions; where it is optional, its default is in their signature."""
 
     name: str
-    kind: Literal["array", "per head", "number", "integer", "choice"]
-    """``"per head"`` is a number, or an array ``[heads]``; ``"choice"`` one of a few strings."""
+    kind: Literal["array", "per head", "per query", "number", "integer", "choice"]
+    """``"per head"`` is a number, or an array ``[heads]``; ``"per query"`` the same or an array
+    ``[batch, heads, query_length]``; ``"choice"`` one of a few strings."""
     shape: tuple[str, ...] = ()
     """Of an array, in attributes of `Sizes`. The arrays that have a length share one dtype, that of the
     output; all others are float32. Where it says ``kv_heads``, key_mass and initial_state may have
@@ -81,7 +82,8 @@ class Argument:
     optional: bool = False
     differentiable: bool = False
     """Whether the backward function returns its gradient, a float32 array of the argument's shape
-    (``[heads]`` for ``"per head"``); those of log_discount and initial_state only where they were given."""
+    (``[heads]`` for numbers); those of log_discount, exponent and initial_state only
+    where they were given."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,10 @@ class Mechanism:
         """Its law in float64."""
         return self.functions.reference
 
+    def argument(self, name: str) -> Argument:
+        """One of its functions' arguments."""
+        return next(a for a in self.functions.arguments if a.name == name)
+
     def gradients(self, grad_output: Any, **arguments: Any) -> dict[str, Any]:
         """Gradients of ``sum(output * grad_output)`` by name, for the arguments of `forward`."""
         if self.family == "softmax":
@@ -171,7 +177,7 @@ _QUERY_KEY_VALUE = (
     _array("key", "batch kv_heads key_length head_dim"),
     _array("value", "batch kv_heads key_length value_dim"),
 )
-_LOG_DISCOUNT = Argument("log_discount", "per head", optional=True, differentiable=True)
+_LOG_DISCOUNT = Argument("log_discount", "per query", optional=True, differentiable=True)
 _SCALE = Argument("scale", "number", optional=True)
 _EPS = Argument("eps", "number", optional=True)
 _FEATURE_MAP = Argument("feature_map", "choice", optional=True)
@@ -200,6 +206,7 @@ _GRAVITATIONAL = Functions(
         _array("key_mass", "batch kv_heads key_length"),
         Argument("gravity", "per head", optional=True, differentiable=True),
         _EPS,
+        Argument("exponent", "per head", optional=True, differentiable=True),
         _LOG_DISCOUNT,
     ),
     _SOFTMAX_MASKS,

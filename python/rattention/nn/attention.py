@@ -55,8 +55,15 @@ class SelfAttention(nn.Module):
     timescales, learn_timescales:
         Numbers of positions over which a weight decays by a factor of e, and whether training changes them.
         4, 16, 64 and 256 by default.
+    adaptive_timescales:
+        Whether every token sets how far back it looks: a learned linear gate of the token multiplies each
+        timescale, for its row, by a factor from 1/e to e; 1 at first.
+    distance, learn_exponent:
+        Of the gravitational ones: ``"squared_euclidean"`` ``|q - k|^2``, ``"euclidean"`` ``|q - k|``, or
+        ``"cosine"`` ``1 - cos(q, k)``, where the cosine with a vector of length 0 is 0; and whether training
+        changes the exponent, a positive one of ``|q - k|``, or of ``sqrt(1 - cos)``, for every head.
     softening:
-        Added to squared distances by the gravitational ones; it bounds their scores.
+        Added to these distances; it bounds the scores.
     feature_map:
         Of RAttention's linear branch, ``"softmax"`` or ``"relu"``.
     bias:
@@ -91,6 +98,9 @@ class SelfAttention(nn.Module):
         rope_theta: float | None = None,
         timescales: Sequence[float] | None = None,
         learn_timescales: bool = True,
+        adaptive_timescales: bool = False,
+        distance: str = "squared_euclidean",
+        learn_exponent: bool = False,
         softening: float = 1.0,
         feature_map: str = "softmax",
         bias: bool = False,
@@ -100,7 +110,11 @@ class SelfAttention(nn.Module):
         if mechanism not in MODULES:
             raise ValueError(f"mechanism must be one of {', '.join(MODULES)}, got {mechanism!r}")
         learned = MECHANISMS[mechanism].parameters
-        _require_options(mechanism, learned, causal, window, rope_theta, timescales)
+        _require_options(mechanism, learned, causal, window, rope_theta)
+        if (timescales is not None or adaptive_timescales) and "log_discount" not in learned:
+            raise ValueError(f"mechanism {mechanism!r} has no timescales")
+        if (distance != "squared_euclidean" or learn_exponent) and "gravity" not in learned:
+            raise ValueError(f"mechanism {mechanism!r} has no distance: its scores are products")
         self.head_dim = _head_dim(dim, heads, kv_heads, head_dim)
         scales = len(timescales or DEFAULT_TIMESCALES) if "log_discount" in learned else 1
         all_heads, all_kv_heads = scales * heads, scales * (kv_heads or heads)
@@ -110,9 +124,18 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(dim, all_kv_heads * self.head_dim, bias=bias)
         self.value = nn.Linear(dim, all_kv_heads * self.head_dim, bias=bias)
         self.output = nn.Linear(all_heads * self.head_dim, dim, bias=bias)
-        self.gravity = Gravity(dim, all_heads, all_kv_heads, self.head_dim) if "gravity" in learned else None
+        self.gravity = (
+            Gravity(dim, all_heads, all_kv_heads, self.head_dim, distance, learn_exponent)
+            if "gravity" in learned
+            else None
+        )
         self.timescales = (
-            Timescales(timescales or DEFAULT_TIMESCALES, heads, learn_timescales)
+            Timescales(
+                timescales or DEFAULT_TIMESCALES,
+                heads,
+                learn_timescales,
+                dim if adaptive_timescales else None,
+            )
             if "log_discount" in learned
             else None
         )
@@ -136,6 +159,8 @@ class SelfAttention(nn.Module):
         go on from those in it; there are no masks then and no gradients.
         """
         query, key, value = (self._heads(linear(x)) for linear in (self.query, self.key, self.value))
+        if self.gravity is not None:
+            query, key = self.gravity.positions(query, key)
         if cache is None:
             masks = {"key_padding_mask": key_padding_mask, "segment_ids": segment_ids}
             heads = self._attend(query, key, value, self._rule(x), masks)
@@ -156,8 +181,9 @@ class SelfAttention(nn.Module):
             own, other = self.gravity(x)
             strength = self.gravity.strength()
             rule |= {"query_mass": own, "key_mass": other, "gravity": strength, "eps": self.softening}
+            rule["exponent"] = self.gravity.exponent()
         if self.timescales is not None:
-            rule["log_discount"] = self.timescales.log_discount()
+            rule["log_discount"] = self.timescales.log_discount(x)
         if self.norms is not None:
             rule["local_norm_weight"] = self.norms.local_norm_weight
             rule["linear_norm_weight"] = self.norms.linear_norm_weight
@@ -220,7 +246,6 @@ def _require_options(
     causal: bool,
     window: int | None,
     rope_theta: float | None,
-    timescales: Sequence[float] | None,
 ) -> None:
     if mechanism in ("sliding_window", "rattention") and window is None:
         raise ValueError(f"mechanism {mechanism!r} needs a window")
@@ -228,8 +253,6 @@ def _require_options(
         raise ValueError("mechanism 'rattention' is causal: give causal=True")
     if rope_theta is not None and "gravity" in learned:
         raise ValueError(f"mechanism {mechanism!r} has no rope_theta: its scores are distances")
-    if timescales is not None and "log_discount" not in learned:
-        raise ValueError(f"mechanism {mechanism!r} has no timescales")
 
 
 def _require_decoding(causal: bool, *masks: torch.Tensor | None) -> None:

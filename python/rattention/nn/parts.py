@@ -12,40 +12,88 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+DISTANCES = ("squared_euclidean", "euclidean", "cosine")
+"""What gravity may fall with: ``|q - k|^2``, ``|q - k|`` or ``1 - cos(q, k)``."""
+
+
 class Gravity(nn.Module):
     """Masses of every token as seen by every head, and the strength per head; all positive.
 
     Masses are ``softplus`` of a linear map of the token, the strength is ``exp`` of a parameter that starts
-    at ln head_dim, which makes first scores of about 1.
+    at the logarithm of the power of the distance to expect, which makes first scores of about 1. So is a
+    learned exponent, one per head.
     """
 
-    def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
-        """For all heads of a layer."""
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        distance: str = "squared_euclidean",
+        learn_exponent: bool = False,
+    ) -> None:
+        """For all heads of a layer; `distance` is one of `DISTANCES`."""
         super().__init__()
+        if distance not in DISTANCES:
+            raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, got {distance!r}")
+        power = 1.0 if distance == "euclidean" else 2.0
+        expected = 1.0 if distance == "cosine" else head_dim ** (power / 2)
+        self.distance = distance
         self.query_mass = nn.Linear(dim, heads)
         self.key_mass = nn.Linear(dim, kv_heads)
-        self.log_gravity = nn.Parameter(torch.full((heads,), math.log(head_dim)))
+        self.log_gravity = nn.Parameter(torch.full((heads,), math.log(expected)))
+        self.log_exponent = nn.Parameter(torch.full((heads,), math.log(power))) if learn_exponent else None
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``[batch, length, dim]`` to masses ``[batch, heads, length]`` and ``[batch, kv_heads, length]``."""
         masses = [nn.functional.softplus(linear(x)).mT for linear in (self.query_mass, self.key_mass)]
         return masses[0], masses[1]
 
+    def positions(self, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What distances are between, ``[batch, heads, length, head_dim]``; for cosines two columns more."""
+        if self.distance != "cosine":
+            return query, key
+        return _directions(query, 0), _directions(key, 1)
+
+    def exponent(self) -> torch.Tensor | float | None:
+        """Of the distance between positions: ``[heads]`` where it is learned; None is 2."""
+        if self.log_exponent is not None:
+            return self.log_exponent.exp()
+        return 1.0 if self.distance == "euclidean" else None
+
     def strength(self) -> torch.Tensor:
         """G, ``[heads]``."""
         return self.log_gravity.exp()
 
 
+def _directions(rows: torch.Tensor, side: int) -> torch.Tensor:
+    """Vectors of length sqrt(1/2), whose squared distance is ``1 - cos``. Those of length 0 point, in one of
+    two more dimensions for each side, away from all others: their cosine is 0."""
+    wide = rows.float()
+    length = wide.norm(dim=-1, keepdim=True)
+    some = length > 0
+    unit = wide / torch.where(some, length, 1.0)
+    none = (~some).to(unit.dtype)
+    others = [none, torch.zeros_like(none)]
+    joined = torch.cat([unit, others[side], others[1 - side]], dim=-1)
+    return (math.sqrt(0.5) * joined).to(rows.dtype)
+
+
 class Timescales(nn.Module):
     """Discounts of several timescales: a weight decays as ``exp(-|i - j| / timescale)``.
 
-    The parameter is the logarithm of the timescale, so that a learned one stays positive.
+    The parameter is the logarithm of the timescale, so that a learned one stays positive. With a gate, each
+    token multiplies it by ``exp(tanh(w . x + b))``, that is by 1/e to e, and by 1 at first.
     """
 
     log_timescale: torch.Tensor
 
-    def __init__(self, timescales: Sequence[float], heads: int, learned: bool) -> None:
-        """`timescales` in positions, > 0; each serves `heads` heads."""
+    def __init__(
+        self, timescales: Sequence[float], heads: int, learned: bool, gate_dim: int | None = None
+    ) -> None:
+        """`timescales` in positions, > 0; each serves `heads` heads. A gate of tokens of `gate_dim`, or
+        none."""
         super().__init__()
         if not timescales or not all(0 < t < math.inf for t in timescales):
             raise ValueError(f"timescales must be positive numbers of positions, got {tuple(timescales)}")
@@ -55,10 +103,19 @@ class Timescales(nn.Module):
         else:
             self.register_buffer("log_timescale", logarithms)
         self.heads = heads
+        self.gate = None if gate_dim is None else nn.Linear(gate_dim, len(timescales))
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
 
-    def log_discount(self) -> torch.Tensor:
-        """``ln gamma = -1 / timescale``, one per head, the heads of a timescale side by side."""
-        return -torch.exp(-self.log_timescale.float()).repeat_interleave(self.heads)
+    def log_discount(self, x: torch.Tensor) -> torch.Tensor:
+        """``ln gamma = -1 / timescale``, the heads of a timescale side by side: ``[heads]``, or with a gate
+        ``[batch, heads, length]`` for tokens ``[batch, length, dim]``."""
+        logarithms = self.log_timescale.float()
+        if self.gate is None:
+            return -torch.exp(-logarithms).repeat_interleave(self.heads)
+        moved = logarithms + self.gate(x).float().tanh()
+        return -torch.exp(-moved).mT.repeat_interleave(self.heads, dim=1)
 
 
 class BranchNorms(nn.Module):

@@ -136,8 +136,11 @@ def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]
     for name in signature.of_query_dtype:
         arguments[name] = autocast(arguments[name])
     for argument in signature.functions.arguments:
-        if argument.kind == "per head" and arguments[argument.name] is not None:
-            arguments[argument.name] = _per_head(argument.name, arguments[argument.name], arguments["query"])
+        value = arguments[argument.name]
+        if argument.kind == "per query" and isinstance(value, torch.Tensor) and value.dim() == 3:
+            _require_per_query(argument.name, value, arguments["query"])
+        elif argument.kind in ("per head", "per query") and value is not None:
+            arguments[argument.name] = _per_head(argument.name, value, arguments["query"])
     require_tensors(arguments, signature.tensors)
     require_floats(arguments, signature.differentiable)
     require_one_dtype(arguments, signature.of_query_dtype)
@@ -173,6 +176,13 @@ def _per_head(name: str, value: Any, query: torch.Tensor) -> torch.Tensor:
     if value.shape != (heads,):
         raise ValueError(f"{name} must be a number or one per head ({heads}), got shape {tuple(value.shape)}")
     return value
+
+
+def _require_per_query(name: str, value: torch.Tensor, query: torch.Tensor) -> None:
+    if query.dim() == 4 and value.shape != query.shape[:3]:
+        raise ValueError(
+            f"{name} must have shape {tuple(query.shape[:3])}, one per query, got {tuple(value.shape)}"
+        )
 
 
 def _flag(name: str, value: Any) -> bool:

@@ -23,6 +23,7 @@ MASK_TYPES = {
 KIND_TYPES = {
     "array": "Tensor",
     "per head": "Tensor",
+    "per query": "Tensor",
     "number": "float",
     "integer": "SymInt",
     "choice": "str",

@@ -43,6 +43,7 @@ def gravitational_attention(
     *,
     gravity: torch.Tensor,
     eps: float,
+    exponent: torch.Tensor | None,
     **masks: Any,
 ) -> list[torch.Tensor]:
     """`rattention.gravitational_attention`: output and lse."""
@@ -52,7 +53,7 @@ def gravitational_attention(
 
     def score(rows: slice, keys: slice) -> torch.Tensor:
         distance = per_kv_head(_distance, q[:, :, rows], k[:, :, keys])
-        return own[:, :, rows, None] * other[:, :, None, keys] / (distance.square() + eps)
+        return own[:, :, rows, None] * other[:, :, None, keys] / (_power(distance, exponent) + eps)
 
     return _weighted(score, query, key, value, **masks)
 
@@ -76,6 +77,14 @@ def per_kv_head(
     grouped = own.reshape(batch, kv_heads, heads // max(kv_heads, 1) * rows, own.shape[3])
     result = function(grouped, other)
     return result.reshape(batch, heads, rows, result.shape[-1])
+
+
+def _power(distance: torch.Tensor, exponent: torch.Tensor | None) -> torch.Tensor:
+    """Of distances 0 it has no gradient."""
+    if exponent is None:
+        return distance.square()
+    apart = distance > 0
+    return torch.where(apart, torch.where(apart, distance, 1.0) ** exponent[:, None, None], 0.0)
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -147,7 +156,9 @@ def _visible(
         if dense.dtype != torch.bool:
             bias = bias + wide(dense)
     if log_discount is not None:
-        bias = bias + log_discount[:, None, None] * (i - j).abs()
+        per_query = log_discount.dim() == 3
+        slope = log_discount[:, :, rows, None] if per_query else log_discount[:, None, None]
+        bias = bias + slope * (i - j).abs()
     return visible, bias
 
 
