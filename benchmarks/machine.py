@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,15 @@ def describe() -> dict[str, Any]:
 def has(flag: str) -> bool:
     """Whether the processor has an instruction set, by its name in /proc/cpuinfo."""
     return flag in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+
+
+def available_bytes() -> int:
+    """Memory that can be had without swapping; as much as one likes where /proc does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return sys.maxsize
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def _version(package: str) -> str | None:

@@ -15,6 +15,7 @@ from benchmarks.cases import CASES
 from benchmarks.clock import alternate
 from benchmarks.inputs import random_inputs
 from benchmarks.outcome import Figure, Samples, at_least, at_most, ratio
+from benchmarks.peers import pytorch_encoder
 from benchmarks.peers.numpy_linear import step_after
 from benchmarks.race import Peer, Runner, Setup, WrongAnswerError, race
 
@@ -99,6 +100,14 @@ def test_other_work_is_timed_and_not_compared():
     outcome = race(SETUP, runner(np.ones(2)), [peer], tolerance=0)
     assert [figure.against for figure in outcome.figures] == ["other"]
     assert outcome.answers == {}
+
+
+def test_maps_that_do_not_fit_are_left_out():
+    pytest.importorskip("torch", reason="needs the extra 'bench'")
+    layer, impossible = {"mechanism": "gravitational"}, Setup(length=1 << 20, threads=1, quick=True)
+    with pytest.raises(ImportError, match=r"its maps take 1441792\.0 GiB, and less memory is free"):
+        pytorch_encoder.plain(impossible, layer)
+    pytorch_encoder.plain(SETUP, layer).call()
 
 
 def runner(value: np.ndarray) -> Runner:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rattention.extras import require
 
+from benchmarks.machine import available_bytes
 from benchmarks.peers.pytorch import load
 from benchmarks.peers.pytorch_training import LEARNING_RATE, loss_and_gradient
 from benchmarks.race import Runner
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 SIZES = {"dim": 128, "heads": 4, "depth": 2, "mlp_dim": 512}
 BATCH, VOCABULARY, CLASSES = 8, 256, 10
+MAPS = 11
+"""Maps of a gravitational layer that are in memory at once, those of all layers counted."""
 
 
 def ours(setup: Setup, layer: dict[str, Any]) -> Runner:
@@ -26,12 +29,24 @@ def ours(setup: Setup, layer: dict[str, Any]) -> Runner:
 
 
 def plain(setup: Setup, layer: dict[str, Any]) -> Runner:
-    """Steps of the model with the same mechanism in plain PyTorch."""
+    """Steps of the model with the same mechanism in plain PyTorch; ImportError where its maps do not fit."""
     torch, model = load(setup), _model(setup, layer)
-    attend = (_Gravity if "gravitational" in layer["mechanism"] else _Sdpa)(torch, setup.length)
+    gravity = "gravitational" in layer["mechanism"]
+    if gravity:
+        _require_memory(setup, model)
+    attend = (_Gravity if gravity else _Sdpa)(torch, setup.length)
     for attention in model["encoder"].attention_layers():
         attention._attend = MethodType(attend, attention)
     return _steps(setup, model)
+
+
+def _require_memory(setup: Setup, model: Any) -> None:
+    """Rather no peer than a process, this one or another's, that the system ends."""
+    layer = model["encoder"].attention_layers()[0]
+    heads = layer.query.out_features // layer.head_dim
+    needed = MAPS * BATCH * heads * setup.length**2 * 4
+    if needed > available_bytes():
+        raise ImportError(f"its maps take {needed / 2**30:.1f} GiB, and less memory is free")
 
 
 class _Sdpa:

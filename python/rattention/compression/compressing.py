@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from rattention._arguments import whole_number
+from rattention.claims import Claims
 from rattention.compression.budget import Budget, require_budget
 from rattention.compression.report import Compression
 from rattention.compression.table import require_strategy
@@ -26,9 +25,7 @@ if TYPE_CHECKING:
 
     from rattention.compression.strategies import Strategy
 
-_compressed: WeakSet[torch.nn.Module] = WeakSet()
-"""Modules of models that are within a block."""
-_lock = threading.Lock()
+_compressed: Claims[Compression] = Claims("compressed")
 
 
 @contextmanager
@@ -83,7 +80,8 @@ def compress(
     """
     plan = Plan(require_strategy(strategy), require_budget(budget), _slack(slack))
     compression = Compression(plan.strategy, plan.budget)
-    with _alone(model), _compressing(model, plan, compression):
+    _require_module(model)
+    with _compressed.claimed(model, compression), _compressing(model, plan, compression):
         yield compression
 
 
@@ -104,25 +102,9 @@ def _compressing(model: Any, plan: Plan, compression: Compression) -> AbstractCo
     return nn_cache.compressing(model, plan, compression)
 
 
-@contextmanager
-def _alone(model: Any) -> Iterator[None]:
-    """Refuse models that are within a block already, and what is no model."""
+def _require_module(model: Any) -> None:
     if not isinstance(model, torch.nn.Module):
         raise TypeError(
             "model must be a transformers.PreTrainedModel or a module of rattention.nn, got "
             f"{type(model).__name__}"
         )
-    modules = [*model.modules()]
-    with _lock:
-        if any(module in _compressed for module in modules):
-            raise RuntimeError(
-                f"this {type(model).__name__}, or a part of it, is being compressed already: leave the other "
-                "with-block first"
-            )
-        for module in modules:
-            _compressed.add(module)
-    try:
-        yield
-    finally:
-        for module in modules:
-            _compressed.discard(module)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
 
 import torch
 from transformers import PreTrainedModel
 
+from rattention.claims import Claims
 from rattention.hf.attention import attend
 from rattention.hf.layers import require_model
 from rattention.hf.registration import register_as
@@ -40,9 +39,8 @@ class Listener(Protocol):
         are its keyword arguments."""
 
 
-_listeners: WeakKeyDictionary[torch.nn.Module, Listener] = WeakKeyDictionary()
-"""Who listens to a module; each module of a model that is listened to is here."""
-_lock = threading.Lock()
+_listeners: Claims[Listener] = Claims("observed")
+"""Of the modules of models that are listened to."""
 
 
 @contextmanager
@@ -58,7 +56,7 @@ def listening(model: PreTrainedModel, listener: Listener) -> Iterator[None]:
     RuntimeError
         Somebody is listening to the model, or a part of it, already.
     """
-    with _attached(listener, model), _implementation(model):
+    with _listeners.claimed(model, listener), _implementation(model):
         yield
 
 
@@ -72,7 +70,7 @@ def heard_forward(
     **arguments: Any,
 ) -> tuple[torch.Tensor, None]:
     """`rattention.hf.attention.attention_forward`, through the module's listener where it has one."""
-    listener = _listeners.get(module)
+    listener = _listeners.holder(module)
     if listener is None:
         output = attend(module, query, key, value, attention_mask, **arguments)
     else:
@@ -95,23 +93,6 @@ def attention_modules(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
 def takes_implementation(module: torch.nn.Module) -> bool:
     """Whether it is an attention module that attends by the implementation of the model."""
     return "is_causal" in vars(module)
-
-
-@contextmanager
-def _attached(listener: Listener, model: torch.nn.Module) -> Iterator[None]:
-    modules = [*model.modules()]
-    with _lock:
-        if any(module in _listeners for module in modules):
-            raise RuntimeError(
-                f"this {type(model).__name__}, or a part of it, is being observed already: leave the other "
-                "with-block first"
-            )
-        _listeners.update(dict.fromkeys(modules, listener))
-    try:
-        yield
-    finally:
-        for module in modules:
-            del _listeners[module]
 
 
 @contextmanager
