@@ -124,6 +124,9 @@ class TestBatches:
         for batch in batches:
             padding += 1 - float(batch["lengths"].sum()) / batch["tokens"].numel()
         assert padding / len(batches) < 0.05
+        mixed = TrainingBatches(split, 8, seed=3, rank=0, ranks=1, pool=1)
+        assert np.mean([np.ptp(split.lengths[i]) for i in mixed.indices()]) > 60
+        assert sorted(np.concatenate(mixed.indices())) == list(range(400))
         batches.set_epoch(1)
         assert any((a != b).any() for a, b in zip(first, batches.indices(), strict=True) if len(a) == len(b))
         batches.set_epoch(0)

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from rattention.lra.data import Split
 
-POOL = 50
-"""Batches whose sequences are sorted together: shuffled enough, and alike in length."""
-
 
 def collate(split: Split, indices: NDArray[np.int64]) -> dict[str, torch.Tensor]:
     """The samples as tensors: ``tokens`` ``[batch, longest]`` (int64, 0 behind a sequence), ``lengths`` and
@@ -56,6 +53,8 @@ class TrainingBatches:
     seed: int
     rank: int
     ranks: int
+    pool: int = 50
+    """Batches whose sequences are sorted together: shuffled enough, and alike in length."""
     epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -79,7 +78,9 @@ class TrainingBatches:
         generator = np.random.default_rng((self.seed, self.epoch))
         order = generator.permutation(len(self.dataset))
         lengths = self.dataset.lengths
-        pools = [pool[np.argsort(-lengths[pool], kind="stable")] for pool in _cut(order, POOL * self.batch)]
+        pools = [
+            some[np.argsort(-lengths[some], kind="stable")] for some in _cut(order, self.pool * self.batch)
+        ]
         batches = _even(np.concatenate(pools), self.batch, self.ranks)
         return [batches[i] for i in generator.permutation(len(batches))]
 

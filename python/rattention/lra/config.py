@@ -62,8 +62,9 @@ class ModelSize:
     match_parameters: bool = False
     """Every mechanism has as many parameters as conventional attention, within 10 %."""
     standardize: bool = False
-    """Standardise the pooled mean before the classifier, by running statistics. Means of long sequences
-    differ little from each other; this makes much of what differs, and training shorter."""
+    """Standardise the pooled mean over the batch (batch normalisation) before the classifier. Means of long
+    sequences differ little from each other; this makes much of what differs, and training shorter. Batches
+    should then be of mixed lengths (`Training.pool`), or evaluation is of other statistics than training."""
     head_dim: int | None = None
     """Width of a head; None is dim / heads."""
 
@@ -104,12 +105,14 @@ class Training:
     """Steps in which the learning rate rises from 0."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes on after that; linear and cosine fall to 0."""
+    pool: int = 50
+    """Batches whose sequences are sorted by length together, so that little is padding; 1 mixes lengths."""
     measured: int = 8
     """Validation samples whose attention is measured after every epoch."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("batch", "epochs", "patience"):
+        for name in ("batch", "epochs", "patience", "pool"):
             at_least(name, getattr(self, name), 1)
         for name in ("warmup_steps", "measured"):
             at_least(name, getattr(self, name), 0)

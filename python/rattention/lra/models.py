@@ -160,37 +160,15 @@ class SequenceClassifier(nn.Module):
         return load_model(cls, path)
 
 
-class _Standardized(nn.Module):
-    """Features less their mean, over their deviation, both running over batches of training.
-
-    Training and evaluation compute the same, unlike with batch normalisation, whose statistics of one batch
-    would hide how batches of short sequences differ from those of long ones.
-    """
-
-    SLOWEST = 0.02
-    """Weight of the newest batch; of the first ones 1/1, 1/2, 1/3 ..."""
-
-    mean: torch.Tensor
-    variance: torch.Tensor
-    batches: torch.Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("variance", torch.ones(dim))
-        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+class _Standardized(nn.BatchNorm1d):
+    """Batch normalisation that takes a batch of one by what it has seen before, also in training."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[batch, dim]`` to the same."""
-        if self.training:
-            self._observe(x.detach())
-        return (x - self.mean) * (self.variance + 1e-5).rsqrt()
-
-    def _observe(self, x: torch.Tensor) -> None:
-        self.batches += 1
-        weight = max(self.SLOWEST, 1 / int(self.batches))
-        self.mean.lerp_(x.mean(dim=0), weight)
-        self.variance.lerp_((x - self.mean).square().mean(dim=0), weight)
+        if self.training and len(x) == 1:
+            return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
+        y: torch.Tensor = super().forward(x)
+        return y
 
 
 @lru_cache(maxsize=4)

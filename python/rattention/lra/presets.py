@@ -28,14 +28,14 @@ PRESETS = {
             standardize=True,
         ),
         training=Training(
-            batch=32, learning_rate=1e-3, epochs=3, warmup_steps=50, schedule="cosine", measured=4
+            batch=32, learning_rate=1e-3, epochs=3, warmup_steps=50, schedule="cosine", pool=1, measured=4
         ),
         listops=ListOps(
             train=20_000, validation=1_000, test=2_000, min_length=20, max_length=100, max_depth=5, max_args=5
         ),
         text=Text(length=1_024, train=4_200, validation=500, test=1_000),
         text_training=Training(
-            batch=16, learning_rate=2e-3, epochs=2, warmup_steps=50, schedule="cosine", measured=4
+            batch=16, learning_rate=2e-3, epochs=2, warmup_steps=50, schedule="cosine", pool=1, measured=4
         ),
     ),
     "paper": Study(),

@@ -84,7 +84,9 @@ class ClassifierTrainer(transformers.Trainer):  # type: ignore[misc, name-define
         self.remove_callback(transformers.PrinterCallback)
         self.data, self.training, self.history, self.folder = data, training, history, folder
         self.pause = pause
-        self.batches = TrainingBatches(data.train, training.batch, seed, ranks.rank(), ranks.ranks())
+        self.batches = TrainingBatches(
+            data.train, training.batch, seed, ranks.rank(), ranks.ranks(), training.pool
+        )
         self.epoch = EpochNumbers()
         self.memory = PeakMemory(history.peak_memory())
         self.held: dict[str, Any] = {}
