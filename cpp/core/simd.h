@@ -169,9 +169,15 @@ inline Vec exp2_vector(Vec x) {
 #endif
 }
 
-// log2(x) for normal x > 0, relative error below 2e-7; some finite number for all others. x = 2^n m with m between
-// sqrt(1/2) and sqrt(2), and log2(m) = s P(s^2) for s = (m - 1) / (m + 1), P fitted for least relative error.
-inline Vec log2_vector(Vec x) {
+// log2(x) as a sum: a whole number, and at most 1/2 beside it.
+struct Log2 {
+  Vec whole;
+  Vec rest;
+};
+
+// Of normal x > 0, relative error below 2e-7; some finite numbers for all others. x = 2^n m with m between sqrt(1/2)
+// and sqrt(2), and log2(m) = s P(s^2) for s = (m - 1) / (m + 1), P fitted for least relative error.
+inline Log2 log2_parts(Vec x) {
   IntVec half;
   for (int i = 0; i < kLanes; ++i) half[i] = 0x3F3504F3;  // of sqrt(1/2)
   const IntVec above = reinterpret_cast<IntVec>(x) - half;
@@ -182,7 +188,22 @@ inline Vec log2_vector(Vec x) {
   p = p * square + broadcast(0x1.27471cp-1F);
   p = p * square + broadcast(0x1.ec70e6p-1F);
   p = p * square + broadcast(0x1.715476p+1F);
-  return p * s + __builtin_convertvector(above >> 23, Vec);
+  return {__builtin_convertvector(above >> 23, Vec), p * s};
 }
+
+inline Vec log2_vector(Vec x) {
+  const Log2 parts = log2_parts(x);
+  return parts.rest + parts.whole;
+}
+
+// The nearest whole number, for |x| < 2^22: adding 1.5 * 2^23 leaves no room for less.
+inline Vec nearest(Vec x) {
+  const Vec magic = broadcast(12582912.0F);
+  const Vec shifted = x + magic;
+  return shifted - magic;
+}
+
+inline Vec max_of(Vec a, float b) { return a > broadcast(b) ? a : broadcast(b); }
+inline Vec min_of(Vec a, float b) { return a < broadcast(b) ? a : broadcast(b); }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // See tile_kernels.h. Compiled once per instruction set; internal linkage only.
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "core/simd.h"
@@ -278,14 +279,33 @@ void add_distance(float* s, int64_t n, float first, float slope) {
   }
 }
 
+inline float leading_bits(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  bits &= 0xFFFFF000U;
+  std::memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr float kSmallestNormal = std::numeric_limits<float>::min();
+
+// 2^(power * logarithm), at most 2^127. The whole part of the product is taken out before anything is rounded: a
+// product of about 100 rounded as it is would cost seven bits of the result. The first 12 bits of `power` times a whole
+// number below 2^8 are exact.
+inline Vec exp2_of_product(float power, Log2 logarithm) {
+  const float high = leading_bits(power);
+  const Vec product = broadcast(high) * logarithm.whole;
+  const Vec whole = min_of(max_of(nearest(product), -126.0F), 126.0F);
+  const Vec rest = (product - whole) + broadcast(power - high) * logarithm.whole + broadcast(power) * logarithm.rest;
+  return min_of(exp2_vector(min_of(rest, 127.0F)) * exp2_vector(whole), 0x1p127F);
+}
 
 // x^power for x >= 0, bounded by 2^127 for finite x; infinity and NaN stay what they are.
 inline Vec power_vector(Vec x, float power) {
   if (power == 0.5F) return square_root(x);
   if (power == 1.0F) return x;
-  const Vec result = exp2_vector(min_or_second(broadcast(127.0F), broadcast(power) * log2_vector(x)));
+  const Vec result = exp2_of_product(power, log2_parts(x));
   const Vec finite = x >= broadcast(kSmallestNormal) ? result : broadcast(0.0F);
   return x <= broadcast(kLargest) ? finite : x;
 }
