@@ -129,6 +129,8 @@ def test_hidden_poison_reaches_no_gradient(mechanism: Mechanism) -> None:
     poisoned = {n: a.copy() if isinstance(a, np.ndarray) else a for n, a in inputs.items()}
     poisoned["key"][:, :, 10:13] = np.nan
     poisoned["value"][:, :, 10:13] = np.inf
+    if "key_mass" in poisoned:
+        poisoned["key_mass"][:, :, 10:13] = np.nan
     got = gradients(mechanism, poisoned, grad, key_padding_mask=shown)
     for name in mechanism.parameters:
         if name in ("key", "value", "key_mass"):

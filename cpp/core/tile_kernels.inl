@@ -348,9 +348,10 @@ rattention::GravitySums gravity_gradient(float* x, const float* u, const float* 
   int64_t j = 0;
   for (; j + kLanes <= n; j += kLanes) {
     const Vec gradient = load(x + j);
-    const Vec inverse = gradient != broadcast(0.0F) ? load(u + j) : broadcast(0.0F);  // of a hidden key it may be NaN
+    const auto seen = gradient != broadcast(0.0F);  // of a hidden key distance and mass may be NaN
+    const Vec inverse = seen ? load(u + j) : broadcast(0.0F);
     const Vec t = gradient * inverse;
-    const Vec tm = t * load(mass + j);
+    const Vec tm = t * (seen ? load(mass + j) : broadcast(0.0F));
     const Vec w = slope * tm * inverse;
     store(mass_gradient + j, load(mass_gradient + j) + strength * t);
     store(x + j, w);
@@ -373,11 +374,12 @@ rattention::GravitySums gravity_gradient(float* x, const float* u, const float* 
 inline void add_power_law(Vec* x, Vec squares, Vec mass, rattention::PowerLaw law, Vec* mass_gradient, Vec (&sums)[3]) {
   const Vec zero = broadcast(0.0F);
   const Vec one = broadcast(1.0F);
-  const Vec square = *x != zero ? squares : one;  // of a hidden key it may be NaN
+  const auto seen = *x != zero;  // of a hidden key distance and mass may be NaN
+  const Vec square = seen ? squares : one;
   const Vec distance = power_vector(square, law.exponent / 2);
   const Vec inverse = one / (distance + broadcast(law.eps));
   const Vec t = *x * inverse;
-  const Vec tm = t * mass;
+  const Vec tm = t * (seen ? mass : zero);
   const Vec slope =
       broadcast(-law.factor * law.exponent) * tm * inverse;  // dL/d ln distance, but for distance^exponent
   const Vec apart = square <= broadcast(kLargest) ? distance : zero;
