@@ -153,7 +153,7 @@ class TestCache:
         replace(SMALL, seed=4).load()
         assert len([*cache.iterdir()]) == 2
 
-    @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "other"])
+    @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "other", "bit"])
     def test_damaged_file_is_made_again(self, cache, damage):
         first = SMALL.load()
         (file,) = cache.iterdir()
@@ -162,9 +162,15 @@ class TestCache:
             table = parquet.read_table(file).replace_schema_metadata({"settings": "others"})
             parquet.write_table(table, file)
         else:
-            file.write_bytes(
-                {"cut": content[: len(content) // 2], "garbage": b"PAR1" * 99, "empty": b""}[damage]
-            )
+            flipped = bytearray(content)
+            flipped[200] ^= 4
+            damaged = {
+                "bit": bytes(flipped),
+                "cut": content[: len(content) // 2],
+                "garbage": b"PAR1" * 99,
+                "empty": b"",
+            }
+            file.write_bytes(damaged[damage])
         with pytest.warns(UserWarning, match=f"{file.name} is damaged and made again"):
             again = SMALL.load()
         assert np.array_equal(first.train.tokens, again.train.tokens)

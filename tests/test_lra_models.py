@@ -111,6 +111,34 @@ class TestLayers:
             layer_options("linear", SIZE)
 
 
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("options", "concerned", "parameter"),
+        [
+            ({"learn_exponent": True}, ("gravitational", "combined"), "exponent"),
+            ({"distance": "cosine"}, ("gravitational", "combined"), None),
+            ({"distance": "euclidean"}, ("gravitational", "combined"), None),
+            ({"adaptive_timescales": True}, ("multi_timescale", "combined"), "gate"),
+        ],
+    )
+    def test_reach_the_layers_they_concern(self, options, concerned, parameter):
+        tokens, lengths = sequences(20, 11)
+        for mechanism in MECHANISMS:
+            plain, other = classifier(mechanism), classifier(mechanism, replace(SIZE, **options))
+            added = {*other.state_dict()} - {*plain.state_dict()}
+            assert all(parameter in name for name in added)
+            assert bool(added) == (parameter is not None and mechanism in concerned)
+            same = torch.equal(plain(tokens, lengths)["logits"], other(tokens, lengths)["logits"])
+            if parameter is None:
+                assert same == (mechanism not in concerned)
+            other.train()(tokens, lengths, torch.tensor([0, 1]))["loss"].backward()
+            assert all(p.grad is not None for p in other.parameters())
+
+    def test_unknown_distance(self):
+        with pytest.raises(ValueError, match="unknown distance 'manhattan': there are squared_euclidean"):
+            replace(SIZE, distance="manhattan")
+
+
 class TestMatching:
     @pytest.mark.parametrize("mechanism", MECHANISMS)
     @pytest.mark.parametrize(

@@ -109,6 +109,10 @@ class TestFaults:
         with pytest.raises(ValueError, match="source must name"):
             Text("")
 
+    def test_source_of_another_type(self, tmp_path):
+        with pytest.raises(TypeError, match="source must be a string, got PosixPath"):
+            Text(tmp_path)
+
     def test_missing_folder(self, tmp_path):
         with pytest.raises(ValueError, match=r"is no folder: name a folder: aclImdb"):
             settings(tmp_path / "none").load()

@@ -33,13 +33,13 @@ def kept(name: str, settings: Mapping[str, Any], make: Callable[[], Split], fold
     A file that is damaged is made again, with a warning that names it.
     """
     text = json.dumps(settings, sort_keys=True)
-    place = writable_folder(folder or default_folder())
-    path = place / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.parquet"
+    path = (folder or default_folder()) / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.parquet"
     if path.exists():
         try:
             return _read(path, text)
         except ValueError as error:
             warnings.warn(f"{path} is damaged and made again: {error}", stacklevel=2)
+    writable_folder(path.parent)
     split = make()
     _write(path, split, text)
     return split
@@ -53,14 +53,14 @@ def _write(path: Path, split: Split, settings: str) -> None:
         {"settings": settings}
     )
     with replacing(path) as temporary:
-        parquet.write_table(table, temporary, compression="zstd")
+        parquet.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def _read(path: Path, settings: str) -> Split:
     """ValueError for anything but what `_write` wrote with these settings."""
     arrow, parquet = require("pyarrow", "lra"), require("pyarrow.parquet", "lra")
     try:
-        table = parquet.read_table(path).combine_chunks()
+        table = parquet.read_table(path, page_checksum_verification=True).combine_chunks()
         written = (table.schema.metadata or {}).get(b"settings", b"").decode("utf-8", "replace")
         tokens, labels = table.column("tokens"), table.column("label").to_numpy()
         rows = tokens.chunk(0) if tokens.num_chunks == 1 else arrow.concat_arrays(tokens.chunks)

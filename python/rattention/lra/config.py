@@ -15,6 +15,7 @@ from rattention.lra.listops import ListOps
 from rattention.lra.reading import from_mapping
 from rattention.lra.tasks import TASKS
 from rattention.lra.text import Text
+from rattention.nn.parts import DISTANCES
 
 if TYPE_CHECKING:
     import os
@@ -59,6 +60,12 @@ class ModelSize:
     """Of RAttention: a token sees itself and so many before it exactly."""
     positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal"
     """How tokens know where they are."""
+    distance: Literal["squared_euclidean", "euclidean", "cosine"] = "squared_euclidean"
+    """Of the gravitational mechanisms."""
+    learn_exponent: bool = False
+    """Whether the gravitational mechanisms learn the power of their distance."""
+    adaptive_timescales: bool = False
+    """Whether tokens move the timescales of the mechanisms that have several."""
     match_parameters: bool = False
     """Every mechanism has as many parameters as conventional attention, within 10 %."""
     standardize: bool = False
@@ -83,6 +90,7 @@ class ModelSize:
         if not self.timescales or not all(real_number("timescales", t) > 0 for t in self.timescales):
             raise ValueError(f"timescales must be one or more numbers > 0, got {self.timescales}")
         known("positions", self.positions, POSITIONS)
+        known("distance", self.distance, DISTANCES)
 
 
 @dataclass(frozen=True)

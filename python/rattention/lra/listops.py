@@ -41,6 +41,9 @@ TREES = 1 << 16
 PATIENCE = 20
 """Draws in a row without a new sample after which there are none to be had."""
 
+RAREST = 1_000
+"""Trees drawn for each sample that is wanted after which samples are too rare."""
+
 
 @dataclass(frozen=True)
 class ListOps:
@@ -122,7 +125,7 @@ class ListOps:
                     found.setdefault(sequence, label)
                 drawn += TREES
                 fruitless = 0 if len(found) > before else fruitless + 1
-                if fruitless == PATIENCE:
+                if fruitless == PATIENCE or drawn > PATIENCE * TREES + RAREST * wanted:
                     raise ValueError(self._too_few(wanted, len(found), drawn))
         sequences, labels = list(found), np.array([*found.values()])
         order = np.random.default_rng(self.seed).permutation(wanted)

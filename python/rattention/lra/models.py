@@ -34,6 +34,9 @@ def layer_options(mechanism: str, size: ModelSize) -> dict[str, Any]:
         options["window"] = size.window
     if has_timescales(mechanism):
         options["timescales"] = list(size.timescales)
+        options["adaptive_timescales"] = size.adaptive_timescales
+    if "gravitational" in MECHANISMS[mechanism]:
+        options |= {"distance": size.distance, "learn_exponent": size.learn_exponent}
     return options
 
 

@@ -60,6 +60,8 @@ class Text:
                 continue
             if whole_number(name, value) < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
+        if not isinstance(self.source, str):
+            raise TypeError(f"source must be a string, got {type(self.source).__name__}")
         if not self.source:
             raise ValueError("source must name a folder or a dataset, got ''")
 
