@@ -23,7 +23,10 @@ SLOWER = 50
 
 def listops(setup: Setup) -> Outcome:
     """Trees of ListOps a second, drawn in C++ and by the grammar in Python; values are checked first."""
-    module = require("rattention.lra.listops", "lra")
+    try:
+        module = require("rattention.lra.listops", "lra")
+    except ImportError as error:
+        return Outcome([], missing={"Python": str(error)})
     settings = module.ListOps()
     grammar = {name: getattr(settings, name) for name in GRAMMAR}
     _check(module, _core.draw_listops(0, 0, setup.length, **grammar))
