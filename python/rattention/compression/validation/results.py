@@ -94,7 +94,8 @@ class Validation:
         share = _spelled(cell.numbers["share"])
         kept = f"at budget {budget:g} {cell.strategy!r} keeps {share} of the full model's quality"
         if cell.numbers["share"].mean >= ENOUGH:
-            return f"{kept}, the {self.quality}: at least the {ENOUGH:.0%} that were asked for"
+            unsure = ", on average: the interval has less, too" if cell.numbers["share"].low < ENOUGH else ""
+            return f"{kept}, the {self.quality}: at least the {ENOUGH:.0%} that were asked for{unsure}"
         mass = cell.numbers.get("mass")
         why = "" if mass is None else f" although it keeps {mass.mean:.0%} of the query's attention"
         return f"{kept}, the {self.quality}, less than {ENOUGH:.0%}{why}: the model needs what is dropped"
