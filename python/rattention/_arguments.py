@@ -100,6 +100,14 @@ def whole_number(name: str, value: Any) -> int:
     return int(value)
 
 
+def at_least(name: str, value: Any, least: int) -> int:
+    """An integer that is not smaller."""
+    number = whole_number(name, value)
+    if number < least:
+        raise ValueError(f"{name} must be >= {least}, got {value}")
+    return number
+
+
 def _as_array(name: str, value: Any) -> NDArray[Any]:
     if isinstance(value, list | tuple | str | bytes | int | float | complex) or value is None:
         raise TypeError(f"{name} must be an array, got {type(value).__name__}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention._arguments import whole_number
+from rattention._arguments import at_least
 from rattention.ad.history import History
 from rattention.ad.rooms import ACTIONS, DarkRooms, Room
 
@@ -56,8 +56,7 @@ class QLearning:
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name, least in (("episodes", 1), ("annealing", 0), ("replays", 0)):
-            if whole_number(name, getattr(self, name)) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+            at_least(name, getattr(self, name), least)
         for name in SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")

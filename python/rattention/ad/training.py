@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from rattention._arguments import whole_number
+from rattention._arguments import at_least
 from rattention.ad.checkpoints import CHECKPOINT, TrainingState, read
 from rattention.ad.model import HistoryTransformer
 from rattention.ad.rooms import ACTIONS
@@ -72,8 +72,7 @@ class Training:
             ("log_every", 1),
             ("checkpoint_every", 1),
         ):
-            if whole_number(name, getattr(self, name)) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+            at_least(name, getattr(self, name), least)
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a number > 0, got {getattr(self, name)}")

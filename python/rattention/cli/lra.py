@@ -145,7 +145,7 @@ def data(options: Data) -> int:
 def _chosen(options: _Chosen, folder: Path | None) -> Study:
     """The study that is named, with the tasks and data asked for."""
     from rattention.lra import PRESETS, Study
-    from rattention.lra.folder import STUDY
+    from rattention.lra.layout import STUDY
 
     if options.preset is not None and options.config is not None:
         raise ValueError("--preset and --config both name a study: leave one out")

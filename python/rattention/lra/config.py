@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rattention._arguments import real_number, whole_number
+from rattention._arguments import at_least, real_number
 from rattention.extras import require
 from rattention.files import write_text
 from rattention.lra.listops import ListOps
@@ -130,12 +130,6 @@ class Training:
         if real_number("weight_decay", self.weight_decay) < 0:
             raise ValueError(f"weight_decay must be a number >= 0, got {self.weight_decay}")
         known("schedule", self.schedule, SCHEDULES)
-
-
-def at_least(name: str, value: int, least: int) -> None:
-    """ValueError where a whole number is smaller."""
-    if whole_number(name, value) < least:
-        raise ValueError(f"{name} must be >= {least}, got {value}")
 
 
 @dataclass(frozen=True)

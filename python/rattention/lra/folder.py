@@ -14,12 +14,10 @@ from rattention.extras import require
 from rattention.files import replacing, write_json
 from rattention.lra.checkpoints import Lines
 from rattention.lra.config import SUBSETS, Study
-from rattention.lra.history import ATTENTION, METRICS
+from rattention.lra.layout import ATTENTION, ENVIRONMENT, LOCK, METRICS, RUNS, STUDY, flat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-STUDY, ENVIRONMENT, LOCK, RUNS = "study.yaml", "environment.json", ".lock", "runs"
 
 WHOLE_NUMBERS = ("seed", "epoch", "step", "peak_memory_bytes", "layer", "head")
 
@@ -51,7 +49,7 @@ def open_folder(study: Study, folder: Path) -> None:
 
 def _require_same(before: Study, study: Study, folder: Path) -> None:
     """All settings but the choice of runs."""
-    old, new = _flat(before.as_data()), _flat(study.as_data())
+    old, new = _but_the_choice(before), _but_the_choice(study)
     other = [f"{name} {old.get(name)} instead of {new.get(name)}" for name in {**old, **new}]
     differing = [
         text for name, text in zip({**old, **new}, other, strict=True) if old.get(name) != new.get(name)
@@ -63,14 +61,8 @@ def _require_same(before: Study, study: Study, folder: Path) -> None:
         )
 
 
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        elif prefix or name not in SUBSETS:
-            flat[prefix + name] = value
-    return flat
+def _but_the_choice(study: Study) -> dict[str, Any]:
+    return {name: value for name, value in flat(study.as_data()).items() if name not in SUBSETS}
 
 
 def _environment() -> dict[str, Any]:

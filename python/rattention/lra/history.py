@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from rattention.lra import ranks
 from rattention.lra.checkpoints import Lines, keep_only, whole_checkpoints
+from rattention.lra.layout import ATTENTION, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from rattention.lra.config import Training
-
-METRICS, ATTENTION = "metrics.jsonl", "attention.jsonl"
 
 
 class History:

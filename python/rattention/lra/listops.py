@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention import _core
-from rattention._arguments import real_number, whole_number
+from rattention._arguments import at_least, real_number, whole_number
 from rattention.lra.cache import kept
 from rattention.lra.data import SPLITS, Split, TaskData
 
@@ -73,8 +73,7 @@ class ListOps:
             ("max_args", 2),
             ("seed", 0),
         ):
-            if whole_number(name, getattr(self, name)) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+            at_least(name, getattr(self, name), least)
         if whole_number("max_length", self.max_length) < self.min_length + 2:
             raise ValueError(
                 f"max_length must be at least min_length + 2, as both are exclusive; got {self.max_length} "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention.extras import require
+from rattention.lra.layout import ATTENTION, ENVIRONMENT, MAPS, METRICS, RESULT, RUNS, SETTINGS, STUDY, flat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,10 +29,6 @@ NAMES = {
 
 TASKS = {"listops": "ListOps", "text": "Text"}
 """Likewise of tasks."""
-
-STUDY, ENVIRONMENT, RUNS = "study.yaml", "environment.json", "runs"
-SETTINGS, METRICS, ATTENTION = "run.yaml", "metrics.jsonl", "attention.jsonl"
-RESULT, MAPS = "result.json", "attention_maps.safetensors"
 
 NUMBERS = (
     "test_accuracy",
@@ -299,7 +296,7 @@ def _require_same_settings(runs: Sequence[RunRecord]) -> None:
         if run.settings is None:
             continue
         other = first.setdefault(run.task, run)
-        differing = _differences(_flat(other.settings or {}), _flat(run.settings))
+        differing = _differences(flat(other.settings or {}), flat(run.settings))
         if differing:
             raise ValueError(
                 f"{other.folder} and {run.folder} have different settings ({'; '.join(differing)}): their "
@@ -310,16 +307,6 @@ def _require_same_settings(runs: Sequence[RunRecord]) -> None:
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
     return [f"{name} is {one.get(name)} and {other.get(name)}" for name in names]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _each_once(runs: Sequence[RunRecord], warnings: list[str]) -> list[RunRecord]:

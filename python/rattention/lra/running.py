@@ -17,6 +17,7 @@ from rattention.interrupts import deferred_interrupt
 from rattention.lra import ranks
 from rattention.lra.config import write_yaml
 from rattention.lra.history import History
+from rattention.lra.layout import MAPS, MODEL, RESULT, SETTINGS
 from rattention.lra.measuring import PeakMemory, save_maps
 from rattention.lra.models import SequenceClassifier
 from rattention.lra.training import CHECKPOINTS, ClassifierTrainer, evaluate
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from rattention.lra.config import Run
     from rattention.lra.data import TaskData
-
-RESULT, SETTINGS, MODEL, MAPS = "result.json", "run.yaml", "model.safetensors", "attention_maps.safetensors"
 
 CONVERGED = 0.9
 """Share of the best validation accuracy at which a run counts as converged."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rattention.files import writable_folder
 from rattention.lra import ranks
-from rattention.lra.folder import RUNS, locked, open_folder, require_study_or_nothing, write_tables
+from rattention.lra.folder import locked, open_folder, require_study_or_nothing, write_tables
+from rattention.lra.layout import RUNS
 
 if TYPE_CHECKING:
     import os

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from rattention._arguments import whole_number
+from rattention._arguments import at_least
 from rattention.lra.data import Split, TaskData
 from rattention.lra.reviews import Reviews, read_reviews
 from rattention.lra.vocabulary import Vocabulary
@@ -58,8 +58,7 @@ class Text:
             value, least = getattr(self, name), 0 if name == "seed" else 1
             if value is None and name in ("train", "test"):
                 continue
-            if whole_number(name, value) < least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+            at_least(name, value, least)
         if not isinstance(self.source, str):
             raise TypeError(f"source must be a string, got {type(self.source).__name__}")
         if not self.source:
