@@ -98,7 +98,7 @@ def _compressed(layer: LayerCache, plan: Plan, use: LayerUse) -> LayerCache:
         layer.held.plan, layer.held.use = plan, use
     elif isinstance(layer, KeyValueCache):
         own = CompressedCache(Held(plan, use))
-        if layer.kept:
-            own.held.append(*layer.kept)
+        if len(layer.kept) > 0:
+            own.held.append(*layer.kept.tensors())
         return own
     return layer

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rattention.cache import RAttentionCache, rattention_step
+from rattention.nn.rows import Rows
 from rattention.torch.rotary import rotary
 from rattention.torch.storage import as_array, as_tensor
 
@@ -46,12 +47,12 @@ class KeyValueCache(LayerCache):
         """Empty."""
         self.length = 0
         self.window = window
-        self.kept: list[torch.Tensor] = []
+        self.kept = Rows()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is kept."""
-        return sum(tensor.nbytes for tensor in self.kept)
+        """Bytes of what is kept, with the room for what follows."""
+        return self.kept.nbytes
 
     def attend(
         self,
@@ -63,16 +64,13 @@ class KeyValueCache(LayerCache):
     ) -> torch.Tensor:
         """Attention to what is kept and to the new tokens."""
         query, key = rotary(query, key, theta=layer.rope_theta, first_position=self.length)
-        new = [key, value, *(rule[name] for name in ("key_mass",) if name in rule)]
-        seen = [torch.cat(pair, dim=2) for pair in zip(self.kept, new, strict=True)] if self.kept else new
+        self.kept.append([key, value, *(rule[name] for name in ("key_mass",) if name in rule)])
+        seen = self.kept.tensors()
         self.length += query.shape[2]
-        self.kept = seen if self.window is None else [self._newest(tensor) for tensor in seen]
+        if self.window is not None:
+            self.kept.keep_last(self.window)
         rule = rule | dict(zip(("key_mass",), seen[2:], strict=False))
         return layer.softmax_family(query, seen[0], seen[1], **rule)
-
-    def _newest(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The last `window` positions, copied: a view would keep all of them alive."""
-        return tensor[:, :, max(0, tensor.shape[2] - (self.window or 0)) :].clone()
 
 
 class StateCache(LayerCache):
