@@ -37,6 +37,9 @@ COSTS = {
 }
 """What `plot_cost` shows, what its axis calls it, and the unit."""
 
+LEGEND_COLUMN = 1.6
+"""Inches of the longest name in a legend, with its line."""
+
 RADAR = {
     "test_accuracy": "Accuracy",
     "tokens_per_second": "Speed",
@@ -259,7 +262,8 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
         handles, names = ax.get_legend_handles_labels()
         for name, handle in zip(names, handles, strict=True):
             named.setdefault(name, handle)
-    options = {"frameon": False, "fontsize": 8.5, "handlelength": 2.4, "ncols": min(5, len(named))}
+    columns = max(1, int(figure.get_figwidth() / LEGEND_COLUMN))
+    options = {"frameon": False, "fontsize": 8.5, "handlelength": 2.4, "ncols": min(columns, len(named))}
     figure.legend(named.values(), named, loc="outside lower center", **options)
 
 
