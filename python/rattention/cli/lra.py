@@ -28,7 +28,7 @@ RUN_EXAMPLES = (
 DATA_EXAMPLES = (
     "# lengths and labels of the smoke preset's tasks",
     "--preset paper --tasks listops --json",
-    "--tasks text --imdb ~/aclImdb --length 2048",
+    "--tasks text --imdb ~/aclImdb --length 512 --level words",
 )
 
 
@@ -59,8 +59,10 @@ class _Chosen:
     samples: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Training samples of each task."""
     imdb: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Reviews: a folder aclImdb, or one with train.parquet and test.parquet. By default they are fetched from
-    the Hugging Face Hub."""
+    """Reviews: a folder aclImdb, one with train.parquet and test.parquet, or one to which the dataset was
+    downloaded from the Hugging Face Hub. By default they are fetched from there."""
+    level: Literal["bytes", "words"] | None = None
+    """What a token of a review is; words are the most frequent ones of the training reviews."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,12 @@ def _listops(study: Study, options: _Chosen) -> Any:
 
 
 def _text(study: Study, options: _Chosen) -> Any:
-    asked: dict[str, Any] = {"length": options.length, "train": options.samples, "source": options.imdb}
+    asked: dict[str, Any] = {
+        "length": options.length,
+        "train": options.samples,
+        "source": options.imdb,
+        "level": options.level,
+    }
     return replace(study.text, **{name: value for name, value in asked.items() if value is not None})
 
 

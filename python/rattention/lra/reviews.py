@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 CLASSES = ("neg", "pos")
 """Folders of an unpacked archive, by label."""
 
-ELSEWHERE = "name a folder: aclImdb as it is unpacked, or one with train.parquet and test.parquet"
+ELSEWHERE = (
+    "name a folder: aclImdb as it is unpacked, one with train.parquet and test.parquet, "
+    "or a downloaded dataset"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,8 @@ def read_reviews(source: str, part: str) -> Reviews:
         return _from_parquet(folder / f"{part}.parquet")
     if (folder / part / "pos").is_dir() or (folder / part / "neg").is_dir():
         return _from_archive(folder / part)
+    if next(folder.rglob("*.parquet"), None) is not None:  # a dataset of the Hub, downloaded as it is
+        return _from_datasets(str(folder), part)
     raise ValueError(
         f"source {source!r} has neither {part}.parquet nor {part}/pos and {part}/neg: {ELSEWHERE}"
     )
@@ -99,6 +104,10 @@ def _from_archive(folder: Path) -> Reviews:
 def _from_hub(source: str, part: str) -> Reviews:
     if source.startswith((".", "/", "~")):
         raise ValueError(f"source {source!r} is no folder: {ELSEWHERE}")
+    return _from_datasets(source, part)
+
+
+def _from_datasets(source: str, part: str) -> Reviews:
     datasets = require("datasets", "lra")
     try:
         loaded = datasets.load_dataset(source, split=part)

@@ -34,7 +34,8 @@ class Text:
 
     source: str = "stanfordnlp/imdb"
     """A folder ``aclImdb`` as it is unpacked, a folder with train.parquet and test.parquet (columns text and
-    label), or a dataset of the Hugging Face Hub with these columns and splits."""
+    label), or a dataset of the Hugging Face Hub with these columns and splits: its name, or the folder it was
+    downloaded to."""
     level: Literal["bytes", "words"] = "bytes"
     """What a token is: a byte of the text in UTF-8, or a word of the `words` most frequent ones."""
     length: int = 4_096
