@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import signal
 
 import numpy as np
-from rattention.lra import ModelSize, Run, Split, TaskData, Training
+import torch
+from rattention.lra import ListOps, ModelSize, Run, SequenceClassifier, Split, Study, TaskData, Training
+from rattention.lra.running import do_run
 from safetensors.numpy import load_file
 
 TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes", "seconds_per_epoch")
@@ -13,6 +18,15 @@ TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes", "seconds_per_epoch
 
 SIZE = ModelSize(dim=16, heads=2, depth=2, mlp_dim=16, timescales=(2.0, 8.0), window=4)
 TRAINING = Training(batch=8, learning_rate=5e-3, epochs=4, measured=2)
+STUDY = Study(
+    tasks=("listops",),
+    mechanisms=("conventional", "rattention"),
+    seeds=(0,),
+    model=SIZE,
+    training=Training(batch=16, epochs=2, learning_rate=1e-3, measured=1),
+    listops=ListOps(train=48, validation=16, test=16, min_length=5, max_length=30, max_depth=3, max_args=3),
+)
+"""Two mechanisms on a few expressions."""
 
 
 def ragged(samples, seed, *, shortest=3, longest=20, vocabulary=6, classes=3):
@@ -31,6 +45,13 @@ def tiny_task(train=40, validation=20, test=20):
 
 def tiny_run(mechanism="conventional", seed=0, *, size=SIZE, training=TRAINING):
     return Run("tiny", mechanism, seed, size, training, None)
+
+
+def straight_run(folder):
+    """A run without a break, in `folder`."""
+    torch.set_num_threads(1)
+    do_run(tiny_run("combined"), tiny_task(), folder / "run")
+    return folder / "run"
 
 
 def lines(path, without=TIMES):
@@ -55,3 +76,24 @@ def everything(folder):
         "model": bits(folder / "model.safetensors"),
         "maps": bits(folder / "attention_maps.safetensors"),
     }
+
+
+def interrupt_in_step(step, monkeypatch):
+    in_step(step, monkeypatch, lambda loss: (os.kill(os.getpid(), signal.SIGINT), loss)[1])
+
+
+def spoil_in_step(step, monkeypatch):
+    in_step(step, monkeypatch, lambda loss: loss * math.nan)
+
+
+def in_step(step, monkeypatch, change):
+    """Change the loss of one step."""
+    forward, steps = SequenceClassifier.forward, iter(range(1, 10**6))
+
+    def changed(model, *args, **kwargs):
+        outputs = forward(model, *args, **kwargs)
+        if model.training and next(steps) == step:
+            outputs["loss"] = change(outputs["loss"])
+        return outputs
+
+    monkeypatch.setattr(SequenceClassifier, "forward", changed)

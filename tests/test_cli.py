@@ -5,14 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,8 +18,6 @@ from rattention import __version__
 from rattention.cli import main
 from rattention.cli.commands import COMMANDS
 from rattention.cli.installed import OPTIONAL
-from rattention.cli.numbers import whole_numbers
-from rattention.cli.terminal import Style, table
 
 from tests.bert_folder import write_folder
 
@@ -62,17 +56,6 @@ def text(tmp_path: Path) -> str:
     path = tmp_path / "text.txt"
     path.write_text(TEXT, "utf-8")
     return str(path)
-
-
-def process(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
-    settings: dict[str, Any] = {
-        "capture_output": True,
-        "text": True,
-        "timeout": 120,
-        "check": False,
-    } | options
-    return subprocess.run([sys.executable, "-m", "rattention", *argv], **settings)
 
 
 class TestHelp:
@@ -380,192 +363,3 @@ class TestAll:
         assert data["simple"]["contexts"]
         assert data["paper"]
         assert "demo did not finish" in err
-
-
-# What stays importable when nothing but NumPy and tyro is installed.
-LEAN = """
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {missing}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent())
-from rattention.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-EXTRAS = {
-    "tqdm",
-    "matplotlib",
-    "tokenizers",
-    "safetensors",
-    "huggingface_hub",
-    "pypdf",
-    "torch",
-    "transformers",
-}
-
-
-def without(missing: set[str], *argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    code = LEAN.format(missing=missing)
-    command = [sys.executable, "-c", code, *argv]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
-
-
-class TestLean:
-    def test_check_and_simple_need_numpy_and_tyro_alone(self, tmp_path: Path) -> None:
-        assert without(EXTRAS, "check", cwd=tmp_path).returncode == 0
-        done = without(EXTRAS, "demo", "--simple", "--lengths", "20,60", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "note: no figures: matplotlib is needed here" in done.stderr
-        assert (tmp_path / "figs" / "degradation" / "contexts.csv").is_file()
-
-    def test_help_needs_no_extra(self, tmp_path: Path) -> None:
-        for name in COMMANDS:
-            assert without(EXTRAS, name, "--help", cwd=tmp_path).returncode == 0
-
-    @pytest.mark.parametrize("missing", ["tokenizers", "safetensors"])
-    def test_missing_extra_is_named(self, tmp_path: Path, model: str, missing: str) -> None:
-        done = without({missing}, "demo", "--model", model, cwd=tmp_path)
-        assert done.returncode == 1
-        assert missing in done.stderr
-        assert "pip install 'rattention[models]'" in done.stderr
-        assert done.stderr.count("\n") == 1
-
-    def test_without_tyro(self, tmp_path: Path) -> None:
-        done = without({"tyro"}, "check", cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.strip().endswith("install it with: pip install 'rattention[demo]'")
-        assert done.stderr.count("\n") == 1
-
-
-def heed_interrupts() -> None:
-    """Shells start what runs in the background with interrupts ignored, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-class TestProcess:
-    """What only a process of its own shows."""
-
-    def test_module_and_exit_codes(self, tmp_path: Path) -> None:
-        assert process("--version").stdout == f"rattention {__version__}\n"
-        assert process("demo", "--lengths", "x", "--simple", cwd=tmp_path).returncode == 2
-
-    def test_json_is_alone_on_stdout(self, tmp_path: Path) -> None:
-        done = process("demo", "--simple", "--lengths", "20,60", "--json", cwd=tmp_path)
-        assert done.returncode == 0
-        assert json.loads(done.stdout)["contexts"]
-        assert "note:" in done.stderr
-
-    @pytest.mark.parametrize(
-        "environment", [{"NO_COLOR": "1"}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}]
-    )
-    @pytest.mark.parametrize(
-        "argv", [("demo", "--simple", "--lengths", "20,60"), ("check",), ("demo", "--help")]
-    )
-    def test_plain_text(self, tmp_path: Path, environment: dict[str, str], argv: tuple[str, ...]) -> None:
-        done = process(*argv, cwd=tmp_path, env=os.environ | environment, text=False)
-        assert done.returncode == 0, done.stderr
-        if argv[-1] == "--help" and "NO_COLOR" in environment:
-            return  # tyro draws boxes in UTF-8 without colours
-        assert done.stdout.isascii()
-
-    def test_a_name_that_cannot_be_shown(self, tmp_path: Path) -> None:
-        done = process(
-            "demo",
-            "--simple",
-            "--lengths",
-            "60",
-            "--out",
-            "Größe",
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONIOENCODING": "ascii"},
-        )
-        assert done.returncode == 0, done.stderr
-        assert "Gr\\xf6\\xdfe: contexts.csv" in done.stdout
-
-    def test_symbols_where_they_can_be_shown(self, tmp_path: Path) -> None:
-        environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"PYTHONIOENCODING": "utf-8"}
-        done = process("demo", "--simple", "--lengths", "60", cwd=tmp_path, env=environment, encoding="utf-8")
-        assert "✓ good spread" in done.stdout
-        assert "\x1b" not in done.stdout
-
-    def test_interrupt(self, tmp_path: Path) -> None:
-        command = [sys.executable, "-m", "rattention", "demo", "--simple", "--lengths", "100,200,...,20000"]
-        with subprocess.Popen(
-            command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
-        ) as running:
-            while not (tmp_path / "figs").exists():  # made just before the work begins
-                time.sleep(0.05)
-            running.send_signal(signal.SIGINT)
-            try:
-                _, err = running.communicate(timeout=60)
-            finally:
-                running.kill()
-        assert running.returncode == 130
-        assert err == "rattention: interrupted\n"
-
-    def test_reader_that_leaves(self, tmp_path: Path) -> None:
-        command = [sys.executable, "-m", "rattention", "check", "--json"]
-        with subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as running:
-            running.stdout.close()
-            err = running.stderr.read()
-        assert running.returncode == 1
-        assert err == b""
-
-    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-    def test_full_disk(self, tmp_path: Path) -> None:
-        with open("/dev/full", "w") as full:
-            done = process("check", cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, capture_output=False)
-        assert done.returncode == 1
-        assert "No space left" in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-class TestNumbers:
-    @pytest.mark.parametrize(
-        ("text", "numbers"),
-        [
-            ("50", (50,)),
-            (" 50, 100 ", (50, 100)),
-            ("50,100,...,300", (50, 100, 150, 200, 250, 300)),
-            ("50,100,...,220", (50, 100, 150, 200, 220)),
-            ("8,50,100,...,200", (8, 50, 100, 150, 200)),
-            ("1,2,...,2", (1, 2)),
-        ],
-    )
-    def test_lists(self, text: str, numbers: tuple[int, ...]) -> None:
-        assert whole_numbers("lengths", text) == numbers
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "",
-            "a",
-            "1.5",
-            "1,",
-            "...",
-            "5,...,9",
-            "5,4,...,1",
-            "5,5,...,9",
-            "1,2,...",
-            "1,2,...,5,6",
-            "1,2,...,99999999",
-        ],
-    )
-    def test_no_lists(self, text: str) -> None:
-        with pytest.raises(ValueError, match="--lengths must be whole numbers"):
-            whole_numbers("lengths", text)
-
-
-class TestTerminal:
-    def test_bars(self) -> None:
-        fine, plain = Style(True, False), Style(False, False)
-        assert [fine.bar(s, 4) for s in (0, 0.5, 1, 2, -1)] == ["    ", "██  ", "████", "████", "    "]
-        assert fine.bar(0.53125, 4) == "██▏ "
-        assert [plain.bar(s, 4) for s in (0, 0.5, 1)] == ["....", "##..", "####"]
-
-    def test_table_aligns(self) -> None:
-        shown = table(("a\nunit", "b", ""), [("1", "22", "x"), ("333", "4", "y")], Style(False, False))
-        assert shown == "     a   b\n  unit\n     1  22  x\n   333   4  y"

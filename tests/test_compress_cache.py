@@ -16,39 +16,21 @@ pytest.importorskip("sklearn", reason="needs scikit-learn")
 import rattention as ra
 import rattention.hf
 import rattention.torch as rt
-from rattention.compression import STRATEGIES, Clusters, Recency, Strategy, compressing
+from rattention.compression import STRATEGIES, Clusters, compressing
 from rattention.compression.held import Held, Plan
 from rattention.compression.report import LayerUse
 from rattention.nn import LanguageModel
 
+from tests.compressed_models import FAMILIES, GREEDY, family, run, small, stepwise
 from tests.hf_models import build, padding, tokens
 from tests.processes import run_python
 
-FAMILIES = {"llama": {}, "mistral": {"sliding_window": None}, "qwen3": {}, "gpt2": {}}
 CHOOSING = [name for name, strategy in STRATEGIES.items() if not strategy.replaces]
-GREEDY = {"do_sample": False, "pad_token_id": 0}
 PROMPT, LENGTH, BUDGET = 13, 17, 6
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 by_family = pytest.mark.parametrize("name", FAMILIES)
 by_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
-
-
-def family(name, implementation="eager", **changes):
-    return build(name, implementation, **FAMILIES[name], **changes)
-
-
-def run(model, *parts, mask=None, cache=None):
-    """Logits of the parts of a text, one pass each, and the cache."""
-    logits, seen = [], 0
-    for part in parts:
-        seen += part.shape[1]
-        shown = None if mask is None else mask[:, :seen]
-        with torch.no_grad():
-            out = model(part, past_key_values=cache, use_cache=True, attention_mask=shown)
-        cache = out.past_key_values
-        logits.append(out.logits)
-    return torch.cat(logits, dim=1), cache
 
 
 def hiding(hidden):
@@ -202,26 +184,6 @@ def test_nothing_sees_what_comes_after_the_cut(strategy, kind):
     np.testing.assert_array_equal(*kept)
 
 
-def small(kind):
-    if kind == "transformers":
-        return family("llama")
-    torch.manual_seed(0)
-    model = LanguageModel(64, dim=32, heads=4, depth=2, kv_heads=2).eval()
-    for parameter in model.parameters():
-        parameter.data.mul_(2)
-    return model
-
-
-def stepwise(model, *groups):
-    """Logits of consecutive parts, whichever kind of model it is."""
-    parts = [part for group in groups for part in group]
-    if isinstance(model, LanguageModel):
-        cache = model.new_cache(len(parts[0]))
-        with torch.no_grad():
-            return torch.cat([model(part, cache=cache) for part in parts], dim=1)
-    return run(model, *parts)[0]
-
-
 def kept_by(model, strategy, prompt):
     with ra.compress(model, strategy, BUDGET) as use:
         stepwise(model, [prompt])
@@ -337,133 +299,12 @@ def test_a_cache_from_before_the_block_is_taken_over():
     assert use.layers[0].held == BUDGET
 
 
-def test_a_compressed_cache_is_refused_outside():
-    model = family("llama")
-    with ra.compress(model, "recency", 4):
-        _, cache = run(model, tokens())
-    with pytest.raises(RuntimeError, match=r"compressed: go on with it within rattention.compress"):
-        run(model, tokens(), cache=cache)
-    with pytest.raises(NotImplementedError, match="cannot take tokens back"):
-        cache.crop(-1)
-    cache.reset()
-    with ra.compress(model, "uniform", 5):
-        run(model, tokens(), cache=cache)
-    assert cache.layers[1].held.key.shape[2] == 5
-
-
 def test_bfloat16():
     model = family("llama").to(torch.bfloat16)
     for strategy in STRATEGIES:
         with ra.compress(model, strategy, 6, slack=2):
             text = model.generate(tokens(), max_new_tokens=6, min_new_tokens=6, **GREEDY)
         assert text.shape == (2, 23)
-
-
-@pytest.mark.parametrize("kind", ["transformers", "nn"])
-def test_the_model_is_restored_after_an_exception(kind):
-    model = small(kind)
-    before = stepwise(model, [tokens()])
-    with pytest.raises(IndexError), ra.compress(model, "recency", 4):
-        stepwise(model, [tokens(), tokens() + 100])  # there are 64 tokens
-    assert torch.equal(stepwise(model, [tokens()]), before)
-    assert not any(module._forward_pre_hooks for module in model.modules())
-    if kind == "transformers":
-        assert model.config._attn_implementation == "eager"
-    with ra.compress(model, "recency", 4):
-        pass
-
-
-class Broken(Strategy):
-    def keep(self, past, count):
-        raise ZeroDivisionError
-
-
-@pytest.mark.parametrize("kind", ["transformers", "nn"])
-def test_a_strategy_that_fails(kind):
-    model = small(kind)
-    before = stepwise(model, [tokens()])
-    with pytest.raises(ZeroDivisionError), ra.compress(model, Broken(), 4):
-        stepwise(model, [tokens()])
-    assert torch.equal(stepwise(model, [tokens()]), before)
-
-
-@pytest.mark.parametrize("kind", ["transformers", "nn"])
-def test_nested_blocks_are_refused(kind):
-    model = small(kind)
-    with ra.compress(model, "recency", 4):
-        with pytest.raises(RuntimeError, match="is being compressed already"), ra.compress(model, "sinks", 4):
-            pass
-        part = model.model if kind == "transformers" else model.encoder
-        with pytest.raises(RuntimeError, match="or a part of it"), ra.compress(part, "sinks", 4):
-            pass
-    with ra.compress(model, "sinks", 4):
-        pass
-
-
-def test_nan_is_reported():
-    model = family("llama")
-    model.model.layers[0].self_attn.k_proj.weight.data[0] = float("nan")
-    with pytest.raises(ValueError, match="not finite: queries or keys"), ra.compress(model, "received", 4):
-        run(model, tokens())
-    with ra.compress(model, "recency", 4) as use:
-        run(model, tokens())
-    assert use.layers[0].held == 4
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: family("llama"), ValueError, "strategy must be one of recency, .*got 'best'"),
-        (lambda: build("bert"), ValueError, "no decoder-only model"),
-        (lambda: build("mistral"), ValueError, "sliding windows in every layer"),
-        (lambda: torch.nn.Linear(2, 2), ValueError, "no causal layers of full softmax attention"),
-        (lambda: "llama", TypeError, "model must be a transformers.PreTrainedModel .* got str"),
-    ],
-)
-def test_what_cannot_be_compressed(make, error, message):
-    strategy = "best" if "strategy" in message else "recency"
-    with pytest.raises(error, match=message), ra.compress(make(), strategy, 4):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"budget": 0}, ValueError, "at least 1 token"),
-        ({"budget": True}, TypeError, "got True"),
-        ({"budget": 1.5}, ValueError, "got 1.5"),
-        ({"budget": 4, "slack": -1}, ValueError, "slack must be >= 0"),
-        ({"budget": 4, "slack": 1.0}, TypeError, "slack must be an integer"),
-    ],
-)
-def test_impossible_arguments(options, error, message):
-    with pytest.raises(error, match=message), ra.compress(family("llama"), "recency", **options):
-        pass
-
-
-def test_other_caches_and_masks_are_refused():
-    model = family("llama")
-    with ra.compress(model, "recency", 4):
-        with pytest.raises(ValueError, match=r"only dynamic caches .* StaticLayer"):
-            model.generate(tokens(), max_new_tokens=2, cache_implementation="static", **GREEDY)
-        with pytest.raises(ValueError, match=r"must be \[batch, tokens\]"):
-            model(tokens(), attention_mask=torch.zeros(2, 1, 17, 17), use_cache=True)
-
-
-def test_the_report():
-    model = family("llama")
-    with ra.compress(model, Recency(), 4) as use:
-        run(model, tokens())
-    layer = use.layers[0]
-    one = 2 * 2 * 8 * 4  # keys and values of two heads of 8 float32 numbers
-    assert layer.full_nbytes == 2 * 17 * one
-    assert layer.nbytes == 2 * 4 * (one + 2 * 4)  # and an int32 position per head
-    assert layer.positions[0, 0].tolist() == [13, 14, 15, 16]
-    with ra.compress(model, Recency(), 17) as use:
-        run(model, tokens())
-    assert use.layers[0].cuts == 0
-    assert use.layers[0].mass_kept is None
-    assert 0 <= use.seconds < 1
 
 
 def test_import_needs_numpy_alone():

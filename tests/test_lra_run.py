@@ -21,21 +21,13 @@ for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml",
 import pyarrow.parquet
 import yaml
 from rattention.cli import main
-from rattention.lra import MECHANISMS, PRESETS, ListOps, ModelSize, Study, Training, new_name, run_study
+from rattention.lra import Study, Text, new_name, run_study
 
-from tests.lra_runs import SIZE, everything, lines, without_times
+from tests.lra_runs import SIZE, STUDY, everything, lines, without_times
 from tests.processes import REPOSITORY
+from tests.reviews import write_parquet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-STUDY = Study(
-    tasks=("listops",),
-    mechanisms=("conventional", "rattention"),
-    seeds=(0,),
-    model=SIZE,
-    training=Training(batch=16, epochs=2, learning_rate=1e-3, measured=1),
-    listops=ListOps(train=48, validation=16, test=16, min_length=5, max_length=30, max_depth=3, max_args=3),
-)
 
 
 @pytest.fixture(autouse=True)
@@ -60,95 +52,6 @@ def run(capsys, tmp_path, monkeypatch):
 def config(tmp_path):
     STUDY.save(tmp_path / "config.yaml")
     return tmp_path / "config.yaml"
-
-
-class TestSettings:
-    @pytest.mark.parametrize("study", [STUDY, *PRESETS.values(), replace(STUDY, text_training=Training())])
-    def test_round_trip(self, study, tmp_path):
-        study.save(tmp_path / "study.yaml")
-        assert Study.load(tmp_path / "study.yaml") == study
-
-    def test_what_is_not_said_has_its_default(self, tmp_path):
-        (tmp_path / "s.yaml").write_text("training: {epochs: 3, learning_rate: 1e-3}\nseeds: [5]\n", "utf-8")
-        study = Study.load(tmp_path / "s.yaml")
-        assert study == Study(seeds=(5,), training=Training(epochs=3, learning_rate=1e-3))
-
-    @pytest.mark.parametrize(
-        ("text", "said"),
-        [
-            ("colour: red", "unknown key colour; there are tasks, mechanisms, seeds, model"),
-            ("model: {widht: 3}", "model: unknown key widht; there are dim, heads"),
-            ("model: {dim: wide}", "model: dim must be a whole number, got 'wide'"),
-            ("model: {dim: 1.5}", "dim must be a whole number, got 1.5"),
-            ("model: {dropout: yes}", "dropout must be a number, got True"),
-            (
-                "model: {positions: rotary}",
-                "positions must be one of sinusoidal, learned, none, got 'rotary'",
-            ),
-            ("model: {match_parameters: 1}", "match_parameters must be true or false, got 1"),
-            ("model: {timescales: 4.0}", "timescales must be a list, got 4.0"),
-            ("model: {timescales: [4.0, far]}", r"timescales\[1\] must be a number, got 'far'"),
-            ("model: 3", "model must be settings by name, got 3"),
-            ("training: {epochs: 0}", "epochs must be >= 1, got 0"),
-            ("training: {learning_rate: fast}", "learning_rate must be a number, got 'fast'"),
-            ("tasks: [listops, images]", "unknown task 'images': there are listops, text"),
-            ("mechanisms: [linear]", "unknown mechanism 'linear': there are conventional"),
-            ("mechanisms: []", "mechanisms must have at least one"),
-            ("seeds: [-1]", "seeds must be >= 0, got -1"),
-            ("text: {length: long}", "text: length must be"),
-            ("- listops", "must hold settings by name, got list"),
-            ("model: {dim", "cannot be read as YAML"),
-        ],
-    )
-    def test_mistakes_are_named(self, tmp_path, text, said):
-        (tmp_path / "s.yaml").write_text(text, "utf-8")
-        with pytest.raises(ValueError, match=rf"s\.yaml.*{said}"):
-            Study.load(tmp_path / "s.yaml")
-
-    def test_no_file(self, tmp_path):
-        with pytest.raises(ValueError, match=r"none\.yaml cannot be read"):
-            Study.load(tmp_path / "none.yaml")
-
-    @pytest.mark.parametrize(
-        ("options", "said"),
-        [
-            ({"batch": 0}, "batch must be >= 1"),
-            ({"patience": 0}, "patience must be >= 1"),
-            ({"learning_rate": 0.0}, "learning_rate must be a number > 0"),
-            ({"clip": float("inf")}, "clip must be"),
-            ({"weight_decay": -1.0}, "weight_decay must be a number >= 0"),
-            ({"warmup_steps": -1}, "warmup_steps must be >= 0"),
-            ({"schedule": "steps"}, "unknown schedule 'steps': there are constant, linear, cosine"),
-        ],
-    )
-    def test_wrong_training(self, options, said):
-        with pytest.raises(ValueError, match=said):
-            Training(**options)
-
-    def test_runs_of_a_seed_come_first(self):
-        names = [run.name for run in replace(STUDY, seeds=(0, 1), tasks=("listops", "text")).runs()]
-        assert names[:4] == [
-            f"{t}-{m}-0" for t in ("listops", "text") for m in ("conventional", "rattention")
-        ]
-        assert len(names) == 8
-
-    def test_presets(self):
-        """What the documentation says of them."""
-        assert set(PRESETS) == {"smoke", "small", "paper"}
-        for study in PRESETS.values():
-            assert study.tasks == ("listops", "text")
-            assert study.mechanisms == tuple(MECHANISMS)
-        paper = PRESETS["paper"]
-        assert paper.model == ModelSize(dim=128, heads=4, depth=2, mlp_dim=512, dropout=0.1)
-        assert (paper.training.batch, paper.training.learning_rate, paper.training.weight_decay) == (
-            32,
-            1e-4,
-            1e-5,
-        )
-        assert (paper.training.epochs, paper.training.patience, paper.training.clip) == (20, 10, 1.0)
-        assert paper.listops == ListOps(96_000, 2_000, 2_000, 500, 2_000, 10, 10)
-        assert paper.text.length == 4_096
-        assert len(PRESETS["small"].seeds) >= 3
 
 
 class TestFolder:
@@ -375,6 +278,17 @@ class TestCommand:
         assert sum(described["label_shares"]["test"]) == pytest.approx(1)
         assert described["classes"] == 10
 
+    def test_data_by_words(self, run, tmp_path):
+        write_parquet(tmp_path / "imdb")
+        replace(STUDY, tasks=("text",), text=Text(validation=4)).save(tmp_path / "text.yaml")
+        words = ("data", "--config", tmp_path / "text.yaml", "--imdb", tmp_path / "imdb", "--json")
+        (by_bytes,), (by_words,) = (
+            json.loads(run(*words, "--level", level)[1]) for level in ("bytes", "words")
+        )
+        assert (by_bytes["vocabulary"], by_bytes["samples"]["train"]) == (257, 16)
+        assert by_words["vocabulary"] < 40
+        assert by_words["lengths"]["train"]["max"] < 8 < by_bytes["lengths"]["train"]["max"]
+
     def test_ctrl_c(self, run, config, tmp_path):
         """Exit code 130 and one line; the same command goes on, to the same numbers."""
         command = [
@@ -412,7 +326,7 @@ def raising(error):
     return call
 
 
-def wait_for(path, seconds=60):
+def wait_for(path, seconds=240):
     """Until the file has a line."""
     until = time.monotonic() + seconds
     while not (path.exists() and path.read_text("utf-8")):

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", exc_type=ImportError)
-arrow = pytest.importorskip("pyarrow", exc_type=ImportError)
-parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
+pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
 
-from rattention.lra import Text  # noqa: E402
-from rattention.lra.vocabulary import Vocabulary  # noqa: E402
+from rattention.lra import Text
+from rattention.lra.vocabulary import Vocabulary
 
-REVIEWS = [(f"It's film {i}, {'good' if i % 2 else 'bad'} ü", i % 2) for i in range(20)]
-
-
-def write_parquet(folder, rows=REVIEWS, parts=("train", "test"), **columns):
-    folder.mkdir(exist_ok=True)
-    table = columns or {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
-    for part in parts:
-        parquet.write_table(arrow.table(table), folder / f"{part}.parquet")
-    return folder
+from tests.reviews import REVIEWS, write_parquet
 
 
 def write_archive(folder):
@@ -166,6 +159,28 @@ class TestFaults:
         write_parquet(tmp_path, [("", 1)])
         with pytest.raises(ValueError, match="holds no review"):
             settings(tmp_path).load()
+
+    def test_folder_of_the_hub(self, monkeypatch, tmp_path):
+        """As `hf download` leaves it: files of splits below the folder, named by a card."""
+        datasets = pytest.importorskip("datasets", exc_type=ImportError)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        write_parquet(tmp_path / "written")
+        folder = tmp_path / "imdb"
+        (folder / "plain_text").mkdir(parents=True)
+        for part in ("train", "test"):
+            (tmp_path / "written" / f"{part}.parquet").rename(
+                folder / "plain_text" / f"{part}-00000-of-00001.parquet"
+            )
+        files = [{"split": part, "path": f"plain_text/{part}-*"} for part in ("train", "test")]
+        card = {"configs": [{"config_name": "plain_text", "data_files": files, "default": True}]}
+        (folder / "README.md").write_text(f"---\n{json.dumps(card)}\n---\n", "utf-8")
+        data = Text(str(folder), validation=4).load()
+        assert (len(data.train), len(data.validation), len(data.test)) == (16, 4, 20)
+        other = tmp_path / "other"  # a folder is remembered by its name
+        (folder / "plain_text" / "test-00000-of-00001.parquet").write_bytes(b"PAR1")
+        folder.rename(other)
+        with pytest.raises(ValueError, match=r"cannot load the dataset .*other.*; name a folder"):
+            Text(str(other), validation=4).load()
 
     def test_hub(self, monkeypatch, tmp_path):
         """What the Hub's library gives is taken; what it raises becomes one error with the alternatives."""

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import random
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -22,90 +21,30 @@ for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml",
 
 from rattention.lra import MECHANISMS, ListOps, SequenceClassifier, Study, Training
 from rattention.lra.batches import TrainingBatches, collate, in_order_of_length
-from rattention.lra.checkpoints import Lines, seal, whole_checkpoints
 from rattention.lra.measuring import PeakMemory
 from rattention.lra.running import do_run, new_model
 from rattention.lra.training import FAILED_BATCH, evaluate
 from safetensors.torch import load_file
 
-from tests.lra_runs import SIZE, TRAINING, everything, lines, ragged, tiny_run, tiny_task
+from tests.lra_runs import (
+    SIZE,
+    TRAINING,
+    everything,
+    lines,
+    ragged,
+    spoil_in_step,
+    straight_run,
+    tiny_run,
+    tiny_task,
+)
 from tests.processes import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-DEATHS = [
-    ("step", 2),
-    ("step", 13),
-    ("line", 3),
-    ("save", 8),
-    ("seal", 1),
-    ("seal", 3),
-    ("clean up", 2),
-    ("maps", 1),
-]
-"""Where a run is killed: at which call of what."""
-
-DYING = """
-import os, signal, sys
-from pathlib import Path
-
-import torch
-from rattention.lra import history, running, training
-from tests.lra_runs import tiny_run, tiny_task
-
-TARGETS = {
-    "step": (training.Hooks, "on_step_end"),
-    "seal": (training, "seal"),
-    "save": (torch, "save"),
-    "line": (history.Lines, "add"),
-    "clean up": (training, "keep_only"),
-    "maps": (running, "save_maps"),
-}
-
-def die(folder, place, left):
-    owner, name = TARGETS[place]
-    function = getattr(owner, name)
-
-    def call(*args, **kwargs):
-        nonlocal left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-
-    setattr(owner, name, call)
-    torch.set_num_threads(1)
-    running.do_run(tiny_run("combined"), tiny_task(), folder)
-
-for death in sys.argv[2:]:
-    place, at = death.split(":")
-    child = os.fork()
-    if child == 0:
-        try:
-            die(Path(sys.argv[1]) / death, place, int(at))
-        finally:
-            os._exit(1)
-    print(os.waitpid(child, 0)[1])
-"""
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """A folder with a run for each of `DEATHS`, in which it was killed."""
-    folder = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, "-c", DYING, str(folder), *(f"{place}:{at}" for place, at in DEATHS)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=True)
-    assert done.stdout.split() == [str(int(signal.SIGKILL))] * len(DEATHS), done.stderr
-    return folder
-
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """A run without a break."""
-    folder = tmp_path_factory.mktemp("straight") / "run"
-    torch.set_num_threads(1)
-    do_run(tiny_run("combined"), tiny_task(), folder)
-    return folder
+    return straight_run(tmp_path_factory.mktemp("straight"))
 
 
 class TestBatches:
@@ -283,57 +222,6 @@ class TestRun:
         assert PeakMemory().bytes() - held < 200e6
 
 
-class TestInterrupted:
-    @pytest.mark.parametrize(("place", "at"), DEATHS)
-    def test_killed_and_taken_up(self, straight, killed, place, at):
-        """Wherever SIGKILL hits, all numbers are those of a run without a break, to the bit."""
-        folder = killed / f"{place}:{at}"
-        assert not (folder / "result.json").exists()
-        do_run(tiny_run("combined"), tiny_task(), folder)
-        assert everything(folder) == everything(straight)
-        assert not (folder / "checkpoints").exists()
-
-    def test_ctrl_c(self, straight, tmp_path, monkeypatch):
-        """Stops after the step, keeps the epochs before, and goes on from there."""
-        interrupt_in_step(8, monkeypatch)
-        with pytest.raises(KeyboardInterrupt):
-            do_run(tiny_run("combined"), tiny_task(), tmp_path / "run")
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        assert len(lines(tmp_path / "run" / "metrics.jsonl")) == 1
-        monkeypatch.undo()
-        do_run(tiny_run("combined"), tiny_task(), tmp_path / "run")
-        assert everything(tmp_path / "run") == everything(straight)
-
-    @pytest.mark.parametrize("harm", ["cut", "changed", "missing", "no seal"])
-    def test_harmed_checkpoints_are_not_used(self, tmp_path, harm):
-        for epoch in (1, 2):
-            checkpoint = tmp_path / f"checkpoint-{epoch}"
-            checkpoint.mkdir()
-            (checkpoint / "weights").write_bytes(bytes(range(100)))
-            (checkpoint / "state").write_text("{}")
-            seal(checkpoint, epoch)
-        assert list(whole_checkpoints(tmp_path)) in ([1, 2], [2, 1])
-        weights = tmp_path / "checkpoint-2" / "weights"
-        if harm == "cut":
-            weights.write_bytes(weights.read_bytes()[:50])
-        elif harm == "changed":
-            weights.write_bytes(bytes(100))
-        elif harm == "missing":
-            weights.unlink()
-        else:
-            (tmp_path / "checkpoint-2" / "complete.json").unlink()
-        assert list(whole_checkpoints(tmp_path)) == [1]
-
-    def test_lines_end_where_one_is_cut(self, tmp_path):
-        path = tmp_path / "metrics.jsonl"
-        path.write_text('{"epoch": 1, "x": 1}\n{"epoch": 2, "x": 2}\n{"epoch": 3, "x"', "utf-8")
-        table = Lines(path)
-        assert table.epochs() == 2
-        table.forget_after(1)
-        table.add({"epoch": 2, "x": 5})
-        assert [line["x"] for line in Lines(path).lines] == [1, 5]
-
-
 class TestFaults:
     def test_a_loss_that_is_no_number(self, tmp_path, monkeypatch):
         """The batch is saved, the error names the file, and the epochs before stay."""
@@ -408,24 +296,3 @@ def test_two_processes_train_as_one(tmp_path):
     assert done.stdout.count("always the most frequent label") == 1
     assert len(everything(tmp_path / "study" / "runs" / "listops-combined-3")["metrics"]) == 2
     assert Study.load(tmp_path / "study" / "study.yaml") == study
-
-
-def interrupt_in_step(step, monkeypatch):
-    in_step(step, monkeypatch, lambda loss: (os.kill(os.getpid(), signal.SIGINT), loss)[1])
-
-
-def spoil_in_step(step, monkeypatch):
-    in_step(step, monkeypatch, lambda loss: loss * math.nan)
-
-
-def in_step(step, monkeypatch, change):
-    """Change the loss of one step."""
-    forward, steps = SequenceClassifier.forward, iter(range(1, 10**6))
-
-    def changed(model, *args, **kwargs):
-        outputs = forward(model, *args, **kwargs)
-        if model.training and next(steps) == step:
-            outputs["loss"] = change(outputs["loss"])
-        return outputs
-
-    monkeypatch.setattr(SequenceClassifier, "forward", changed)

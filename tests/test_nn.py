@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import doctest
-import json
 
 import pytest
 import rattention as ra
@@ -14,63 +13,14 @@ safetensors_torch = pytest.importorskip("safetensors.torch", reason="needs safet
 
 import rattention.nn as rn
 import rattention.torch as rt
-from rattention.models.errors import WeightsError
 from rattention.nn import attention, models
+from rattention.nn.rows import Rows
 from rattention.torch.rotary import rotary
 
+from tests.nn_models import PATTERNS, TEXT, by_pattern, language_model, loss_of
 from tests.processes import run_python
 
-PATTERNS = {
-    "softmax": [{"mechanism": "softmax", "rope_theta": 100.0}],
-    "sliding_window": [{"mechanism": "sliding_window", "window": 8, "rope_theta": 100.0}],
-    "gravitational": [{"mechanism": "gravitational"}],
-    "multi_timescale": [{"mechanism": "multi_timescale", "timescales": [4.0, 32.0]}],
-    "gravitational_multi_timescale": [
-        {"mechanism": "gravitational_multi_timescale", "timescales": [3.0, 9.0]}
-    ],
-    "adaptive timescales": [
-        {"mechanism": "multi_timescale", "timescales": [4.0, 32.0], "adaptive_timescales": True}
-    ],
-    "Euclidean": [{"mechanism": "gravitational", "distance": "euclidean"}],
-    "exponents": [{"mechanism": "gravitational", "learn_exponent": True}],
-    "cosine": [
-        {"mechanism": "gravitational", "distance": "cosine", "learn_exponent": True, "softening": 0.1}
-    ],
-    "combined": [
-        {
-            "mechanism": "gravitational_multi_timescale",
-            "timescales": [4.0, 32.0],
-            "adaptive_timescales": True,
-            "distance": "euclidean",
-            "learn_exponent": True,
-            "window": 50,
-        }
-    ],
-    "rattention": [{"mechanism": "rattention", "window": 8, "rope_theta": 100.0}],
-    "rattention, relu": [{"mechanism": "rattention", "window": 0, "feature_map": "relu"}],
-    "hybrid": rn.rattention_pattern(window=8, rope_theta=100.0),
-}
-by_pattern = pytest.mark.parametrize("pattern", PATTERNS)
-TEXT = torch.tensor([list((b"the quick brown fox jumps over the lazy dog. " * 3)[:121])])
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models of this size are faster alone, and a busy machine makes threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def language_model(pattern, **options):
-    torch.manual_seed(0)
-    options = {"dim": 32, "heads": 2, "kv_heads": 1, "depth": 4 if pattern == "hybrid" else 2} | options
-    return rn.LanguageModel(128, pattern=PATTERNS[pattern], **options)
-
-
-def loss_of(model, tokens=TEXT):
-    return torch.nn.functional.cross_entropy(model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_every_mechanism_has_a_layer():
@@ -264,6 +214,38 @@ def test_generation_keeps_the_same_bytes(pattern):
     assert sizes[0] == sizes[1] > 0
 
 
+@pytest.mark.parametrize("window", [None, 0, 5, 40])
+@pytest.mark.parametrize("first", [1, 3, 130])
+def test_kept_rows_are_the_newest(window, first):
+    """Against joined tensors; what was given out before does not change, and room is a quarter at most."""
+    rows, expected, given = Rows(), torch.empty(1, 2, 0, 3), []
+    generator = torch.Generator().manual_seed(0)
+    for count in (first, *[1] * 150, 7, 60, 1):
+        new = torch.randn(1, 2, count, 3, generator=generator)
+        rows.append([new, new[..., 0]])
+        expected = torch.cat([expected, new], dim=2)
+        wide, narrow = rows.tensors()
+        assert torch.equal(wide, expected)
+        assert torch.equal(narrow, expected[..., 0])
+        given.append((wide, expected))
+        if window is not None:
+            rows.keep_last(window)
+            expected = expected[:, :, max(0, expected.shape[2] - window) :]
+        assert len(rows) == expected.shape[2]
+        assert rows.nbytes <= 4 * 2 * 4 * (1.25 * (len(rows) + count) + 16)
+    assert all(torch.equal(view, then) for view, then in given)
+
+
+def test_kept_rows_of_inference_mode_may_grow_outside():
+    rows = Rows()
+    with torch.inference_mode():
+        for _ in range(3):
+            rows.append([torch.ones(1, 1, 1, 1)])
+    with torch.no_grad():
+        rows.append([torch.zeros(1, 1, 1, 1)])
+    assert rows.tensors()[0].flatten().tolist() == [1, 1, 1, 0]
+
+
 def test_generation_draws_by_temperature():
     model = language_model("hybrid", dropout=0.5)
     drawn = [
@@ -328,78 +310,6 @@ def test_parameter_counts():
     assert counts["mlp"] == 4 * 2 * 32 * 128
     assert counts["norm"] == 9 * 32
     assert counts["total"] == sum(n for kind, n in counts.items() if kind != "total")
-
-
-@pytest.mark.row("W4")
-@by_pattern
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_save_and_load(pattern, dtype, tmp_path):
-    """Bit for bit, in the dtype, trainable, and no temporary file stays."""
-    model = language_model(pattern).to(dtype).eval()
-    model.save(tmp_path / "model.safetensors")
-    loaded = rn.LanguageModel.load(tmp_path / "model.safetensors").eval()
-    assert torch.equal(loaded(TEXT), model(TEXT))
-    assert [(n, p.dtype, p.requires_grad) for n, p in loaded.named_parameters()] == [
-        (n, p.dtype, p.requires_grad) for n, p in model.named_parameters()
-    ]
-    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
-
-
-@pytest.mark.row("W4")
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
-    model, path = language_model("softmax"), tmp_path / "model.safetensors"
-    model.save(path)
-    before = path.read_bytes()
-    monkeypatch.setattr(
-        safetensors_torch, "save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
-    )
-    with pytest.raises(OSError, match="disk full"):
-        model.save(path)
-    assert path.read_bytes() == before
-    assert len([*tmp_path.iterdir()]) == 1
-
-
-def damaged(path, case):
-    model = language_model("rattention")
-    tensors, config = dict(model.state_dict()), dict(model.config)
-    if case == "missing":
-        del tensors["embedding.weight"]
-    elif case == "extra":
-        tensors["more"] = torch.zeros(2)
-    elif case == "shape":
-        tensors["embedding.weight"] = torch.zeros(3, 3)
-    elif case == "unknown option":
-        config["colour"] = "red"
-    elif case == "huge":
-        config["vocabulary"] = 10**12
-    metadata = {} if case == "no config" else {"rattention.config": json.dumps(config)}
-    safetensors_torch.save_file(tensors, path, metadata)
-    if case == "cut off":
-        path.write_bytes(path.read_bytes()[:-5])
-    return path
-
-
-@pytest.mark.row("W4")
-@pytest.mark.parametrize(
-    ("case", "message"),
-    [
-        ("missing", "Missing key.*embedding.weight"),
-        ("extra", "Unexpected key.*more"),
-        ("shape", "size mismatch for embedding.weight"),
-        ("unknown option", "colour"),
-        ("huge", "size mismatch"),
-        ("no config", "not written by save"),
-        ("cut off", "cannot be read"),
-    ],
-)
-def test_damaged_files(case, message, tmp_path):
-    with pytest.raises(WeightsError, match=f"(?s){message}"):
-        rn.LanguageModel.load(damaged(tmp_path / "model.safetensors", case))
-
-
-def test_no_such_file(tmp_path):
-    with pytest.raises(WeightsError, match="cannot be read"):
-        rn.LanguageModel.load(tmp_path / "none")
 
 
 WRONG = {
