@@ -53,8 +53,14 @@ struct TileKernels {
   void (*score_panel)(const float* queries, std::int64_t rows, std::int64_t dim, const float* panel, float* scores,
                       std::int64_t stride, float* maxima);
 
-  // The same with squared distances |query - key|^2, summed from differences: the product form would cancel for near
-  // keys. Maxima are left alone.
+  // The same for n <= panel keys that are not packed, `dim` floats each with a row stride in floats: faster for a few
+  // rows, for which packing is most of the work. dim is a multiple of lanes; scores from n to the panel's end are 0,
+  // and maxima are those of whole vectors of keys.
+  void (*score_keys)(const float* queries, std::int64_t rows, std::int64_t dim, const float* keys,
+                     std::int64_t key_stride, std::int64_t n, float* scores, std::int64_t stride, float* maxima);
+
+  // As score_panel, with squared distances |query - key|^2, summed from differences: the product form would cancel for
+  // near keys. Maxima are left alone.
   void (*distance_panel)(const float* queries, std::int64_t rows, std::int64_t dim, const float* panel, float* scores,
                          std::int64_t stride, float* maxima);
 

@@ -128,6 +128,9 @@ void multiply_add_operand(rattention::LeftOperand a, int64_t rows, int64_t depth
   }
 }
 
+// Rows that pack_panel() asks for ahead of time: its steps down the rows are too short for the processor to guess.
+constexpr int64_t kPackAhead = 32;
+
 void pack_panel(const float* keys, int64_t stride, int64_t n, int64_t dim, float* panel) {
   int64_t first = 0;
   for (; first + kLanes <= n; first += kLanes) {
@@ -135,7 +138,10 @@ void pack_panel(const float* keys, int64_t stride, int64_t n, int64_t dim, float
     for (; d + kLanes <= dim; d += kLanes) {
       Vec block[kLanes];
 #pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) block[i] = load(keys + (first + i) * stride + d);
+      for (int i = 0; i < kLanes; ++i) {
+        __builtin_prefetch(keys + (first + kPackAhead + i) * stride + d);
+        block[i] = load(keys + (first + i) * stride + d);
+      }
       transpose(block);
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i) store(panel + (d + i) * kPanel + first, block[i]);
@@ -149,9 +155,49 @@ void pack_panel(const float* keys, int64_t stride, int64_t n, int64_t dim, float
   }
 }
 
+float dot(const float* x, const float* y, int64_t n) {
+  Vec total = broadcast(0.0F);
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) total += load(x + j) * load(y + j);
+  float rest = horizontal_sum(total);
+  for (; j < n; ++j) rest += x[j] * y[j];
+  return rest;
+}
+
 void score_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride,
                  float* maxima) {
   multiply_rows<kVectors, Product::scores>(Left<false>{queries, dim}, rows, panel, kPanel, dim, scores, stride, maxima);
+}
+
+// kLanes keys at a time: their dot products lie in the lanes of as many sums until these are transposed and added up.
+void score_keys(const float* queries, int64_t rows, int64_t dim, const float* keys, int64_t key_stride, int64_t n,
+                float* scores, int64_t stride, float* maxima) {
+  int64_t first = 0;
+  for (; first + kLanes <= n; first += kLanes) {
+    const float* some = keys + first * key_stride;
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* query = queries + r * dim;
+      Vec sums[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        const float* key = some + i * key_stride;
+        sums[i] = load(query) * load(key);
+        for (int64_t d = kLanes; d < dim; d += kLanes) sums[i] += load(query + d) * load(key + d);
+      }
+      transpose(sums);
+#pragma GCC unroll 4
+      for (int half = kLanes / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+      }
+      store(scores + r * stride + first, sums[0]);
+      store(maxima + r * kLanes, max_or_second(sums[0], load(maxima + r * kLanes)));
+    }
+  }
+  for (; first < kPanel; ++first) {
+    for (int64_t r = 0; r < rows; ++r) {
+      scores[r * stride + first] = first < n ? dot(queries + r * dim, keys + first * key_stride, dim) : 0.0F;
+    }
+  }
 }
 
 void distance_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride,
@@ -424,15 +470,6 @@ void score_gradient(float* x, const float* p, int64_t n, float delta) {
   for (; j < n; ++j) x[j] = p[j] != 0 ? p[j] * (x[j] - delta) : 0.0F;
 }
 
-float dot(const float* x, const float* y, int64_t n) {
-  Vec total = broadcast(0.0F);
-  int64_t j = 0;
-  for (; j + kLanes <= n; j += kLanes) total += load(x + j) * load(y + j);
-  float rest = horizontal_sum(total);
-  for (; j < n; ++j) rest += x[j] * y[j];
-  return rest;
-}
-
 float sum_distance(const float* x, int64_t n, float first) {
   const Vec lanes = lane_index();
   Vec total = broadcast(0.0F);
@@ -459,10 +496,15 @@ void hide(float* s, const std::int32_t* visible, int64_t n) {
 }
 
 bool all_finite(const float* x, int64_t n) {
-  Vec poison = broadcast(0.0F);  // x * 0 is 0 for finite x and NaN otherwise
+  const Vec zero = broadcast(0.0F);  // x * 0 is 0 for finite x and NaN otherwise
+  Vec poison[4] = {zero, zero, zero, zero};
   int64_t j = 0;
-  for (; j + kLanes <= n; j += kLanes) poison += load(x + j) * broadcast(0.0F);
-  float rest = horizontal_sum(poison);
+  for (; j + 4 * kLanes <= n; j += 4 * kLanes) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) poison[i] += load(x + j + i * kLanes) * zero;
+  }
+  for (; j + kLanes <= n; j += kLanes) poison[0] += load(x + j) * zero;
+  float rest = horizontal_sum((poison[0] + poison[1]) + (poison[2] + poison[3]));
   for (; j < n; ++j) rest += x[j] * 0.0F;
   return rest == 0.0F;
 }
@@ -519,6 +561,7 @@ const TileKernels RATTENTION_KERNELS = {
     kRows,
     pack_panel,
     score_panel,
+    score_keys,
     distance_panel,
     multiply_add_operand,
     max,

@@ -20,6 +20,10 @@ std::int64_t rows_with_room(std::int64_t rows, Format format) {
   return format == Format::f32 ? rows : rows + Bf16Kernels::kRows;
 }
 
+// Rows per key/value head for which scoring keys where they lie beats packing them first. It depends on the problem
+// alone, so that results do not depend on its tasks.
+constexpr std::int64_t kFewRows = 8;
+
 Bf16* halves(float* pairs) { return reinterpret_cast<Bf16*>(pairs); }
 
 }  // namespace
@@ -36,6 +40,8 @@ ScoreOperands::ScoreOperands(const ScoreProblem& problem, Scratch& scratch, std:
       kernels_(tile_kernels()),
       format_(format),
       dim_(floats_per_row(problem, format)),
+      few_rows_(format == Format::f32 && !problem.gravity && problem.row_count * problem.group() <= kFewRows &&
+                dim_ % kernels_.lanes == 0),
       queries_(scratch.take(rows_with_room(query_rows, format) * dim_)),
       panels_(scratch.take((kTileKeys + kernels_.panel) * dim_)),
       staging_(scratch.take(kernels_.panel * dim_)) {}
@@ -73,18 +79,33 @@ void ScoreOperands::load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan 
   if (format_ == Format::bf16) return load_rounded_keys(batch, kv_head, span);
   std::int64_t stride = dim_;
   const float* direct = problem_.rotary == nullptr ? float_rows(problem_.key, batch, kv_head, &stride) : nullptr;
+  if (direct != nullptr) direct += span.first * stride;
+  if (few_rows_) return load_in_rows(batch, kv_head, span, direct, stride);
   float* panel = panels_;
-  for (std::int64_t key = span.first; key < span.last; key += kernels_.panel, panel += kernels_.panel * dim_) {
-    const std::int64_t n = std::min(kernels_.panel, span.last - key);
+  for (std::int64_t key = 0; key < span.size(); key += kernels_.panel, panel += kernels_.panel * dim_) {
+    const std::int64_t n = std::min(kernels_.panel, span.size() - key);
     if (direct != nullptr) {
       kernels_.pack_panel(direct + key * stride, stride, n, dim_, panel);
       continue;
     }
-    for (std::int64_t i = 0; i < n; ++i) {
-      load_row(problem_.key, batch, kv_head, key + i, staging_ + i * dim_, dim_);
-      if (problem_.rotary != nullptr) problem_.rotary->apply(staging_ + i * dim_, key + i);
-    }
+    load_floats(batch, kv_head, {span.first + key, span.first + key + n}, staging_);
     kernels_.pack_panel(staging_, dim_, n, dim_, panel);
+  }
+}
+
+// Where they lie, if they lie there as float32; else in the room of the panels.
+void ScoreOperands::load_in_rows(std::int64_t batch, std::int64_t kv_head, KeySpan span, const float* direct,
+                                 std::int64_t stride) {
+  if (direct == nullptr) load_floats(batch, kv_head, span, panels_);
+  keys_ = direct != nullptr ? direct : panels_;
+  key_stride_ = stride;
+  key_count_ = span.size();
+}
+
+void ScoreOperands::load_floats(std::int64_t batch, std::int64_t kv_head, KeySpan span, float* rows) const {
+  for (std::int64_t key = span.first; key < span.last; ++key, rows += dim_) {
+    load_row(problem_.key, batch, kv_head, key, rows, dim_);
+    if (problem_.rotary != nullptr) problem_.rotary->apply(rows, key);
   }
 }
 
@@ -101,6 +122,13 @@ void ScoreOperands::load_rounded_keys(std::int64_t batch, std::int64_t kv_head, 
 }
 
 void ScoreOperands::score_panel(const QueryBlock& block, KeySpan rows, std::int64_t offset, const ScoreRows& to) const {
+  if (few_rows_) {
+    const std::int64_t n = std::min(kernels_.panel, key_count_ - offset);
+    kernels_.score_keys(queries_of(block) + rows.first * dim_, rows.size(), dim_, keys_ + offset * key_stride_,
+                        key_stride_, n, to.scores + rows.first * to.stride + offset, to.stride,
+                        to.maxima + rows.first * kernels_.lanes);
+    return;
+  }
   const float* panel = panels_ + offset * dim_;
   if (format_ == Format::f32) {
     const auto score = problem_.gravity ? kernels_.distance_panel : kernels_.score_panel;

@@ -43,13 +43,19 @@ class ScoreOperands {
 
  private:
   void load_rounded_queries(std::int64_t batch, const QueryBlock& block);
+  void load_in_rows(std::int64_t batch, std::int64_t kv_head, KeySpan span, const float* direct, std::int64_t stride);
+  void load_floats(std::int64_t batch, std::int64_t kv_head, KeySpan span, float* rows) const;
   void load_rounded_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span);
 
   const ScoreProblem& problem_;
   const TileKernels& kernels_;
   const Format format_;
   const std::int64_t dim_;  // of a row as it lies here, in floats; bfloat16 lie in pairs
+  const bool few_rows_;
   float* queries_;
+  const float* keys_ = nullptr;  // row by row, for few rows; else packed
+  std::int64_t key_stride_ = 0;
+  std::int64_t key_count_ = 0;
   float* panels_;
   float* staging_;
 };

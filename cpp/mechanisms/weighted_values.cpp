@@ -58,10 +58,16 @@ void WeightedValues::load_floats(KeySpan span) {
       load_row(*value_, batch_, kv_head_, span.first + j, values_ + j * columns_, columns_);
     }
   }
-  for (std::int64_t j = 0; j < span.size() && !any_apart_; ++j) {
-    any_apart_ = !kernels_.all_finite(tile_values_ + j * stride_, columns_);
-  }
+  any_apart_ = !finite(span.size());
   if (any_apart_) std::fill(apart_, apart_ + span.size(), std::uint8_t{1});
+}
+
+bool WeightedValues::finite(std::int64_t rows) const {
+  if (stride_ == columns_) return kernels_.all_finite(tile_values_, rows * columns_);
+  for (std::int64_t j = 0; j < rows; ++j) {
+    if (!kernels_.all_finite(tile_values_ + j * stride_, columns_)) return false;
+  }
+  return true;
 }
 
 void WeightedValues::load_pairs(KeySpan span) {

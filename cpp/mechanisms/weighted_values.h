@@ -35,6 +35,7 @@ class WeightedValues {
  private:
   void load_floats(KeySpan span);
   void load_pairs(KeySpan span);
+  bool finite(std::int64_t rows) const;  // the first rows of the tile
   const float* values_at(std::int64_t key) const { return tile_values_ + (key - keys_.first) * stride_; }
 
   const TensorView* value_;

@@ -82,6 +82,27 @@ void full_causal_and_windowed() {
   }
 }
 
+// Keys are scored where they lie: around every count of rows, vector, panel and tile of keys.
+void few_rows() {
+  for (const std::int64_t dim : {16, 64, 128})
+    for (const std::int64_t keys : {1, 15, 17, 63, 64, 130, 1023, 1025})
+      for (const std::int64_t queries : {1, 2, 4, 5}) {
+        const Shape shape{1, 4, 2, queries, keys, dim, 16};
+        compare(shape, reach(Masks::kUnlimited, Masks::kUnlimited));
+        compare(shape, reach(100, 0));
+      }
+}
+
+// What is infinite among the keys reaches the rows that see it, and those alone.
+void few_rows_and_an_infinite_key() {
+  const Shape shape{1, 1, 1, 2, 200, 64, 64};
+  Inputs inputs(shape);
+  inputs.key.data()[199 * 64] = std::numeric_limits<float>::quiet_NaN();
+  const Result got = attend(problem_of(inputs, reach(Masks::kUnlimited, 0)), inputs, shape);
+  CHECK(std::isfinite(got.lse[0]));
+  CHECK(std::isnan(got.lse[1]));
+}
+
 void padding() {
   const Shape shape{2, 2, 1, 70, 530, 32, 32};
   const Padding padded(shape);
@@ -162,6 +183,8 @@ void some_rows_of_the_map() {
 int main() {
   return rattention::test::run({
       {"full, causal and windowed", full_causal_and_windowed},
+      {"few rows", few_rows},
+      {"few rows and an infinite key", few_rows_and_an_infinite_key},
       {"padding", padding},
       {"gravity", gravity},
       {"discounts", discounts},
