@@ -61,6 +61,7 @@ CASES = (
     Case("gravitational-2048", gravitational.forward, 2048, quick=256),
     Case("gravitational-backward-2048", gravitational.gradients, 2048, quick=256),
     Case("decode-32k", decoding.one_step, 32768, quick=512),
+    Case("decode-exact-32k", decoding.exact_step, 32768, quick=512),
     Case("decode-1M", decoding.long_context, 1 << 20, quick=2048),
     Case("row-metrics-4096", metrics.row_metrics, 4096, quick=256),
     Case("metrics-memory-16384", metrics.memory, 16384, quick=1024),

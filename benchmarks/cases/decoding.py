@@ -14,7 +14,7 @@ from benchmarks.inputs import HEAD_DIM, HEADS, Inputs, random_inputs
 from benchmarks.outcome import Figure, Outcome, at_least, at_most
 from benchmarks.peers import pytorch
 from benchmarks.peers.numpy_linear import rattention_rows, step_after
-from benchmarks.peers.numpy_reference import NAME
+from benchmarks.peers.numpy_reference import NAME, reference
 from benchmarks.race import Peer, Runner, race
 
 if TYPE_CHECKING:
@@ -52,6 +52,23 @@ def one_step(setup: Setup) -> Outcome:
         ),
     ]
     return race(setup, Runner(_steps(cache, token), output), peers, tolerance=TOLERANCE)
+
+
+def exact_step(setup: Setup) -> Outcome:
+    """Twenty times exact attention of one token to 32 k keys, as where all of them are kept."""
+    inputs = random_inputs(setup.length)
+    one = Inputs(inputs.query[:, :, -1:].copy(), inputs.key, inputs.value)
+    peers = [
+        Peer("PyTorch SDPA", partial(pytorch.sdpa_steps, setup, one, STEPS)),
+        reference(setup, one),
+    ]
+
+    def call() -> Any:
+        for _ in range(STEPS):
+            result = ra.attention(*one)
+        return result
+
+    return race(setup, Runner(call, output), peers, tolerance=TOLERANCE)
 
 
 def long_context(setup: Setup) -> Outcome:

@@ -20,10 +20,6 @@ std::int64_t rows_with_room(std::int64_t rows, Format format) {
   return format == Format::f32 ? rows : rows + Bf16Kernels::kRows;
 }
 
-// Rows per key/value head for which scoring keys where they lie beats packing them first. It depends on the problem
-// alone, so that results do not depend on its tasks.
-constexpr std::int64_t kFewRows = 8;
-
 Bf16* halves(float* pairs) { return reinterpret_cast<Bf16*>(pairs); }
 
 }  // namespace
@@ -40,8 +36,7 @@ ScoreOperands::ScoreOperands(const ScoreProblem& problem, Scratch& scratch, std:
       kernels_(tile_kernels()),
       format_(format),
       dim_(floats_per_row(problem, format)),
-      few_rows_(format == Format::f32 && !problem.gravity && problem.row_count * problem.group() <= kFewRows &&
-                dim_ % kernels_.lanes == 0),
+      few_rows_(format == Format::f32 && !problem.gravity && problem.few_rows() && dim_ % kernels_.lanes == 0),
       queries_(scratch.take(rows_with_room(query_rows, format) * dim_)),
       panels_(scratch.take((kTileKeys + kernels_.panel) * dim_)),
       staging_(scratch.take(kernels_.panel * dim_)) {}

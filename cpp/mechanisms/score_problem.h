@@ -18,6 +18,9 @@ constexpr std::int64_t kBlockRows = 48;
 // Keys per tile: long enough that per-row, per-tile work (maximum, rescaling) is small, short enough for keys, values,
 // queries and outputs of a task to share the second-level cache.
 constexpr std::int64_t kTileKeys = 1024;
+// Query rows per key/value head for which moving keys and values, to pack or to align them, is most of the work.
+constexpr std::int64_t kFewRows = 8;
+
 // The score rule G m_i m_j / (|q_i - k_j|^exponent + eps), in place of the scaled dot product.
 struct Gravity {
   TensorView query_mass;            // [batch, heads, query_length, 1]
@@ -46,6 +49,8 @@ struct ScoreProblem {
   std::int64_t row_count = 0;
 
   std::int64_t group() const { return query.heads() / key.heads(); }
+  // Depends on the problem alone, not on its tasks, and so do results.
+  bool few_rows() const { return row_count * group() <= kFewRows; }
   std::int64_t query_row(std::int64_t r) const { return rows != nullptr ? rows[r] : r; }
   float log_discount_of(std::int64_t batch, std::int64_t head, std::int64_t query_row) const {
     return log_discount[discount_per_query ? (batch * query.heads() + head) * query.length() + query_row : head];

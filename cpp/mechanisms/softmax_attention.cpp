@@ -25,7 +25,7 @@ class ForwardTask {
         kernels_(tile_kernels()),
         columns_(WeightedValues::columns(want.value)),
         in_place_(in_place(want)),
-        values_(want.value, scratch, format),
+        values_(want.value, scratch, format, problem.few_rows()),
         output_(scratch.take(in_place_ ? 0 : task.rows * columns_)),
         top_(scratch.take(task.rows)),
         total_(scratch.take(task.rows)),

@@ -22,10 +22,11 @@ std::int64_t WeightedValues::floats(const TensorView* value, Format format) {
   return Scratch::round_up(rows * columns(value)) + Scratch::round_up(columns(value));
 }
 
-WeightedValues::WeightedValues(const TensorView* value, Scratch& scratch, Format format)
+WeightedValues::WeightedValues(const TensorView* value, Scratch& scratch, Format format, bool few_rows)
     : value_(value),
       kernels_(tile_kernels()),
       format_(format),
+      few_rows_(few_rows),
       columns_(columns(value)),
       values_(scratch.take((format == Format::f32 ? kTileKeys : kTileKeys / 2) * columns_)),
       staging_(scratch.take(columns_)) {}
@@ -47,8 +48,13 @@ void WeightedValues::load(std::int64_t batch, std::int64_t kv_head, KeySpan span
   }
 }
 
+const float* WeightedValues::rows_in_place() {
+  if (few_rows_ && value_->dim() == columns_) return float_rows(*value_, batch_, kv_head_, &stride_);
+  return vector_rows(*value_, batch_, kv_head_, &stride_);
+}
+
 void WeightedValues::load_floats(KeySpan span) {
-  const float* rows = vector_rows(*value_, batch_, kv_head_, &stride_);
+  const float* rows = rows_in_place();
   if (rows != nullptr) {
     tile_values_ = rows + span.first * stride_;
   } else {

@@ -12,8 +12,8 @@ namespace rattention {
 
 class WeightedValues {
  public:
-  // Without values (nullptr) there is nothing to load and nothing to add.
-  WeightedValues(const TensorView* value, Scratch& scratch, Format format);
+  // Without values (nullptr) there is nothing to load and nothing to add. Values of few rows are not aligned first.
+  WeightedValues(const TensorView* value, Scratch& scratch, Format format, bool few_rows);
   // Floats the constructor takes from the scratch.
   static std::int64_t floats(const TensorView* value, Format format);
   static std::int64_t columns(const TensorView* value);  // value_dim rounded up to whole vectors
@@ -34,6 +34,7 @@ class WeightedValues {
 
  private:
   void load_floats(KeySpan span);
+  const float* rows_in_place();
   void load_pairs(KeySpan span);
   bool finite(std::int64_t rows) const;  // the first rows of the tile
   const float* values_at(std::int64_t key) const { return tile_values_ + (key - keys_.first) * stride_; }
@@ -41,6 +42,7 @@ class WeightedValues {
   const TensorView* value_;
   const TileKernels& kernels_;
   const Format format_;
+  const bool few_rows_;
   const std::int64_t columns_;
   float* values_;  // converted copies, where needed, or pairs
   float* staging_;
