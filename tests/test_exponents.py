@@ -131,3 +131,18 @@ def test_special_values(exponent: float, poison: float) -> None:
     }
     weightless["key_mass"][:, 2:, 20] = 0
     np.testing.assert_array_equal(got, ra.gravitational_attention(**weightless, causal=True))
+
+
+def test_cosines_are_distances_of_scaled_vectors() -> None:
+    """What the documentation says of them: softmax of m_i m_j / (1 - cos + eps), written out."""
+    rng = np.random.default_rng(0)
+    query, key, value = (rng.standard_normal((1, 2, n, 8)) for n in (5, 9, 9))
+    mass, other = rng.random((1, 2, 5)), rng.random((1, 2, 9))
+    unit_query, unit_key = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (query, key))
+    cosine = unit_query @ unit_key.swapaxes(2, 3)
+    scores = mass[..., None] * other[:, :, None] / (1 - cosine + 0.1)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    expected = weights / weights.sum(-1, keepdims=True) @ value
+    short = [np.float32(np.sqrt(0.5) * x) for x in (unit_query, unit_key)]
+    got = ra.gravitational_attention(*short, *map(np.float32, (value, mass, other)), eps=0.1)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6)

@@ -73,7 +73,8 @@ def gravitational_attention(
         Of the distance ``|q_i - k_j|``, > 0, a number or one per head: 1 is the Euclidean distance. None is
         2, its square, and takes the least time. Where query and key are equal, neither vectors nor exponent
         have a gradient of that pair; below exponent 1 gradients grow without bound on the way there.
-        Distances below 1e-19 count as 0.
+        Distances below 1e-19 count as 0. For ``1 - cos(q_i, k_j)`` give vectors of length ``sqrt(1/2)``:
+        that is their squared distance.
     """
     queries, keys = query_and_key(query, key)
     masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
