@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -88,10 +89,21 @@ def test_inputs_deleted_during_the_call(mechanism):
     """The caller's last reference goes while the kernel runs."""
     sizes = Sizes(heads=4, rows=900, dim=32)
     expected = mechanism.forward(**mechanism.draw(sizes))
-    container = [mechanism.draw(sizes)]
-    thread = threading.Timer(0.001, container.clear)
+    container, taken = [mechanism.draw(sizes)], threading.Event()
+
+    def clear():
+        taken.wait()
+        time.sleep(0.001)
+        container.clear()
+
+    def take():
+        inputs = container[0]
+        taken.set()
+        return inputs
+
+    thread = threading.Thread(target=clear)
     thread.start()
-    got = mechanism.forward(**container[0])
+    got = mechanism.forward(**take())
     thread.join()
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(mechanism.forward(**mechanism.draw(sizes)), expected)
