@@ -51,7 +51,7 @@ class KeyValueCache(LayerCache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is kept, with the room for what follows."""
+        """Bytes of what is kept; room for what follows is a quarter of it at most, or 16 tokens."""
         return self.kept.nbytes
 
     def attend(

@@ -32,8 +32,8 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes, those of the room among them."""
-        return sum(buffer.nbytes for buffer in self._buffers)
+        """Bytes of the rows, without the room for more."""
+        return sum(tensor.nbytes for tensor in self.tensors())
 
     def tensors(self) -> list[torch.Tensor]:
         """The rows of each tensor, as views."""
