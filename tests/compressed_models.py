@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
-transformers = pytest.importorskip("transformers", reason="needs transformers")
+pytest.importorskip("transformers", reason="needs transformers")
 pytest.importorskip("sklearn", reason="needs scikit-learn")
 
 from rattention.nn import LanguageModel

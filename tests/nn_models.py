@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
-safetensors_torch = pytest.importorskip("safetensors.torch", reason="needs safetensors")
 
 import rattention.nn as rn
 

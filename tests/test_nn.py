@@ -9,7 +9,7 @@ import pytest
 import rattention as ra
 
 torch = pytest.importorskip("torch", reason="needs torch")
-safetensors_torch = pytest.importorskip("safetensors.torch", reason="needs safetensors")
+pytest.importorskip("safetensors.torch", reason="needs safetensors")
 
 import rattention.nn as rn
 import rattention.torch as rt

@@ -93,8 +93,8 @@ void few_rows() {
       }
 }
 
-// What is infinite among the keys reaches the rows that see it, and those alone.
-void few_rows_and_an_infinite_key() {
+// A NaN among the keys reaches the rows that see it, and those alone.
+void few_rows_and_a_nan() {
   const Shape shape{1, 1, 1, 2, 200, 64, 64};
   Inputs inputs(shape);
   inputs.key.data()[199 * 64] = std::numeric_limits<float>::quiet_NaN();
@@ -184,7 +184,7 @@ int main() {
   return rattention::test::run({
       {"full, causal and windowed", full_causal_and_windowed},
       {"few rows", few_rows},
-      {"few rows and an infinite key", few_rows_and_an_infinite_key},
+      {"few rows and a NaN", few_rows_and_a_nan},
       {"padding", padding},
       {"gravity", gravity},
       {"discounts", discounts},
