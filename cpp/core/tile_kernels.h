@@ -70,7 +70,7 @@ struct TileKernels {
 
   // Row operations on n consecutive floats. Those that say "padded" may read and write up to lanes - 1 floats beyond;
   // the caller sets those to a neutral value first.
-  float (*max)(const float* x, std::int64_t n);  // padded; ignores NaN
+  float (*max)(const float* x, std::int64_t n);  // -inf where n is 0; ignores NaN
   float (*max_lane)(const float* maxima);        // of one vector
   // s <- 2^(s - shift), padded: returns the sum. NaN stays NaN and -inf gives exactly 0.
   float (*exp2)(float* s, std::int64_t n, float shift);

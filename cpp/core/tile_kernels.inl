@@ -206,6 +206,18 @@ void distance_panel(const float* queries, int64_t rows, int64_t dim, const float
                                               maxima);
 }
 
+// The last elements of a row as a whole vector.
+inline Vec load_part(const float* x, int64_t n, float filling) {
+  Vec v = broadcast(filling);
+  for (int64_t i = 0; i < n; ++i) v[i] = x[i];
+  return v;
+}
+
+inline void store_part(float* x, int64_t n, Vec v) {
+  for (int64_t i = 0; i < n; ++i) x[i] = v[i];
+}
+
+// Reads nothing beyond the row: what lies there may be a score that the row must not see.
 float max(const float* x, int64_t n) {
   Vec top = broadcast(-std::numeric_limits<float>::infinity());
   Vec other = top;
@@ -214,7 +226,11 @@ float max(const float* x, int64_t n) {
     top = max_or_second(load(x + j), top);
     other = max_or_second(load(x + j + kLanes), other);
   }
-  for (; j < n; j += kLanes) top = max_or_second(load(x + j), top);
+  if (j + kLanes <= n) top = max_or_second(load(x + j), top);
+  if (n % kLanes != 0) {
+    other = max_or_second(n < kLanes ? load_part(x, n, -std::numeric_limits<float>::infinity()) : load(x + n - kLanes),
+                          other);
+  }
   return horizontal_max(max_or_second(other, top));
 }
 
@@ -354,17 +370,6 @@ inline Vec power_vector(Vec x, float power) {
   const Vec result = exp2_of_product(power, log2_parts(x));
   const Vec finite = x >= broadcast(kSmallestNormal) ? result : broadcast(0.0F);
   return x <= broadcast(kLargest) ? finite : x;
-}
-
-// The last elements of a row as a whole vector.
-inline Vec load_part(const float* x, int64_t n, float filling) {
-  Vec v = broadcast(filling);
-  for (int64_t i = 0; i < n; ++i) v[i] = x[i];
-  return v;
-}
-
-inline void store_part(float* x, int64_t n, Vec v) {
-  for (int64_t i = 0; i < n; ++i) x[i] = v[i];
 }
 
 void raise(float* s, int64_t n, float power) {
