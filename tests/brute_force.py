@@ -101,7 +101,7 @@ def brute_metrics(row: Row, local_radius: int, long_range_distance: int) -> dict
         terms.append(metrics["entropy"] / math.log(len(row.keys)))
     if far:
         terms.append(min(1.0, metrics["long_range"] / (len(far) / len(row.keys))))
-    metrics["retention"] = math.fsum(terms) / len(terms)
+    metrics["retention"] = math.fsum(terms) / len(terms) if row.keys else 0.0
     return metrics
 
 

@@ -21,10 +21,11 @@ def both_ways(mechanism, inputs, **masks):
     signature = ops.SIGNATURES[mechanism.forward]
     options = {n: d for n, d in signature.defaults.items() if d is not signature.required}
     prepared = functions._prepared(signature, options | inputs | masks)
-    prepared |= {"metrics": None} if mechanism.family == "softmax" else {"return_state": True}
+    is_softmax = mechanism.family == "softmax"
+    prepared |= {"metrics": None, "return_lse": True} if is_softmax else {"return_state": True}
     prepared = {name: prepared[name] for name in signature.names}
-    kernels = ops.OPERATIONS[mechanism.forward](*prepared.values())
-    return kernels, functions._composed(signature, prepared)
+    output, second, *_ = ops.OPERATIONS[mechanism.forward](*prepared.values())
+    return [output, second.to(torch.float32)], functions._composed(signature, prepared)
 
 
 def gradients(results, tensors):

@@ -109,6 +109,7 @@ py::array_t<T> new_array(const std::vector<std::int64_t>& shape) {
 }
 
 template py::array_t<float> new_array<float>(const std::vector<std::int64_t>&);
+template py::array_t<double> new_array<double>(const std::vector<std::int64_t>&);
 template py::array_t<std::uint8_t> new_array<std::uint8_t>(const std::vector<std::int64_t>&);
 template py::array_t<std::int64_t> new_array<std::int64_t>(const std::vector<std::int64_t>&);
 

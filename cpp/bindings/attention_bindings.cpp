@@ -82,7 +82,8 @@ void run(const ScoreProblem& problem, SoftmaxForward want, MetricDistances dista
   if (outputs != nullptr)
     want.observers = &metrics.emplace(problem, distances, *outputs, passing ? &*passing : nullptr);
   softmax_forward(problem, want);
-  if (received == nullptr || (passing && passing->store(received))) return;
+  if (received == nullptr) return;
+  if (passing) return passing->store(received);
   attention_received(problem, want.lse, received);
 }
 
@@ -98,11 +99,17 @@ py::tuple attention(const py::array& query, const py::array& key, const py::arra
   std::optional<MetricArrays> arrays;
   if (!metric_options.is_none()) arrays.emplace(problem, metric_options);
   const bool needs_lse = return_lse || (arrays && arrays->received() != nullptr);
-  py::object lse = needs_lse ? py::object(new_array<float>(MetricArrays::row_shape(problem))) : py::none();
+  py::object lse = needs_lse ? py::object(new_array<double>(MetricArrays::row_shape(problem))) : py::none();
   SoftmaxForward want;
   want.value = &values;
   want.output = &output_view;
-  if (needs_lse) want.lse = lse.cast<py::array_t<float>>().mutable_data();
+  OutputView rest_view;
+  py::object rest = py::none();
+  if (return_lse && output_view.dtype != DType::f32) {
+    rest = new_output(output_view.dtype, output_view.shape, &rest_view);
+    want.output_rest = &rest_view;
+  }
+  if (needs_lse) want.lse = lse.cast<py::array_t<double>>().mutable_data();
   std::optional<RowMetricOutputs> outputs;
   if (arrays) outputs = arrays->outputs();
   float* received = arrays ? arrays->received() : nullptr;
@@ -110,14 +117,15 @@ py::tuple attention(const py::array& query, const py::array& key, const py::arra
     const py::gil_scoped_release unlocked;
     run(problem, want, arrays ? arrays->distances() : MetricDistances{}, outputs ? &*outputs : nullptr, received);
   }
-  return py::make_tuple(output, return_lse ? lse : py::none(), arrays ? py::object(arrays->as_dict()) : py::none());
+  return py::make_tuple(output, return_lse ? lse : py::none(), rest,
+                        arrays ? py::object(arrays->as_dict()) : py::none());
 }
 
 py::dict attention_metrics(const py::array& query, const py::array& key, const ScoreOptions& options,
                            const py::object& metric_options) {
   const ScoreProblem problem = make_problem(query, key, options);
   MetricArrays arrays(problem, metric_options);
-  std::vector<float> lse;
+  std::vector<double> lse;
   SoftmaxForward want;
   if (arrays.received() != nullptr) {
     lse.resize(static_cast<std::size_t>(problem.query.batch() * problem.query.heads() * problem.row_count));
@@ -148,7 +156,7 @@ py::array attention_rows(const py::array& query, const py::array& key, const py:
       new_array<float>({problem.query.batch(), problem.query.heads(), problem.row_count, problem.masks.key_length});
   float* data = weights.mutable_data();
   std::fill(data, data + weights.size(), 0.0F);
-  std::vector<float> lse(static_cast<std::size_t>(heads * problem.row_count));
+  std::vector<double> lse(static_cast<std::size_t>(heads * problem.row_count));
   {
     const py::gil_scoped_release unlocked;
     SoftmaxForward want;
@@ -196,7 +204,8 @@ double fma_peak(double seconds, int threads) {
 
 void bind_attention(py::module_& module) {
   module.def("attention", &attention, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("options"),
-             py::arg("metrics"), py::arg("return_lse"), "(output, lse or None, metrics or None)");
+             py::arg("metrics"), py::arg("return_lse"),
+             "(output, lse in float64 or None, what rounding took from the output or None, metrics or None)");
   module.def("attention_metrics", &attention_metrics, py::arg("query"), py::arg("key"), py::arg("options"),
              py::arg("metrics"));
   module.def("attention_rows", &attention_rows, py::arg("query"), py::arg("key"), py::arg("rows"), py::arg("options"));

@@ -46,18 +46,21 @@ void require_shape(const char* name, const TensorView& view, const std::array<st
   }
 }
 
-const float* row_numbers(const char* name, const py::array& array, const ScoreProblem& problem) {
-  const auto numbers = py::array_t<float, py::array::c_style>::ensure(array);
+template <typename Number>
+const Number* row_numbers(const char* name, const py::array& array, const ScoreProblem& problem) {
+  const auto numbers = py::array_t<Number, py::array::c_style>::ensure(array);
   const std::int64_t rows = problem.query.batch() * problem.query.heads() * problem.row_count;
   if (!numbers || numbers.ptr() != array.ptr() || array.size() != rows) {
-    throw py::value_error(std::string(name) + " must be a contiguous float32 array [batch, heads, query_length]");
+    throw py::value_error(std::string(name) + " must be a contiguous array [batch, heads, query_length] of float" +
+                          std::to_string(8 * sizeof(Number)));
   }
   return numbers.data();
 }
 
 py::dict attention_backward(const py::array& query, const py::array& key, const py::array& value,
                             const ScoreOptions& options, const py::array& output, const py::array& lse,
-                            const py::array& grad_output, const std::optional<py::array>& grad_lse) {
+                            const py::array& grad_output, const std::optional<py::array>& grad_lse,
+                            const std::optional<py::array>& output_rest) {
   const ScoreProblem problem = make_problem(query, key, options);
   SoftmaxSaved saved{tensor_view("value", value), tensor_view("output", output),
                      tensor_view("grad_output", grad_output)};
@@ -66,8 +69,14 @@ py::dict attention_backward(const py::array& query, const py::array& key, const 
                                           saved.value.dim()};
   require_shape("output", saved.output, shape);
   require_shape("grad_output", saved.grad_output, shape);
-  saved.lse = row_numbers("lse", lse, problem);
-  if (grad_lse) saved.grad_lse = row_numbers("grad_lse", *grad_lse, problem);
+  TensorView rest;
+  if (output_rest) {
+    rest = tensor_view("output_rest", *output_rest);
+    require_shape("output_rest", rest, shape);
+    saved.output_rest = &rest;
+  }
+  saved.lse = row_numbers<double>("lse", lse, problem);
+  if (grad_lse) saved.grad_lse = row_numbers<float>("grad_lse", *grad_lse, problem);
 
   const std::vector<std::int64_t> rows{shape[0], shape[1], shape[2]};
   Gradients arrays;
@@ -95,7 +104,7 @@ py::dict attention_backward(const py::array& query, const py::array& key, const 
 void bind_gradients(py::module_& module) {
   module.def("attention_backward", &attention_backward, py::arg("query"), py::arg("key"), py::arg("value"),
              py::arg("options"), py::arg("output"), py::arg("lse"), py::arg("grad_output"),
-             py::arg("grad_lse") = py::none(),
+             py::arg("grad_lse") = py::none(), py::arg("output_rest") = py::none(),
              "Gradients by name, float32; those of gravity, exponent and log_discount are per query row.");
 }
 

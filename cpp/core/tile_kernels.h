@@ -2,14 +2,14 @@
 //
 // A tile of scores has query rows and key columns. Keys are packed in panels: `panel` keys side by side, one dimension
 // after the other, so that a panel is [head_dim][panel] and short panels are filled with zeros. Values, queries and
-// outputs are row-major float32. Scores carry a factor log2(e), so that the softmax can use 2^x throughout.
+// outputs are row-major float32.
 #pragma once
 
 #include <cstdint>
 
 namespace rattention {
 
-// What a row of weights p = 2^(s - shift) adds up to.
+// What a row of weights p = e^(s - shift) adds up to.
 struct RowSums {
   float weight;  // sum p
   float score;   // sum p * (s - shift)
@@ -72,9 +72,11 @@ struct TileKernels {
   // the caller sets those to a neutral value first.
   float (*max)(const float* x, std::int64_t n);  // -inf where n is 0; ignores NaN
   float (*max_lane)(const float* maxima);        // of one vector
-  // s <- 2^(s - shift), padded: returns the sum. NaN stays NaN and -inf gives exactly 0.
-  float (*exp2)(float* s, std::int64_t n, float shift);
-  RowSums (*exp2_sums)(float* s, std::int64_t n, float shift);
+  // s <- e^(s - shift), padded: returns the sum. NaN stays NaN and -inf gives exactly 0.
+  float (*exp)(float* s, std::int64_t n, float shift);
+  RowSums (*exp_sums)(float* s, std::int64_t n, float shift);
+  // s <- e^((s - shift) - rest), padded: for shifts that one float would round too much.
+  void (*exp_twice_shifted)(float* s, std::int64_t n, float shift, float rest);
   float (*sum)(const float* x, std::int64_t n);
   // sum (x - center)^2 over the elements that are not 0, and how many those are.
   Deviations (*deviations)(const float* x, std::int64_t n, float center);
@@ -99,10 +101,16 @@ struct TileKernels {
   // x[j] <- p[j] * (x[j] - delta), 0 where p[j] is 0 whatever x[j] is: gradients of scores from those of weights.
   void (*score_gradient)(float* x, const float* p, std::int64_t n, float delta);
   float (*dot)(const float* x, const float* y, std::int64_t n);
+  // With the bits that score_panel gives for the same two rows.
+  float (*dot_in_order)(const float* x, const float* y, std::int64_t n);
   // sum x[j] * |first + j|
   float (*sum_distance)(const float* x, std::int64_t n, float first);
-  // s[j] <- -inf where visible[j] is 0 (else all bits set)
-  void (*hide)(float* s, const std::int32_t* visible, std::int64_t n);
+  // s[j] <- -inf where visible[j] is 0 (else all bits set); how many are visible.
+  std::int64_t (*hide)(float* s, const std::int32_t* visible, std::int64_t n);
+  // visible[j] stays where flags[j] is not 0, else becomes 0.
+  void (*and_bytes)(const std::uint8_t* flags, std::int64_t n, std::int32_t* visible);
+  // visible[j] stays where x[j] is not `value`, else becomes 0.
+  void (*and_differs)(const float* x, std::int64_t n, float value, std::int32_t* visible);
   bool (*all_finite)(const float* x, std::int64_t n);
   // Lowest index whose element equals `value`, n if there is none.
   std::int64_t (*find)(const float* x, std::int64_t n, float value);

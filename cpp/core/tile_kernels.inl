@@ -164,6 +164,12 @@ float dot(const float* x, const float* y, int64_t n) {
   return rest;
 }
 
+float dot_in_order(const float* x, const float* y, int64_t n) {
+  float sum = 0;
+  for (int64_t j = 0; j < n; ++j) sum += x[j] * y[j];
+  return sum;
+}
+
 void score_panel(const float* queries, int64_t rows, int64_t dim, const float* panel, float* scores, int64_t stride,
                  float* maxima) {
   multiply_rows<kVectors, Product::scores>(Left<false>{queries, dim}, rows, panel, kPanel, dim, scores, stride, maxima);
@@ -236,40 +242,57 @@ float max(const float* x, int64_t n) {
 
 float max_lane(const float* maxima) { return horizontal_max(load(maxima)); }
 
-float exp2_row(float* s, int64_t n, float shift) {
+// e^x. The factor comes after the subtraction, so that it multiplies a number that is small where the result is not.
+inline Vec exp_vector(Vec x) { return exp2_vector(x * broadcast(1.44269504F)); }
+
+float exp_row(float* s, int64_t n, float shift) {
   const Vec offset = broadcast(shift);
   Vec total = broadcast(0.0F);
   Vec other = total;
   int64_t j = 0;
   for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
-    const Vec p = exp2_vector(load(s + j) - offset);
-    const Vec q = exp2_vector(load(s + j + kLanes) - offset);
+    const Vec p = exp_vector(load(s + j) - offset);
+    const Vec q = exp_vector(load(s + j + kLanes) - offset);
     store(s + j, p);
     store(s + j + kLanes, q);
     total += p;
     other += q;
   }
   for (; j < n; j += kLanes) {
-    const Vec p = exp2_vector(load(s + j) - offset);
+    const Vec p = exp_vector(load(s + j) - offset);
     store(s + j, p);
     total += p;
   }
   return horizontal_sum(total + other);
 }
 
-rattention::RowSums exp2_sums(float* s, int64_t n, float shift) {
+// Weights and their sum have the bits that exp_row() gives.
+rattention::RowSums exp_sums(float* s, int64_t n, float shift) {
   const Vec offset = broadcast(shift);
-  const Vec floor = broadcast(-150.0F);  // keeps 0 * -inf out of the sums; weights there are 0
-  Vec weight = broadcast(0.0F);
-  Vec score = weight;
-  for (int64_t j = 0; j < n; j += kLanes) {
+  const Vec floor = broadcast(-104.0F);  // keeps 0 * -inf out of the sums; weights there are 0
+  Vec score = broadcast(0.0F);
+  const auto weights = [&](int64_t j) {
     const Vec x = max_or_second(floor, load(s + j) - offset);
-    const Vec p = exp2_vector(x);
+    const Vec p = exp_vector(x);
     store(s + j, p);
-    weight += p;
     score += p * x;
+    return p;
+  };
+  Vec total = broadcast(0.0F);
+  Vec other = total;
+  int64_t j = 0;
+  for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
+    total += weights(j);
+    other += weights(j + kLanes);
   }
-  return {horizontal_sum(weight), horizontal_sum(score)};
+  for (; j < n; j += kLanes) total += weights(j);
+  return {horizontal_sum(total + other), horizontal_sum(score)};
+}
+
+void exp_twice_shifted(float* s, int64_t n, float shift, float rest) {
+  const Vec offset = broadcast(shift);
+  const Vec remainder = broadcast(rest);
+  for (int64_t j = 0; j < n; j += kLanes) store(s + j, exp_vector((load(s + j) - offset) - remainder));
 }
 
 float sum(const float* x, int64_t n) {
@@ -399,12 +422,13 @@ rattention::GravitySums gravity_gradient(float* x, const float* u, const float* 
   int64_t j = 0;
   for (; j + kLanes <= n; j += kLanes) {
     const Vec gradient = load(x + j);
-    const auto seen = gradient != broadcast(0.0F);  // of a hidden key distance and mass may be NaN
-    const Vec inverse = seen ? load(u + j) : broadcast(0.0F);
+    const Vec zero = broadcast(0.0F);
+    const auto seen = gradient != zero;  // of a hidden key distance and masses may be NaN
+    const Vec inverse = seen ? load(u + j) : zero;
     const Vec t = gradient * inverse;
-    const Vec tm = t * (seen ? load(mass + j) : broadcast(0.0F));
-    const Vec w = slope * tm * inverse;
-    store(mass_gradient + j, load(mass_gradient + j) + strength * t);
+    const Vec tm = t * (seen ? load(mass + j) : zero);
+    const Vec w = seen ? slope * tm * inverse : zero;
+    store(mass_gradient + j, load(mass_gradient + j) + (seen ? strength * t : zero));
     store(x + j, w);
     field += tm;
     pull += w;
@@ -425,7 +449,7 @@ rattention::GravitySums gravity_gradient(float* x, const float* u, const float* 
 inline void add_power_law(Vec* x, Vec squares, Vec mass, rattention::PowerLaw law, Vec* mass_gradient, Vec (&sums)[3]) {
   const Vec zero = broadcast(0.0F);
   const Vec one = broadcast(1.0F);
-  const auto seen = *x != zero;  // of a hidden key distance and mass may be NaN
+  const auto seen = *x != zero;  // of a hidden key distance and masses may be NaN
   const Vec square = seen ? squares : one;
   const Vec distance = power_vector(square, law.exponent / 2);
   const Vec inverse = one / (distance + broadcast(law.eps));
@@ -437,11 +461,11 @@ inline void add_power_law(Vec* x, Vec squares, Vec mass, rattention::PowerLaw la
   const Vec ratio = square >= broadcast(kSmallestNormal) ? apart / square : zero;
   const Vec logarithm = square >= broadcast(kSmallestNormal) ? log2_vector(square) : zero;
   constexpr float kHalfLn2 = 0.34657359F;
-  *mass_gradient += broadcast(law.factor) * t;
-  *x = slope * ratio;
+  *mass_gradient += seen ? broadcast(law.factor) * t : zero;
+  *x = seen ? slope * ratio : zero;
   sums[0] += tm;
   sums[1] += *x;
-  sums[2] += slope * apart * logarithm * broadcast(kHalfLn2 / law.exponent);
+  sums[2] += seen ? slope * apart * logarithm * broadcast(kHalfLn2 / law.exponent) : zero;
 }
 
 rattention::GravitySums power_law_gradient(float* x, const float* squares, const float* mass, int64_t n,
@@ -491,13 +515,42 @@ float sum_distance(const float* x, int64_t n, float first) {
   return rest;
 }
 
-void hide(float* s, const std::int32_t* visible, int64_t n) {
+int64_t hide(float* s, const std::int32_t* visible, int64_t n) {
   const float hidden = -std::numeric_limits<float>::infinity();
+  IntVec shown = {};
   int64_t j = 0;
-  for (; j + kLanes <= n; j += kLanes) store(s + j, load(visible + j) != 0 ? load(s + j) : broadcast(hidden));
+  for (; j + kLanes <= n; j += kLanes) {
+    const IntVec flags = load(visible + j);
+    store(s + j, flags != 0 ? load(s + j) : broadcast(hidden));
+    shown -= flags;
+  }
+  int64_t count = 0;
+  for (int i = 0; i < kLanes; ++i) count += shown[i];
   for (; j < n; ++j) {
     if (visible[j] == 0) s[j] = hidden;
+    count -= visible[j];
   }
+  return count;
+}
+
+typedef std::int8_t Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
+
+void and_bytes(const std::uint8_t* flags, int64_t n, std::int32_t* visible) {
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) {
+    const Bytes shown = *reinterpret_cast<const Bytes*>(flags + j) != 0;
+    *reinterpret_cast<UnalignedIntVec*>(visible + j) = load(visible + j) & __builtin_convertvector(shown, IntVec);
+  }
+  for (; j < n; ++j) visible[j] &= flags[j] != 0 ? -1 : 0;
+}
+
+void and_differs(const float* x, int64_t n, float value, std::int32_t* visible) {
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) {
+    *reinterpret_cast<UnalignedIntVec*>(visible + j) =
+        load(visible + j) & reinterpret_cast<IntVec>(load(x + j) != broadcast(value));
+  }
+  for (; j < n; ++j) visible[j] &= x[j] != value ? -1 : 0;
 }
 
 bool all_finite(const float* x, int64_t n) {
@@ -571,8 +624,9 @@ const TileKernels RATTENTION_KERNELS = {
     multiply_add_operand,
     max,
     max_lane,
-    exp2_row,
-    exp2_sums,
+    exp_row,
+    exp_sums,
+    exp_twice_shifted,
     sum,
     deviations,
     scale,
@@ -585,8 +639,11 @@ const TileKernels RATTENTION_KERNELS = {
     power_law_gradient,
     score_gradient,
     dot,
+    dot_in_order,
     sum_distance,
     hide,
+    and_bytes,
+    and_differs,
     all_finite,
     find,
     fma_rate,

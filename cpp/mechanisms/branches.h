@@ -26,7 +26,7 @@ struct BranchRow {
 
 // What is wanted besides the rows.
 struct BranchWants {
-  float* lse = nullptr;     // of the sliding window, [batch, heads, length]
+  double* lse = nullptr;    // of the sliding window, [batch, heads, length]
   float* states = nullptr;  // as in LinearForward
   FinalStates final;
 };

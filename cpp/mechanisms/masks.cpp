@@ -3,11 +3,35 @@
 #include <algorithm>
 #include <limits>
 
+#include "core/pack.h"
+#include "core/tile_kernels.h"
+
 namespace rattention {
 namespace {
 
-const std::byte* dense_row(const DenseMask& mask, std::int64_t b, std::int64_t h, std::int64_t row) {
-  return mask.data + b * mask.strides[0] + h * mask.strides[1] + row * mask.strides[2];
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
+// A float mask is widened in pieces that need no memory of the heap.
+constexpr std::int64_t kPiece = 256;
+
+const std::byte* dense_row(const DenseMask& mask, std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys) {
+  return mask.data + b * mask.strides[0] + h * mask.strides[1] + row * mask.strides[2] + keys.first * mask.strides[3];
+}
+
+// Visits a row of a float mask as float32, piece by piece: use(first, floats, n).
+template <typename Use>
+void by_floats(const DenseMask& mask, const std::byte* entries, std::int64_t count, const Use& use) {
+  float room[kPiece];
+  for (std::int64_t first = 0; first < count; first += kPiece) {
+    const std::int64_t n = std::min(kPiece, count - first);
+    const std::byte* piece = entries + first * mask.strides[3];
+    if (mask.strides[3] == size_of(mask.dtype)) {
+      widen(piece, mask.dtype, n, room);
+    } else {
+      for (std::int64_t j = 0; j < n; ++j) room[j] = load_element(piece + j * mask.strides[3], mask.dtype);
+    }
+    use(first, room, n);
+  }
 }
 
 }  // namespace
@@ -34,22 +58,25 @@ void Masks::visible(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan ke
     for (std::int64_t j = 0; j < n; ++j) lanes[j] &= ids[keys.first + j] == own ? -1 : 0;
   }
   if (!dense) return;
-  const std::byte* entries = dense_row(*dense, b, h, row) + keys.first * dense->strides[3];
-  for (std::int64_t j = 0; j < n; ++j) {
-    const std::byte* entry = entries + j * dense->strides[3];
-    const bool shown = dense->boolean ? *entry != std::byte{0}
-                                      : load_element(entry, dense->dtype) != -std::numeric_limits<float>::infinity();
-    lanes[j] &= shown ? -1 : 0;
+  const std::byte* entries = dense_row(*dense, b, h, row, keys);
+  const TileKernels& kernels = tile_kernels();
+  if (!dense->boolean) {
+    by_floats(*dense, entries, n, [&](std::int64_t first, const float* mask, std::int64_t count) {
+      kernels.and_differs(mask, count, kHidden, lanes + first);
+    });
+  } else if (dense->strides[3] == 1) {
+    kernels.and_bytes(reinterpret_cast<const std::uint8_t*>(entries), n, lanes);
+  } else {
+    for (std::int64_t j = 0; j < n; ++j) lanes[j] &= entries[j * dense->strides[3]] != std::byte{0} ? -1 : 0;
   }
 }
 
-void Masks::add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, float factor,
-                     float* scores) const {
+void Masks::add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, float* scores) const {
   if (!dense || dense->boolean) return;
-  const std::byte* entries = dense_row(*dense, b, h, row) + keys.first * dense->strides[3];
-  for (std::int64_t j = 0; j < keys.size(); ++j) {
-    scores[j] += factor * load_element(entries + j * dense->strides[3], dense->dtype);
-  }
+  by_floats(*dense, dense_row(*dense, b, h, row, keys), keys.size(),
+            [&](std::int64_t first, const float* mask, std::int64_t count) {
+              tile_kernels().add(scores + first, mask, count);
+            });
 }
 
 }  // namespace rattention

@@ -67,8 +67,8 @@ struct Masks {
   // The same for segments and dense mask of one row.
   void visible(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, std::int32_t* lanes) const;
 
-  // Adds factor * (float mask) to the row's scores of `keys`; nothing without a float mask.
-  void add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, float factor, float* scores) const;
+  // Adds a float mask to the row's scores of `keys`.
+  void add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, float* scores) const;
 };
 
 }  // namespace rattention

@@ -65,8 +65,8 @@ struct BranchGradients {
       : local_output(problem.linear),
         local(problem.linear),
         linear(problem.linear),
-        lse(new float[static_cast<std::size_t>(problem.linear.query.batch() * problem.linear.query.heads() *
-                                               problem.linear.query.length())]),
+        lse(new double[static_cast<std::size_t>(problem.linear.query.batch() * problem.linear.query.heads() *
+                                                problem.linear.query.length())]),
         states(new float[static_cast<std::size_t>(plan.pieces() * problem.linear.state_size())]),
         local_weight(problem.linear, plan),
         linear_weight(problem.linear, plan) {}
@@ -74,7 +74,7 @@ struct BranchGradients {
   Rows local_output;
   Rows local;
   Rows linear;
-  std::unique_ptr<float[]> lse;
+  std::unique_ptr<double[]> lse;
   std::unique_ptr<float[]> states;
   WeightGradients local_weight;
   WeightGradients linear_weight;
@@ -113,8 +113,8 @@ void rattention_backward(const RAttentionProblem& problem, const RAttentionSaved
   between.local_weight.store(gradients.local_norm_weight);
   between.linear_weight.store(gradients.linear_norm_weight);
   if (branches.has_local()) {
-    const SoftmaxSaved local{problem.linear.value, between.local_output.view(), between.local.view(),
-                             between.lse.get()};
+    SoftmaxSaved local{problem.linear.value, between.local_output.view(), between.local.view()};
+    local.lse = between.lse.get();
     SoftmaxGradients local_gradients;
     local_gradients.query = gradients.linear.query;
     local_gradients.key = gradients.linear.key;

@@ -136,7 +136,7 @@ class LaneStep {
       load_row(problem_.query, batch_, kv_head_ * group_ + g, i, plain, padded(dim));
       std::copy_n(plain, dim, scored);
       if (angles != nullptr) cache_.rotate(scored, angles);
-      kernels_.scale(scored, dim, problem_.scale * kLog2E);
+      kernels_.scale(scored, dim, problem_.scale);
     }
     load_row(problem_.key, batch_, kv_head_, i, key_, padded(dim));
     load_row(problem_.value, batch_, kv_head_, i, value_, columns_);
@@ -182,12 +182,12 @@ class LaneStep {
       const float top = std::max(before, kernels_.max(scores, n));
       const float shift = top == -kInfinity ? 0.0F : top;
       if (before != -kInfinity && top > before) {
-        const float rescale = std::exp2(before - top);
+        const float rescale = std::exp(before - top);
         kernels_.scale(local_ + g * columns_, columns_, rescale);
         total_[g] *= rescale;
       }
       top_[g] = top;
-      total_[g] += kernels_.exp2(scores, n, shift);
+      total_[g] += kernels_.exp(scores, n, shift);
     }
   }
 
@@ -256,7 +256,7 @@ class LaneStep {
   float* phi_ = nullptr;
   float* scores_ = nullptr;  // of one tile
   float* maxima_ = nullptr;
-  float* top_ = nullptr;    // largest score so far, in units of log2
+  float* top_ = nullptr;    // largest score so far
   float* total_ = nullptr;  // sum of weights so far
   float* local_ = nullptr;
   float* linear_ = nullptr;

@@ -9,14 +9,14 @@
 
 namespace rattention {
 
-// Weights of one row over one tile, relative to the row's largest score so far: w_j = 2^(s_j - top).
+// Weights of one row over one tile, relative to the row's largest score so far: w_j = e^(s_j - top).
 struct RowWeights {
   KeySpan keys;
   float* weights;        // one per key of `keys`, 0 where hidden; may be changed and must be restored
   std::int64_t visible;  // how many of the keys are not hidden
   RowSums sums;          // of these weights; sums.score is sum w (s - top)
   float previous;        // sum of the weights of earlier tiles, before rescaling
-  float rescale;         // 2^(earlier top - top): what weights of earlier tiles are to be multiplied with
+  float rescale;         // e^(earlier top - top): what weights of earlier tiles are to be multiplied with
   float shift_change;    // earlier top - top, 0 in the first tile
   bool new_top;          // the largest score so far lies in this tile, where its weight is exactly 1
 };

@@ -54,7 +54,7 @@ void ScoreOperands::load_queries(std::int64_t batch, const QueryBlock& block) {
     load_row(problem_.query, batch, block.head, row, rows + r * dim_, dim_);
     if (problem_.rotary != nullptr) problem_.rotary->apply(rows + r * dim_, problem_.masks.position(row));
   }
-  if (!problem_.gravity) kernels_.scale(rows, block.rows * dim_, problem_.scale * kLog2E);
+  if (!problem_.gravity) kernels_.scale(rows, block.rows * dim_, problem_.scale);
 }
 
 void ScoreOperands::load_rounded_queries(std::int64_t batch, const QueryBlock& block) {
@@ -68,7 +68,7 @@ void ScoreOperands::load_rounded_queries(std::int64_t batch, const QueryBlock& b
   std::transform(first, first + 2 * block.rows * dim_, first, [](Bf16 x) { return static_cast<Bf16>(x ^ kSign); });
 }
 
-float ScoreOperands::unit() const { return format_ == Format::f32 ? 1.0F : std::fabs(problem_.scale) * kLog2E; }
+float ScoreOperands::unit() const { return format_ == Format::f32 ? 1.0F : std::fabs(problem_.scale); }
 
 void ScoreOperands::load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span) {
   if (format_ == Format::bf16) return load_rounded_keys(batch, kv_head, span);

@@ -1,6 +1,8 @@
 // What the score loop is asked for: queries, keys, how they are scored and which of them see each other.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <optional>
 
@@ -11,7 +13,6 @@
 namespace rattention {
 
 constexpr float kLog2E = 1.44269504088896340736F;
-constexpr float kLn2 = 0.693147180559945309417F;
 
 // Rows of scores that are hot in the first-level cache while a panel of keys is.
 constexpr std::int64_t kBlockRows = 48;
@@ -54,6 +55,21 @@ struct ScoreProblem {
   std::int64_t query_row(std::int64_t r) const { return rows != nullptr ? rows[r] : r; }
   float log_discount_of(std::int64_t batch, std::int64_t head, std::int64_t query_row) const {
     return log_discount[discount_per_query ? (batch * query.heads() + head) * query.length() + query_row : head];
+  }
+  // Distances are counted from the position within the row's span that is nearest to its own: what lies between is the
+  // same for all its keys, and far from them it would take the digits in which they differ.
+  std::int64_t distance_origin(std::int64_t query_row) const {
+    const KeySpan keys = masks.span(query_row);
+    return std::clamp(masks.position(query_row), keys.first, std::max(keys.first, keys.last - 1));
+  }
+  // The distance from the row's position to that origin.
+  double distance_left_out(std::int64_t query_row) const {
+    return std::abs(static_cast<double>(masks.position(query_row) - distance_origin(query_row)));
+  }
+  // What the row's scores, and with them its lse, lack of their discount: natural units.
+  double discount_left_out(std::int64_t batch, std::int64_t head, std::int64_t query_row) const {
+    if (log_discount == nullptr) return 0;
+    return log_discount_of(batch, head, query_row) * distance_left_out(query_row);
   }
 };
 

@@ -230,8 +230,7 @@ void ScoreTile::add_gravity(std::int64_t batch, std::int64_t head, std::int64_t 
   }
   kernels_.invert(scores, keys.size(), gravity.eps);
   if (gravity.exponent == nullptr) keep();
-  kernels_.gravitate(scores, masses_ + (keys.first - keys_.first), keys.size(),
-                     gravity.strength[head] * query_mass * kLog2E);
+  kernels_.gravitate(scores, masses_ + (keys.first - keys_.first), keys.size(), gravity.strength[head] * query_mass);
 }
 
 // Gravity, discount and masks; returns whether any score changed.
@@ -244,22 +243,21 @@ bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int6
   const bool changes = shown != nullptr || problem_.log_discount != nullptr || problem_.gravity;
   if (changes) apply_unit(r);
   if (problem_.log_discount != nullptr) {
-    const auto distance = static_cast<float>(keys.first - masks.position(query_row));
-    const float slope = problem_.log_discount_of(batch, block.head, query_row) * kLog2E;
+    const auto distance = static_cast<float>(keys.first - problem_.distance_origin(query_row));
+    const float slope = problem_.log_discount_of(batch, block.head, query_row);
     kernels_.add_distance(scores, keys.size(), distance, slope);
   }
   if (shown != nullptr) {
-    masks.add_bias(batch, block.head, query_row, keys, kLog2E, scores);
-    kernels_.hide(scores, shown, keys.size());
-    visible_[r] = std::count(shown, shown + keys.size(), -1);
+    masks.add_bias(batch, block.head, query_row, keys, scores);
+    visible_[r] = kernels_.hide(scores, shown, keys.size());
   }
   return changes;
 }
 
 float ScoreTile::to_weights_of(std::int64_t r, float shift) {
   const KeySpan keys = spans_[r];
-  if (operands_.format() == Format::f32) return kernels_.exp2(scores_of(r), keys.size(), shift);
-  return bf16_kernels()->exp2(scores_of(r), keys.size(), unit_[r], shift, rounded_at(r, keys.first));
+  if (operands_.format() == Format::f32) return kernels_.exp(scores_of(r), keys.size(), shift);
+  return bf16_kernels()->exp2(scores_of(r), keys.size(), unit_[r] * kLog2E, shift * kLog2E, rounded_at(r, keys.first));
 }
 
 void ScoreTile::clear_unseen(std::int64_t r, KeySpan keys) {
@@ -278,15 +276,21 @@ float ScoreTile::weight_at(std::int64_t r, std::int64_t key) const {
   return load_element(reinterpret_cast<const std::byte*>(row(r)) + 2 * j, DType::bf16);
 }
 
-void ScoreTile::to_weights(std::int64_t r, float lse) {
-  float* scores = scores_of(r);
-  const std::int64_t n = spans_[r].size();
+void ScoreTile::to_weights(std::int64_t batch, const QueryBlock& block, std::int64_t r, double lse) {
+  const KeySpan keys = spans_[r];
+  const std::int64_t query_row = problem_.query_row(block.first + r);
   if (!std::isnan(lse)) {
-    kernels_.exp2(scores, n, lse * kLog2E);
+    const double shift = lse - problem_.discount_left_out(batch, block.head, query_row);
+    const auto high = static_cast<float>(shift);
+    const float rest = std::isfinite(high) ? static_cast<float>(shift - high) : 0.0F;
+    kernels_.exp_twice_shifted(scores_of(r), keys.size(), high, rest);
     return;
   }
-  constexpr float kHidden = -std::numeric_limits<float>::infinity();
-  for (std::int64_t j = 0; j < n; ++j) scores[j] = scores[j] == kHidden ? 0.0F : lse;
+  const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys);
+  float* weights = scores_of(r);
+  for (std::int64_t j = 0; j < keys.size(); ++j) {
+    weights[j] = shown == nullptr || shown[j] != 0 ? static_cast<float>(lse) : 0.0F;
+  }
 }
 
 const std::int32_t* ScoreTile::shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row,

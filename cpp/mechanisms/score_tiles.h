@@ -77,17 +77,17 @@ class ScoreTile {
   // Scores the block against the loaded keys.
   void score(std::int64_t batch, const QueryBlock& block);
 
-  // After score(): the keys of row r (counted within the block) in this tile, and their scores in units of log2, -inf
+  // After score(): the keys of row r (counted within the block) in this tile, and their scores, -inf
   // where hidden. They are padded with -inf to whole vectors. Those of bfloat16 may lack a factor that to_weights_of()
   // brings in.
   KeySpan keys_of(std::int64_t r) const { return spans_[r]; }
   std::int64_t visible_of(std::int64_t r) const { return visible_[r]; }  // how many of them are not hidden
   float max_of(std::int64_t r) const { return top_[r]; }                 // the largest score, NaN left out
   float* scores_of(std::int64_t r) { return row(r) + (spans_[r].first - keys_.first); }
-  // Turns the scores of row r into weights 2^(score - lse), lse in natural units. A NaN in lse stays with the keys not
-  // hidden.
-  void to_weights(std::int64_t r, float lse);
-  // Turns the scores of row r into weights 2^(score - shift) in the format of the tile, and returns their sum.
+  // Turns the scores of row r of the block scored last into weights e^(score - lse). A NaN in lse comes to the keys not
+  // hidden. In float32 an lse of some hundreds would miss a weight's last digits.
+  void to_weights(std::int64_t batch, const QueryBlock& block, std::int64_t r, double lse);
+  // Turns the scores of row r into weights e^(score - shift) in the format of the tile, and returns their sum.
   float to_weights_of(std::int64_t r, float shift);
   // Makes 0 the weights of those of `keys` that row r does not see.
   void clear_unseen(std::int64_t r, KeySpan keys);
@@ -102,8 +102,10 @@ class ScoreTile {
   float* distances_of(std::int64_t r) { return distances_ + r * kStride + (spans_[r].first - keys_.first); }
   // The loaded keys' masses, from keys().first on, for the head scored last.
   const float* masses() const { return masses_; }
-  // The block's queries as loaded: times scale and log2(e) for dot products.
+  // The block's queries as loaded: times scale for dot products.
   const float* queries_of(const QueryBlock& block) const { return operands_.queries_of(block); }
+  // Whether row r sees some key of this tile.
+  bool sees_some(std::int64_t r) const { return visible_[r] > 0; }
   // Lanes of loaded keys, all bits set where masks other than the span show the key to the row, until the next call;
   // nullptr where they show all.
   const std::int32_t* shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys);

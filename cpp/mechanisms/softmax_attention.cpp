@@ -29,19 +29,21 @@ class ForwardTask {
         output_(scratch.take(in_place_ ? 0 : task.rows * columns_)),
         top_(scratch.take(task.rows)),
         total_(scratch.take(task.rows)),
+        sees_(scratch.take(task.rows)),
         observer_(want.observers != nullptr ? want.observers->make() : nullptr) {
     for (const QueryBlock& block : task.blocks) {
       std::fill_n(output_of(block, 0), block.rows * columns_, 0.0F);
     }
     std::fill(top_, top_ + task.rows, -kInfinity);
     std::fill(total_, total_ + task.rows, 0.0F);
+    std::fill(sees_, sees_ + task.rows, 0.0F);
     if (observer_) observer_->begin(task);
   }
 
   static std::int64_t floats(const SoftmaxForward& want, std::int64_t rows, Format format) {
     const std::int64_t own_rows = in_place(want) ? 0 : rows;
     return WeightedValues::floats(want.value, format) +
-           Scratch::round_up(own_rows * WeightedValues::columns(want.value)) + 2 * Scratch::round_up(rows);
+           Scratch::round_up(own_rows * WeightedValues::columns(want.value)) + 3 * Scratch::round_up(rows);
   }
 
   void tile(KeySpan span) { values_.load(task_.batch, task_.kv_head, span); }
@@ -86,7 +88,8 @@ class ForwardTask {
     }
     if (want_.value == nullptr) return;
     values_.add(tile, first, last - first, keys, output_of(block, first));
-    for (std::int64_t r = first; values_.any_apart() && r < last; ++r) add_apart(tile, block, r);
+    if (values_.not_finite().empty()) return;
+    for (std::int64_t r = first; r < last; ++r) add_not_finite(tile, block, r);
   }
 
   // Online softmax of one row: scores become weights relative to the new maximum, what came before is rescaled.
@@ -99,45 +102,62 @@ class ForwardTask {
     // Nothing but -inf so far: any finite shift gives weights 0 (or NaN where a score is NaN).
     const float shift = top == -kInfinity ? 0.0F : top;
     const bool rescales = before != -kInfinity && top > before;
-    const float rescale = rescales ? std::exp2(before - top) : 1.0F;
+    const float rescale = rescales ? std::exp(before - top) : 1.0F;
     if (rescales && columns_ > 0) kernels_.scale(output_of(block, r), columns_, rescale);
     top_[slot] = top;
+    if (tile.sees_some(r)) sees_[slot] = 1;
     const float previous = total_[slot];
     if (!observer_) {
       total_[slot] = previous * rescale + tile.to_weights_of(r, shift);
       return;
     }
-    const RowSums sums = kernels_.exp2_sums(scores, n, shift);
+    const RowSums sums = kernels_.exp_sums(scores, n, shift);
     total_[slot] = previous * rescale + sums.weight;
     observer_->add(slot, {tile.keys_of(r), scores, tile.visible_of(r), sums, previous, rescale,
                           rescales ? before - top : 0.0F, top > before});
   }
 
   // Weights times what is infinite or NaN, of the keys that are not hidden.
-  void add_apart(ScoreTile& tile, const QueryBlock& block, std::int64_t r) {
+  void add_not_finite(ScoreTile& tile, const QueryBlock& block, std::int64_t r) {
     const KeySpan keys = tile.keys_of(r);
     const std::int32_t* shown = tile.shown_lanes(task_.batch, block.head, problem_.query_row(block.first + r), keys);
-    for (std::int64_t key = keys.first; key < keys.last; ++key) {
-      const bool hidden = shown != nullptr && shown[key - keys.first] == 0;
-      if (hidden || !values_.is_apart(key)) continue;
-      values_.add_apart(tile.weight_at(r, key), key, output_of(block, r));
+    for (const std::int64_t key : values_.not_finite()) {
+      const bool outside = key < keys.first || key >= keys.last;
+      if (outside || (shown != nullptr && shown[key - keys.first] == 0)) continue;
+      values_.add_not_finite(tile.weight_at(r, key), key, output_of(block, r));
     }
   }
 
   void finish_row(const QueryBlock& block, std::int64_t r) {
     const std::int64_t slot = block.slot + r;
     const std::int64_t row = block.first + r;
-    const float total = total_[slot];
+    // Scores that are -inf all of them have no softmax; a row that sees nothing is 0.
+    const float total = total_[slot] == 0 && sees_[slot] != 0 ? std::numeric_limits<float>::quiet_NaN() : total_[slot];
     if (want_.lse != nullptr) {
       const std::int64_t index = (task_.batch * problem_.query.heads() + block.head) * problem_.row_count + row;
-      want_.lse[index] = total == 0 ? -kInfinity : (top_[slot] + std::log2(total)) * kLn2;
+      want_.lse[index] = total == 0 ? -kInfinity : lse(block, slot, total);
     }
     float* output = output_of(block, r);
     if (total != 0) kernels_.scale(output, columns_, 1 / total);
-    if (want_.output != nullptr && !in_place_) {
-      store_row(output, want_.value->dim(), want_.output->row(task_.batch, block.head, row), want_.output->dtype);
-    }
+    if (want_.output != nullptr && !in_place_) store_output(output, block.head, row);
     if (observer_) observer_->finish(slot, total);
+  }
+
+  void store_output(float* output, std::int64_t head, std::int64_t row) const {
+    const std::int64_t dim = want_.value->dim();
+    std::byte* stored = want_.output->row(task_.batch, head, row);
+    store_row(output, dim, stored, want_.output->dtype);
+    if (want_.output_rest == nullptr) return;
+    for (std::int64_t d = 0; d < dim; ++d) {
+      output[d] -= load_element(stored + d * size_of(want_.output->dtype), want_.output->dtype);
+    }
+    store_row(output, dim, want_.output_rest->row(task_.batch, head, row), want_.output->dtype);
+  }
+
+  double lse(const QueryBlock& block, std::int64_t slot, float total) const {
+    const std::int64_t query_row = problem_.query_row(block.first + slot - block.slot);
+    return top_[slot] + std::log(static_cast<double>(total)) +
+           problem_.discount_left_out(task_.batch, block.head, query_row);
   }
 
   const ScoreProblem& problem_;
@@ -148,16 +168,17 @@ class ForwardTask {
   const bool in_place_;
   WeightedValues values_;
   float* output_;
-  float* top_;    // largest score so far, in units of log2
+  float* top_;    // largest score so far
   float* total_;  // sum of weights so far
+  float* sees_;   // 1 where a row saw a key, whatever its score, else 0
   std::unique_ptr<RowObserver> observer_;
 };
 
-// Writes p = 2^(score - lse) of each row.
+// Writes p = e^(score - lse) of each row.
 struct RowWriter {
   const ScoreProblem& problem;
   const Task& task;
-  const float* lse;
+  const double* lse;
   float* weights;
 
   void tile(KeySpan) {}
@@ -166,7 +187,7 @@ struct RowWriter {
       const KeySpan keys = tile.keys_of(r);
       const std::int64_t row = (task.batch * problem.query.heads() + block.head) * problem.row_count + block.first + r;
       if (keys.empty() || lse[row] == -kInfinity) continue;
-      tile.to_weights(r, lse[row]);
+      tile.to_weights(task.batch, block, r, lse[row]);
       std::copy(tile.scores_of(r), tile.scores_of(r) + keys.size(),
                 weights + row * problem.masks.key_length + keys.first);
     }
@@ -200,7 +221,7 @@ void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want) {
   parallel_for(plan.count(), [&](std::int64_t index) { softmax_task(problem, want, plan.task(index)); });
 }
 
-void softmax_rows(const ScoreProblem& problem, const float* lse, float* weights) {
+void softmax_rows(const ScoreProblem& problem, const double* lse, float* weights) {
   const TaskPlan plan(problem);
   parallel_for(plan.count(), [&](std::int64_t index) {
     const Task task = plan.task(index);

@@ -8,11 +8,16 @@
 namespace rattention {
 
 // output[b, h, i] = sum_j softmax_j(score_ij) value[b, h / group, j]; lse in natural units, contiguous [batch, heads,
-// row_count]. `value` and `output` go together and may be absent (only statistics wanted); so may lse and observers.
+// row_count], -inf for a row that sees no key. It is float64 because weights are made again from it: rounded to
+// float32, an lse of some hundreds would miss them by a relative 1e-5. `value` and `output` go together and may be
+// absent (only statistics wanted); so may lse and observers.
 struct SoftmaxForward {
   const TensorView* value = nullptr;
   const OutputView* output = nullptr;
-  float* lse = nullptr;
+  // What rounding took from an output of 16 bits, in the same form: the backward pass subtracts numbers that are nearly
+  // equal, and needs it. Goes with such an output, or is absent.
+  const OutputView* output_rest = nullptr;
+  double* lse = nullptr;
   const RowObserverFactory* observers = nullptr;
 };
 
@@ -23,8 +28,8 @@ void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want);
 // but the rows if no output is asked for.
 float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task);
 
-// Visits weights p = 2^(score - lse) tile by tile once lse (natural, [batch, heads, row_count]) is known.
+// Visits weights p = e^(score - lse) tile by tile once lse (natural, [batch, heads, row_count]) is known.
 // weights[b, h, r, j], contiguous [batch, heads, row_count, key_length], must be zero on entry.
-void softmax_rows(const ScoreProblem& problem, const float* lse, float* weights);
+void softmax_rows(const ScoreProblem& problem, const double* lse, float* weights);
 
 }  // namespace rattention

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "core/pack.h"
 #include "core/threads.h"
@@ -34,9 +35,13 @@ class BackwardTask {
         tile_(problem, scratch, task.rows),
         queries_(scratch.take(task.rows * columns_)),
         grad_outputs_(scratch.take(task.rows * value_columns_)),
+        finite_queries_(scratch.take(kBlockRows * columns_)),
+        finite_grads_(scratch.take(kBlockRows * value_columns_)),
+        lse_(reinterpret_cast<double*>(scratch.take(2 * task.rows))),
         grad_queries_(scratch.take(task.rows * columns_)),
         rows_(scratch.take(task.rows * kRowNumbers)),
         key_rows_(scratch.take(kBackwardKeys * columns_)),
+        staging_(scratch.take(columns_)),
         value_rows_(scratch.take(kBackwardKeys * value_columns_)),
         value_panels_(scratch.take((kBackwardKeys + kernels_.panel) * value_columns_)),
         grad_keys_(scratch.take(kBackwardKeys * columns_)),
@@ -55,6 +60,7 @@ class BackwardTask {
     const std::int64_t columns = padded(problem.query.dim());
     const std::int64_t value_columns = padded(saved.value.dim());
     return ScoreTile::floats(problem, rows) + 2 * up(rows * columns) + up(rows * value_columns) +
+           up(kBlockRows * columns) + up(kBlockRows * value_columns) + up(2 * rows) + up(columns) +
            up(rows * kRowNumbers) + 2 * up(kBackwardKeys * columns) + 2 * up(kBackwardKeys * value_columns) +
            up((kBackwardKeys + tile_kernels().panel) * value_columns) + up(problem.group() * kBackwardKeys) +
            up(kBackwardKeys) + 2 * up(kBlockRows * ScoreTile::kStride) + up(kBlockRows * tile_kernels().lanes);
@@ -83,11 +89,12 @@ class BackwardTask {
 
  private:
   // Numbers kept per row, side by side.
-  enum RowNumber { kLse, kDelta, kPull, kField, kExponent, kDistance, kRowNumbers };
+  enum RowNumber { kFinite, kDelta, kPull, kField, kExponent, kDistance, kRowNumbers };
 
   float& number(const QueryBlock& block, std::int64_t r, RowNumber which) {
     return rows_[(block.slot + r) * kRowNumbers + which];
   }
+  bool row_finite(const QueryBlock& block, std::int64_t r) { return number(block, r, kFinite) != 0; }
   std::int64_t row_index(const QueryBlock& block, std::int64_t r) const {
     return (task_.batch * problem_.query.heads() + block.head) * problem_.row_count + block.first + r;
   }
@@ -102,11 +109,18 @@ class BackwardTask {
       std::fill_n(grad_queries_ + (block.slot + r) * columns_, columns_, 0.0F);
       float* grad_output = grad_outputs_ + (block.slot + r) * value_columns_;
       load_row(saved_.output, task_.batch, block.head, row, value_rows_, value_columns_);
+      if (saved_.output_rest != nullptr) {
+        load_row(*saved_.output_rest, task_.batch, block.head, row, value_rows_ + value_columns_, value_columns_);
+        kernels_.add(value_rows_, value_rows_ + value_columns_, value_dim_);
+      }
       load_row(saved_.grad_output, task_.batch, block.head, row, grad_output, value_columns_);
       const std::int64_t index = row_index(block, r);
-      number(block, r, kLse) = saved_.lse[index];
-      number(block, r, kDelta) = kernels_.dot(value_rows_, grad_output, value_dim_) -
+      lse_[block.slot + r] = saved_.lse[index];
+      // As gradients of weights are: where one key has all the weight, both are the same and cancel.
+      number(block, r, kDelta) = kernels_.dot_in_order(value_rows_, grad_output, value_dim_) -
                                  (saved_.grad_lse != nullptr ? saved_.grad_lse[index] : 0.0F);
+      const bool finite = kernels_.all_finite(query, dim_) && kernels_.all_finite(grad_output, value_dim_);
+      number(block, r, kFinite) = finite ? 1 : 0;
       for (const RowNumber sum : {kPull, kField, kExponent, kDistance}) number(block, r, sum) = 0;
     }
   }
@@ -114,8 +128,7 @@ class BackwardTask {
   void load_tile(KeySpan keys) {
     tile_.load_keys(task_.batch, task_.kv_head, keys);
     for (std::int64_t j = 0; j < keys.size(); ++j) {
-      load_row(problem_.key, task_.batch, task_.kv_head, keys.first + j, key_rows_ + j * columns_, columns_);
-      if (problem_.rotary != nullptr) problem_.rotary->apply(key_rows_ + j * columns_, keys.first + j);
+      load_key(keys.first + j, key_rows_ + j * columns_);
       load_row(saved_.value, task_.batch, task_.kv_head, keys.first + j, value_rows_ + j * value_columns_,
                value_columns_);
     }
@@ -123,11 +136,28 @@ class BackwardTask {
       kernels_.pack_panel(value_rows_ + j * value_columns_, value_columns_, std::min(kernels_.panel, keys.size() - j),
                           value_columns_, value_panels_ + j * value_columns_);
     }
-    keys_finite_ = kernels_.all_finite(key_rows_, keys.size() * columns_);
+    take_out_not_finite_keys(keys);
     std::fill_n(grad_keys_, keys.size() * columns_, 0.0F);
     std::fill_n(grad_values_, keys.size() * value_columns_, 0.0F);
     std::fill_n(grad_masses_, problem_.group() * kBackwardKeys, 0.0F);
     std::fill_n(pulls_, kBackwardKeys, 0.0F);
+  }
+
+  void load_key(std::int64_t key, float* row) const {
+    load_row(problem_.key, task_.batch, task_.kv_head, key, row, columns_);
+    if (problem_.rotary != nullptr) problem_.rotary->apply(row, key);
+  }
+
+  // Sets keys that are not finite to 0: times a gradient of 0 they would reach rows that do not see them.
+  void take_out_not_finite_keys(KeySpan keys) {
+    keys_not_finite_.clear();
+    if (kernels_.all_finite(key_rows_, keys.size() * columns_)) return;
+    for (std::int64_t j = 0; j < keys.size(); ++j) {
+      float* row = key_rows_ + j * columns_;
+      if (kernels_.all_finite(row, columns_)) continue;
+      std::fill_n(row, columns_, 0.0F);
+      keys_not_finite_.push_back(keys.first + j);
+    }
   }
 
   // Weights of the block, gradients of its scores, and the three products that spread them.
@@ -138,19 +168,20 @@ class BackwardTask {
     const std::int64_t offset = keys.first - tile_.keys().first;
     weight_gradients(block, keys);
     for (std::int64_t r = 0; r < block.rows; ++r) finish_row(block, r, keys);
-    if (!all_finite(block)) {
-      add_carefully(block, keys);
-      return;
-    }
-    kernels_.multiply_add({tile_.at(0, keys.first), ScoreTile::kStride, true}, keys.size(), block.rows,
-                          grad_outputs_ + block.slot * value_columns_, value_columns_, value_columns_,
-                          grad_values_ + offset * value_columns_, value_columns_);
+    bool finite = true;
+    for (std::int64_t r = 0; r < block.rows; ++r) finite = finite && row_finite(block, r);
+    if (!finite) take_out_not_finite_rows(block);
+    const float* queries = finite ? queries_ + block.slot * columns_ : finite_queries_;
+    const float* grads = finite ? grad_outputs_ + block.slot * value_columns_ : finite_grads_;
+    kernels_.multiply_add({tile_.at(0, keys.first), ScoreTile::kStride, true}, keys.size(), block.rows, grads,
+                          value_columns_, value_columns_, grad_values_ + offset * value_columns_, value_columns_);
     kernels_.multiply_add({grad_scores_ + offset, ScoreTile::kStride}, block.rows, keys.size(),
                           key_rows_ + offset * columns_, columns_, columns_, grad_queries_ + block.slot * columns_,
                           columns_);
-    kernels_.multiply_add({grad_scores_ + offset, ScoreTile::kStride, true}, keys.size(), block.rows,
-                          queries_ + block.slot * columns_, columns_, columns_, grad_keys_ + offset * columns_,
-                          columns_);
+    kernels_.multiply_add({grad_scores_ + offset, ScoreTile::kStride, true}, keys.size(), block.rows, queries, columns_,
+                          columns_, grad_keys_ + offset * columns_, columns_);
+    for (std::int64_t r = 0; !finite && r < block.rows; ++r) add_row_not_finite(block, r, keys);
+    for (const std::int64_t key : keys_not_finite_) add_key_not_finite(block, key, keys);
   }
 
   // sum[columns] += factor * row
@@ -175,16 +206,16 @@ class BackwardTask {
   // key.
   void finish_row(const QueryBlock& block, std::int64_t r, KeySpan keys) {
     KeySpan seen = tile_.keys_of(r);
-    const float lse = number(block, r, kLse);
+    const double lse = lse_[block.slot + r];
     if (seen.empty() || lse == -std::numeric_limits<float>::infinity()) seen = {keys.last, keys.last};
     const std::int64_t n = seen.size();
     float* grad = grad_scores_of(r, seen.first);
     if (n > 0) {
       float* weights = tile_.scores_of(r);
-      tile_.to_weights(r, lse);
+      tile_.to_weights(task_.batch, block, r, lse);
       kernels_.score_gradient(grad, weights, n, number(block, r, kDelta));
       if (problem_.log_discount != nullptr) {
-        const auto distance = static_cast<float>(seen.first - problem_.masks.position(block.first + r));
+        const auto distance = static_cast<float>(seen.first - problem_.distance_origin(block.first + r));
         number(block, r, kDistance) += kernels_.sum_distance(grad, n, distance);
       }
       if (problem_.gravity) add_gravity(block, r, seen, grad);
@@ -223,25 +254,46 @@ class BackwardTask {
     return grad_masses_ + (head - task_.kv_head * problem_.group()) * kBackwardKeys;
   }
 
-  bool all_finite(const QueryBlock& block) const {
-    return keys_finite_ && kernels_.all_finite(queries_ + block.slot * columns_, block.rows * columns_) &&
-           kernels_.all_finite(grad_outputs_ + block.slot * value_columns_, block.rows * value_columns_);
+  // The block's queries and gradients of outputs with 0 in rows that are not finite: times a weight of 0 those would
+  // reach keys that they do not see.
+  void take_out_not_finite_rows(const QueryBlock& block) {
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      const std::int64_t slot = block.slot + r;
+      std::copy_n(queries_ + slot * columns_, columns_, finite_queries_ + r * columns_);
+      std::copy_n(grad_outputs_ + slot * value_columns_, value_columns_, finite_grads_ + r * value_columns_);
+      if (row_finite(block, r)) continue;
+      std::fill_n(finite_queries_ + r * columns_, columns_, 0.0F);
+      std::fill_n(finite_grads_ + r * value_columns_, value_columns_, 0.0F);
+    }
   }
 
-  // Pair by pair, leaving out what no gradient flows through: 0 * NaN would leak from hidden keys and rows.
-  void add_carefully(const QueryBlock& block, KeySpan keys) {
-    for (std::int64_t r = 0; r < block.rows; ++r) {
-      for (std::int64_t key = keys.first; key < keys.last; ++key) {
-        const float* weight = tile_.at(r, key);
-        const float* grad = grad_scores_of(r, key);
-        if (*weight == 0 && *grad == 0) continue;
-        const std::int64_t j = key - tile_.keys().first;
-        const std::int64_t slot = block.slot + r;
-        add_multiple(weight, grad_outputs_ + slot * value_columns_, value_columns_, grad_values_ + j * value_columns_);
-        add_multiple(grad, key_rows_ + j * columns_, columns_, grad_queries_ + slot * columns_);
-        add_multiple(grad, queries_ + slot * columns_, columns_, grad_keys_ + j * columns_);
-      }
+  // What a row that was taken out gives to the keys it sees, key by key.
+  void add_row_not_finite(const QueryBlock& block, std::int64_t r, KeySpan keys) {
+    if (row_finite(block, r)) return;
+    const std::int64_t slot = block.slot + r;
+    for (std::int64_t key = keys.first; key < keys.last; ++key) {
+      const float* weight = tile_.at(r, key);
+      const float* grad = grad_scores_of(r, key);
+      if (*weight == 0 && *grad == 0) continue;
+      const std::int64_t j = key - tile_.keys().first;
+      add_multiple(weight, grad_outputs_ + slot * value_columns_, value_columns_, grad_values_ + j * value_columns_);
+      add_multiple(grad, queries_ + slot * columns_, columns_, grad_keys_ + j * columns_);
     }
+  }
+
+  // What a key that was taken out gives to the rows that see it.
+  void add_key_not_finite(const QueryBlock& block, std::int64_t key, KeySpan keys) {
+    if (key < keys.first || key >= keys.last) return;
+    load_key(key, staging_);
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      const float* grad = grad_scores_of(r, key);
+      if (*grad != 0) add_multiple(grad, staging_, columns_, grad_queries_ + (block.slot + r) * columns_);
+    }
+  }
+
+  // grad = pull * point - grad, of a point that may be anything where nothing pulls it.
+  void subtract_from_pull(float pull, const float* point, float* grad) const {
+    for (std::int64_t d = 0; d < dim_; ++d) grad[d] = (pull != 0 ? pull * point[d] : 0) - grad[d];
   }
 
   // Adds the part's share to the gradients of the tile's keys and values.
@@ -251,12 +303,7 @@ class BackwardTask {
     for (std::int64_t j = 0; j < keys.size(); ++j) {
       const std::int64_t row = head * problem_.key.length() + keys.first + j;
       float* grad_key = grad_keys_ + j * columns_;
-      if (problem_.gravity) {
-        const float* key = key_rows_ + j * columns_;
-        for (std::int64_t d = 0; d < dim_; ++d) grad_key[d] = pulls_[j] * key[d] - grad_key[d];
-      } else {
-        kernels_.scale(grad_key, dim_, kLn2);  // queries carry log2(e)
-      }
+      if (problem_.gravity) subtract_from_pull(pulls_[j], key_rows_ + j * columns_, grad_key);
       if (problem_.rotary != nullptr) problem_.rotary->undo(grad_key, keys.first + j);
       kernels_.add(gradients_.key + row * dim_, grad_key, dim_);
       kernels_.add(gradients_.value + row * value_dim_, grad_values_ + j * value_columns_, value_dim_);
@@ -279,9 +326,7 @@ class BackwardTask {
       const std::int64_t index = row_index(block, r);
       float* grad = grad_queries_ + (block.slot + r) * columns_;
       if (problem_.gravity) {
-        const float* query = queries_ + (block.slot + r) * columns_;
-        const float pull = number(block, r, kPull);
-        for (std::int64_t d = 0; d < dim_; ++d) grad[d] = pull * query[d] - grad[d];
+        subtract_from_pull(number(block, r, kPull), queries_ + (block.slot + r) * columns_, grad);
         const TensorView& mass = problem_.gravity->query_mass;
         const float field = number(block, r, kField);
         gradients_.query_mass[index] = problem_.gravity->strength[block.head] * field;
@@ -293,8 +338,14 @@ class BackwardTask {
       }
       if (problem_.rotary != nullptr) problem_.rotary->undo(grad, problem_.masks.position(block.first + r));
       std::copy_n(grad, dim_, gradients_.query + index * dim_);
-      if (gradients_.log_discount != nullptr) gradients_.log_discount[index] = number(block, r, kDistance);
+      if (gradients_.log_discount != nullptr) gradients_.log_discount[index] = discount_gradient(block, r);
     }
+  }
+
+  // The distance that all keys of the row have in common moves lse alone.
+  float discount_gradient(const QueryBlock& block, std::int64_t r) {
+    const double of_lse = saved_.grad_lse != nullptr ? saved_.grad_lse[row_index(block, r)] : 0;
+    return static_cast<float>(number(block, r, kDistance) + of_lse * problem_.distance_left_out(block.first + r));
   }
 
   const ScoreProblem& problem_;
@@ -310,9 +361,13 @@ class BackwardTask {
   ScoreTile tile_;
   float* queries_;  // as the tile has them, rows of whole vectors
   float* grad_outputs_;
+  float* finite_queries_;  // of one block, with 0 in rows that are not finite
+  float* finite_grads_;
+  double* lse_;
   float* grad_queries_;
   float* rows_;
-  float* key_rows_;
+  float* key_rows_;  // 0 where not finite
+  float* staging_;
   float* value_rows_;
   float* value_panels_;
   float* grad_keys_;
@@ -322,7 +377,7 @@ class BackwardTask {
   float* grad_scores_;
   float* distances_;
   float* maxima_;
-  bool keys_finite_ = true;
+  std::vector<std::int64_t> keys_not_finite_;  // of the tile
 };
 
 }  // namespace

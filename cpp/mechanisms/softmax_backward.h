@@ -11,8 +11,9 @@ struct SoftmaxSaved {
   TensorView value;
   TensorView output;
   TensorView grad_output;
-  const float* lse = nullptr;       // contiguous [batch, heads, query_length]
-  const float* grad_lse = nullptr;  // the same, or none
+  const TensorView* output_rest = nullptr;  // of the forward pass, where it gave one
+  const double* lse = nullptr;              // contiguous [batch, heads, query_length]
+  const float* grad_lse = nullptr;          // the same, or none
 };
 
 // float32, contiguous, and zero on entry; the optional ones may be nullptr.

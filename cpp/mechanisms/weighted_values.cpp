@@ -39,7 +39,7 @@ void WeightedValues::load(std::int64_t batch, std::int64_t kv_head, KeySpan span
   keys_ = span;
   batch_ = batch;
   kv_head_ = kv_head;
-  any_apart_ = false;
+  not_finite_.clear();
   if (value_ == nullptr) return;
   if (format_ == Format::f32) {
     load_floats(span);
@@ -64,8 +64,20 @@ void WeightedValues::load_floats(KeySpan span) {
       load_row(*value_, batch_, kv_head_, span.first + j, values_ + j * columns_, columns_);
     }
   }
-  any_apart_ = !finite(span.size());
-  if (any_apart_) std::fill(apart_, apart_ + span.size(), std::uint8_t{1});
+  if (!finite(span.size())) take_out_not_finite();
+}
+
+// Goes on with a copy in which what is not finite is 0.
+void WeightedValues::take_out_not_finite() {
+  for (std::int64_t j = 0; j < keys_.size(); ++j) {
+    const float* from = tile_values_ + j * stride_;
+    float* row = values_ + j * columns_;
+    const bool finite = kernels_.all_finite(from, columns_);
+    std::transform(from, from + columns_, row, [](float x) { return std::isfinite(x) ? x : 0.0F; });
+    if (!finite) not_finite_.push_back(keys_.first + j);
+  }
+  tile_values_ = values_;
+  stride_ = columns_;
 }
 
 bool WeightedValues::finite(std::int64_t rows) const {
@@ -86,10 +98,9 @@ void WeightedValues::load_pairs(KeySpan span) {
     } else {
       std::fill(next, next + columns_, Bf16{0});
     }
-    const int apart = bf16_kernels()->pair_rows(row, next, columns_, halves(values_ + j / 2 * columns_));
-    apart_[j] = (apart & 1) != 0;
-    if (j + 1 < span.size()) apart_[j + 1] = (apart & 2) != 0;
-    any_apart_ = any_apart_ || apart != 0;
+    const int not_finite = bf16_kernels()->pair_rows(row, next, columns_, halves(values_ + j / 2 * columns_));
+    if ((not_finite & 1) != 0) not_finite_.push_back(span.first + j);
+    if ((not_finite & 2) != 0) not_finite_.push_back(span.first + j + 1);
   }
   const std::int64_t pairs = (span.size() + 1) / 2;
   const std::int64_t steps = (span.size() + kStep - 1) / kStep;
@@ -109,21 +120,16 @@ void WeightedValues::add(ScoreTile& tile, std::int64_t first_row, std::int64_t r
     const float* pairs = values_ + (keys.first - keys_.first) / 2 * columns_;
     bf16_kernels()->multiply_add(tile.rounded_at(first_row, keys.first), 2 * ScoreTile::kStride, rows, keys.size(),
                                  reinterpret_cast<const Bf16*>(pairs), columns_, output, columns_);
-  } else if (!any_apart_) {
+  } else {
     kernels_.multiply_add({tile.at(first_row, keys.first), ScoreTile::kStride}, rows, keys.size(),
                           values_at(keys.first), stride_, columns_, output, columns_);
   }
 }
 
-void WeightedValues::add_apart(float weight, std::int64_t key, float* output) const {
-  const float* row = staging_;
-  if (format_ == Format::f32) {
-    row = values_at(key);
-  } else {
-    load_row(*value_, batch_, kv_head_, key, staging_, columns_);
-    std::replace_if(staging_, staging_ + columns_, [](float x) { return std::isfinite(x); }, 0.0F);
-  }
-  kernels_.multiply_add({&weight, 1}, 1, 1, row, columns_, columns_, output, columns_);
+void WeightedValues::add_not_finite(float weight, std::int64_t key, float* output) const {
+  load_row(*value_, batch_, kv_head_, key, staging_, columns_);
+  std::replace_if(staging_, staging_ + columns_, [](float x) { return std::isfinite(x); }, 0.0F);
+  kernels_.multiply_add({&weight, 1}, 1, 1, staging_, columns_, columns_, output, columns_);
 }
 
 }  // namespace rattention

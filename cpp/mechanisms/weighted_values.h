@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/scratch.h"
 #include "core/tensor.h"
@@ -23,20 +24,20 @@ class WeightedValues {
   void load(std::int64_t batch, std::int64_t kv_head, KeySpan span);
   // The keys that add() takes for those of `keys`; the weights of all of them must be set.
   KeySpan whole_steps(KeySpan keys) const;
-  // output[rows][columns] += weights[rows][keys] . values[keys], without the parts named by is_apart().
+  // output[rows][columns] += weights[rows][keys] . values[keys], without elements that are infinite or NaN: 0 times
+  // those would leak them to rows that do not see the key.
   void add(ScoreTile& tile, std::int64_t first_row, std::int64_t rows, KeySpan keys, float* output) const;
 
-  // What is infinite or NaN is left out of add(), because 0 times it would leak it to rows that do not see the key. It
-  // is to be added key by key where the key is seen: whole rows of float32, single elements of bfloat16.
-  bool any_apart() const { return any_apart_; }
-  bool is_apart(std::int64_t key) const { return apart_[key - keys_.first] != 0; }
-  void add_apart(float weight, std::int64_t key, float* output) const;
+  // The keys of the tile that have such elements, in order: a row adds those that it sees by itself.
+  const std::vector<std::int64_t>& not_finite() const { return not_finite_; }
+  void add_not_finite(float weight, std::int64_t key, float* output) const;
 
  private:
   void load_floats(KeySpan span);
   const float* rows_in_place();
   void load_pairs(KeySpan span);
   bool finite(std::int64_t rows) const;  // the first rows of the tile
+  void take_out_not_finite();
   const float* values_at(std::int64_t key) const { return tile_values_ + (key - keys_.first) * stride_; }
 
   const TensorView* value_;
@@ -44,15 +45,14 @@ class WeightedValues {
   const Format format_;
   const bool few_rows_;
   const std::int64_t columns_;
-  float* values_;  // converted copies, where needed, or pairs
+  float* values_;  // copies, where needed, or pairs
   float* staging_;
   const float* tile_values_ = nullptr;
   std::int64_t stride_ = 0;
   std::int64_t batch_ = 0;
   std::int64_t kv_head_ = 0;
   KeySpan keys_;
-  bool any_apart_ = false;
-  std::uint8_t apart_[kTileKeys] = {};
+  std::vector<std::int64_t> not_finite_;
 };
 
 }  // namespace rattention

@@ -36,7 +36,7 @@ Task within(const Task& task, KeySpan keys) {
 class MapSums {
  public:
   // `edges` holds the task's first and last row of the map, [2][keys.count()].
-  MapSums(const ScoreProblem& problem, const Bins& rows, const Bins& keys, const Task& task, const float* lse,
+  MapSums(const ScoreProblem& problem, const Bins& rows, const Bins& keys, const Task& task, const double* lse,
           float* map, float* edges)
       : problem_(problem),
         rows_(rows),
@@ -66,11 +66,11 @@ class MapSums {
     KeySpan seen;
     for (std::int64_t r = first; r < last; ++r) seen = seen.join(tile.keys_of(r));
     std::fill_n(sums_, seen.size(), 0.0F);
-    const float* lse = lse_ + (first_head_ + block.head) * problem_.row_count + block.first;
+    const double* lse = lse_ + (first_head_ + block.head) * problem_.row_count + block.first;
     for (std::int64_t r = first; r < last; ++r) {
       const KeySpan keys = tile.keys_of(r);
       if (keys.empty() || lse[r] == -std::numeric_limits<float>::infinity()) continue;
-      tile.to_weights(r, lse[r]);
+      tile.to_weights(first_head_ / problem_.query.heads(), block, r, lse[r]);
       kernels_.add(sums_ + (keys.first - seen.first), tile.scores_of(r), keys.size());
     }
     return seen;
@@ -98,7 +98,7 @@ class MapSums {
   const Bins& rows_;
   const Bins& keys_;
   const TileKernels& kernels_;
-  const float* lse_;
+  const double* lse_;
   float* map_;
   float* edges_;
   std::int64_t first_head_;  // of the batch entry, counted over the batch
@@ -165,7 +165,7 @@ class PooledMap {
   const TaskPlan plan_;
   const std::int64_t heads_;  // counted over the batch
   float* map_;
-  std::vector<float> lse_;
+  std::vector<double> lse_;
   std::vector<float> edges_;  // of every task: its first and last row of the map
 };
 

@@ -9,6 +9,8 @@
 namespace rattention {
 namespace {
 
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
 // How many rows of one query head may see each key of a tile.
 class SeenRows {
  public:
@@ -49,7 +51,7 @@ class SeenRows {
 // One tile of keys of one query head: sums over all rows, in the order of the rows.
 class ColumnTask {
  public:
-  ColumnTask(const ScoreProblem& problem, std::int64_t batch, std::int64_t head, KeySpan keys, const float* lse)
+  ColumnTask(const ScoreProblem& problem, std::int64_t batch, std::int64_t head, KeySpan keys, const double* lse)
       : problem_(problem), batch_(batch), head_(head), keys_(keys), lse_(lse), seen_(problem, batch, head, keys) {}
 
   void run(float* received) {
@@ -79,9 +81,9 @@ class ColumnTask {
     const KeySpan keys = tile.keys_of(r);
     if (keys.empty()) return;
     seen_.add(block.first + r, keys);
-    const float lse = lse_[(batch_ * problem_.query.heads() + head_) * problem_.row_count + block.first + r];
+    const double lse = lse_[(batch_ * problem_.query.heads() + head_) * problem_.row_count + block.first + r];
     if (lse == -std::numeric_limits<float>::infinity()) return;
-    tile.to_weights(r, lse);
+    tile.to_weights(batch_, block, r, lse);
     tile_kernels().add(received + (keys.first - keys_.first), tile.scores_of(r), keys.size());
   }
 
@@ -89,13 +91,13 @@ class ColumnTask {
   std::int64_t batch_;
   std::int64_t head_;
   KeySpan keys_;
-  const float* lse_;
+  const double* lse_;
   SeenRows seen_;
 };
 
 }  // namespace
 
-void attention_received(const ScoreProblem& problem, const float* lse, float* received) {
+void attention_received(const ScoreProblem& problem, const double* lse, float* received) {
   const std::int64_t length = problem.masks.key_length;
   const std::int64_t heads = problem.query.heads();
   const std::int64_t tiles = (length + kTileKeys - 1) / kTileKeys;
@@ -116,9 +118,10 @@ ReceivedInPassing::ReceivedInPassing(const ScoreProblem& problem)
 
 void ReceivedInPassing::add(std::int64_t row, const RowWeights& weights) {
   const float total = weights.sums.weight;
-  if (total == 0) return;
-  if (std::isnan(total)) {
-    nan_ = true;
+  if (total == 0 && weights.visible == 0) return;
+  if (!(total > 0)) {  // also where all scores are -inf
+    const std::lock_guard<std::mutex> lock(mutex_);
+    nan_rows_.push_back(row);
     return;
   }
   const float share = 1 / total;
@@ -128,8 +131,28 @@ void ReceivedInPassing::add(std::int64_t row, const RowWeights& weights) {
                               sums_.data() + block * stride_ + weights.keys.first, n);
 }
 
-bool ReceivedInPassing::store(float* received) const {
-  if (nan_) return false;
+// NaN for all keys that such a row of the head may see.
+void ReceivedInPassing::add_nan_rows(std::int64_t head, float* sum) const {
+  const std::int64_t batch = head / problem_.query.heads();
+  std::vector<std::int32_t> shown;
+  std::vector<std::int32_t> unpadded;
+  for (const std::int64_t row : nan_rows_) {
+    if (row / problem_.row_count != head) continue;
+    const std::int64_t query_row = problem_.query_row(row % problem_.row_count);
+    const KeySpan keys = problem_.masks.span(query_row);
+    shown.assign(static_cast<std::size_t>(keys.size()), -1);
+    unpadded = shown;
+    if (problem_.masks.padding) problem_.masks.padded(batch, keys, unpadded.data());
+    if (problem_.masks.varies_by_row()) {
+      problem_.masks.visible(batch, head % problem_.query.heads(), query_row, keys, shown.data());
+    }
+    for (std::size_t j = 0; j < shown.size(); ++j) {
+      if ((shown[j] & unpadded[j]) != 0) sum[keys.first + static_cast<std::int64_t>(j)] = kNaN;
+    }
+  }
+}
+
+void ReceivedInPassing::store(float* received) const {
   const std::int64_t heads = problem_.query.heads();
   const std::int64_t length = problem_.masks.key_length;
   std::fill_n(received, problem_.query.batch() * heads * length, 0.0F);
@@ -141,9 +164,9 @@ bool ReceivedInPassing::store(float* received) const {
     }
     float* sum = received + head * length;
     for (std::int64_t b = 0; b < blocks_; ++b) tile_kernels().add(sum, block_sums(head, b), length);
+    add_nan_rows(head, sum);
     seen.average(sum);
   });
-  return true;
 }
 
 }  // namespace rattention

@@ -21,7 +21,7 @@ struct RowState {
   bool own_visible = false;
   ContextQuarters quarters;
   std::int64_t max_position = -1;
-  float score = 0;  // sum w * (s - top), in units of log2
+  float score = 0;  // sum w * (s - top)
   float local = 0;
   float far = 0;
   float context_mean = 0;
@@ -100,7 +100,7 @@ class RowMetricsObserver : public RowObserver {
     const std::int64_t i = state.index;
     const bool empty = denominator == 0;
     const float share = empty ? 0 : 1 / denominator;
-    outputs_.entropy[i] = empty ? 0 : at_least_zero((std::log2(denominator) - state.score * share) * kLn2);
+    outputs_.entropy[i] = empty ? 0 : at_least_zero(std::log(denominator) - state.score * share);
     outputs_.local_concentration[i] = state.local * share;
     outputs_.long_range[i] = state.far * share;
     outputs_.max_weight[i] = share;
@@ -109,7 +109,7 @@ class RowMetricsObserver : public RowObserver {
     const auto context = static_cast<float>(std::max<std::int64_t>(state.context_seen, 1));
     outputs_.context_std[i] = std::sqrt(at_least_zero(state.context_deviations / context)) * share;
     outputs_.recent_distant_ratio[i] = state.quarters.size > 0 ? state.near_quarter / state.far_quarter : kNaN;
-    outputs_.retention[i] = retention(state);
+    outputs_.retention[i] = empty ? 0 : retention(state);
   }
 
  private:
@@ -126,7 +126,7 @@ class RowMetricsObserver : public RowObserver {
     state.quarters = context_quarters(keys, position, problem_.masks.key_length);
   }
 
-  // 2^(s - top) shrinks by `rescale` when the top rises, and s - top falls by the rise.
+  // e^(s - top) shrinks by `rescale` when the top rises, and s - top falls by the rise.
   static void rescale(const RowWeights& row, RowState& state) {
     if (row.rescale == 1) return;
     state.score = row.rescale * (state.score + row.shift_change * row.previous);

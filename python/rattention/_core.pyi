@@ -62,9 +62,10 @@ def attention_backward(
     value: NDArray[Any],
     options: ScoreOptions,
     output: NDArray[Any],
-    lse: NDArray[np.float32],
+    lse: NDArray[np.float64],
     grad_output: NDArray[Any],
     grad_lse: NDArray[np.float32] | None = None,
+    output_rest: NDArray[Any] | None = None,
 ) -> dict[str, NDArray[np.float32]]: ...
 
 class FeatureMap:

@@ -52,8 +52,8 @@ class AttentionMetrics:
     """Metrics of every attention map, one number per query row: float32 arrays ``[batch, heads,
     query_length]``.
 
-    A row that may attend to nothing has entropy, masses and means 0, ``recent_distant_ratio`` NaN and
-    ``max_position`` -1.
+    A row that may attend to nothing has entropy, masses, retention and means 0, ``recent_distant_ratio`` NaN
+    and ``max_position`` -1; `rattention` leaves it out of averages.
     """
 
     entropy: NDArray[np.float32]
@@ -145,7 +145,7 @@ def _reference_row(
         terms.append(row["entropy"] / np.log(keys.size))
     if far.any():
         terms.append(min(1.0, row["long_range"] / far.mean()))
-    row["retention"] = float(np.mean(np.clip(terms, 0, 1)))
+    row["retention"] = float(np.mean(np.clip(terms, 0, 1))) if keys.size else 0.0
 
     context = keys != position
     row["context_mean"] = float(weights[context].mean()) if context.any() else 0.0

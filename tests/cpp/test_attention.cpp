@@ -16,12 +16,12 @@ using rattention::Masks;
 
 struct Result {
   Array output;
-  std::vector<float> lse;
+  std::vector<double> lse;
 };
 
 Result attend(const rattention::ScoreProblem& problem, const Inputs& inputs, const Shape& shape) {
   Result result{Array(shape.batch, shape.heads, shape.queries, shape.value_dim),
-                std::vector<float>(static_cast<std::size_t>(shape.batch * shape.heads * shape.queries))};
+                std::vector<double>(static_cast<std::size_t>(shape.batch * shape.heads * shape.queries))};
   const rattention::TensorView value = inputs.value.view();
   const rattention::OutputView output = result.output.output();
   rattention::SoftmaxForward want;
@@ -39,7 +39,7 @@ void compare_head(const Result& got, const Inputs& inputs, const Matrix& scores,
   double worst = 0;
   for (Eigen::Index i = 0; i < scores.rows(); ++i) {
     const double top = scores.cols() > 0 ? scores.row(i).maxCoeff() : -std::numeric_limits<double>::infinity();
-    const float lse = got.lse[static_cast<std::size_t>((b * shape.heads + h) * shape.queries + i)];
+    const double lse = got.lse[static_cast<std::size_t>((b * shape.heads + h) * shape.queries + i)];
     if (std::isinf(top)) {
       CHECK(output.row(i).cwiseAbs().maxCoeff() == 0.0F);
       CHECK(std::isinf(lse) && lse < 0);
@@ -48,7 +48,7 @@ void compare_head(const Result& got, const Inputs& inputs, const Matrix& scores,
     const Eigen::RowVectorXd weights = softmax(scores.row(i));
     const Eigen::RowVectorXd want = weights * value;
     worst = std::max(worst, (output.row(i).cast<double>() - want).cwiseAbs().maxCoeff());
-    CHECK_CLOSE(static_cast<double>(lse), top - std::log(weights.maxCoeff()), 2e-5);
+    CHECK_CLOSE(lse, top - std::log(weights.maxCoeff()), 2e-5);
   }
   CHECK(worst < 4e-6);
 }
@@ -161,7 +161,7 @@ void some_rows_of_the_map() {
   const std::vector<std::int64_t> rows = {39, 0, 17};
   problem.rows = rows.data();
   problem.row_count = 3;
-  std::vector<float> lse(6);
+  std::vector<double> lse(6);
   rattention::SoftmaxForward want;
   want.lse = lse.data();
   rattention::softmax_forward(problem, want);

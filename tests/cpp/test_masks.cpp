@@ -89,8 +89,8 @@ void dense_masks_hide_and_add() {
   masks.visible(0, 0, 0, {0, 3}, lanes);
   CHECK(lanes[0] == -1 && lanes[1] == 0 && lanes[2] == -1);
   float scores[3] = {1.0F, 1.0F, 1.0F};
-  masks.add_bias(0, 0, 0, {0, 3}, 2.0F, scores);
-  CHECK(scores[0] == 2.0F && scores[2] == -3.0F);
+  masks.add_bias(0, 0, 0, {0, 3}, scores);
+  CHECK(scores[0] == 1.5F && scores[2] == -1.0F);
 }
 
 }  // namespace

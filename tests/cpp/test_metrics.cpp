@@ -35,7 +35,7 @@ struct Measured {
 
 Measured measure(const rattention::ScoreProblem& problem, const Shape& shape) {
   Measured measured(shape);
-  std::vector<float> lse(measured.max_position.size());
+  std::vector<double> lse(measured.max_position.size());
   const rattention::RowMetrics metrics(problem, kDistances, measured.outputs());
   rattention::SoftmaxForward want;
   want.lse = lse.data();

@@ -48,21 +48,27 @@ struct Gradients {
 struct Saved {
   Saved(const ScoreProblem& problem, const Inputs& inputs, const Shape& shape)
       : output(shape.batch, shape.heads, shape.queries, shape.value_dim),
-        lse(shape.batch, shape.heads, shape.queries, 1),
+        lse(static_cast<std::size_t>(shape.batch * shape.heads * shape.queries)),
         grad_output(Array::normal(shape.batch, shape.heads, shape.queries, shape.value_dim, 4)),
         grad_lse(Array::normal(shape.batch, shape.heads, shape.queries, 1, 5)) {
     const rattention::TensorView value = inputs.value.view();
     const rattention::OutputView rows = output.output();
-    softmax_forward(problem, {&value, &rows, lse.data()});
+    rattention::SoftmaxForward want;
+    want.value = &value;
+    want.output = &rows;
+    want.lse = lse.data();
+    softmax_forward(problem, want);
   }
 
-  Array output, lse, grad_output, grad_lse;
+  Array output;
+  std::vector<double> lse;
+  Array grad_output, grad_lse;
 };
 
 Gradients backward(const ScoreProblem& problem, const Inputs& inputs, const Saved& saved, const Shape& shape) {
   Gradients gradients(problem, shape);
   softmax_backward(problem,
-                   {inputs.value.view(), saved.output.view(), saved.grad_output.view(), saved.lse.values().data(),
+                   {inputs.value.view(), saved.output.view(), saved.grad_output.view(), nullptr, saved.lse.data(),
                     saved.grad_lse.values().data()},
                    gradients.pointers(problem));
   return gradients;

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-class AttentionResult(NamedTuple):
-    """What `attention` returns when more than the output is asked for."""
-
+class _AttentionParts(NamedTuple):
     output: NDArray[Any]
     """``[batch, heads, query_length, value_dim]``, in the dtype of the inputs."""
     lse: NDArray[np.float32] | None
@@ -28,6 +26,30 @@ class AttentionResult(NamedTuple):
     rows."""
     metrics: AttentionMetrics | None
     """One number per query row for every metric asked for."""
+
+
+class AttentionResult(_AttentionParts):
+    """What `attention` returns when more than the output is asked for: output, lse and metrics.
+
+    A result with an lse also keeps what rounding took from it, for the backward pass, which would lose digits
+    without: its lse in float64, and the rest of an output of 16 bits. Results made by hand go without.
+    """
+
+    exact_lse: NDArray[np.float64] | None = None
+    output_rest: NDArray[Any] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        output: NDArray[Any],
+        lse: NDArray[np.float64] | None,
+        rest: NDArray[Any] | None,
+        metrics: AttentionMetrics | None,
+    ) -> AttentionResult:
+        """From an lse in float64 and the rest of the output."""
+        result = cls(output, None if lse is None else lse.astype(np.float32), metrics)
+        result.exact_lse, result.output_rest = lse, rest
+        return result
 
 
 def run_forward(
@@ -43,14 +65,14 @@ def run_forward(
     values = float_array("value", value, 4)
     same_dtype(query=query, key=key, value=values)
     require_metric_options(metrics)
-    output, lse, measured = _core.attention(
+    output, lse, rest, measured = _core.attention(
         query, key, values, options, metrics=metrics, return_lse=bool(return_lse)
     )
     if output.dtype == np.uint16:
-        output = output.view(dtype)
+        output, rest = output.view(dtype), None if rest is None else rest.view(dtype)
     if metrics is None and not return_lse:
         return output
-    return AttentionResult(output, lse, AttentionMetrics(**measured) if measured else None)
+    return AttentionResult.of(output, lse, rest, AttentionMetrics(**measured) if measured else None)
 
 
 def run_backward(
@@ -76,7 +98,9 @@ def run_backward(
     grad_of_lse = None
     if grad_lse is not None:
         grad_of_lse = np.ascontiguousarray(float_array("grad_lse", grad_lse, 3), np.float32)
-    gradients = _core.attention_backward(query, key, values, options, outputs, result.lse, grads, grad_of_lse)
+    lse = np.ascontiguousarray(result.lse if result.exact_lse is None else result.exact_lse, np.float64)
+    rest = None if result.output_rest is None else float_array("result.output_rest", result.output_rest, 4)
+    gradients = _core.attention_backward(query, key, values, options, outputs, lse, grads, grad_of_lse, rest)
     for name in ("gravity", "exponent", "log_discount"):
         if name in gradients and not (name == "log_discount" and np.ndim(log_discount) == 3):  # type: ignore[arg-type]
             gradients[name] = gradients[name].sum(axis=(0, 2), dtype=np.float64).astype(np.float32)
@@ -138,12 +162,13 @@ def softmax_over_visible(
         scores = scores + discount[..., None] * distance
     scores = np.where(visible, scores, -np.inf)
     top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
+    top = np.where(visible.any(axis=-1, keepdims=True), top, 0.0)
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be
-        exponentials = np.exp(scores - np.where(np.isneginf(top), 0.0, top))
+        exponentials = np.where(visible, np.exp(scores - top), 0.0)
     total = exponentials.sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore"):
         lse = (np.log(total) + top)[..., 0]
-    weights = np.where(visible, exponentials / np.where(total == 0, 1.0, total), 0.0)
+    weights = exponentials / np.where(total == 0, 1.0, total)
     return weights, visible, lse
 
 

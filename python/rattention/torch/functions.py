@@ -99,10 +99,11 @@ def attention_metrics(
 def _run(signature: Signature, arguments: dict[str, Any]) -> Any:
     is_softmax = signature.functions.family == "softmax"
     metrics: MetricOptions | None = arguments.pop("metrics", None)
-    wants_lse = arguments.pop("return_lse", False)
+    wants_lse = bool(arguments.pop("return_lse", False))
     inputs = _prepared(signature, arguments)
     if is_softmax:
         require_metric_options(metrics)
+        inputs["return_lse"] = wants_lse or _will_be_differentiated(signature, inputs)
         inputs["metrics"] = None if metrics is None else _as_integers(metrics)
     else:
         inputs["return_state"] = bool(inputs["return_state"])
@@ -114,8 +115,14 @@ def _run(signature: Signature, arguments: dict[str, Any]) -> Any:
         return (results[0], results[1]) if inputs["return_state"] else results[0]
     if metrics is None and not wants_lse:
         return results[0]
-    measured = None if metrics is None else _metrics(results[2:], inputs)
-    return AttentionResult(results[0], results[1] if wants_lse else None, measured)  # type: ignore[arg-type]
+    measured = None if metrics is None else _metrics(results[-len(METRIC_NAMES) + (not metrics.received) :], inputs)
+    lse = results[1].to(torch.float32) if wants_lse else None
+    return AttentionResult(results[0], lse, measured)  # type: ignore[arg-type]
+
+
+def _will_be_differentiated(signature: Signature, inputs: dict[str, Any]) -> bool:
+    given = (inputs[name] for name in signature.differentiable)
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
 
 
 def _operated(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor]:
@@ -200,6 +207,7 @@ def _composed(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor
     query, key, value = (inputs[name] for name in ("query", "key", "value"))
     require_shapes(query, key, value)
     require_other_shapes(signature.functions, inputs)
+    inputs.pop("return_lse", None)
     if inputs.pop("metrics", None) is not None:
         raise ValueError(
             f"metrics are measured on the CPU only, query is on {query.device}: move the tensors with .cpu()"

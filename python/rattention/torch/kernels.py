@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from rattention.mechanisms.softmax_family import AttentionResult
@@ -22,9 +23,15 @@ def forward(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
     if signature.functions.family == "linear":
         result = signature.functions.forward(**arguments)
         return [as_tensor(array) for array in (result if isinstance(result, tuple) else (result,))]
-    result = signature.functions.forward(**arguments, return_lse=True)
+    result = signature.functions.forward(**arguments)
+    if not isinstance(result, AttentionResult):
+        return [as_tensor(result)]
+    arrays = [result.output]
+    if result.exact_lse is not None:
+        rest = np.empty(0, np.float32) if result.output_rest is None else result.output_rest
+        arrays += [result.exact_lse, rest]
     measured = [] if result.metrics is None else [array for _, array in result.metrics]
-    return [as_tensor(array) for array in (result.output, result.lse, *measured)]
+    return [as_tensor(array) for array in (*arrays, *measured)]
 
 
 def backward(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
@@ -32,14 +39,15 @@ def backward(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
     grad_output, grad_second, *rest = values
     count = len(signature.saved)
     arguments = _on_arrays(signature, rest[count:])
-    second = None if grad_second is None else as_array(grad_second)
+    second = None if grad_second is None else as_array(grad_second.to(torch.float32))
     if signature.functions.family == "linear":
         del arguments["return_state"]
         given: dict[str, Any] = {"grad_state": second}
     else:
-        del arguments["metrics"]
-        output, lse = (as_array(tensor) for tensor in rest[:count])
-        given = {"grad_lse": second, "result": AttentionResult(output, lse.astype("float32"), None)}
+        del arguments["metrics"], arguments["return_lse"]
+        output, lse, output_rest = (as_array(tensor) for tensor in rest[:count])
+        result = AttentionResult.of(output, lse, output_rest if output_rest.ndim == 4 else None, None)
+        given = {"grad_lse": second, "result": result}
     gradients = signature.functions.backward(as_array(grad_output), **arguments, **given)
     tensors = dict(zip(signature.names, rest[count:], strict=True))
     return [

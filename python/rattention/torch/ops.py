@@ -68,8 +68,12 @@ def _empty_results(signature: Signature, values: Sequence[Any]) -> list[torch.Te
         return (
             [output, query.new_empty(shape, dtype=torch.float32)] if arguments["return_state"] else [output]
         )
-    lse = query.new_empty((batch, heads, rows), dtype=torch.float32)
-    return [output, lse, *_empty_metrics(arguments["metrics"], lse, key.shape[2])]
+    saved = []
+    if arguments["return_lse"]:
+        rest = output.new_empty(0) if output.dtype == torch.float32 else torch.empty_like(output)
+        saved = [query.new_empty((batch, heads, rows), dtype=torch.float64), rest]
+    numbers = query.new_empty((batch, heads, rows), dtype=torch.float32)
+    return [output, *saved, *_empty_metrics(arguments["metrics"], numbers, key.shape[2])]
 
 
 def _empty_metrics(metrics: Sequence[int] | None, rows: torch.Tensor, keys: int) -> list[torch.Tensor]:

@@ -28,9 +28,13 @@ KIND_TYPES = {
     "integer": "SymInt",
     "choice": "str",
 }
-EXTRAS = {"softmax": ("metrics", "SymInt[]?"), "linear": ("return_state", "bool")}
-"""What is asked for besides the output. Metrics as [local_radius, long_range_distance, received]; the log of
-the denominator is always returned, because the backward pass needs it."""
+EXTRAS = {
+    "softmax": {"return_lse": "bool", "metrics": "SymInt[]?"},
+    "linear": {"return_state": "bool"},
+}
+"""What is asked for besides the output. `return_lse` brings what the backward pass needs: the log of the
+denominator in float64, and what rounding took from an output of 16 bits (no elements for float32). Metrics as
+[local_radius, long_range_distance, received]."""
 
 METRIC_NAMES = tuple(field.name for field in fields(AttentionMetrics))
 
@@ -60,7 +64,7 @@ class Signature:
         self.of_query_dtype = tuple(a.name for a in arguments if {"query_length", "key_length"} & {*a.shape})
         """Arguments that share one dtype, that of the output; they are those with one row per position."""
         self.in_float32 = tuple(name for name in self.differentiable if name not in self.of_query_dtype)
-        self.saved = ("output", "lse") if functions.family == "softmax" else ()
+        self.saved = ("output", "lse", "rest") if functions.family == "softmax" else ()
         """Results of the forward pass that the backward pass takes."""
 
     @property
@@ -85,14 +89,13 @@ class Signature:
 
 def _types(functions: Functions, defaults: dict[str, Any]) -> dict[str, str]:
     known = {argument.name: argument for argument in functions.arguments}
-    extra, extra_type = EXTRAS[functions.family]
     types = {}
     for name, default in defaults.items():
         if name in known:
             types[name] = KIND_TYPES[known[name].kind] + ("?" if default is None else "")
         elif name in functions.masks:
             types[name] = MASK_TYPES[name]
-    return types | {extra: extra_type}
+    return types | EXTRAS[functions.family]
 
 
 def signatures() -> dict[Callable[..., Any], Signature]:
