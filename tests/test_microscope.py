@@ -107,6 +107,14 @@ def test_means_over_rows_and_what_is_received():
     np.testing.assert_array_equal(measured.received, metrics.received[0, [0, 2]])
 
 
+def test_means_leave_out_rows_that_see_nothing():
+    masked = attention(key_padding_mask=np.arange(40)[None] >= 3)  # causal rows 0 to 2 see no key
+    metrics = masked.metrics()
+    assert metrics.empty_rows[0].sum(axis=1).tolist() == [3] * metrics.entropy.shape[1]
+    measured = measure_layer(masked, "sample", [0], -1, None)
+    np.testing.assert_allclose(measured.mean["entropy"], metrics.entropy[0, :1, 3:].mean(axis=1), rtol=1e-6)
+
+
 def test_top_mass_and_attended_positions():
     weights = np.array([0.41, 0.0, 0.04, 0.5, 0.05, 0.9], np.float32)
     visible = np.array([True, True, True, True, True, False])

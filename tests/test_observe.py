@@ -92,6 +92,20 @@ def test_rows_of_padding_are_nan(name, side):
     )
 
 
+def test_rows_that_attend_to_nothing_are_in_no_average():
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 64}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    model = transformers.BartModel(transformers.BartConfig(**sizes, **heads, pad_token_id=0)).eval()
+    shown = torch.ones(2, 17, dtype=torch.long)
+    shown[1] = 0  # the second sequence has nothing to read
+    with torch.no_grad(), ra.observe(model, metrics=["entropy", "retention"]) as seen:
+        model(tokens(), attention_mask=shown, decoder_input_ids=tokens()[:, :9])
+    crossed = next(i for i, name in enumerate(seen.modules) if "encoder_attn" in name)
+    layers = seen.passes[0].layers[crossed]
+    assert np.isnan(layers["entropy"][1]).all()
+    assert np.isfinite(layers["entropy"][0]).all()
+
+
 def test_chosen_layers_and_metrics():
     full = observed(build("llama"))
     some = observed(build("llama"), layers=[1], metrics="entropy")

@@ -53,7 +53,7 @@ class AttentionMetrics:
     query_length]``.
 
     A row that may attend to nothing has entropy, masses, retention and means 0, ``recent_distant_ratio`` NaN
-    and ``max_position`` -1; `rattention` leaves it out of averages.
+    and ``max_position`` -1.
     """
 
     entropy: NDArray[np.float32]
@@ -76,11 +76,16 @@ class AttentionMetrics:
     max_weight: NDArray[np.float32]
     """The largest weight."""
     max_position: NDArray[np.int64]
-    """The key with the largest weight; the lowest index among equals."""
+    """The key with the largest weight; the lowest index among equals, -1 where there is none."""
     received: NDArray[np.float32] | None = None
     """Per key, ``[batch, heads, key_length]``: mean weight over the query rows that may see it; 0 where none
     may.
     None when it was not asked for."""
+
+    @property
+    def empty_rows(self) -> NDArray[np.bool_]:
+        """Rows that may attend to nothing, ``[batch, heads, query_length]``: they belong in no average."""
+        return (self.max_position < 0) & (self.entropy == 0)
 
     def __iter__(self) -> Iterator[tuple[str, NDArray[np.float32] | NDArray[np.int64]]]:
         """Iterate over ``(name, array)`` of what was measured."""

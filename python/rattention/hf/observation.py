@@ -64,7 +64,8 @@ def observe(
     Notes
     -----
     What ``"rattention"`` refuses is refused here (see `rattention.hf.register`). Metrics are not
-    differentiable, the outputs are. Rows of padding are NaN, their ``max_position`` is -1. Where a cache
+    differentiable, the outputs are. Rows of padding, and rows that may attend to nothing, are NaN, their
+    ``max_position`` is -1: means leave them out. Where a cache
     keeps a sliding window alone, ``max_position`` and ``received`` count from the first key that it keeps.
     A module that several layers share (ALBERT's) begins a pass with each call.
 
@@ -133,12 +134,13 @@ def _shown_rows(mask: torch.Tensor | None, rows: int, keys: int) -> torch.Tensor
 
 
 def _arrays(metrics: Any, names: tuple[str, ...], shown: torch.Tensor | None) -> dict[str, Any]:
+    left_out = metrics.empty_rows if shown is None else metrics.empty_rows | ~shown[:, None]
     arrays = {}
     for name, values in metrics:
         if name in names:
             kept = values.detach()
-            if shown is not None and name != "received":
-                kept = kept.masked_fill(~shown[:, None], float("nan") if kept.is_floating_point() else -1)
+            if name != "received":
+                kept = kept.masked_fill(left_out, float("nan") if kept.is_floating_point() else -1)
             arrays[name] = kept.numpy()
     return arrays
 

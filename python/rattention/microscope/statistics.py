@@ -152,19 +152,22 @@ def measure_layer(
     return LayerMeasure(
         layer=attention.index,
         query=row_statistics(metrics, weights, visible, chosen, at),
-        mean={name: _over_rows(name, getattr(metrics, name)[0, chosen]) for name in OVER_ROWS},
+        mean={
+            name: _over_rows(name, getattr(metrics, name)[0, chosen], ~metrics.empty_rows[0, chosen])
+            for name in OVER_ROWS
+        },
         weights=weights,
         received=metrics.received[0, chosen],
         map=None if maps is None else _picture(attention, chosen, maps, sample),
     )
 
 
-def _over_rows(name: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """``[heads, rows]`` to ``[heads]``; a ratio is large where the distant quarter gets next to nothing, and
-    one such row must not speak for all."""
+def _over_rows(name: str, values: NDArray[np.float32], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """``[heads, rows]`` to ``[heads]``, over the rows that are `counted`; a ratio is large where the distant
+    quarter gets next to nothing, and one such row must not speak for all."""
     numbers = values.astype(np.float64)
     if name != "recent_distant_ratio":
-        return np.asarray(numbers.mean(axis=1))
+        return np.asarray(numbers.sum(axis=1, where=counted) / np.maximum(counted.sum(axis=1), 1))
     return np.array([np.median(r[~np.isnan(r)]) if (~np.isnan(r)).any() else np.nan for r in numbers])
 
 

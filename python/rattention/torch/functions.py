@@ -115,7 +115,7 @@ def _run(signature: Signature, arguments: dict[str, Any]) -> Any:
         return (results[0], results[1]) if inputs["return_state"] else results[0]
     if metrics is None and not wants_lse:
         return results[0]
-    measured = None if metrics is None else _metrics(results[-len(METRIC_NAMES) + (not metrics.received) :], inputs)
+    measured = None if metrics is None else _metrics(results[3 if inputs["return_lse"] else 1 :], inputs)
     lse = results[1].to(torch.float32) if wants_lse else None
     return AttentionResult(results[0], lse, measured)  # type: ignore[arg-type]
 
