@@ -85,7 +85,8 @@ class AttentionMetrics:
     @property
     def empty_rows(self) -> NDArray[np.bool_]:
         """Rows that may attend to nothing, ``[batch, heads, query_length]``: they belong in no average."""
-        return (self.max_position < 0) & (self.entropy == 0)
+        empty: NDArray[np.bool_] = (self.max_position < 0) & (self.entropy == 0)
+        return empty
 
     def __iter__(self) -> Iterator[tuple[str, NDArray[np.float32] | NDArray[np.int64]]]:
         """Iterate over ``(name, array)`` of what was measured."""
