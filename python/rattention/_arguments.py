@@ -104,13 +104,18 @@ def real_number(name: str, value: Any) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
         raise TypeError(f"{name} must be a number, got {brief(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
+    number = as_float(value)
     if not abs(number) <= FLOAT32_MAX:
         raise ValueError(f"{name} must be finite in float32, got {brief(value)}")
     return number
+
+
+def as_float(value: Any) -> float:
+    """A number as float64, infinite where it is beyond."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def whole_number(name: str, value: Any) -> int:
