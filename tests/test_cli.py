@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import threading
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,9 @@ import pytest
 pytest.importorskip("tyro", reason="needs the extra 'cli'")
 
 from rattention import __version__
+from rattention._installed import for_users
 from rattention.cli import main
 from rattention.cli.commands import COMMANDS
-from rattention.cli.installed import OPTIONAL
 from rattention.files import MOST_TEXT
 
 from tests.bert_folder import write_folder
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     Run = Callable[..., tuple[int, str, str]]
 
-ROOT = Path(__file__).resolve().parents[1]
 TEXT = "the cat sat on a mat and the dogs sleep. running, the cafe sat? a dog runs, sleeping. " * 6
 
 
@@ -340,7 +338,7 @@ class TestCheck:
         found = json.loads(out)
         assert found["kernel"]["ok"]
         assert found["hardware"]["instruction_set"]
-        assert {entry["package"] for entry in found["packages"]} == set(OPTIONAL)
+        assert {entry["package"] for entry in found["packages"]} == {each.package for each in for_users()}
         assert next(e for e in found["packages"] if e["package"] == "tyro")["version"]
 
     def test_text(self, run: Run) -> None:
@@ -358,15 +356,6 @@ class TestCheck:
         names = [m["name"] for m in json.loads(run("check", "--json")[1])["models"]]
         assert "org/mine" in names
         assert "org/other" not in names
-
-    def test_extras_are_those_of_the_project(self) -> None:
-        with (ROOT / "pyproject.toml").open("rb") as file:
-            extras = tomllib.load(file)["project"]["optional-dependencies"]
-        for package, (extra, _) in OPTIONAL.items():
-            assert any(requirement.startswith(f"{package}>=") for requirement in extras[extra]), package
-        offered = ("models", "torch", "hf", "plots", "cli", "pdf")
-        listed = {r.partition(">=")[0] for extra in offered for r in extras[extra]}
-        assert listed - {"rattention[torch]"} == set(OPTIONAL)
 
 
 class TestAll:
