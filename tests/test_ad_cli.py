@@ -249,3 +249,12 @@ def test_a_part_must_be_named(ad):
     code, _, err = ad()
     assert code == 2
     assert "see rattention ad --help" in err
+
+
+def test_visualize_is_shown_with_the_file_that_training_writes() -> None:
+    from rattention.ad.training import MODEL
+    from rattention.cli.ad import FOLDER
+    from rattention.cli.visualize import EXAMPLES
+
+    named = [example.split()[1] for example in EXAMPLES if example.startswith("--checkpoint")]
+    assert named == [str(FOLDER / MODEL)]

@@ -41,7 +41,11 @@ class TestRules:
     @pytest.mark.filterwarnings("ignore:.*render modes")
     @by_room
     def test_gymnasium_accepts_it(self, room: Room) -> None:
-        check_env(DarkRoom(room=room))
+        """`check_env` raises where a rule is broken."""
+        env = DarkRoom(room=room)
+        check_env(env)
+        state, _ = env.reset(seed=0)
+        assert env.observation_space.contains(state)
 
     def test_spaces_are_those_of_the_paper(self) -> None:
         env = DarkRoom()

@@ -134,7 +134,10 @@ def test_distribution_shows_each_sample_and_head():
 
 @pytest.mark.parametrize("log", [True, False])
 def test_distribution_of_nothing(log):
-    plots.plot_distribution(np.full((2, 3, 4), np.nan), (0, 1, 2), log=log).figure.draw_without_rendering()
+    ax = plots.plot_distribution(np.full((2, 3, 4), np.nan), (0, 1, 2), log=log)
+    ax.figure.draw_without_rendering()
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0", "1", "2"]
+    assert not np.isfinite(np.concatenate([points.get_offsets()[:, 1] for points in ax.collections])).any()
 
 
 def test_layers_show_their_medians_and_which_is_least():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
-import tomllib
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ import pytest
 pytest.importorskip("tyro", reason="needs the extra 'cli'")
 
 from rattention import __version__
+from rattention._installed import for_users
 from rattention.cli import main
 from rattention.cli.commands import COMMANDS
-from rattention.cli.installed import OPTIONAL
+from rattention.files import MOST_TEXT
 
 from tests.bert_folder import write_folder
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     Run = Callable[..., tuple[int, str, str]]
 
-ROOT = Path(__file__).resolve().parents[1]
 TEXT = "the cat sat on a mat and the dogs sleep. running, the cafe sat? a dog runs, sleeping. " * 6
 
 
@@ -96,13 +97,22 @@ class TestUsage:
             (("demo", "--thresholds.entropy", "nan"), "finite"),
             (("demo", "--simple", "--lengths", "50,,100"), "--lengths must be whole numbers"),
             (("demo", "--simple", "--lengths", "many"), "--lengths must be whole numbers"),
-            (("demo", "--simple", "--lengths", ""), "--lengths must be whole numbers"),
+            (("demo", "--simple", "--lengths", ""), "--lengths must not be empty"),
+            (("demo", "--simple", "--out", ""), "--out must not be empty"),
+            (("visualize", "--out="), "--out must not be empty"),
             (("demo", "--simple", "--lengths", "2,50"), "at least 3 tokens, got 2"),
             (("demo", "--simple", "--lengths", "-7"), "at least 3 tokens, got -7"),
             (("demo", "--simple", "--layer", "4"), "layer 4 does not exist: there are 4"),
             (("demo", "--simple", "--head", "0,8"), "head 8 does not exist: there are 8"),
             (("demo", "--simple", "--head", "all"), "--head must be whole numbers"),
-            (("demo", "--simple", "--seed", "-1"), "--seed must be >= 0"),
+            (("demo", "--simple", "--seed", "-1"), "--seed must be between 0 and 4294967295, got -1"),
+            (("all", "--seed", "-1"), "--seed must be between 0 and 4294967295, got -1"),
+            (("visualize", "--seed", "-1"), "--seed must be between 0 and 4294967295, got -1"),
+            (("compress", "--seed", str(2**32)), "--seed must be between 0 and 4294967295, got 4294967296"),
+            (("compress", "--validate", "--seed", str(2**32 - 2), "--seeds", "3"), "the last seed, must be"),
+            (("ad", "collect", "--seed", str(2**64)), "--seed must be between 0 and 4294967295"),
+            (("ad", "train", "--seed", "-1"), "--seed must be between 0 and 4294967295, got -1"),
+            (("ad", "evaluate", "--seed", str(2**32)), "--seed must be between 0 and 4294967295"),
             (("demo", "--simple", "--threads", "-1"), "--threads must be >= 0"),
             (("demo", "--simple", "--text", "any.txt"), "reads no --model and no --text"),
             (("demo", "--simple", "--interactive"), "leave out --simple"),
@@ -152,6 +162,7 @@ class TestModelAndText:
             (b"", "is empty"),
             (b" \n\t ", "is empty"),
             (b"\xff\xfe\x80", "is not UTF-8"),
+            (b"a" * (MOST_TEXT + 1), "is too long: at most 16777216 bytes are read"),
             (None, "No such file"),
         ],
     )
@@ -160,6 +171,20 @@ class TestModelAndText:
         if content is not None:
             path.write_bytes(content)
         self.refused(run("demo", "--model", model, "--text", str(path)), said, "odd.txt")
+
+    @pytest.mark.parametrize(("path", "said"), [("/dev/zero", "is too long"), (".", "Is a directory")])
+    def test_texts_without_end(self, run: Run, model: str, path: str, said: str) -> None:
+        self.refused(run("demo", "--model", model, "--text", path), said)
+
+    def test_text_from_a_pipe(self, run: Run, model: str, tmp_path: Path) -> None:
+        """As a shell gives it for <(...) and for /dev/stdin."""
+        os.mkfifo(tmp_path / "pipe")
+        writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(TEXT, "utf-8"))
+        writer.start()
+        code, out, err = run("demo", "--model", model, "--text", "pipe", "--lengths", "20", "--json")
+        writer.join()
+        assert code == 0, err
+        assert json.loads(out)["contexts"][0]["sequence_length"] == 20
 
     @pytest.mark.parametrize("lengths", ["65", "10,20,...,500", "64,65"])
     def test_beyond_the_positions(self, run: Run, model: str, text: str, lengths: str) -> None:
@@ -313,7 +338,7 @@ class TestCheck:
         found = json.loads(out)
         assert found["kernel"]["ok"]
         assert found["hardware"]["instruction_set"]
-        assert {entry["package"] for entry in found["packages"]} == set(OPTIONAL)
+        assert {entry["package"] for entry in found["packages"]} == {each.package for each in for_users()}
         assert next(e for e in found["packages"] if e["package"] == "tyro")["version"]
 
     def test_text(self, run: Run) -> None:
@@ -331,15 +356,6 @@ class TestCheck:
         names = [m["name"] for m in json.loads(run("check", "--json")[1])["models"]]
         assert "org/mine" in names
         assert "org/other" not in names
-
-    def test_extras_are_those_of_the_project(self) -> None:
-        with (ROOT / "pyproject.toml").open("rb") as file:
-            extras = tomllib.load(file)["project"]["optional-dependencies"]
-        for package, (extra, _) in OPTIONAL.items():
-            assert any(requirement.startswith(f"{package}>=") for requirement in extras[extra]), package
-        offered = ("models", "torch", "hf", "plots", "cli", "pdf")
-        listed = {r.partition(">=")[0] for extra in offered for r in extras[extra]}
-        assert listed - {"rattention[torch]"} == set(OPTIONAL)
 
 
 class TestAll:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,9 +19,6 @@ from rattention.degradation import (
     measure,
     summarise,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def context(tokens: int, **numbers: float | None) -> ContextMetrics:

@@ -72,3 +72,8 @@ def test_a_file_in_the_way(tmp_path: Path, name: str) -> None:
     with pytest.raises(OSError, match="cannot write there") as caught:
         writable_folder(tmp_path / name)
     assert caught.value.filename == str(tmp_path / name)
+
+
+def test_a_folder_without_a_name() -> None:
+    with pytest.raises(ValueError, match="must not be empty"):
+        writable_folder("")

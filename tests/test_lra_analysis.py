@@ -321,12 +321,20 @@ class TestFigures:
         maps = {"conventional": {"layer0": np.full((4, 2, 2), 0.5, np.float32)}}
         maps["combined"] = {f"layer{i}": np.full((7, 2, 2), 0.5, np.float32) for i in range(2)}
         labels = {name: name for name in maps}
-        lra_attention.mean_maps_figure(maps, labels).canvas.draw()
-        lra_attention.head_maps_figure(maps["combined"]).canvas.draw()
+        means, heads = (
+            lra_attention.mean_maps_figure(maps, labels),
+            lra_attention.head_maps_figure(maps["combined"]),
+        )
+        for figure, pictures in ((means, 1 + 2), (heads, 2 * 7)):
+            figure.canvas.draw()
+            assert [len(ax.images) for ax in figure.axes] == [1] * pictures
 
     def test_metrics_that_are_nowhere_defined(self):
         values = {"entropy": {"combined": np.full((2, 2), np.nan)}}
-        lra_attention.metrics_by_mechanism_figure(values, {"combined": "Combined"}).canvas.draw()
+        figure = lra_attention.metrics_by_mechanism_figure(values, {"combined": "Combined"})
+        figure.canvas.draw()
+        (image,) = figure.axes[0].images
+        assert np.ma.getmaskarray(np.ma.masked_invalid(image.get_array())).all()
 
 
 class TestCommand:

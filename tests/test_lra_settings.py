@@ -50,11 +50,21 @@ class TestSettings:
             ("tasks: [listops, images]", "unknown task 'images': there are listops, text"),
             ("mechanisms: [linear]", "unknown mechanism 'linear': there are conventional"),
             ("mechanisms: []", "mechanisms must have at least one"),
-            ("seeds: [-1]", "seeds must be >= 0, got -1"),
+            ("seeds: [-1]", "seeds must be between 0 and 4294967295, got -1"),
+            ("seeds: [0, 4294967296]", "seeds must be between 0 and 4294967295, got 4294967296"),
+            (f"seeds: [{2**64}]", "seeds must be between 0 and 4294967295"),
+            ("seeds: 3", "seeds must be a list, got 3"),
+            (f"training: {{learning_rate: 1{'0' * 400}}}", "learning_rate must be finite in float32"),
+            (f"training: {{epochs: 1{'0' * 5000}}}", "cannot be read as YAML: Exceeds the limit"),
+            (f"model: {'[' * 20_000}{']' * 20_000}", "cannot be read as YAML: it is nested too deeply"),
+            ("model: {dim: [" + "[1, 1, 1, 1], " * 100 + "]}", r"dim must be .*, got \[\[1, .*\.\.\.\]$"),
+            ("a" * (2**24 + 1), "is too long: at most 16777216 bytes are read"),
+            ("created: 2026-99-99", "cannot be read as YAML"),
             ("text: {length: long}", "text: length must be"),
             ("- listops", "must hold settings by name, got list"),
             ("model: {dim", "cannot be read as YAML"),
         ],
+        ids=lambda text: text[:40],
     )
     def test_mistakes_are_named(self, tmp_path, text, said):
         (tmp_path / "s.yaml").write_text(text, "utf-8")

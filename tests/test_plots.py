@@ -162,7 +162,9 @@ def test_nothing_is_cut_off(measured: Degradation, figure: str) -> None:
 def test_few_contexts(lengths: tuple[int, ...]) -> None:
     measured = measure(SyntheticSource(), SyntheticConversation(), lengths)
     for figure in FIGURES:
-        getattr(plots, figure)(measured).draw_without_rendering()
+        drawn = getattr(plots, figure)(measured)
+        drawn.draw_without_rendering()
+        assert any(ax.has_data() for ax in drawn.axes)
 
 
 def test_recall_needs_a_context_that_holds_both() -> None:

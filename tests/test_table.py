@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rattention import mechanisms
 from rattention.mechanisms.table import Mechanism, Sizes
 
 from tests.variants import SOFTMAX_FAMILY, TABLE
@@ -164,3 +165,10 @@ def test_gradients_without_rows_or_keys(mechanism: Mechanism, rows: int, keys: i
     for name, gradient in gradients.items():
         assert gradient.shape == inputs[name].shape, name
         assert not gradient.any(), name
+
+
+@pytest.mark.parametrize("mechanism", TABLE, ids=lambda m: m.name)
+def test_backward_functions_and_references_are_exported(mechanism: Mechanism) -> None:
+    for function in (mechanism.functions.backward, mechanism.functions.reference):
+        assert getattr(mechanisms, function.__name__) is function
+        assert function.__name__ in mechanisms.__all__

@@ -130,11 +130,17 @@ def operation_inputs(mechanism, dtype="float32"):
     return signature, [inputs[name] for name in signature.names]
 
 
+def assert_checked(outcomes):
+    """All four tests of opcheck were made and passed; it raises at the first that fails."""
+    assert len(outcomes) == 4
+    assert set(outcomes.values()) == {"SUCCESS"}
+
+
 @pytest.mark.row("N3")
 @by_mechanism
 def test_opcheck_forward(mechanism):
     _, values = operation_inputs(mechanism)
-    torch.library.opcheck(ops.OPERATIONS[mechanism.forward], tuple(values))
+    assert_checked(torch.library.opcheck(ops.OPERATIONS[mechanism.forward], tuple(values)))
 
 
 @pytest.mark.row("N3")
@@ -147,7 +153,7 @@ def test_opcheck_backward(mechanism, dtype):
     saved = results[: len(signature.saved)]
     grads = [torch.ones_like(r) for r in results[:2]]
     operation = getattr(torch.ops.rattention, f"{signature.name}_backward").default
-    torch.library.opcheck(operation, (*grads, *saved, *values))
+    assert_checked(torch.library.opcheck(operation, (*grads, *saved, *values)))
 
 
 def test_opcheck_with_metrics():
@@ -155,7 +161,7 @@ def test_opcheck_with_metrics():
     others = dict.fromkeys(ops.SIGNATURES[ra.attention].names)
     values = others | {"query": query, "key": key, "value": value, "causal": False, "metrics": [1, 2, 1]}
     values["return_lse"] = True
-    torch.library.opcheck(ops.OPERATIONS[ra.attention], tuple(values.values()))
+    assert_checked(torch.library.opcheck(ops.OPERATIONS[ra.attention], tuple(values.values())))
 
 
 @by_mechanism

@@ -264,7 +264,7 @@ def with_a_third_layer(weights):
 FAULTS = {
     "missing": (without, "missing", (QUERY, NORM)),
     "wrong shape": (mis_shaped, "wrong shape", (f"{QUERY} [23, 24] instead of [24, 24]", f"{NORM} [1, 24]")),
-    "wrong dtype": (of_whole_numbers, "dtype other than float32", (f"{QUERY} I64", f"{NORM} F64")),
+    "wrong dtype": (of_whole_numbers, "no dense float32, float16", (f"{QUERY} I64", f"{NORM} F64")),
     "not finite": (with_nan, "NaN or infinity", (QUERY, NORM)),
     "unexpected": (
         with_a_third_layer,

@@ -7,6 +7,7 @@ itself does not have, reaches the core as its 16-bit storage (uint16).
 from __future__ import annotations
 
 import math
+import reprlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT_DTYPES = ("float32", "bfloat16", "float16")
+LARGEST_SEED = 2**32 - 1
+"""The largest that every generator takes: NumPy's legacy one, which Transformers seeds, has 32 bits."""
+MOST_SHOWN = 200
+"""Characters of a value in a message."""
 
 
 class BFloat16Storage(np.ndarray):
@@ -39,6 +44,14 @@ def float_array(name: str, value: Any, rank: int | None = None) -> NDArray[Any]:
         )
     _require_rank(name, array, rank)
     return array.view(np.uint16) if dtype == "bfloat16" else array
+
+
+def float32_array(name: str, value: Any, rank: int | None = None) -> NDArray[np.float32]:
+    """The array behind `value`, of one of `FLOAT_DTYPES`, as contiguous float32."""
+    array = float_array(name, value, rank)
+    if array.dtype == np.uint16:  # the upper half of a float32's bits
+        return (np.ascontiguousarray(array).astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(array, np.float32)
 
 
 def same_dtype(**arrays: NDArray[Any]) -> None:
@@ -90,20 +103,25 @@ def mask_array(name: str, value: Any) -> NDArray[Any]:
 def real_number(name: str, value: Any) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
+        raise TypeError(f"{name} must be a number, got {brief(value)}")
+    number = as_float(value)
     if not abs(number) <= FLOAT32_MAX:
-        raise ValueError(f"{name} must be finite in float32, got {value!r}")
+        raise ValueError(f"{name} must be finite in float32, got {brief(value)}")
     return number
+
+
+def as_float(value: Any) -> float:
+    """A number as float64, infinite where it is beyond."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def whole_number(name: str, value: Any) -> int:
     """An integer."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {brief(value)}")
     return int(value)
 
 
@@ -111,20 +129,65 @@ def at_least(name: str, value: Any, least: int) -> int:
     """An integer that is not smaller."""
     number = whole_number(name, value)
     if number < least:
-        raise ValueError(f"{name} must be >= {least}, got {value}")
+        raise ValueError(f"{name} must be >= {least}, got {brief(value)}")
     return number
+
+
+def truth(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {brief(value)}")
+    return bool(value)
+
+
+def require_seed(name: str, value: Any) -> int:
+    """What all random generators take: an integer from 0 to `LARGEST_SEED`."""
+    seed = whole_number(name, value)
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"{name} must be between 0 and {LARGEST_SEED}, got {brief(value)}")
+    return seed
+
+
+class _Short(reprlib.Repr):
+    """Representations of what is long, deep, or has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, MOST_SHOWN, MOST_SHOWN
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write more than 4300 digits."""
+        if x.bit_length() > 256:
+            return f"{'-' if x < 0 else ''}an integer of {x.bit_length()} bits"
+        return super().repr_int(x, level)
+
+
+_SHORT = _Short()
+
+
+def brief(value: Any) -> str:
+    """A value as messages show it: in a few words, however long, deep or odd it is."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:
     if isinstance(value, list | tuple | str | bytes | int | float | complex) or value is None:
         raise TypeError(f"{name} must be an array, got {type(value).__name__}")
-    try:
-        array = np.asarray(value)
-    except Exception as error:
-        raise TypeError(f"{name} cannot be read as an array: {error}") from error
+    array = as_array(name, value)
     if array.dtype == object:
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__} of dtype object")
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def as_array(name: str, value: Any) -> NDArray[Any]:
+    """What NumPy makes of anything; TypeError names the argument, whatever the object raises."""
+    try:
+        return np.asarray(value)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise TypeError(f"{name} cannot be read as an array: {str(error) or type(error).__name__}") from error
 
 
 def _require_rank(name: str, array: NDArray[Any], rank: int | None) -> None:

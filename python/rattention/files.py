@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
+MOST_TEXT = 2**24
+"""Bytes of a text, five times War and Peace: what never ends, such as /dev/zero, is not read on and on."""
 
 
 def writable_folder(folder: str | os.PathLike[str]) -> Path:
-    """Make `folder` and its parents and try to write there; OSError with the path says what is wrong."""
+    """Make `folder` and its parents and try to write there.
+
+    OSError with the path says what is wrong; ValueError for an empty name, which would be the current folder.
+    """
+    if not os.fspath(folder):
+        raise ValueError("the name of the folder must not be empty; the current one is '.'")
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -30,6 +37,21 @@ def writable_folder(folder: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise OSError(error.errno, f"cannot write there: {error.strerror}", str(path)) from error
     return path
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file or a pipe, read no further than `MOST_TEXT` bytes.
+
+    OSError with the path where it cannot be read, ValueError where it is longer or no UTF-8.
+    """
+    with path.open("rb") as file:
+        content = file.read(MOST_TEXT + 1)
+    if len(content) > MOST_TEXT:
+        raise ValueError(f"{path} is too long: at most {MOST_TEXT} bytes are read")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def write_text(path: Path, text: str) -> None:

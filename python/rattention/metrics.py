@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rattention._arguments import at_least, truth
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -38,13 +40,8 @@ class MetricOptions:
     def __post_init__(self) -> None:
         """Refuse distances that are no whole numbers >= 0."""
         for name in ("local_radius", "long_range_distance"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
-            if value < 0:
-                raise ValueError(f"{name} must be >= 0, got {value}")
-        if not isinstance(self.received, bool | np.bool_):
-            raise TypeError(f"received must be True or False, got {self.received!r}")
+            at_least(name, getattr(self, name), 0)
+        truth("received", self.received)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from rattention._installed import versions
 from rattention.cli import ad_report
-from rattention.cli.installed import versions
 from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, note, progress
 from rattention.cli.threads import use_threads

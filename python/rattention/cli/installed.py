@@ -1,41 +1,13 @@
-"""What is installed around the kernels: optional packages, OpenMP runtimes, models."""
+"""What is installed around the kernels: OpenMP runtimes and models."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import re
-from importlib import metadata
 from pathlib import Path
 
-from rattention import __version__
 from rattention.models.folder import BUNDLED_PACKAGE, bundled_folder
-
-OPTIONAL = {
-    "tyro": ("cli", "the command line"),
-    "tqdm": ("cli", "progress bars"),
-    "matplotlib": ("plots", "figures"),
-    "tokenizers": ("models", "texts into tokens"),
-    "safetensors": ("models", "pretrained weights"),
-    "huggingface-hub": ("models", "models from the Hugging Face Hub"),
-    "torch": ("torch", "differentiable operations and modules"),
-    "transformers": ("hf", "models of Transformers"),
-    "pandas": ("hf", "observations as tables"),
-    "pypdf": ("pdf", "rattention paper --pdf"),
-}
-"""Every optional package a user may want: the extra that brings it, and what it is for."""
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, NumPy, rattention and of the optional packages that are there."""
-    found = {"python": platform.python_version(), "rattention": __version__}
-    for name in ("numpy", *OPTIONAL):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def openmp_runtimes() -> list[str]:

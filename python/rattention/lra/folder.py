@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rattention._installed import versions
 from rattention.config import get_num_threads, show_config
 from rattention.extras import require
 from rattention.files import replacing, write_json
@@ -67,8 +68,6 @@ def _but_the_choice(study: Study) -> dict[str, Any]:
 
 def _environment() -> dict[str, Any]:
     import torch
-
-    from rattention.cli.installed import versions
 
     return {
         "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),

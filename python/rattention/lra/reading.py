@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from rattention._arguments import MOST_SHOWN, as_float, brief
 
 Settings = TypeVar("Settings")
 
@@ -20,7 +23,9 @@ def from_mapping(form: type[Settings], data: Mapping[Any, Any], where: str) -> S
     names = [f.name for f in fields(form)]  # type: ignore[arg-type]
     unknown = [str(name) for name in data if name not in names]
     if unknown:
-        raise ValueError(f"{where}: unknown key {', '.join(unknown)}; there are {', '.join(names)}")
+        raise ValueError(
+            f"{where}: unknown key {', '.join(unknown)[:MOST_SHOWN]}; there are {', '.join(names)}"
+        )
     values = {name: _converted(hints[name], value, f"{where}: {name}") for name, value in data.items()}
     try:
         return form(**values)
@@ -37,11 +42,11 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
         return _choice(parts, value, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{where} must be a list, got {value!r}")
+            raise ValueError(f"{where} must be a list, got {brief(value)}")
         return tuple(_converted(parts[0], part, f"{where}[{i}]") for i, part in enumerate(value))
     if is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise ValueError(f"{where} must be settings by name, got {value!r}")
+            raise ValueError(f"{where} must be settings by name, got {brief(value)}")
         return from_mapping(hint, value, where)  # type: ignore[arg-type]
     return _scalar(hint, value, where)
 
@@ -60,17 +65,15 @@ def _one_of(parts: tuple[Any, ...], value: Any, where: str) -> Any:
 
 def _choice(parts: tuple[Any, ...], value: Any, where: str) -> Any:
     if value not in parts:
-        raise ValueError(f"{where} must be one of {', '.join(map(str, parts))}, got {value!r}")
+        raise ValueError(f"{where} must be one of {', '.join(map(str, parts))}, got {brief(value)}")
     return value
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
     """Numbers, texts and paths. A number without a point, such as 1e-4, is a text to YAML 1.1."""
     if hint is float and isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             return float(value)
-        except ValueError:
-            pass
     right = {
         float: isinstance(value, int | float) and not isinstance(value, bool),
         int: isinstance(value, int) and not isinstance(value, bool),
@@ -84,5 +87,5 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
             str: "a text",
             Path: "a path",
         }
-        raise ValueError(f"{where} must be {names.get(hint, hint)}, got {value!r}")
-    return hint(value) if hint in (float, Path) else value
+        raise ValueError(f"{where} must be {names.get(hint, hint)}, got {brief(value)}")
+    return as_float(value) if hint is float else Path(value) if hint is Path else value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention.extras import require
+from rattention.lra.config import read_yaml
 from rattention.lra.layout import ATTENTION, ENVIRONMENT, MAPS, METRICS, RESULT, RUNS, SETTINGS, STUDY, flat
 
 if TYPE_CHECKING:
@@ -244,18 +245,10 @@ def _lines(path: Path, needed: Sequence[str], warnings: list[str]) -> tuple[dict
 
 def _settings(path: Path, warnings: list[str]) -> dict[str, Any] | None:
     """All that is the same for every mechanism and seed."""
-    yaml = require("yaml", "lra")
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        warnings.append(
-            f"{path} cannot be read ({error}): whether its settings are those of the others is not known."
-        )
-        return None
-    if not isinstance(data, dict):
-        warnings.append(
-            f"{path} holds no settings by name: whether they are those of the others is not known."
-        )
+        data = read_yaml(path)
+    except ValueError as error:
+        warnings.append(f"{error}; whether its settings are those of the others is not known.")
         return None
     return {name: value for name, value in data.items() if name not in ("task", "mechanism", "seed")}
 

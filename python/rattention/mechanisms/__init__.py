@@ -1,7 +1,36 @@
 """The mechanisms, one file each: formula with its source, public function and slow float64 reference.
 
-The references are plain NumPy, O(n^2), and the law that all kernels are held to:
-`softmax.reference_attention`, `gravitational.reference_gravitational_attention`,
-`residual_linear.reference_residual_linear_attention` and `rattention.reference_rattention`.
-`table.MECHANISMS`, which is ``rattention.MECHANISMS``, has each of them in the row of its mechanism.
+The backward functions and the references are here by name; `table.MECHANISMS`, which is
+``rattention.MECHANISMS``, has each in the row of its mechanism. The references are plain NumPy, O(n^2), and
+the law that all kernels are held to.
 """
+
+from __future__ import annotations
+
+from rattention.mechanisms.gravitational import (
+    gravitational_attention_backward,
+    gravitational_map,
+    gravitational_metrics,
+    gravitational_rows,
+    reference_gravitational_attention,
+)
+from rattention.mechanisms.rattention import rattention_backward, reference_rattention
+from rattention.mechanisms.residual_linear import (
+    reference_residual_linear_attention,
+    residual_linear_attention_backward,
+)
+from rattention.mechanisms.softmax import attention_backward, reference_attention
+
+__all__ = [
+    "attention_backward",
+    "gravitational_attention_backward",
+    "gravitational_map",
+    "gravitational_metrics",
+    "gravitational_rows",
+    "rattention_backward",
+    "reference_attention",
+    "reference_gravitational_attention",
+    "reference_rattention",
+    "reference_residual_linear_attention",
+    "residual_linear_attention_backward",
+]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention import _core
-from rattention._arguments import float_array, real_number, same_dtype
+from rattention._arguments import brief, float_array, real_number, same_dtype
 from rattention.mechanisms.masks import Masks, Window
 from rattention.mechanisms.pooled_map import MAP_SHAPE
 from rattention.mechanisms.score_options import core_options, per_head, query_and_key
@@ -252,7 +252,7 @@ def _options(
         raise ValueError(f"eps must be > 0, got {eps!r}")
     power = None if exponent is None else per_head("exponent", exponent, query.shape[1])
     if power is not None and not (power > 0).all():
-        raise ValueError(f"exponent must be > 0, got {exponent!r}")
+        raise ValueError(f"exponent must be > 0, got {brief(exponent)}")
     return core_options(
         query,
         key,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention._arguments import brief
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -33,7 +35,7 @@ def window_bounds(window: Window, causal: bool) -> tuple[int | None, int | None]
         return None, (0 if causal else None)
     if isinstance(window, tuple | list):
         if len(window) != 2:
-            raise ValueError(f"window must be an integer or a pair (left, right), got {window!r}")
+            raise ValueError(f"window must be an integer or a pair (left, right), got {brief(window)}")
         left, right = (_reach(side, window) for side in window)
     else:
         left = right = _reach(window, window)
@@ -46,9 +48,9 @@ def _reach(value: object, window: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"window must be an integer, a pair of integers or None, got {window!r}")
+        raise TypeError(f"window must be an integer, a pair of integers or None, got {brief(window)}")
     if value < 0:
-        raise ValueError(f"window must be >= 0, got {window!r}")
+        raise ValueError(f"window must be >= 0, got {brief(window)}")
     return int(value)
 
 

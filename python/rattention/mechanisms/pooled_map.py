@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention._arguments import whole_number
+from rattention._arguments import brief, whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAP_SHAPE = (256, 256)
 """The largest map, unless another shape is asked for."""
+MOST_BINS = 2**40
+"""More than any sequence has tokens; the core's integers end at 2**63."""
 
 Range = tuple[int, int]
 
@@ -29,11 +31,11 @@ def bin_edges(start: int, stop: int, most: int) -> NDArray[np.int64]:
 
 
 def map_shape(shape: object) -> tuple[int, int]:
-    """A pair of whole numbers >= 1."""
+    """A pair of whole numbers >= 1; what is larger than any map asks for the map as it is."""
     height, width = _pair("shape", shape)
     if min(height, width) < 1:
-        raise ValueError(f"shape must be at least (1, 1), got {shape!r}")
-    return height, width
+        raise ValueError(f"shape must be at least (1, 1), got {brief(shape)}")
+    return min(height, MOST_BINS), min(width, MOST_BINS)
 
 
 def map_range(name: str, value: object, length: int) -> Range:
@@ -42,7 +44,9 @@ def map_range(name: str, value: object, length: int) -> Range:
         return 0, length
     start, stop = _pair(name, value)
     if not 0 <= start < stop <= length:
-        raise ValueError(f"{name} must be (start, stop) with 0 <= start < stop <= {length}, got {value!r}")
+        raise ValueError(
+            f"{name} must be (start, stop) with 0 <= start < stop <= {length}, got {brief(value)}"
+        )
     return start, stop
 
 
@@ -63,8 +67,8 @@ def reference_map(
 
 def _pair(name: str, value: object) -> tuple[int, int]:
     if not isinstance(value, tuple | list):
-        raise TypeError(f"{name} must be a pair of integers, got {value!r}")
+        raise TypeError(f"{name} must be a pair of integers, got {brief(value)}")
     if len(value) != 2:
-        raise ValueError(f"{name} must be a pair of integers, got {value!r}")
+        raise ValueError(f"{name} must be a pair of integers, got {brief(value)}")
     first, second = (whole_number(name, number) for number in value)
     return first, second

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention import _core
-from rattention._arguments import float_array, real_number
+from rattention._arguments import float_array, real_number, truth
 from rattention.mechanisms.residual_linear import (
     as_given,
     linear_inputs,
@@ -87,7 +87,8 @@ def rattention(
     arrays = linear_inputs(query, key, value)
     options = linear_options(window, feature_map, initial_state, key_padding_mask, segment_ids)
     norms = _branch_options(arrays[0], scale, rope_theta, local_norm_weight, linear_norm_weight, eps)
-    output, state = _core.rattention(*arrays, options, **norms, return_state=bool(return_state))
+    with_state = truth("return_state", return_state)
+    output, state = _core.rattention(*arrays, options, **norms, return_state=with_state)
     output = as_given(output, query)
     return output if state is None else (output, state)
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention import _core
-from rattention._arguments import bool_array, float_array, integer_array, same_dtype, whole_number
+from rattention._arguments import (
+    bool_array,
+    brief,
+    float32_array,
+    float_array,
+    integer_array,
+    same_dtype,
+    truth,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -77,7 +86,8 @@ def residual_linear_attention(
     """
     arrays = linear_inputs(query, key, value)
     options = linear_options(window, feature_map, initial_state, key_padding_mask, segment_ids)
-    output, state, _ = _core.residual_linear_attention(*arrays, options, return_state=bool(return_state))
+    with_state = truth("return_state", return_state)
+    output, state, _ = _core.residual_linear_attention(*arrays, options, return_state=with_state)
     output = as_given(output, query)
     return output if state is None else (output, state)
 
@@ -175,11 +185,11 @@ def linear_options(
     """What all of the linear family take, in the core's form; the core checks the shapes."""
     reach = whole_number("window", window)
     if reach < -1:
-        raise ValueError(f"window must be >= -1, got {window}")
+        raise ValueError(f"window must be >= -1, got {brief(window)}")
     if not isinstance(feature_map, str):
-        raise TypeError(f"feature_map must be a string, got {feature_map!r}")
+        raise TypeError(f"feature_map must be a string, got {brief(feature_map)}")
     if feature_map not in FEATURE_MAPS:
-        raise ValueError(f"feature_map must be one of {', '.join(FEATURE_MAPS)}, got {feature_map!r}")
+        raise ValueError(f"feature_map must be one of {', '.join(FEATURE_MAPS)}, got {brief(feature_map)}")
     shown = None if key_padding_mask is None else bool_array("key_padding_mask", key_padding_mask, 2)
     return _core.LinearOptions(
         window=min(reach, 2**62),
@@ -197,7 +207,4 @@ def as_given(output: NDArray[Any], like: ArrayLike) -> NDArray[Any]:
 
 def optional_float32(name: str, value: ArrayLike | None, rank: int) -> NDArray[np.float32] | None:
     """An array of one of the three dtypes as contiguous float32, or None."""
-    if value is None:
-        return None
-    float_array(name, value, rank)
-    return np.ascontiguousarray(value, np.float32)
+    return None if value is None else float32_array(name, value, rank)

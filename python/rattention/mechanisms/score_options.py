@@ -9,11 +9,14 @@ import numpy as np
 from rattention import _core
 from rattention._arguments import (
     bool_array,
+    brief,
+    float32_array,
     float_array,
     integer_array,
     mask_array,
     real_number,
     same_dtype,
+    truth,
     whole_number,
 )
 from rattention.mechanisms.masks import Masks, window_bounds
@@ -55,9 +58,8 @@ def core_options(
     **score_rule: Any,
 ) -> _core.ScoreOptions:
     """Masks, discount and score rule in the form the core takes; the core checks the shapes."""
-    if not isinstance(masks.causal, bool | np.bool_):
-        raise TypeError(f"causal must be True or False, got {masks.causal!r}")
-    left, right = (_core_reach(reach) for reach in window_bounds(masks.window, bool(masks.causal)))
+    causal = truth("causal", masks.causal)
+    left, right = (_core_reach(reach) for reach in window_bounds(masks.window, causal))
     default_offset = key.shape[2] - query.shape[2]
     return _core.ScoreOptions(
         left=left,
@@ -80,7 +82,7 @@ def _core_reach(reach: int | None) -> int:
 def _query_offset(value: int) -> int:
     offset = whole_number("query_offset", value)
     if abs(offset) > MAX_OFFSET:
-        raise ValueError(f"query_offset must lie within +-2**40, got {offset}")
+        raise ValueError(f"query_offset must lie within +-2**40, got {brief(offset)}")
     return offset
 
 
@@ -93,8 +95,7 @@ def per_head(name: str, value: ArrayLike | float, heads: int) -> NDArray[np.floa
     if isinstance(value, int | float | np.floating) and not isinstance(value, bool):
         numbers = np.full(heads, real_number(name, value), np.float32)
     else:
-        float_array(name, value, 1)
-        numbers = np.ascontiguousarray(value, np.float32)
+        numbers = float32_array(name, value, 1)
     if numbers.shape != (heads,):
         raise ValueError(f"{name} must be a number or one per head ({heads}), got shape {numbers.shape}")
     return _finite(name, numbers)
@@ -102,10 +103,11 @@ def per_head(name: str, value: ArrayLike | float, heads: int) -> NDArray[np.floa
 
 def _per_query(name: str, value: ArrayLike | float, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """A number, or one per head or per query, as float32 ``[heads]`` or ``[batch, heads, query_length]``."""
-    if np.ndim(value) != len(shape):
+    if isinstance(value, int | float | np.floating):
         return per_head(name, value, shape[1])
-    float_array(name, value, len(shape))
-    numbers = np.ascontiguousarray(value, np.float32)
+    numbers = float32_array(name, value)
+    if numbers.ndim != len(shape):
+        return per_head(name, numbers, shape[1])
     if numbers.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, one per query, got {numbers.shape}")
     return _finite(name, numbers)
@@ -113,12 +115,14 @@ def _per_query(name: str, value: ArrayLike | float, shape: tuple[int, ...]) -> N
 
 def _finite(name: str, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.isfinite(numbers).all():
-        raise ValueError(f"{name} must be finite, got {numbers!r}")
+        raise ValueError(f"{name} must be finite, got {brief(numbers)}")
     return numbers
 
 
 def _log_discount(value: ArrayLike | float, shape: tuple[int, ...]) -> NDArray[np.float32]:
     numbers = _per_query("log_discount", value, shape)
     if not (numbers <= 0).all():
-        raise ValueError(f"log_discount must be finite and <= 0 (ln of a discount in (0, 1]), got {value!r}")
+        raise ValueError(
+            f"log_discount must be finite and <= 0 (ln of a discount in (0, 1]), got {brief(value)}"
+        )
     return numbers

@@ -80,7 +80,7 @@ def attention(
     return_lse:
         Also return the log of the softmax's denominator.
     metrics:
-        Also measure every row, in the same pass.
+        Also measure every row, in the same pass. The output may then differ in its last bits.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rattention import _core
-from rattention._arguments import float_array, integer_array, same_dtype
+from rattention._arguments import as_array, float_array, integer_array, same_dtype, truth
 from rattention.mechanisms.masks import Masks, query_positions, reference_visible
 from rattention.mechanisms.pooled_map import map_range, map_shape
 from rattention.mechanisms.score_options import require_metric_options
@@ -65,12 +65,13 @@ def run_forward(
     values = float_array("value", value, 4)
     same_dtype(query=query, key=key, value=values)
     require_metric_options(metrics)
+    with_lse = truth("return_lse", return_lse)
     output, lse, rest, measured = _core.attention(
-        query, key, values, options, metrics=metrics, return_lse=bool(return_lse)
+        query, key, values, options, metrics=metrics, return_lse=with_lse
     )
     if output.dtype == np.uint16:
         output, rest = output.view(dtype), None if rest is None else rest.view(dtype)
-    if metrics is None and not return_lse:
+    if metrics is None and not with_lse:
         return output
     return AttentionResult.of(output, lse, rest, AttentionMetrics(**measured) if measured else None)
 
@@ -138,7 +139,7 @@ def run_map(
 
 def _row_indices(rows: ArrayLike, length: int) -> NDArray[np.int64]:
     if isinstance(rows, list | tuple | range):
-        rows = np.asarray(rows, None if rows else np.int64)
+        rows = as_array("rows", rows) if rows else np.empty(0, np.int64)
     indices = integer_array("rows", rows, 1)
     if indices.size and (indices.min() < -length or indices.max() >= length):
         raise ValueError(

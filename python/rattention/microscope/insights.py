@@ -80,7 +80,7 @@ RULES = (
         "attention is spread over several positions",
         "entropy in nats",
         "uniform",
-        "keep positions at equal distances: no few of them stand out",
+        "keep positions at equal distances: none of them stand out",
     ),
     Rule(
         "broad for its length",

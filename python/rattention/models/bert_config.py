@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rattention._arguments import FLOAT32_MAX, brief
 from rattention.models.errors import WeightsError, read_json_object
 
 if TYPE_CHECKING:
@@ -84,11 +84,10 @@ def _other_architecture(raw: dict[str, Any]) -> list[str]:
     """Early checkpoints name no model_type: then the names of the weights decide."""
     faults = []
     if raw.get("model_type", "bert") != "bert":
-        faults.append(f"model_type is {raw['model_type']!r}, and only 'bert' can be run")
+        faults.append(f"model_type is {brief(raw['model_type'])}, and only 'bert' can be run")
     if raw.get("position_embedding_type", "absolute") != "absolute":
-        faults.append(
-            f"position_embedding_type is {raw['position_embedding_type']!r}, and only 'absolute' can be run"
-        )
+        kind = brief(raw["position_embedding_type"])
+        faults.append(f"position_embedding_type is {kind}, and only 'absolute' can be run")
     faults += [
         f"{key} is set: only encoders can be run"
         for key in ("is_decoder", "add_cross_attention")
@@ -99,7 +98,7 @@ def _other_architecture(raw: dict[str, Any]) -> list[str]:
 
 def _bad_sizes(raw: dict[str, Any]) -> list[str]:
     faults = [
-        f"{key} must be a whole number > 0, got {raw.get(key)!r}"
+        f"{key} must be a whole number > 0, got {brief(raw.get(key))}"
         for key in _SIZES.values()
         if isinstance(raw.get(key), bool) or not isinstance(raw.get(key), int) or not 0 < raw[key] < 2**31
     ]
@@ -116,14 +115,16 @@ def _bad_sizes(raw: dict[str, Any]) -> list[str]:
 def _bad_choices(raw: dict[str, Any]) -> list[str]:
     faults = []
     eps = raw.get("layer_norm_eps", 1e-12)
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or not math.isfinite(eps) or eps < 0:
-        faults.append(f"layer_norm_eps must be a number >= 0, got {eps!r}")
+    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps <= FLOAT32_MAX:
+        faults.append(f"layer_norm_eps must be a number >= 0, got {brief(eps)}")
     activation = raw.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        faults.append(f"hidden_act must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        faults.append(f"hidden_act must be one of {', '.join(ACTIVATIONS)}, got {brief(activation)}")
     if not isinstance(raw.get("architectures") or [], list):
-        faults.append(f"architectures must be a list, got {raw['architectures']!r}")
+        faults.append(f"architectures must be a list, got {brief(raw['architectures'])}")
     pad = raw.get("pad_token_id") or 0
-    if not isinstance(pad, int) or not 0 <= pad < 2**31:
-        faults.append(f"pad_token_id must be a token's id, got {pad!r}")
+    words = raw.get("vocab_size")
+    most = words if isinstance(words, int) else 2**31
+    if isinstance(pad, bool) or not isinstance(pad, int) or not 0 <= pad < most:
+        faults.append(f"pad_token_id must be a token's id, below vocab_size, got {brief(pad)}")
     return faults

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from rattention.files import read_text
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,8 +18,10 @@ class WeightsError(ValueError):
 def read_json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; WeightsError where there is none."""
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(read_text(path))
+    except RecursionError:
+        raise WeightsError(f"{path} cannot be read as JSON: it is nested too deeply") from None
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise WeightsError(f"{path} must hold a JSON object, got {type(value).__name__}")

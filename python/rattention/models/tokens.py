@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention._arguments import brief
 from rattention.extras import require
 from rattention.models.errors import WeightsError, read_json_object
 
@@ -102,14 +103,14 @@ class Encoder:
 
     def _limit(self, max_length: int | None, is_pair: bool) -> int:
         if max_length is None:
-            return self._max_positions
+            max_length = self._max_positions
         if isinstance(max_length, bool) or not isinstance(max_length, int | np.integer):
-            raise TypeError(f"max_length must be an integer or None, got {max_length!r}")
+            raise TypeError(f"max_length must be an integer or None, got {brief(max_length)}")
         least = int(self._tokenizer.num_special_tokens_to_add(is_pair))
         if not least <= max_length <= self._max_positions:
             raise ValueError(
                 f"max_length must be between {least} (the special tokens) and {self._max_positions} "
-                f"(the model's positions), got {max_length}"
+                f"(the model's positions), got {brief(max_length)}"
             )
         return int(max_length)
 
@@ -155,7 +156,7 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 def _texts(name: str, texts: str | Sequence[str]) -> list[str]:
     listed = [texts] if isinstance(texts, str) else texts
     if not isinstance(listed, Sequence) or not all(isinstance(text, str) for text in listed):
-        raise TypeError(f"{name} must be a string or a sequence of strings, got {texts!r:.80}")
+        raise TypeError(f"{name} must be a string or a sequence of strings, got {brief(texts)}")
     if not listed:
         raise ValueError(f"{name} holds no text")
     for i, text in enumerate(listed):

@@ -70,7 +70,7 @@ class Checkpoint:
                 for name in present
                 if self.shape(name) != expected[name]
             ],
-            "dtype other than float32, float16, bfloat16": [
+            "no dense float32, float16 or bfloat16": [
                 f"{name} {self._tensors[name].dtype}"
                 for name in present
                 if not self._tensors[name].is_floating

