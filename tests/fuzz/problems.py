@@ -32,7 +32,7 @@ class Result:
     array: NDArray[Any]
     kind: str
     """Of ``[batch, heads, rows, ...]``: ``row``, and ``picked`` where the rows are `Problem.picked`; ``map``
-    where they are bins. ``key``: ``[batch, heads or kv_heads, keys, ...]``; ``state``: without keys; ``head``:
+    where they are bins. ``key``: ``[batch, heads or kv_heads, keys, ...]``; ``state`` lacks keys; ``head``:
     ``[heads, ...]``."""
 
 
