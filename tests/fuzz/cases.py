@@ -193,6 +193,8 @@ def _fitting(rng: np.random.Generator, case: Case) -> Case:
         case = replace(case, rows=case.keys)
     if case.relation in ("threads", "reference", "joined"):  # there the change is made to what is computed
         case = replace(case, change=str(rng.choice(("none", case.change))))
+    if case.relation == "joined" and case.place == "query":  # a given state is seen by rows that see no key
+        case = replace(case, place="value")
     if case.relation == "moved":  # nothing but distances
         case = replace(case, causal=False, window=None, offset=None, masks="", keys=min(case.keys, 300))
     if case.relation == "reference" and case.part not in ("forward", "lse", "state"):
