@@ -1,0 +1,64 @@
+"""The table: every mechanism in all its forms, and the passes it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import rattention as ra
+from rattention.mechanisms.table import Mechanism as Row
+
+from tests.mechanisms import GRAVITATIONAL, SOFTMAX, Mechanism
+
+SOFTMAX_PARTS = ("forward", "lse", "fused", "metrics", "rows", "map", "backward")
+"""The output alone, with lse, with metrics; metrics, rows of the map and the pooled map alone; gradients."""
+LINEAR_PARTS = ("forward", "state", "backward")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A row of `rattention.MECHANISMS` in one form, and its passes."""
+
+    mechanism: str
+    parts: tuple[str, ...] = SOFTMAX_PARTS
+    discount: str = ""
+    """``"head"`` or ``"query"``: what has a discount of its own."""
+    exponent: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def row(self) -> Row:
+        return ra.MECHANISMS[self.mechanism]
+
+    @property
+    def linear(self) -> bool:
+        return self.row.family == "linear"
+
+    @property
+    def gravity(self) -> bool:
+        return "gravity" in self.row.parameters
+
+    @property
+    def rule(self) -> Mechanism:
+        """Its functions that the package's table does not have: those of the map."""
+        return GRAVITATIONAL if self.gravity else SOFTMAX
+
+
+STEPS = (*LINEAR_PARTS, "steps")
+SUBJECTS = {
+    "softmax": Subject("softmax"),
+    "sliding_window": Subject("sliding_window"),
+    "multi_timescale": Subject("multi_timescale", discount="head"),
+    "multi_timescale per query": Subject("multi_timescale", discount="query"),
+    "gravitational": Subject("gravitational"),
+    "gravitational with exponent": Subject("gravitational", exponent=True),
+    "gravitational_multi_timescale": Subject("gravitational_multi_timescale", discount="head"),
+    "gravitational_multi_timescale per query": Subject(
+        "gravitational_multi_timescale", discount="query", exponent=True
+    ),
+    "residual_linear": Subject("residual_linear", LINEAR_PARTS, options={"feature_map": "softmax"}),
+    "residual_linear relu": Subject("residual_linear", LINEAR_PARTS, options={"feature_map": "relu"}),
+    "rattention": Subject("rattention", STEPS, options={"feature_map": "softmax", "rope_theta": None}),
+    "rattention relu": Subject("rattention", STEPS, options={"feature_map": "relu", "rope_theta": None}),
+    "rattention rope": Subject("rattention", STEPS, options={"feature_map": "softmax", "rope_theta": 1e4}),
+}
