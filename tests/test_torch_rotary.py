@@ -53,7 +53,7 @@ def test_gradient_turns_back():
 
 
 def test_operation_is_a_good_citizen():
-    torch.library.opcheck(turn, (rows().requires_grad_(), 1e4, 3, False))
+    torch.library.opcheck(turn, (rows().requires_grad_(), None, None, 1e4, 3, 8, False, False))
 
 
 def test_compiles_and_maps():
