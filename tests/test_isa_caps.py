@@ -40,6 +40,8 @@ COMPACT_SUITE = [
     "tests/test_numerics.py::test_denormal_inputs_are_no_harm",
     "tests/test_layouts.py::test_layouts",
     "tests/test_layouts.py::test_misaligned",
+    "tests/test_rotary.py::test_equals_the_reference",
+    "tests/test_rotary.py::test_as_exact_far_away_as_at_the_start",
 ]
 
 

@@ -12,8 +12,8 @@ from rattention.mechanisms.rattention import (
     rattention_backward,
     reference_rattention,
     reference_rms_norm,
-    reference_rotary,
 )
+from rattention.mechanisms.rotary import reference_rotary
 
 from tests.linear_family import (
     WINDOWS,

@@ -164,6 +164,21 @@ def test_opcheck_with_metrics():
     assert_checked(torch.library.opcheck(ops.OPERATIONS[ra.attention], tuple(values.values())))
 
 
+def test_opcheck_with_metrics_that_do_not_exist():
+    """Rows that see fewer than two others have a ratio of NaN, which opcheck's last part takes for a
+    difference: traced and eager results are compared here."""
+    query, key, value = (t.requires_grad_() for t in torch.randn(3, 1, 2, 9, 4).unbind(0))
+    others = dict.fromkeys(ops.SIGNATURES[ra.attention].names)
+    values = others | {"query": query, "key": key, "value": value, "causal": True, "metrics": [1, 2, 1]}
+    operation, arguments = ops.OPERATIONS[ra.attention], tuple(values.values())
+    parts = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(operation, arguments, test_utils=parts)
+    traced = torch.compile(lambda *a: operation(*a), fullgraph=True, dynamic=True, backend="aot_eager")
+    eager = operation(*arguments)
+    assert any(result.isnan().any() for result in eager)
+    torch.testing.assert_close(traced(*arguments), eager, rtol=0, atol=0, equal_nan=True)
+
+
 @by_mechanism
 def test_compiles_forward_and_backward(mechanism):
     """In one graph; the operations are opaque, so that results are the same bits."""

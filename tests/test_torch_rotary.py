@@ -53,8 +53,8 @@ def test_gradient_turns_back():
 
 
 def test_operation_is_a_good_citizen():
-    outcomes = torch.library.opcheck(turn, (rows().requires_grad_(), 1e4, 3, False))
-    assert set(outcomes.values()) == {"SUCCESS"}
+    values = (rows().requires_grad_(), None, None, 1e4, 3, 8, False, False)
+    assert set(torch.library.opcheck(turn, values).values()) == {"SUCCESS"}
 
 
 def test_compiles_and_maps():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rattention.mechanisms.rattention import reference_rms_norm, reference_rotary
+from rattention.mechanisms.rattention import reference_rms_norm
 from rattention.mechanisms.residual_linear import reference_features
+from rattention.mechanisms.rotary import reference_rotary
 from rattention.mechanisms.softmax import reference_attention
 
 from benchmarks.peers.numpy_reference import NAME, sampled_rows

@@ -8,7 +8,6 @@
 
 #include "bindings/arrays.h"
 #include "bindings/module.h"
-#include "core/rotary.h"
 #include "mechanisms/checks.h"
 #include "mechanisms/rattention.h"
 #include "mechanisms/residual_linear.h"
@@ -254,19 +253,6 @@ py::dict rattention_backward_by_name(const py::array& query, const py::array& ke
   return names;
 }
 
-py::array rotary(const py::array& rows, double theta, std::int64_t first_position, bool back) {
-  const TensorView view = tensor_view("rows", rows);
-  require_even(view.dim());
-  if (first_position < 0) throw py::value_error("first_position must be >= 0, got " + std::to_string(first_position));
-  OutputView turned;
-  py::array output = new_output(view.dtype, view.shape, &turned);
-  {
-    const py::gil_scoped_release unlocked;
-    rotate_rows(view, theta, first_position, back, turned);
-  }
-  return output;
-}
-
 }  // namespace
 
 void bind_linear(py::module_& module) {
@@ -298,8 +284,6 @@ void bind_linear(py::module_& module) {
              py::arg("eps"), py::arg("local_norm_weight").noconvert() = none,
              py::arg("linear_norm_weight").noconvert() = none, py::arg("grad_state").noconvert() = none,
              "Gradients by name, float32.");
-  module.def("rotary", &rotary, py::arg("rows"), py::arg("theta"), py::arg("first_position"), py::arg("back"),
-             "The rows turned to their positions, or back, in their dtype.");
 }
 
 }  // namespace rattention::bindings

@@ -26,6 +26,7 @@ PYBIND11_MODULE(_core, module) {
   rattention::bindings::bind_gradients(module);
   rattention::bindings::bind_linear(module);
   rattention::bindings::bind_cache(module);
+  rattention::bindings::bind_rotary(module);
   rattention::bindings::bind_nn(module);
   rattention::bindings::bind_tasks(module);
 }

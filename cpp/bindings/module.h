@@ -10,6 +10,7 @@ void bind_attention(pybind11::module_& module);
 void bind_gradients(pybind11::module_& module);
 void bind_linear(pybind11::module_& module);
 void bind_cache(pybind11::module_& module);
+void bind_rotary(pybind11::module_& module);
 void bind_nn(pybind11::module_& module);
 void bind_tasks(pybind11::module_& module);
 

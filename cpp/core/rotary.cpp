@@ -1,13 +1,8 @@
 #include "core/rotary.h"
 
-#include <algorithm>
 #include <cmath>
 
-#include "core/pack.h"
 #include "core/row_kernels.h"
-#include "core/scratch.h"
-#include "core/threads.h"
-#include "core/tile_kernels.h"
 
 namespace rattention {
 namespace {
@@ -53,27 +48,6 @@ void Rotary::turn(float* row, std::int64_t position, float direction) const {
   const std::int64_t entry = 2 * half_;
   row_kernels().rotate(row, half_, blocks_.data() + (position / kBlock - first_block_) * entry,
                        within_.data() + position % kBlock * entry, direction);
-}
-
-void rotate_rows(const TensorView& rows, double theta, std::int64_t first, bool back, const OutputView& out) {
-  constexpr std::int64_t kRowsPerTask = 256;
-  const std::int64_t length = rows.length();
-  const std::int64_t dim = rows.dim();
-  const Rotary rotary(dim, theta, first, length);
-  const std::int64_t parts = ceil_div(length, kRowsPerTask);
-  parallel_for(rows.batch() * rows.heads() * parts, [&](std::int64_t task) {
-    const std::int64_t b = task / parts / rows.heads();
-    const std::int64_t h = task / parts % rows.heads();
-    const std::int64_t begin = task % parts * kRowsPerTask;
-    Scratch& scratch = thread_scratch();
-    scratch.reset(Scratch::round_up(padded(dim)));
-    float* row = scratch.take(padded(dim));
-    for (std::int64_t i = begin; i < std::min(begin + kRowsPerTask, length); ++i) {
-      load_row(rows, b, h, i, row, padded(dim));
-      back ? rotary.undo(row, first + i) : rotary.apply(row, first + i);
-      store_row(row, dim, out.row(b, h, i), out.dtype);
-    }
-  });
 }
 
 }  // namespace rattention

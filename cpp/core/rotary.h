@@ -5,8 +5,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/tensor.h"
-
 namespace rattention {
 
 // theta^(-2 i / dim) of the dim / 2 pairs.
@@ -36,8 +34,5 @@ class Rotary {
   std::vector<float> within_;
   std::vector<float> blocks_;
 };
-
-// Turns all rows, those of every head at positions first, first + 1, ..., or turns them back.
-void rotate_rows(const TensorView& rows, double theta, std::int64_t first, bool back, const OutputView& out);
 
 }  // namespace rattention

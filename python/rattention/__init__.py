@@ -24,6 +24,7 @@ from rattention.config import get_num_threads, set_num_threads, show_config
 from rattention.mechanisms.gravitational import gravitational_attention
 from rattention.mechanisms.rattention import rattention
 from rattention.mechanisms.residual_linear import residual_linear_attention
+from rattention.mechanisms.rotary import rotary
 from rattention.mechanisms.softmax import attention, attention_map, attention_metrics, attention_rows
 from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.mechanisms.table import MECHANISMS
@@ -64,6 +65,7 @@ __all__ = [
     "rattention",
     "rattention_step",
     "residual_linear_attention",
+    "rotary",
     "set_num_threads",
     "show_config",
 ]

@@ -138,7 +138,17 @@ def rattention_backward(
     linear_norm_weight: NDArray[np.float32] | None = None,
     grad_state: NDArray[np.float32] | None = None,
 ) -> dict[str, NDArray[np.float32]]: ...
-def rotary(rows: NDArray[Any], theta: float, first_position: int, back: bool) -> NDArray[Any]: ...
+def rotary(
+    x: NDArray[Any],
+    theta: float,
+    first_position: int,
+    dims: int,
+    *,
+    positions: NDArray[np.int64] | None = None,
+    table: NDArray[np.float32] | None = None,
+    interleaved: bool = False,
+    back: bool = False,
+) -> NDArray[Any]: ...
 
 class RAttentionCache:
     def __init__(

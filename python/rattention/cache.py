@@ -20,8 +20,9 @@ from rattention._arguments import (
     real_number,
     whole_number,
 )
-from rattention.mechanisms.rattention import reference_rms_norm, reference_rotary
+from rattention.mechanisms.rattention import reference_rms_norm
 from rattention.mechanisms.residual_linear import FEATURE_MAPS, as_given, optional_float32, reference_features
+from rattention.mechanisms.rotary import reference_rotary
 from rattention.mechanisms.score_options import scale_of
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from rattention.mechanisms.residual_linear import (
     optional_float32,
     reference_residual_linear_attention,
 )
+from rattention.mechanisms.rotary import reference_rotary
 from rattention.mechanisms.score_options import scale_of
 from rattention.mechanisms.softmax import reference_attention
 
@@ -160,18 +161,6 @@ def reference_rms_norm(
     with np.errstate(invalid="ignore"):
         scaled: NDArray[np.float64] = rows / np.sqrt((rows**2).mean(axis=-1, keepdims=True) + eps)
     return scaled if weight is None else scaled * np.asarray(weight).astype(np.float64)[:, None]
-
-
-def reference_rotary(rows: NDArray[np.float64], theta: float | None) -> NDArray[np.float64]:
-    """Pairs ``(x_i, x_{i + dim/2})`` of row t turned by ``t * theta^(-2 i / dim)``."""
-    if theta is None:
-        return rows
-    half = rows.shape[3] // 2
-    angles = np.arange(rows.shape[2])[:, None] * float(theta) ** (-np.arange(half) / half)
-    first, second = rows[..., :half], rows[..., half:]
-    cos, sin = np.cos(angles), np.sin(angles)
-    with np.errstate(invalid="ignore"):
-        return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
 def _branch_options(

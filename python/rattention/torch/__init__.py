@@ -37,6 +37,7 @@ from rattention import extras
 extras.require("torch", "torch")
 
 import rattention as ra  # noqa: E402
+from rattention.torch.embedding import rotary  # noqa: E402
 from rattention.torch.functions import attention_metrics, on_tensors  # noqa: E402
 
 attention = on_tensors(ra.attention)
@@ -50,4 +51,5 @@ __all__ = [
     "gravitational_attention",
     "rattention",
     "residual_linear_attention",
+    "rotary",
 ]

@@ -28,21 +28,46 @@ def rotary(*rows: torch.Tensor, theta: float | None, first_position: int = 0) ->
     if theta is None:
         return rows
     if all(x.device.type == "cpu" and x.dtype in IN_KERNEL for x in rows):
-        return tuple(turn(x, float(theta), first_position, False) for x in rows)
+        return tuple(turn(x, None, None, float(theta), first_position, _even(x), False, False) for x in rows)
     return plain_rotary(*rows, theta=theta, first_position=first_position)
 
 
 def plain_rotary(*rows: torch.Tensor, theta: float, first_position: int = 0) -> tuple[torch.Tensor, ...]:
     """The same in plain PyTorch."""
-    length, dim = rows[0].shape[-2:]
+    length, dim = rows[0].shape[-2], _even(rows[0])
+    # float64 on the CPU: float32 angles are wrong by 0.01 at position 100 000, and not every device has more.
+    positions = torch.arange(first_position, first_position + length)
+    cos, sin = plain_angles(positions, theta, dim)
+    return tuple(plain_turn(x, cos.to(x.device), sin.to(x.device)) for x in rows)
+
+
+def plain_angles(positions: torch.Tensor, theta: float, dims: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines, float32 ``[*positions.shape, dims / 2]`` of angles in float64."""
+    half = dims // 2
+    exponents = torch.arange(half, dtype=torch.float64, device=positions.device) / half
+    angles = positions.to(torch.float64)[..., None] * theta**-exponents
+    return angles.cos().to(torch.float32), angles.sin().to(torch.float32)
+
+
+def plain_turn(
+    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool = False
+) -> torch.Tensor:
+    """The first dimensions, twice as many as `cos` and `sin` have, by those angles; the others stay."""
+    half = cos.shape[-1]
+    if cos.dim() == 3:
+        cos, sin = cos[:, None], sin[:, None]
+    turning, rest = x[..., : 2 * half], x[..., 2 * half :]
+    shape, axis = ((half, 2), -1) if interleaved else ((2, half), -2)
+    first, second = turning.reshape(*x.shape[:-1], *shape).unbind(axis)
+    turned = torch.stack([first * cos - second * sin, second * cos + first * sin], dim=axis).flatten(-2)
+    return torch.cat([turned.to(x.dtype), rest], dim=-1)
+
+
+def _even(rows: torch.Tensor) -> int:
+    dim = rows.shape[-1]
     if dim % 2 != 0:
         raise ValueError(f"rope_theta needs an even head_dim, got {dim}")
-    half = dim // 2
-    # float64 on the CPU: float32 angles are wrong by 0.01 at position 100 000, and not every device has more.
-    positions = torch.arange(first_position, first_position + length, dtype=torch.float64)
-    angles = positions[:, None] * theta ** (-torch.arange(half, dtype=torch.float64) / half)
-    cos, sin = (part.to(torch.float32).to(rows[0].device) for part in (angles.cos(), angles.sin()))
-    return tuple(_turned(x[..., :half], x[..., half:], cos, sin).to(x.dtype) for x in rows)
+    return dim
 
 
 def aligned_rotary(
@@ -56,34 +81,73 @@ def aligned_rotary(
     return queries, keys
 
 
-def _turned(first: torch.Tensor, second: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-
 @torch.library.custom_op("rattention::rotary", mutates_args=(), device_types="cpu")
-def turn(rows: torch.Tensor, theta: float, first_position: int, back: bool) -> torch.Tensor:
-    """The rows turned to their positions, or back: in one pass over them where plain PyTorch takes nine."""
-    return as_tensor(_core.rotary(as_array(rows), theta, first_position, back))
+def turn(
+    rows: torch.Tensor,
+    positions: torch.Tensor | None,
+    table: torch.Tensor | None,
+    theta: float,
+    first_position: int,
+    dims: int,
+    interleaved: bool,
+    back: bool,
+) -> torch.Tensor:
+    """The rows turned to their positions, or back: in one pass over them where plain PyTorch takes nine.
+
+    Angles are those of `positions`, of a `table` ``[..., dims]`` of cosines, then sines, or of
+    `first_position` and those after it.
+    """
+    positions, table = (None if x is None else x.contiguous() for x in (positions, table))
+    turned = _core.rotary(
+        as_array(rows),
+        theta,
+        first_position,
+        dims,
+        positions=None if positions is None else as_array(positions),
+        table=None if table is None else as_array(table),
+        interleaved=interleaved,
+        back=back,
+    )
+    return as_tensor(turned)
 
 
 @turn.register_fake
-def _(rows: torch.Tensor, theta: float, first_position: int, back: bool) -> torch.Tensor:
+def _(rows: torch.Tensor, *_: Any) -> torch.Tensor:
     return rows.new_empty(rows.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    _, *ctx.numbers = inputs
+    _, positions, table, *ctx.numbers = inputs
+    ctx.save_for_backward(positions, table)
 
 
-def _turn_back(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-    theta, first_position, back = ctx.numbers
-    return turn(grad, theta, first_position, not back), None, None, None
+def _turn_back(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    *numbers, back = ctx.numbers
+    return turn(grad, *ctx.saved_tensors, *numbers, not back), *[None] * (len(numbers) + 3)
 
 
-def _batched(info: Any, in_dims: Any, rows: torch.Tensor, *numbers: Any) -> tuple[torch.Tensor, int]:
-    """A vmap rule: the batch joins that of the rows."""
-    samples = rows.movedim(in_dims[0], 0)
-    return turn(samples.flatten(0, 1), *numbers).unflatten(0, samples.shape[:2]), 0
+def _batched(info: Any, in_dims: Any, *inputs: Any) -> tuple[torch.Tensor, int]:
+    """A vmap rule: the batch joins that of the rows, and so do the angles of every sample and row."""
+    rows, positions, table = (
+        x if x is None or at is None else x.movedim(at, 0)
+        for x, at in zip(inputs[:3], in_dims[:3], strict=True)
+    )
+    if in_dims[0] is None:
+        rows = rows.expand(info.batch_size, *rows.shape)
+    angles = [
+        None if x is None else _per_row(x, at is not None, rows.shape, trailing)
+        for x, at, trailing in zip((positions, table), in_dims[1:3], (0, 1), strict=True)
+    ]
+    return turn(rows.flatten(0, 1), *angles, *inputs[3:]).unflatten(0, rows.shape[:2]), 0
+
+
+def _per_row(x: torch.Tensor, mapped: bool, rows: torch.Size, trailing: int) -> torch.Tensor:
+    """``[samples * batch, length, ...]`` of what has neither, one or both of those axes."""
+    if not mapped:
+        x = x[None]
+    if x.dim() == 2 + trailing:
+        x = x[:, None]
+    return x.expand(*rows[:2], *x.shape[2:]).flatten(0, 1)
 
 
 turn.register_autograd(_turn_back, setup_context=_save)

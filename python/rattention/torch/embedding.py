@@ -1,0 +1,58 @@
+"""`rattention.rotary` on tensors."""
+
+from __future__ import annotations
+
+import torch
+
+from rattention.mechanisms.rotary import positive_theta, turning_dims
+from rattention.torch.checks import INTEGERS, require_floats, require_tensors
+from rattention.torch.rotary import plain_angles, plain_turn, turn
+
+
+def rotary(
+    x: torch.Tensor,
+    *,
+    theta: float = 10_000.0,
+    positions: torch.Tensor | None = None,
+    interleaved: bool = False,
+    dims: int | None = None,
+    cos: torch.Tensor | None = None,
+    sin: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`rattention.rotary` on tensors, differentiable in x, cos and sin.
+
+    Arguments, shapes, errors and results are those on arrays. Tensors that are not on the CPU, and
+    tables that ask for a gradient, take plain PyTorch.
+
+    >>> import torch
+    >>> import rattention.torch as rt
+    >>> query = torch.randn(1, 4, 256, 32)
+    >>> rt.rotary(query, theta=500_000.0, positions=torch.arange(100, 356)).shape
+    torch.Size([1, 4, 256, 32])
+    """
+    tensors = {"x": x, "positions": positions, "cos": cos, "sin": sin}
+    require_tensors(tensors, tensors)
+    require_floats(tensors, ("x", "cos", "sin"))
+    if positions is not None and positions.dtype not in INTEGERS:
+        raise TypeError(f"positions must be a tensor of integers, got {positions.dtype}")
+    if x.dim() != 4:
+        raise ValueError(f"x must have 4 dimensions, got {x.dim()} (shape {tuple(x.shape)})")
+    tables = {name: table for name, table in (("cos", cos), ("sin", sin)) if table is not None}
+    turning = turning_dims(
+        x.shape,
+        dims,
+        None if positions is None else positions.shape,
+        {name: table.shape for name, table in tables.items()},
+    )
+    base = positive_theta(theta)
+    table = torch.cat([*tables.values()], dim=-1).to(torch.float32) if tables else None
+    if x.device.type == "cpu" and not (table is not None and table.requires_grad):
+        at = None if positions is None else positions.to(torch.int64)
+        turned: torch.Tensor = turn(x, at, table, base, 0, turning, bool(interleaved), False)
+        return turned
+    if table is None:
+        at = torch.arange(x.shape[2], device=x.device) if positions is None else positions
+        halves = plain_angles(at, base, turning)
+    else:
+        halves = table[..., : turning // 2], table[..., turning // 2 :]
+    return plain_turn(x, *halves, interleaved=bool(interleaved))

@@ -1,0 +1,168 @@
+"""PyTorch's own samples of `scaled_dot_product_attention`, with gradients, by `rattention.torch.attention`.
+
+float64 is the truth. The error is at most twice that of PyTorch in the same dtype, the larger of those of its
+plain formula and its kernel.
+"""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch")
+pytest.importorskip("expecttest", reason="needs expecttest, which PyTorch's samples are imported with")
+
+import rattention.torch as rt
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+from torch.testing._internal.common_methods_invocations import op_db
+
+(OPERATION,) = (op for op in op_db if op.name == "nn.functional.scaled_dot_product_attention")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DRAWS = 3
+LEAST_COMPARED = 13
+"""Samples without dropout of torch 2.13."""
+
+
+@cache
+def samples(dtype: Any, seed: int) -> list[Any]:
+    """PyTorch's own seed is the same every time."""
+    torch.manual_seed(seed)
+    return list(OPERATION.sample_inputs("cpu", dtype, set_seed=False))
+
+
+def sample(number: int, dtype: Any, seed: int) -> tuple[list[Any], dict[str, Any]]:
+    """Query, key and value, and the options, of one sample."""
+    drawn = samples(dtype, seed)[number]
+    return [drawn.input, *drawn.args], drawn.kwargs
+
+
+def not_expressible(options: dict[str, Any]) -> str | None:
+    return "dropout of weights" if options["dropout_p"] > 0 else None
+
+
+def whole(inputs: list[Any]) -> list[Any]:
+    """With all four axes: where all have three there are no heads, else what is missing is the batch."""
+    if max(x.dim() for x in inputs) == 3:
+        return [x.unsqueeze(1) for x in inputs]
+    batch = max((x for x in inputs), key=lambda x: x.dim()).shape[0]
+    return [x.expand(batch, *x.shape[-3:]) for x in inputs]
+
+
+def by_torch(inputs: list[Any], options: dict[str, Any], backend: Any = SDPBackend.MATH) -> Any:
+    with sdpa_kernel(backend):
+        return scaled_dot_product_attention(*inputs, **options)
+
+
+def by_flash(inputs: list[Any], options: dict[str, Any]) -> Any:
+    """PyTorch's kernel, for tensors of four axes."""
+    output = by_torch(whole(inputs), options, SDPBackend.FLASH_ATTENTION)
+    return output.reshape(inputs[0].shape) if inputs[1].dim() == 3 else output
+
+
+def by_rattention(inputs: list[Any], options: dict[str, Any]) -> Any:
+    """PyTorch's causal rows are aligned at the start."""
+    output = rt.attention(
+        *whole(inputs), causal=options["is_causal"], attn_mask=options.get("attn_mask"), query_offset=0
+    )
+    return output.squeeze(1) if inputs[1].dim() == 3 else output
+
+
+def with_gradients(function: Any, inputs: list[Any], options: dict[str, Any], dtype: Any) -> list[Any]:
+    """The output and the gradients of query, key and value; a mask has none."""
+    leaves = [x.detach().to(dtype).requires_grad_() for x in inputs]
+    if "attn_mask" in options:
+        options = options | {"attn_mask": options["attn_mask"].detach().to(dtype)}
+    output = function(leaves, options)
+    weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).reshape(output.shape)
+    return [output.detach(), *torch.autograd.grad(output, leaves, weights.to(inputs[0].dtype).to(dtype))]
+
+
+def error(got: Any, exact: Any) -> float:
+    """In units of the last place of the largest number."""
+    return ((got.double() - exact).abs().max() / exact.abs().max() / torch.finfo(got.dtype).eps).item()
+
+
+def errors(number: int, dtype: Any, seed: int) -> dict[str, list[float]]:
+    """Of the output and every gradient, by each of the functions, and what is always allowed."""
+    inputs, options = sample(number, dtype, seed)
+    exact = with_gradients(by_torch, inputs, options, torch.float64)
+    found = {}
+    for function in (by_torch, by_flash, by_rattention):
+        results = with_gradients(function, inputs, options, dtype)
+        assert [(x.shape, x.dtype) for x in results] == [(x.shape, dtype) for x in exact]
+        found[function.__name__] = [error(x, truth) for x, truth in zip(results, exact, strict=True)]
+    query, key, value = whole([x.detach().double() for x in inputs])
+    scale = query.shape[-1] ** -0.5
+    largest = (query @ key.mT).abs().max().item() * scale
+    # A weight e^s, computed in float32, is no more exact than s is. Gradients are rounded, and so is the
+    # output that they are computed from, by differences of terms that cancel where one weight is almost 1.
+    rounding = 2 + largest / 2 * torch.finfo(torch.float32).eps / torch.finfo(dtype).eps
+    terms = scale * value.abs().sum(-1).max().item()
+    ratios = [
+        max(1.0, terms * x.abs().max().item() / y.abs().max().item())
+        for x, y in zip((key, query), exact[1:3], strict=True)
+    ]
+    return found | {"allowed": [rounding, *(rounding * ratio for ratio in ratios), rounding]}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("number", range(len(samples(torch.float32, 0))))
+def test_sample(number: int, dtype: Any) -> None:
+    """The worst of several draws: scores up to 200 make the error of one a matter of luck."""
+    _, options = sample(number, dtype, 0)
+    if missing := not_expressible(options):
+        pytest.skip(f"not expressible: {missing}")
+    draws = [errors(number, dtype, seed) for seed in range(DRAWS)]
+    worst = {
+        name: [max(column) for column in zip(*(d[name] for d in draws), strict=True)] for name in draws[0]
+    }
+    for at, name in enumerate(("output", "query", "key", "value")):
+        theirs = max(worst["by_torch"][at], worst["by_flash"][at])
+        assert worst["by_rattention"][at] <= max(2 * theirs, worst["allowed"][at]), name
+
+
+def test_enough_samples_are_compared() -> None:
+    options = [drawn.kwargs for drawn in samples(torch.float32, 0)]
+    compared = sum(not_expressible(o) is None for o in options)
+    assert compared >= LEAST_COMPARED
+    assert all(o["dropout_p"] > 0 for o in options if not_expressible(o))
+
+
+def tensors(*shapes: tuple[int, ...], dtypes: tuple[Any, ...] = (torch.float32,) * 3) -> list[Any]:
+    return [torch.ones(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+
+
+Q, KV = (2, 4, 3, 8), (2, 4, 6, 8)
+REFUSED = {
+    "another dtype of key": tensors(Q, KV, KV, dtypes=(torch.float32, torch.float16, torch.float32)),
+    "another dtype of value": tensors(Q, KV, KV, dtypes=(torch.float32, torch.float32, torch.bfloat16)),
+    "integers": tensors(Q, KV, KV, dtypes=(torch.int64,) * 3),
+    "vectors": tensors((8,), (8,), (8,)),
+    "another head_dim": tensors(Q, (2, 4, 6, 7), KV),
+    "another length of value": tensors(Q, KV, (2, 4, 5, 8)),
+    "another number of heads": tensors(Q, (2, 3, 6, 8), (2, 3, 6, 8)),
+    "another batch": tensors(Q, (3, 4, 6, 8), (3, 4, 6, 8)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_both_refuse(name: str) -> None:
+    with pytest.raises((RuntimeError, ValueError, NotImplementedError)):
+        by_torch(REFUSED[name], {})
+    with pytest.raises((TypeError, ValueError)):
+        rt.attention(*REFUSED[name])
+
+
+@pytest.mark.parametrize(
+    "mask", [torch.zeros(3, 5), torch.zeros(3, 2, 3, 6), torch.zeros(3, 6, dtype=torch.int64)]
+)
+def test_both_refuse_masks(mask: Any) -> None:
+    inputs = tensors(Q, KV, KV)
+    with pytest.raises(RuntimeError):
+        by_torch(inputs, {"attn_mask": mask})
+    with pytest.raises((TypeError, ValueError)):
+        rt.attention(*inputs, attn_mask=mask)
