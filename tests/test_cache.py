@@ -53,6 +53,15 @@ def test_half_precision_halves_the_ring() -> None:
     assert abs((sizes[0] - sizes[1]) / (keys_and_values * 2) - 1) < 0.01
 
 
+def test_turned_keys_stay_in_single_precision() -> None:
+    """Four bytes an element beside those of the key as it came."""
+    plain, turned = (
+        ra.RAttentionCache(1, 1, 64, 10_000, dtype="bfloat16", rope_theta=theta).nbytes
+        for theta in (None, 1e4)
+    )
+    assert abs((turned - plain) / (64 * 10_000 * 4) - 1) < 0.02
+
+
 @pytest.mark.parametrize("tokens", [0, 5, 8, 9, 25])
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_restore_goes_back_bit_for_bit(tokens: int, configuration: str) -> None:
@@ -220,13 +229,16 @@ BAD_CACHES: dict[str, tuple[dict[str, Any], type[Exception], str | None]] = {
     "batch too large": ({"batch": 2**40}, ValueError, "batch must be <= "),
     "kv_heads a string": ({"kv_heads": "2"}, TypeError, "kv_heads must be an integer"),
     "head_dim 0": ({"head_dim": 0}, ValueError, "head_dim must be >= 1"),
-    "value_dim 0": ({"value_dim": 0}, ValueError, "value_dim must be >= 1"),
+    "value_dim -1": ({"value_dim": -1}, ValueError, "value_dim must be >= 0"),
     "odd head_dim with rope": ({"head_dim": 5, "rope_theta": 1e4}, ValueError, "head_dim must be even"),
     "theta 0": ({"rope_theta": 0.0}, ValueError, "rope_theta must be > 0"),
     "theta negative": ({"rope_theta": -1.0}, ValueError, "rope_theta must be > 0"),
     "theta NaN": ({"rope_theta": np.nan}, ValueError, "rope_theta must be finite"),
     "theta a string": ({"rope_theta": "1"}, TypeError, "rope_theta must be a number"),
     "feature map unknown": ({"feature_map": "gelu"}, ValueError, "feature_map must be one of"),
+    "feature map a list": ({"feature_map": []}, TypeError, r"feature_map must be a string, got \[\]"),
+    "dtype True": ({"dtype": True}, TypeError, "dtype must be one of float32, .* got True"),
+    "dtype None": ({"dtype": None}, TypeError, "dtype must be one of float32, .* got None"),
     "float64": ({"dtype": "float64"}, TypeError, "dtype must be one of float32"),
     "integers": ({"dtype": np.int32}, TypeError, "dtype must be one of float32"),
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import rattention as ra
 from numpy.typing import NDArray
+from rattention import _core
 from rattention.mechanisms.rattention import (
     rattention_backward,
     reference_rattention,
@@ -150,6 +152,30 @@ def test_the_same_bits_for_any_number_of_threads(heads: int, use_threads: Any) -
         return [*forward, *gradients.values()]
 
     same_bits_for_any_threads(use_threads, call)
+
+
+@pytest.mark.row("N18")
+@pytest.mark.parametrize("position", [0, 63, 10**4, 10**6, 10**8])
+def test_rotary_tables_that_are_kept(position: int) -> None:
+    """More bases and widths than are kept, from several threads: as exact as the definition, always."""
+    rng = np.random.default_rng(0)
+    wanted = []
+    for theta in np.geomspace(10, 1e6, 12).tolist():
+        for dim in (2, 32):
+            rows = rng.standard_normal((1, 1, 70, dim), np.float32)
+            angles = (position + np.arange(70))[:, None] * theta ** (-np.arange(dim // 2) / (dim // 2))
+            turned = rows.reshape(70, 2, dim // 2).astype(np.float64)
+            cos, sin = np.cos(angles), np.sin(angles)
+            halves = [turned[:, 0] * cos - turned[:, 1] * sin, turned[:, 1] * cos + turned[:, 0] * sin]
+            wanted.append((rows, theta, np.concatenate(halves, axis=1)))
+
+    def errors() -> list[float]:
+        turned = [_core.rotary(rows, theta, position, False)[0, 0] for rows, theta, _ in wanted]
+        return [float(np.abs(got - law).max()) for got, (_, _, law) in zip(turned, wanted, strict=True)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: errors(), range(12)):
+            assert max(found) <= 2e-6
 
 
 @pytest.mark.row("N14")

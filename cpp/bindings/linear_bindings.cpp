@@ -90,8 +90,8 @@ const float* grad_of_state(const LinearProblem& problem, const std::optional<Flo
   return grad_state->data();
 }
 
-const float* saved_states(const LinearProblem& problem, const FloatArray& states) {
-  if (states.size() != ScanPlan(problem).pieces() * problem.state_size()) {
+const float* saved_states(const LinearProblem& problem, const ScanPlan& plan, const FloatArray& states) {
+  if (states.size() != plan.saved_states() * problem.state_size()) {
     throw py::value_error("states must be what the forward pass of the same call saved");
   }
   return states.data();
@@ -100,6 +100,7 @@ const float* saved_states(const LinearProblem& problem, const FloatArray& states
 py::tuple residual_linear_attention(const py::array& query, const py::array& key, const py::array& value,
                                     const LinearOptions& options, bool return_state, bool save_states) {
   const LinearProblem problem = make_linear_problem(query, key, value, options);
+  const ScanPlan plan(problem);
   OutputView view;
   py::array output = new_output(problem.query.dtype, output_shape(problem), &view);
   LinearForward want;
@@ -112,13 +113,13 @@ py::tuple residual_linear_attention(const py::array& query, const py::array& key
     state = array;
   }
   if (save_states) {
-    py::array_t<float> array = new_array<float>({ScanPlan(problem).pieces(), problem.state_size()});
+    py::array_t<float> array = new_array<float>({plan.saved_states(), problem.state_size()});
     want.states = array.mutable_data();
     states = array;
   }
   {
     const py::gil_scoped_release unlocked;
-    linear_forward(problem, want);
+    linear_forward(problem, plan, want);
   }
   return py::make_tuple(output, state, states);
 }
@@ -160,13 +161,14 @@ py::dict residual_linear_attention_backward(const py::array& query, const py::ar
                                             const std::optional<FloatArray>& grad_state,
                                             const std::optional<FloatArray>& states) {
   const LinearProblem problem = make_linear_problem(query, key, value, options);
+  const ScanPlan plan(problem);
   LinearSaved saved{gradient_view(problem, grad_output), grad_of_state(problem, grad_state)};
-  if (states) saved.states = saved_states(problem, *states);
+  if (states) saved.states = saved_states(problem, plan, *states);
   GradientArrays arrays(problem);
   const LinearGradients gradients = arrays.views();
   {
     const py::gil_scoped_release unlocked;
-    linear_backward(problem, saved, gradients);
+    linear_backward(problem, plan, saved, gradients);
   }
   return arrays.dict();
 }

@@ -39,7 +39,8 @@ bool has_amx() {
 Isa detected_isa(Isa cap) {
   __builtin_cpu_init();
   if (has_avx512()) return cap == Isa::amx && has_amx() ? Isa::amx : Isa::avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    return Isa::avx2;
   return Isa::baseline;
 }
 

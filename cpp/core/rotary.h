@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace rattention {
@@ -13,7 +14,8 @@ std::vector<double> rotary_frequencies(std::int64_t dim, double theta);
 void rotary_angles(const std::vector<double>& frequencies, std::int64_t position, float* cosines_and_sines);
 
 // Angles are taken in float64 and kept as two short tables, one of positions within a block and one of blocks: the
-// embedding of any position is a product of two entries, to float32 precision however far the position is.
+// embedding of any position is a product of two entries, to float32 precision however far the position is. The first
+// table is the same for every call with one theta and `dim`, and kept for the next.
 class Rotary {
  public:
   // For positions [first, first + count) of rows with an even `dim`.
@@ -25,14 +27,15 @@ class Rotary {
 
  private:
   static constexpr std::int64_t kBlock = 64;
+  struct Turns;
 
+  static std::shared_ptr<const Turns> turns_of(std::int64_t dim, double theta);
   void turn(float* row, std::int64_t position, float direction) const;
 
   std::int64_t half_;
   std::int64_t first_block_;
-  // [entries][2][half]: cosines and sines of an entry's position.
-  std::vector<float> within_;
-  std::vector<float> blocks_;
+  std::shared_ptr<const Turns> turns_;
+  std::vector<float> blocks_;  // [entries][2][half]: cosines and sines of an entry's position
 };
 
 }  // namespace rattention

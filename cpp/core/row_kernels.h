@@ -14,12 +14,11 @@ struct RowKernels {
   void (*softmax_features)(const float* x, std::int64_t rows, std::int64_t dim, float* phi);
   void (*relu_features)(const float* x, std::int64_t rows, std::int64_t dim, float* phi);
 
-  // The same for rows that lie in columns: phi[2 * padded][stride] of x[dim][stride], n of them, a multiple of lanes.
+  // The same for rows that lie in columns: phi[2 * dim][stride] of x[dim][stride], n of them, a multiple of lanes.
   // Needs no sums across a vector. x may be the second half of phi.
   void (*softmax_feature_columns)(const float* x, std::int64_t stride, std::int64_t n, std::int64_t dim, float* phi);
   void (*relu_feature_columns)(const float* x, std::int64_t stride, std::int64_t n, std::int64_t dim, float* phi);
-  // grad_x[padded][stride] from phi and its gradient, both [2 * padded][stride]; grad_x may be the first half of
-  // grad_phi.
+  // grad_x[padded][stride] from phi and its gradient, both [2 * dim][stride]; grad_x may lie where grad_phi does.
   void (*softmax_feature_columns_gradient)(const float* phi, const float* grad_phi, std::int64_t stride, std::int64_t n,
                                            std::int64_t dim, float* grad_x);
   void (*relu_feature_columns_gradient)(const float* phi, const float* grad_phi, std::int64_t stride, std::int64_t n,
@@ -38,6 +37,9 @@ struct RowKernels {
   // n numbers of 16 bits, at any address, as float32.
   void (*widen_bfloat16)(const std::byte* halves, std::int64_t n, float* floats);
   void (*widen_float16)(const std::byte* halves, std::int64_t n, float* floats);
+  // The way back, to nearest, ties to even; too much becomes infinite. NaN keeps its sign and the bits that fit, quiet.
+  void (*narrow_bfloat16)(const float* floats, std::int64_t n, std::byte* halves);
+  void (*narrow_float16)(const float* floats, std::int64_t n, std::byte* halves);
 
   // out[columns][out_stride] = transpose of x[rows][stride]; rows and columns are multiples of lanes.
   void (*transpose)(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t columns, float* out,
@@ -48,6 +50,9 @@ struct RowKernels {
   // total += factor * x over n elements, a multiple of lanes, by Kahan's compensated summation: `excess` is what
   // rounding has added to the total beyond the true sum so far.
   void (*add_compensated)(const float* x, float factor, std::int64_t n, float* total, float* excess);
+  // The same for total[rows][n] += factors[rows] * x.
+  void (*add_outer_compensated)(const float* factors, std::int64_t rows, const float* x, std::int64_t n, float* total,
+                                float* excess);
 };
 
 // The kernels of active_isa().

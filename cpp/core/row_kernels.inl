@@ -136,19 +136,15 @@ void softmax_feature_group(const float* x, int64_t stride, int64_t dim, float* u
 }
 
 void softmax_feature_columns(const float* x, int64_t stride, int64_t n, int64_t dim, float* phi) {
-  const int64_t padded = round_up(dim);
-  float* down = phi + padded * stride;
+  float* down = phi + dim * stride;
   by_groups(n, [&](auto group, int64_t j) {
     softmax_feature_group<decltype(group)::value>(x + j, stride, dim, phi + j, down + j);
   });
-  clear_rows(phi, stride, dim, padded, n);
-  clear_rows(down, stride, dim, padded, n);
 }
 
 void relu_feature_columns(const float* x, int64_t stride, int64_t n, int64_t dim, float* phi) {
-  const int64_t padded = round_up(dim);
   const Vec zero = broadcast(0.0F);
-  float* down = phi + padded * stride;
+  float* down = phi + dim * stride;
   for (int64_t d = 0; d < dim; ++d) {
     for (int64_t j = 0; j < n; j += kLanes) {
       const Vec v = load(x + d * stride + j);
@@ -156,8 +152,6 @@ void relu_feature_columns(const float* x, int64_t stride, int64_t n, int64_t dim
       store(down + d * stride + j, max_or_second(zero, -v));
     }
   }
-  clear_rows(phi, stride, dim, padded, n);
-  clear_rows(down, stride, dim, padded, n);
 }
 
 template <int G>
@@ -186,17 +180,15 @@ void softmax_gradient_group(const float* phi, const float* grad_phi, int64_t str
 
 void softmax_feature_columns_gradient(const float* phi, const float* grad_phi, int64_t stride, int64_t n, int64_t dim,
                                       float* grad_x) {
-  const int64_t padded = round_up(dim);
   by_groups(n, [&](auto group, int64_t j) {
-    softmax_gradient_group<decltype(group)::value>(phi + j, grad_phi + j, stride, dim, padded * stride, grad_x + j);
+    softmax_gradient_group<decltype(group)::value>(phi + j, grad_phi + j, stride, dim, dim * stride, grad_x + j);
   });
-  clear_rows(grad_x, stride, dim, padded, n);
+  clear_rows(grad_x, stride, dim, round_up(dim), n);
 }
 
 void relu_feature_columns_gradient(const float* phi, const float* grad_phi, int64_t stride, int64_t n, int64_t dim,
                                    float* grad_x) {
-  const int64_t padded = round_up(dim);
-  const int64_t half = padded * stride;
+  const int64_t half = dim * stride;
   const Vec zero = broadcast(0.0F);
   for (int64_t d = 0; d < dim; ++d) {
     for (int64_t j = 0; j < n; j += kLanes) {
@@ -206,7 +198,7 @@ void relu_feature_columns_gradient(const float* phi, const float* grad_phi, int6
       store(grad_x + at, up - down);
     }
   }
-  clear_rows(grad_x, stride, dim, padded, n);
+  clear_rows(grad_x, stride, dim, round_up(dim), n);
 }
 
 float sum_of_squares(const float* x, int64_t n) {
@@ -294,6 +286,10 @@ void add_compensated(const float* x, float factor, int64_t n, float* total, floa
   }
 }
 
+void add_outer_compensated(const float* factors, int64_t rows, const float* x, int64_t n, float* total, float* excess) {
+  for (int64_t i = 0; i < rows; ++i) add_compensated(x, factors[i], n, total + i * n, excess + i * n);
+}
+
 typedef std::uint16_t UnalignedHalves __attribute__((vector_size(kLanes * 2), aligned(1), may_alias));
 
 IntVec load_halves(const std::byte* p) {
@@ -324,6 +320,52 @@ void widen_halves(const std::byte* halves, int64_t n, float* floats) {
   for (int j = 0; i + j < n; ++j) floats[i + j] = last[j];
 }
 
+typedef std::uint32_t Bits __attribute__((vector_size(kVectorBytes)));
+typedef std::uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+
+Halves float_to_bfloat16(Vec v) {
+  const Bits bits = reinterpret_cast<Bits>(v);
+  const Bits rounded = bits + 0x7FFF + (bits >> 16 & 1);
+  return __builtin_convertvector((v == v ? rounded : bits | 0x400000) >> 16, Halves);
+}
+
+// Modes that take denormals for zero change nothing: those of float16 are normal numbers of float32.
+Halves float_to_float16(Vec v) {
+#if RATTENTION_LANES == 16
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return reinterpret_cast<Halves>(_mm512_maskz_cvtps_ph(kAllLanes, reinterpret_cast<__m512>(v), kNearest));
+#elif RATTENTION_LANES == 8
+  return reinterpret_cast<Halves>(
+      _mm256_cvtps_ph(reinterpret_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+  const Bits bits = reinterpret_cast<Bits>(v);
+  const Bits magnitude = bits & 0x7FFFFFFF;
+  // Exponents move from a bias of 127 to one of 15, which wraps where the result is subnormal.
+  const Bits normal = (magnitude + 0xFFF + (magnitude >> 13 & 1) - (112 << 23)) >> 13;
+  // One unit of 1/2 is 2^-24, that of subnormal halves.
+  const Bits subnormal = reinterpret_cast<Bits>(reinterpret_cast<Vec>(magnitude) + broadcast(0.5F)) - 0x3F000000;
+  const Bits nan = (magnitude >> 13 & 0x3FF) | 0x7E00;
+  Bits half = magnitude < 0x38800000 ? subnormal : normal;
+  half = magnitude >= 0x477FF000 ? Bits{} + 0x7C00 : half;
+  half = magnitude > 0x7F800000 ? nan : half;
+  return __builtin_convertvector(half | (bits >> 16 & 0x8000), Halves);
+#endif
+}
+
+template <Halves (*ToHalves)(Vec)>
+void narrow_halves(const float* floats, int64_t n, std::byte* halves) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Halves some = ToHalves(load(floats + i));
+    __builtin_memcpy(halves + 2 * i, &some, sizeof some);
+  }
+  if (i == n) return;
+  Vec rest = broadcast(0.0F);
+  for (int j = 0; i + j < n; ++j) rest[j] = floats[i + j];
+  const Halves last = ToHalves(rest);
+  __builtin_memcpy(halves + 2 * i, &last, static_cast<std::size_t>(2 * (n - i)));
+}
+
 }  // namespace
 
 namespace rattention::detail {
@@ -340,9 +382,12 @@ const RowKernels RATTENTION_KERNELS = {
     rotate,
     widen_halves<bfloat16_to_float>,
     widen_halves<float16_to_float>,
+    narrow_halves<float_to_bfloat16>,
+    narrow_halves<float_to_float16>,
     transpose_blocks,
     sum,
     add_compensated,
+    add_outer_compensated,
 };
 
 }  // namespace rattention::detail

@@ -2,7 +2,8 @@
 
 #include <cmath>
 #include <cstring>
-#include <limits>
+
+#include "core/row_kernels.h"
 
 namespace rattention {
 namespace {
@@ -11,12 +12,6 @@ float from_bits(std::uint32_t bits) {
   float x;
   std::memcpy(&x, &bits, sizeof x);
   return x;
-}
-
-std::uint32_t to_bits(float x) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
 }
 
 float half_to_float(std::uint16_t half) {
@@ -29,27 +24,6 @@ float half_to_float(std::uint16_t half) {
   }
   if (exponent == 31) return from_bits(sign | 0x7F800000U | (mantissa << 13));
   return from_bits(sign | ((exponent + 112) << 23) | (mantissa << 13));
-}
-
-std::uint16_t float_to_half(float x) {
-  const std::uint32_t bits = to_bits(x);
-  const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000U);
-  const float magnitude = std::fabs(x);
-  if (!(magnitude < 65520.0F)) {  // overflow, infinity or NaN
-    return static_cast<std::uint16_t>(sign | (std::isnan(x) ? 0x7E00U : 0x7C00U));
-  }
-  if (magnitude < 6.103515625e-05F) {  // subnormal half: the unit is 2^-24
-    return static_cast<std::uint16_t>(sign | static_cast<std::uint16_t>(std::nearbyint(std::ldexp(magnitude, 24))));
-  }
-  const std::uint32_t absolute = bits & 0x7FFFFFFFU;
-  const std::uint32_t rounded = absolute + 0xFFFU + ((absolute >> 13) & 1U);
-  return static_cast<std::uint16_t>(sign | ((rounded - (112U << 23)) >> 13));
-}
-
-std::uint16_t float_to_bfloat(float x) {
-  const std::uint32_t bits = to_bits(x);
-  if (std::isnan(x)) return static_cast<std::uint16_t>((bits >> 16) | 0x40U);
-  return static_cast<std::uint16_t>((bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16);
 }
 
 }  // namespace
@@ -98,13 +72,16 @@ float load_element(const std::byte* source, DType dtype) {
 }
 
 void store_row(const float* source, std::int64_t n, std::byte* destination, DType dtype) {
-  if (dtype == DType::f32) {
-    std::memcpy(destination, source, static_cast<std::size_t>(n) * sizeof(float));
-    return;
-  }
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint16_t bits = dtype == DType::bf16 ? float_to_bfloat(source[i]) : float_to_half(source[i]);
-    std::memcpy(destination + 2 * i, &bits, sizeof bits);
+  switch (dtype) {
+    case DType::f32:
+      std::memcpy(destination, source, static_cast<std::size_t>(n) * sizeof(float));
+      return;
+    case DType::bf16:
+      row_kernels().narrow_bfloat16(source, n, destination);
+      return;
+    case DType::f16:
+      row_kernels().narrow_float16(source, n, destination);
+      return;
   }
 }
 

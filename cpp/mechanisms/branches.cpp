@@ -39,15 +39,33 @@ Branches::Branches(const RAttentionProblem& problem)
   }
 }
 
-std::vector<Branches::Range> Branches::ranges(std::int64_t batch, std::int64_t stretches) const {
-  std::vector<Range> ranges;
-  for (std::int64_t s = plan_.begin(batch); s < plan_.begin(batch + 1); ++s) {
-    if (ranges.empty() || plan_.stretch(s).begins || ranges.back().last - ranges.back().first == stretches) {
-      ranges.push_back({s, s});
+// Groups of stretches, as many together as keep all threads busy.
+std::vector<Branches::Range> Branches::tasks() const {
+  const std::int64_t even = plan_.pieces() / (kRangesPerThread * get_num_threads());
+  const std::int64_t most = std::clamp<std::int64_t>(even, 1, kRangeStretches);
+  std::vector<Range> tasks;
+  std::int64_t groups = most;
+  for (std::int64_t g = 0; g < plan_.groups(); ++g, ++groups) {
+    const std::int64_t first = plan_.group_begin(g);
+    if (groups >= most || plan_.stretch(first - 1).ends) {
+      tasks.push_back({first, first});
+      groups = 0;
     }
-    ++ranges.back().last;
+    tasks.back().last = plan_.group_begin(g + 1);
   }
-  return ranges;
+  return tasks;
+}
+
+// The sliding window of a few stretches of one sequence is computed at once.
+void Branches::run_stretches(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
+                             const Visit& visit) const {
+  StateScan scan = make_scan(linear_);
+  for (Range part{range.first, range.first}; part.first < range.last; part.first = part.last) {
+    do {
+      ++part.last;
+    } while (part.last < range.last && !plan_.stretch(part.last).begins && part.last - part.first < kRangeStretches);
+    run_range(part, kv_head, summed, want, visit, scan);
+  }
 }
 
 void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
@@ -63,20 +81,21 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
   std::vector<float> none(static_cast<std::size_t>(has_local() ? 0 : columns));
   for (std::int64_t s = range.first; s < range.last; ++s) {
     const Stretch& stretch = plan_.stretch(s);
-    float* state = want.states + plan_.piece(s, kv_head) * linear_.state_size();
+    const std::int64_t saved = plan_.saved_state(stretch, kv_head) * linear_.state_size();
     if (summed) {
-      scan.state().resume(stretch, kv_head, state);
+      scan.state().go_to(stretch, kv_head, want.states + saved);
     } else if (stretch.begins) {
       scan.state().begin(stretch, kv_head);
+    } else if (want.states != nullptr && stretch.resumes()) {
+      std::copy_n(scan.state().base(), linear_.state_size(), want.states + saved);
     }
-    if (!summed && want.states != nullptr) std::copy_n(scan.state().base(), linear_.state_size(), state);
     scan.run(stretch, kv_head, [&](std::int64_t head, KeySpan chunk, float* linear_rows) {
       for (std::int64_t i = 0; i < chunk.size(); ++i) {
         const std::int64_t row = chunk.first + i;
         std::fill(none.begin(), none.end(), 0.0F);
         float* local_row =
             has_local() ? local_rows + (head % group * rows.size() + row - rows.first) * columns : none.data();
-        visit({s, batch, head, row, local_row, linear_rows + i * columns});
+        visit({stretch.group, batch, head, row, local_row, linear_rows + i * columns});
       }
     });
     if (!summed && stretch.ends) {
@@ -88,24 +107,15 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
 void Branches::run_lanes(const BranchWants& want, const Visit& visit) const {
   const std::int64_t heads = linear_.key.heads();
   parallel_for(plan_.lanes(), [&](std::int64_t lane) {
-    StateScan scan = make_scan(linear_);
-    for (const Range& range : ranges(lane / heads, kRangeStretches)) {
-      run_range(range, lane % heads, false, want, visit, scan);
-    }
+    run_stretches({plan_.begin(lane / heads), plan_.begin(lane / heads + 1)}, lane % heads, false, want, visit);
   });
 }
 
 void Branches::run_pieces(const BranchWants& want, const Visit& visit) const {
-  const std::int64_t even = plan_.pieces() / (kRangesPerThread * get_num_threads());
-  std::vector<Range> all;
-  for (std::int64_t b = 0; b < linear_.key.batch(); ++b) {
-    const std::vector<Range> own = ranges(b, std::clamp<std::int64_t>(even, 1, kRangeStretches));
-    all.insert(all.end(), own.begin(), own.end());
-  }
+  const std::vector<Range> all = tasks();
   const std::int64_t heads = linear_.key.heads();
   parallel_for(static_cast<std::int64_t>(all.size()) * heads, [&](std::int64_t index) {
-    StateScan scan = make_scan(linear_);
-    run_range(all[static_cast<std::size_t>(index / heads)], index % heads, true, want, visit, scan);
+    run_stretches(all[static_cast<std::size_t>(index / heads)], index % heads, true, want, visit);
   });
 }
 
@@ -117,7 +127,7 @@ void Branches::run(const BranchWants& want, const Visit& visit) const {
   BranchWants with_states = want;
   std::unique_ptr<float[]> own;
   if (want.states == nullptr) {
-    own.reset(new float[static_cast<std::size_t>(plan_.pieces() * linear_.state_size())]);
+    own = new_states(linear_, plan_);
     with_states.states = own.get();
   }
   stretch_states(linear_, plan_, with_states.states, want.final);

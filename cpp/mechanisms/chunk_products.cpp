@@ -1,6 +1,8 @@
 #include "mechanisms/chunk_products.h"
 
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "core/pack.h"
 #include "core/row_kernels.h"
@@ -31,6 +33,13 @@ void clear_columns(float* columns, std::int64_t rows, std::int64_t n) {
   for (std::int64_t f = 0; f < rows; ++f) std::fill_n(columns + f * kChunk, n, 0.0F);
 }
 
+bool column_finite(const float* columns, std::int64_t rows, std::int64_t j) {
+  for (std::int64_t f = 0; f < rows; ++f) {
+    if (!std::isfinite(columns[f * kChunk + j])) return false;
+  }
+  return true;
+}
+
 bool columns_finite(const float* columns, std::int64_t rows, std::int64_t n) {
   const TileKernels& kernels = tile_kernels();
   if (n == kChunk) return kernels.all_finite(columns, rows * kChunk);
@@ -59,7 +68,7 @@ void prefetch_chunk(const LinearProblem& problem, std::int64_t batch, std::int64
 
 void load_phi_queries(const LinearProblem& problem, const Stretch& stretch, std::int64_t head, KeySpan rows,
                       float* staging, float* phi) {
-  float* columns = phi + padded(problem.query.dim()) * kChunk;
+  float* columns = phi + problem.query.dim() * kChunk;
   load_columns(problem.query, stretch.batch, head, rows, staging, columns);
   apply_feature_map_to_columns(problem.feature_map, columns, kChunk, padded(rows.size()), problem.query.dim(), phi);
   const KeySpan unseeing = rows.intersect({rows.first, stretch.first_seeing});
@@ -97,20 +106,20 @@ bool ChunkRows::all_finite() const {
 }
 
 std::int64_t ChunkKeys::floats(const LinearProblem& problem) {
-  return Scratch::round_up(kChunk * padded(problem.key.dim())) + Scratch::round_up(kChunk * problem.features()) +
+  return Scratch::round_up(kChunk * padded(problem.key.dim())) + Scratch::round_up(kChunk * problem.feature_rows()) +
          ChunkRows::floats(problem.value);
 }
 
 ChunkKeys::ChunkKeys(const LinearProblem& problem, Scratch& scratch)
     : problem_(problem),
       staging_(scratch.take(kChunk * padded(problem.key.dim()))),
-      phi_(scratch.take(kChunk * problem.features())),
+      phi_(scratch.take(kChunk * problem.feature_rows())),
       values_(problem.value, scratch) {}
 
 void ChunkKeys::load(std::int64_t batch, std::int64_t kv_head, KeySpan keys) {
   size_ = keys.size();
   if (size_ == 0) return;
-  float* columns = phi_ + padded(problem_.key.dim()) * kChunk;
+  float* columns = phi_ + problem_.key.dim() * kChunk;
   load_columns(problem_.key, batch, kv_head, keys, staging_, columns);
   apply_feature_map_to_columns(problem_.feature_map, columns, kChunk, padded(size_), problem_.key.dim(), phi_);
   values_.load(batch, kv_head, keys, problem_.padding.has_value());
@@ -119,12 +128,20 @@ void ChunkKeys::load(std::int64_t batch, std::int64_t kv_head, KeySpan keys) {
     clear_column(phi_, problem_.features(), i);
     values_.clear(i);
   }
-  values_finite_ = values_.all_finite();
 }
 
 void ChunkKeys::add_to(float* state) const {
   tile_kernels().multiply_add({phi_, kChunk}, problem_.features(), size_, values_.row(0), values_.stride(),
                               problem_.columns(), state, problem_.columns());
+}
+
+void ChunkKeys::add_one_to(std::int64_t i, float* state) const {
+  tile_kernels().multiply_add({phi_ + i, kChunk}, problem_.features(), 1, values_.row(i), values_.stride(),
+                              problem_.columns(), state, problem_.columns());
+}
+
+bool ChunkKeys::finite(std::int64_t i) const {
+  return tile_kernels().all_finite(values_.row(i), values_.columns()) && column_finite(phi_, problem_.features(), i);
 }
 
 void triangle_product(Triangle kept, const float* a, const float* b, std::int64_t n, std::int64_t depth, float* c) {
@@ -162,7 +179,10 @@ void add_triangle_columns(Triangle kept, const float* phi, std::int64_t features
     tile_kernels().multiply_add({phi, kChunk}, features, n, c, kChunk, padded(n), out, kChunk);
     return;
   }
+  std::vector<float> clean(phi, phi + features * kChunk);
   for (std::int64_t j = 0; j < n; ++j) {
+    if (column_finite(phi, features, j)) continue;
+    clear_column(clean.data(), features, j);
     const KeySpan seen = kept == Triangle::lower ? KeySpan{0, j + 1} : KeySpan{j, n};
     for (std::int64_t f = 0; f < features; ++f) {
       for (std::int64_t i = seen.first; i < seen.last; ++i) {
@@ -170,6 +190,7 @@ void add_triangle_columns(Triangle kept, const float* phi, std::int64_t features
       }
     }
   }
+  tile_kernels().multiply_add({clean.data(), kChunk}, features, n, c, kChunk, padded(n), out, kChunk);
 }
 
 }  // namespace rattention

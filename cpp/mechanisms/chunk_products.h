@@ -2,6 +2,7 @@
 //
 // Features lie in columns, phi[features][kChunk]: so the feature map needs no sums across a vector, and as left operand
 // they may have any strides. Columns beyond the chunk's size are zero up to whole vectors and undefined from there on.
+// They are made in place of the inputs, whose padding needs LinearProblem::feature_rows() rows.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,7 @@ void load_columns(const TensorView& view, std::int64_t batch, std::int64_t head,
 // Zeros in column j, and in the first n columns, of [rows][kChunk].
 void clear_column(float* columns, std::int64_t rows, std::int64_t j);
 void clear_columns(float* columns, std::int64_t rows, std::int64_t n);
+bool column_finite(const float* columns, std::int64_t rows, std::int64_t j);
 bool columns_finite(const float* columns, std::int64_t rows, std::int64_t n);
 // Asks for rows, or for all inputs of a chunk, to be brought near while other work is done: without it a chunk would
 // begin with a wait, because inputs stream from memory.
@@ -59,13 +61,14 @@ class ChunkKeys {
   static std::int64_t floats(const LinearProblem& problem);
 
   void load(std::int64_t batch, std::int64_t kv_head, KeySpan keys);
-  // state += phi(k)^T v
+  // state += phi(k)^T v, of all keys or of one
   void add_to(float* state) const;
+  void add_one_to(std::int64_t i, float* state) const;
 
   std::int64_t size() const { return size_; }
   const float* phi() const { return phi_; }
   const ChunkRows& values() const { return values_; }
-  bool values_finite() const { return values_finite_; }
+  bool finite(std::int64_t i) const;
   bool phi_finite() const { return columns_finite(phi_, problem_.features(), size_); }
 
  private:
@@ -74,7 +77,6 @@ class ChunkKeys {
   float* staging_;
   float* phi_;
   ChunkRows values_;
-  bool values_finite_ = true;
 };
 
 enum class Triangle { lower, upper };
@@ -83,7 +85,8 @@ enum class Triangle { lower, upper };
 void triangle_product(Triangle kept, const float* a, const float* b, std::int64_t n, std::int64_t depth, float* c);
 // out[n][columns] += c . values. Unless the values are finite, the other triangle is left out: 0 * NaN would leak.
 void add_triangle(Triangle kept, const float* c, std::int64_t n, const ChunkRows& values, bool finite, float* out);
-// out[features][kChunk] += phi . c, n columns; the same holds for phi.
+// out[features][kChunk] += phi . c, n columns; the same holds for phi. Columns keep their bits whatever those that they
+// do not see hold.
 void add_triangle_columns(Triangle kept, const float* phi, std::int64_t features, bool finite, const float* c,
                           std::int64_t n, float* out);
 

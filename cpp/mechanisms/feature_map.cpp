@@ -26,20 +26,26 @@ void feature_map_gradient_of_columns(FeatureMap map, const float* phi, const flo
   kernel(phi, grad_phi, stride, n, dim, grad_x);
 }
 
+void add_state_rows(const float* phi, std::int64_t rows, std::int64_t dim, const float* state, std::int64_t columns,
+                    float* out) {
+  for (std::int64_t half = 0; half < 2; ++half) {
+    tile_kernels().multiply_add({phi + half * padded(dim), 2 * padded(dim)}, rows, dim, state + half * dim * columns,
+                                columns, columns, out, columns);
+  }
+}
+
 void load_state(const float* state, std::int64_t dim, std::int64_t value_dim, float* working) {
   const std::int64_t columns = padded(value_dim);
   std::fill_n(working, features(dim) * columns, 0.0F);
-  for (std::int64_t f = 0; f < 2 * dim; ++f) {
-    const std::int64_t row = f < dim ? f : padded(dim) + f - dim;
-    std::copy_n(state + f * value_dim, value_dim, working + row * columns);
+  for (std::int64_t f = 0; f < features(dim); ++f) {
+    std::copy_n(state + f * value_dim, value_dim, working + f * columns);
   }
 }
 
 void store_state(const float* working, std::int64_t dim, std::int64_t value_dim, float* state) {
   const std::int64_t columns = padded(value_dim);
-  for (std::int64_t f = 0; f < 2 * dim; ++f) {
-    const std::int64_t row = f < dim ? f : padded(dim) + f - dim;
-    std::copy_n(working + row * columns, value_dim, state + f * value_dim);
+  for (std::int64_t f = 0; f < features(dim); ++f) {
+    std::copy_n(working + f * columns, value_dim, state + f * value_dim);
   }
 }
 

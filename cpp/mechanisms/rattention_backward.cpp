@@ -31,22 +31,23 @@ class Rows {
   std::unique_ptr<float[]> data_;
 };
 
-// Gradients of one norm's weights, summed by stretch and head first: no two threads meet, and the order is fixed.
+// Gradients of one norm's weights, summed by groups of stretches and heads first: no two threads meet, and the order is
+// fixed.
 class WeightGradients {
  public:
   WeightGradients(const LinearProblem& problem, const ScanPlan& plan)
       : problem_(problem),
-        stretches_(plan.begin(problem.key.batch())),
+        groups_(plan.groups()),
         width_(problem.columns()),
-        sums_(static_cast<std::size_t>(stretches_ * problem.query.heads() * width_)) {}
+        sums_(static_cast<std::size_t>(groups_ * problem.query.heads() * width_)) {}
 
-  float* of(const BranchRow& row) { return sums_.data() + (row.stretch * problem_.query.heads() + row.head) * width_; }
+  float* of(const BranchRow& row) { return sums_.data() + (row.group * problem_.query.heads() + row.head) * width_; }
 
   void store(float* gradient) const {
     const std::int64_t dim = problem_.value.dim();
-    for (std::int64_t s = 0; s < stretches_; ++s) {
+    for (std::int64_t g = 0; g < groups_; ++g) {
       for (std::int64_t head = 0; head < problem_.query.heads(); ++head) {
-        const float* sum = sums_.data() + (s * problem_.query.heads() + head) * width_;
+        const float* sum = sums_.data() + (g * problem_.query.heads() + head) * width_;
         for (std::int64_t d = 0; d < dim; ++d) gradient[head * dim + d] += sum[d];
       }
     }
@@ -54,7 +55,7 @@ class WeightGradients {
 
  private:
   const LinearProblem& problem_;
-  std::int64_t stretches_;
+  std::int64_t groups_;
   std::int64_t width_;
   std::vector<float> sums_;
 };
@@ -67,7 +68,7 @@ struct BranchGradients {
         linear(problem.linear),
         lse(new double[static_cast<std::size_t>(problem.linear.query.batch() * problem.linear.query.heads() *
                                                 problem.linear.query.length())]),
-        states(new float[static_cast<std::size_t>(plan.pieces() * problem.linear.state_size())]),
+        states(new_states(problem.linear, plan)),
         local_weight(problem.linear, plan),
         linear_weight(problem.linear, plan) {}
 
@@ -121,7 +122,8 @@ void rattention_backward(const RAttentionProblem& problem, const RAttentionSaved
     local_gradients.value = gradients.linear.value;
     softmax_backward(branches.score(), local, local_gradients);
   }
-  linear_backward(problem.linear, {between.linear.view(), saved.grad_state, between.states.get()}, gradients.linear);
+  linear_backward(problem.linear, branches.plan(), {between.linear.view(), saved.grad_state, between.states.get()},
+                  gradients.linear);
 }
 
 }  // namespace rattention

@@ -35,7 +35,7 @@ CacheConfig checked(const CacheConfig& config) {
   check_range("batch", config.batch, 0, kMost);
   check_range("kv_heads", config.kv_heads, 0, kMost);
   check_range("head_dim", config.head_dim, 1, kMost);
-  check_range("value_dim", config.value_dim, 1, kMost);
+  check_range("value_dim", config.value_dim, 0, kMost);
   check_range("window", config.window, 0, std::numeric_limits<std::int64_t>::max() / 2);
   if (config.rope_theta != 0 && config.head_dim % 2 != 0) {
     fail("head_dim must be even with a rotary embedding, got " + std::to_string(config.head_dim));
@@ -78,7 +78,7 @@ RAttentionCache::RAttentionCache(const CacheConfig& config)
   const std::int64_t panels = config.window / panel_ + (config.window % panel_ != 0 ? 1 : 0);
   const std::int64_t state = piece_bytes(features(config.head_dim), columns_, sizeof(float));
   const bool rotates = config.rope_theta != 0;
-  values_at_ = piece_bytes(checked_product(panels, panel_), config.head_dim, size);
+  values_at_ = piece_bytes(checked_product(panels, panel_), config.head_dim, rotates ? sizeof(float) : size);
   keys_at_ = values_at_ + piece_bytes(config.window, columns_, size);
   state_at_ = keys_at_ + (rotates ? piece_bytes(config.window, config.head_dim, size) : 0);
   excess_at_ = state_at_ + state;
@@ -158,19 +158,33 @@ void RAttentionCache::store_slot(const CacheLane& lane, std::int64_t slot, const
                                  const float* value) const {
   const std::int64_t size = size_of(config_.dtype);
   const std::int64_t dim = config_.head_dim;
-  std::byte* first = lane.panels + (slot / panel_ * dim * panel_ + slot % panel_) * size;
-  for (std::int64_t d = 0; d < dim; ++d) store_row(rotated + d, 1, first + d * panel_ * size, config_.dtype);
+  store_in_panel(lane.panels, slot, rotated);
   if (lane.keys != nullptr) store_row(key, dim, lane.keys + slot * dim * size, config_.dtype);
   store_row(value, columns_, lane.values + slot * columns_ * size, config_.dtype);
 }
 
+void RAttentionCache::store_in_panel(std::byte* panels, std::int64_t slot, const float* row) const {
+  constexpr std::int64_t kSome = 64;
+  const std::int64_t size = size_of(panel_dtype());
+  const std::int64_t dim = config_.head_dim;
+  std::byte* next = panels + (slot / panel_ * dim * panel_ + slot % panel_) * size;
+  std::byte some[kSome * sizeof(float)];
+  for (std::int64_t first = 0; first < dim; first += kSome) {
+    const std::int64_t n = std::min(kSome, dim - first);
+    store_row(row + first, n, some, panel_dtype());
+    for (std::int64_t d = 0; d < n; ++d, next += panel_ * size) {
+      std::memcpy(next, some + d * size, static_cast<std::size_t>(size));
+    }
+  }
+}
+
 void RAttentionCache::fold(const CacheLane& lane, const float* key, const float* value, float* phi) const {
   apply_feature_map(config_.feature_map, key, 1, config_.head_dim, phi);
+  const std::int64_t dim = config_.head_dim;
   for (std::int64_t half = 0; half < 2; ++half) {
-    const std::int64_t first = half * padded(config_.head_dim);
-    for (std::int64_t f = first; f < first + config_.head_dim; ++f) {
-      row_kernels().add_compensated(value, phi[f], columns_, lane.state + f * columns_, lane.excess + f * columns_);
-    }
+    const std::int64_t at = half * dim * columns_;
+    row_kernels().add_outer_compensated(phi + half * padded(dim), dim, value, columns_, lane.state + at,
+                                        lane.excess + at);
   }
 }
 

@@ -9,6 +9,7 @@
 #include "core/rotary.h"
 #include "core/row_kernels.h"
 #include "core/threads.h"
+#include "mechanisms/norm_weights.h"
 #include "mechanisms/residual_linear.h"
 #include "mechanisms/softmax_attention.h"
 
@@ -151,7 +152,7 @@ void linear_rows(const StepProblem& problem, const CacheConfig& config, const Bl
   want.output = &output;
   want.final_state = finals.data();
   want.final_excess = finals.data() + size;
-  linear_forward(linear, want);
+  linear_forward(linear, ScanPlan(linear), want);
   std::copy_n(want.final_state, size, states.sums);
   std::copy_n(want.final_excess, size, states.excesses);
 }
@@ -178,26 +179,29 @@ void load_padded(const float* row, std::int64_t n, float* padded_row) {
   std::fill(padded_row + n, padded_row + padded(n), 0.0F);
 }
 
+struct Norms {
+  explicit Norms(const StepProblem& problem)
+      : local(problem.local_norm_weight, problem.query.heads(), problem.value.dim()),
+        linear(problem.linear_norm_weight, problem.query.heads(), problem.value.dim()) {}
+
+  NormWeights local;
+  NormWeights linear;
+};
+
 // RMSNorm(local) + RMSNorm(linear) of the block's rows.
-void join_rows(const StepProblem& problem, const Block& block, const OutputView& local, const OutputView& linear,
-               const OutputView& output) {
+void join_rows(const StepProblem& problem, const Norms& norms, const Block& block, const OutputView& local,
+               const OutputView& linear, const OutputView& output) {
   const std::int64_t dim = problem.value.dim();
-  const std::vector<float> ones(static_cast<std::size_t>(dim), 1.0F);
-  const auto weight = [&](const float* weights, std::int64_t head) {
-    return weights == nullptr ? ones.data() : weights + head * dim;
-  };
   parallel_for(problem.query.heads(), [&](std::int64_t head) {
     Scratch& scratch = thread_scratch();
-    scratch.reset(4 * Scratch::round_up(padded(dim)));
-    float* rows[4];
-    for (float*& row : rows) row = scratch.take(padded(dim));
-    load_padded(weight(problem.local_norm_weight, head), dim, rows[0]);
-    load_padded(weight(problem.linear_norm_weight, head), dim, rows[1]);
+    scratch.reset(2 * Scratch::round_up(padded(dim)));
+    float* near = scratch.take(padded(dim));
+    float* far = scratch.take(padded(dim));
     for (std::int64_t i = 0; i < block.tokens; ++i) {
-      load_padded(reinterpret_cast<const float*>(local.row(0, head, i)), dim, rows[2]);
-      load_padded(reinterpret_cast<const float*>(linear.row(0, head, i)), dim, rows[3]);
-      row_kernels().add_rms_norms(rows[2], rows[0], rows[3], rows[1], dim, problem.eps, rows[2]);
-      store_row(rows[2], dim, output.row(block.sequence, head, block.first + i), output.dtype);
+      load_padded(reinterpret_cast<const float*>(local.row(0, head, i)), dim, near);
+      load_padded(reinterpret_cast<const float*>(linear.row(0, head, i)), dim, far);
+      row_kernels().add_rms_norms(near, norms.local.of(head), far, norms.linear.of(head), dim, problem.eps, near);
+      store_row(near, dim, output.row(block.sequence, head, block.first + i), output.dtype);
     }
   });
 }
@@ -324,6 +328,7 @@ void rattention_prefill(const StepProblem& problem, RAttentionCache& cache, cons
   const std::int64_t most = std::min(block_tokens(problem), problem.query.length());
   BranchRows local(problem, most);
   BranchRows linear(problem, most);
+  const Norms norms(problem);
   NewStates states(problem, cache);
   for (std::int64_t b = 0; b < config.batch; ++b) {
     const std::int64_t before = cache.lengths()[static_cast<std::size_t>(b)];
@@ -333,7 +338,7 @@ void rattention_prefill(const StepProblem& problem, RAttentionCache& cache, cons
       const BlockRows rows(problem, cache, block);
       local_rows(problem, config, block, rows, local.view(tokens));
       linear_rows(problem, config, block, rows, linear.view(tokens), states.of(b));
-      join_rows(problem, block, local.view(tokens), linear.view(tokens), output);
+      join_rows(problem, norms, block, local.view(tokens), linear.view(tokens), output);
     }
   }
   const RingWriter ring(problem, cache);

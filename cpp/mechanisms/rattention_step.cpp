@@ -12,6 +12,7 @@
 #include "core/threads.h"
 #include "core/tile_kernels.h"
 #include "mechanisms/checks.h"
+#include "mechanisms/norm_weights.h"
 #include "mechanisms/rattention_prefill.h"
 #include "mechanisms/score_tiles.h"
 
@@ -168,7 +169,7 @@ class LaneStep {
   void score(std::int64_t first, std::int64_t slots) {
     const std::int64_t items = kernels_.panel * config_.head_dim;
     for (std::int64_t j = 0; j < slots; j += kernels_.panel) {
-      const float* panel = wide(lane_.panels, (first + j) / kernels_.panel * items, items);
+      const float* panel = wide(lane_.panels, cache_.panel_dtype(), (first + j) / kernels_.panel * items, items);
       kernels_.score_panel(queries_, group_, config_.head_dim, panel, scores_ + j, ScoreTile::kStride, maxima_);
     }
   }
@@ -195,25 +196,24 @@ class LaneStep {
     const std::int64_t step = config_.dtype == DType::f32 ? slots : kernels_.panel;
     for (std::int64_t j = 0; j < slots; j += step) {
       const std::int64_t n = std::min(step, slots - j);
-      const float* values = wide(lane_.values, (first + j) * columns_, n * columns_);
+      const float* values = wide(lane_.values, config_.dtype, (first + j) * columns_, n * columns_);
       kernels_.multiply_add({scores_ + j, ScoreTile::kStride}, group_, n, values, columns_, columns_, local_, columns_);
     }
   }
 
   // n elements of the ring as float32.
-  const float* wide(const std::byte* ring, std::int64_t at, std::int64_t n) {
-    const std::byte* first = ring + at * size_of(config_.dtype);
-    if (config_.dtype == DType::f32) return reinterpret_cast<const float*>(first);
-    widen(first, config_.dtype, n, wide_);
+  const float* wide(const std::byte* ring, DType dtype, std::int64_t at, std::int64_t n) {
+    const std::byte* first = ring + at * size_of(dtype);
+    if (dtype == DType::f32) return reinterpret_cast<const float*>(first);
+    widen(first, dtype, n, wide_);
     return wide_;
   }
 
   void read_state(bool any) {
     std::fill_n(linear_, group_ * columns_, 0.0F);
     if (!any) return;
-    const std::int64_t width = features(config_.head_dim);
     apply_feature_map(config_.feature_map, plain_queries_, group_, config_.head_dim, phi_);
-    kernels_.multiply_add({phi_, width}, group_, width, lane_.state, columns_, columns_, linear_, columns_);
+    add_state_rows(phi_, group_, config_.head_dim, lane_.state, columns_, linear_);
   }
 
   void store(std::int64_t i) {
@@ -279,19 +279,10 @@ void clear_absent(const StepProblem& problem, const OutputView& output) {
   }
 }
 
-void load_weights(const float* weights, const OutputView& output, float* rows) {
-  const std::int64_t columns = padded(output.shape[3]);
-  for (std::int64_t h = 0; h < output.shape[1]; ++h) {
-    float* row = rows + h * columns;
-    std::fill_n(row, columns, weights == nullptr ? 1.0F : 0.0F);
-    if (weights != nullptr) std::copy_n(weights + h * output.shape[3], output.shape[3], row);
-  }
-}
-
 // What all lanes read, and a piece of working memory for each lane: reserved before the cache changes.
 class CallMemory {
  public:
-  CallMemory(const StepProblem& problem, const OutputView& output, RAttentionCache& cache, std::int64_t lane_floats) {
+  CallMemory(const StepProblem& problem, RAttentionCache& cache, std::int64_t lane_floats) {
     const CacheConfig& config = cache.config();
     const std::int64_t tokens = problem.query.length();
     const std::int64_t angles = cache.rotates() ? config.batch * tokens * config.head_dim : 0;
@@ -309,8 +300,8 @@ class CallMemory {
         cache.angles(position + i, turns + (b * tokens + i) * config.head_dim);
       }
     }
-    load_weights(problem.local_norm_weight, output, local_weight);
-    load_weights(problem.linear_norm_weight, output, linear_weight);
+    load_norm_weights(problem.local_norm_weight, problem.query.heads(), config.value_dim, local_weight);
+    load_norm_weights(problem.linear_norm_weight, problem.query.heads(), config.value_dim, linear_weight);
     shared_ = {turns, local_weight, linear_weight};
   }
 
@@ -331,7 +322,7 @@ std::int64_t bytes_read(const StepProblem& problem, const RAttentionCache& cache
 
 void step_by_step(const StepProblem& problem, RAttentionCache& cache, const OutputView& output) {
   LaneStep sizes(problem, cache, output, {});
-  const CallMemory memory(problem, output, cache, sizes.lay_out(nullptr));
+  const CallMemory memory(problem, cache, sizes.lay_out(nullptr));
   const auto run_lane = [&](std::int64_t index) {
     LaneStep lane(problem, cache, output, memory.shared());
     lane.lay_out(memory.lane(index));

@@ -47,9 +47,9 @@ void scan_lane(const LinearProblem& problem, const LinearForward& want, const Sc
   for (std::int64_t s = plan.begin(batch); s < plan.begin(batch + 1); ++s) {
     const Stretch& stretch = plan.stretch(s);
     if (stretch.begins) scan.state().begin(stretch, kv_head);
-    if (want.states != nullptr) {
+    if (want.states != nullptr && stretch.resumes()) {
       std::copy_n(scan.state().base(), problem.state_size(),
-                  want.states + plan.piece(s, kv_head) * problem.state_size());
+                  want.states + plan.saved_state(stretch, kv_head) * problem.state_size());
     }
     scan_stretch(problem, want, scan, stretch, kv_head);
     if (stretch.ends) final_states(want).store(problem, stretch, kv_head, scan.state().base(), scan.state().excess());
@@ -60,16 +60,20 @@ void scan_pieces(const LinearProblem& problem, const LinearForward& want, const 
   std::unique_ptr<float[]> own;
   float* states = want.states;
   if (states == nullptr) {
-    own.reset(new float[static_cast<std::size_t>(plan.pieces() * problem.state_size())]);
+    own = new_states(problem, plan);
     states = own.get();
   }
   stretch_states(problem, plan, states, final_states(want));
   const std::int64_t heads = problem.key.heads();
   parallel_for(plan.pieces(), [&](std::int64_t piece) {
-    const Stretch& stretch = plan.stretch(piece / heads);
     StateScan scan = make_scan(problem);
-    scan.state().resume(stretch, piece % heads, states + piece * problem.state_size());
-    scan_stretch(problem, want, scan, stretch, piece % heads);
+    const std::int64_t group = piece / heads;
+    for (std::int64_t s = plan.group_begin(group); s < plan.group_begin(group + 1); ++s) {
+      const Stretch& stretch = plan.stretch(s);
+      const std::int64_t saved = plan.saved_state(stretch, piece % heads);
+      scan.state().go_to(stretch, piece % heads, states + saved * problem.state_size());
+      scan_stretch(problem, want, scan, stretch, piece % heads);
+    }
   });
 }
 
@@ -80,9 +84,8 @@ void pass_states_on(const LinearProblem& problem, const LinearForward& want) {
   copy_or_clear(problem, problem.initial_excess, want.final_excess);
 }
 
-void linear_forward(const LinearProblem& problem, const LinearForward& want) {
+void linear_forward(const LinearProblem& problem, const ScanPlan& plan, const LinearForward& want) {
   if (problem.key.length() == 0) pass_states_on(problem, want);
-  const ScanPlan plan(problem);
   if (plan.split_lanes(kSplitCost)) {
     scan_pieces(problem, want, plan);
     return;

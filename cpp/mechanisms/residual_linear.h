@@ -12,13 +12,14 @@ struct LinearForward {
   float* final_state = nullptr;
   // What rounding has added to it, to go on from as initial_excess; or none.
   float* final_excess = nullptr;
-  // States at the start of every piece of the problem's ScanPlan, for the backward pass, or none.
+  // The states that the plan keeps, for the backward pass, or none.
   float* states = nullptr;
 };
 
 // The final states of sequences without tokens: the initial ones.
 void pass_states_on(const LinearProblem& problem, const LinearForward& want);
 
-void linear_forward(const LinearProblem& problem, const LinearForward& want);
+// `plan` is of the same problem.
+void linear_forward(const LinearProblem& problem, const ScanPlan& plan, const LinearForward& want);
 
 }  // namespace rattention

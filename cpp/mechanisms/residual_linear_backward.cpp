@@ -6,6 +6,7 @@
 #include "core/row_kernels.h"
 #include "core/threads.h"
 #include "core/tile_kernels.h"
+#include "mechanisms/residual_linear_gradients.h"
 #include "mechanisms/state_scan.h"
 
 namespace rattention {
@@ -13,114 +14,6 @@ namespace {
 
 // Two more passes over the keys, rows and their feature maps, and a quarter more products.
 constexpr double kSplitCost = 0.35;
-
-std::int64_t state_copies(const LinearProblem& problem) { return problem.state_per_query_head() ? problem.group() : 1; }
-
-// Gradients of the state flow from the last token to the first: R_t = R_{t+1} + phi(q_t)^T g_t, where row t reads the
-// state. Summed by stretches and chunks as the states are; one for each query head where each has its own initial
-// state.
-class RunningGradient {
- public:
-  RunningGradient(const LinearProblem& problem, Scratch& scratch)
-      : problem_(problem),
-        copies_(state_copies(problem)),
-        base_(scratch.take(copies_ * problem.state_size())),
-        local_(scratch.take(copies_ * problem.state_size())),
-        total_(scratch.take(problem.state_size())) {
-    std::fill_n(base_, copies_ * problem.state_size(), 0.0F);
-    clear_local();
-  }
-  static std::int64_t floats(const LinearProblem& problem) {
-    return 2 * Scratch::round_up(state_copies(problem) * problem.state_size()) +
-           Scratch::round_up(problem.state_size());
-  }
-
-  // Before the last stretch of a sequence. What follows the last sequence is the final state.
-  void begin(const Stretch& stretch, std::int64_t kv_head, const float* grad_state) {
-    std::fill_n(base_, copies_ * problem_.state_size(), 0.0F);
-    if (grad_state != nullptr && stretch.ends) {
-      for (std::int64_t c = 0; c < copies_; ++c) {
-        const std::int64_t head = stretch.batch * problem_.final_heads() + kv_head * copies_ + c;
-        load_state(grad_state + head * problem_.user_state_size(), problem_.key.dim(), problem_.value.dim(),
-                   copy(base_, c));
-      }
-    }
-    clear_local();
-  }
-  void resume(const float* base) {
-    std::copy_n(base, copies_ * problem_.state_size(), base_);
-    clear_local();
-  }
-
-  void add(std::int64_t head, const float* phi, const ChunkRows& grads, std::int64_t n) {
-    tile_kernels().multiply_add({phi, kChunk}, problem_.features(), n, grads.row(0), grads.stride(), grads.columns(),
-                                copy(local_, copies_ == 1 ? 0 : head % copies_), problem_.columns());
-  }
-  // What the keys of the chunks so far may receive.
-  const float* read() {
-    row_kernels().sum(base_, local_, problem_.state_size(), total_);
-    for (std::int64_t c = 1; c < copies_; ++c) {
-      row_kernels().sum(total_, copy(base_, c), problem_.state_size(), total_);
-      row_kernels().sum(total_, copy(local_, c), problem_.state_size(), total_);
-    }
-    return total_;
-  }
-  void close_stretch() {
-    row_kernels().sum(base_, local_, copies_ * problem_.state_size(), base_);
-    clear_local();
-  }
-  // Takes the sum of a stretch and leaves what lies behind it.
-  void exchange(float* sum) {
-    std::swap_ranges(sum, sum + copies_ * problem_.state_size(), base_);
-    row_kernels().sum(sum, base_, copies_ * problem_.state_size(), base_);
-  }
-
-  const float* local() const { return local_; }
-  const float* base_of(std::int64_t c) const { return base_ + c * problem_.state_size(); }
-
- private:
-  float* copy(float* states, std::int64_t c) const { return states + c * problem_.state_size(); }
-  void clear_local() { std::fill_n(local_, copies_ * problem_.state_size(), 0.0F); }
-
-  const LinearProblem& problem_;
-  const std::int64_t copies_;
-  float* base_;   // of the stretches behind this one
-  float* local_;  // of this stretch's chunks so far
-  float* total_;
-};
-
-// Gradients of the outputs of a chunk, zero where the row sees nothing.
-class ChunkGrads {
- public:
-  ChunkGrads(const TensorView& grad_output, Scratch& scratch)
-      : view_(grad_output),
-        rows_(view_, scratch),
-        staging_(scratch.take(kChunk * padded(view_.dim()))),
-        columns_(scratch.take(kChunk * padded(view_.dim()))) {}
-  static std::int64_t floats(const TensorView& view) {
-    return ChunkRows::floats(view) + 2 * Scratch::round_up(kChunk * padded(view.dim()));
-  }
-
-  void load(const Stretch& stretch, std::int64_t head, KeySpan rows) {
-    const std::int64_t unseeing = rows.intersect({rows.first, stretch.first_seeing}).size();
-    rows_.load(stretch.batch, head, rows, unseeing > 0);
-    for (std::int64_t i = 0; i < unseeing; ++i) rows_.clear(i);
-    load_columns(view_, stretch.batch, head, rows, staging_, columns_);
-    for (std::int64_t i = 0; i < unseeing; ++i) clear_column(columns_, rows_.columns(), i);
-    finite_ = rows_.all_finite();
-  }
-
-  const ChunkRows& rows() const { return rows_; }
-  const float* columns() const { return columns_; }
-  bool finite() const { return finite_; }
-
- private:
-  const TensorView& view_;
-  ChunkRows rows_;
-  float* staging_;
-  float* columns_;
-  bool finite_ = true;
-};
 
 class BackwardScan {
  public:
@@ -135,9 +28,9 @@ class BackwardScan {
         grads_(saved.grad_output, scratch),
         staging_(scratch.take(kChunk * std::max(padded(problem.key.dim()), problem.columns()))),
         value_columns_(scratch.take(kChunk * problem.columns())),
-        phi_queries_(scratch.take(stretch_chunks(problem) * problem.group() * kChunk * problem.features())),
+        phi_queries_(scratch.take(stretch_chunks(problem) * problem.group() * kChunk * problem.feature_rows())),
         products_(scratch.take(kChunk * kChunk)),
-        grad_phi_(scratch.take(kChunk * problem.features())),
+        grad_phi_(scratch.take(kChunk * problem.feature_rows())),
         grad_values_(scratch.take(kChunk * problem.columns())) {}
 
   static std::int64_t floats(const LinearProblem& problem, const LinearSaved& saved) {
@@ -145,16 +38,16 @@ class BackwardScan {
     return ChunkKeys::floats(problem) + RunningState::floats(problem) + RunningGradient::floats(problem) +
            ChunkGrads::floats(saved.grad_output) + up(kChunk * std::max(padded(problem.key.dim()), problem.columns())) +
            2 * up(kChunk * problem.columns()) +
-           up(stretch_chunks(problem) * problem.group() * kChunk * problem.features()) + up(kChunk * kChunk) +
-           up(kChunk * problem.features());
+           up(stretch_chunks(problem) * problem.group() * kChunk * problem.feature_rows()) + up(kChunk * kChunk) +
+           up(kChunk * problem.feature_rows());
   }
 
   RunningGradient& gradient() { return gradient_; }
 
   // All gradients of the stretch's tokens: those of queries from the first chunk to the last, as the state grows, those
   // of keys and values from the last to the first, as its gradient grows.
-  void run(const Stretch& stretch, std::int64_t kv_head, const float* state) {
-    state_.resume(stretch, kv_head, state);
+  void run(const Stretch& stretch, std::int64_t kv_head, const float* saved) {
+    state_.go_to(stretch, kv_head, saved);
     for (std::int64_t index = stretch.first_chunk; index < stretch.last_chunk; ++index) {
       const Chunk chunk = stretch.chunk(index);
       load_keys(stretch, kv_head, chunk);
@@ -196,7 +89,7 @@ class BackwardScan {
  private:
   float* phi_of(const Stretch& stretch, std::int64_t index, std::int64_t head) const {
     const std::int64_t slot = (index - stretch.first_chunk) * problem_.group() + head % problem_.group();
-    return phi_queries_ + slot * kChunk * problem_.features();
+    return phi_queries_ + slot * kChunk * problem_.feature_rows();
   }
 
   void load_keys(const Stretch& stretch, std::int64_t kv_head, const Chunk& chunk) {
@@ -226,11 +119,11 @@ class BackwardScan {
     grads_.load(stretch, head, rows);
     clear_columns(grad_phi_, problem_.features(), whole);
     if (const float* state = state_.read(stretch, head)) {
-      tile_kernels().multiply_add({state, problem_.columns()}, problem_.features(), problem_.columns(),
+      tile_kernels().multiply_add({state, problem_.columns()}, problem_.features(), problem_.value.dim(),
                                   grads_.columns(), kChunk, whole, grad_phi_, kChunk);
     }
     if (keys_.size() > 0) {
-      triangle_product(Triangle::upper, value_columns_, grads_.columns(), n, problem_.columns(), products_);
+      triangle_product(Triangle::upper, value_columns_, grads_.columns(), n, problem_.value.dim(), products_);
       add_triangle_columns(Triangle::upper, keys_.phi(), problem_.features(), keys_.phi_finite(), products_, n,
                            grad_phi_);
     }
@@ -253,8 +146,8 @@ class BackwardScan {
       const float* gradient = gradient_.read();
       clear_columns(grad_phi_, problem_.features(), padded(n));
       std::fill_n(grad_values_, n * columns, 0.0F);
-      tile_kernels().multiply_add({gradient, columns}, problem_.features(), columns, value_columns_, kChunk, padded(n),
-                                  grad_phi_, kChunk);
+      tile_kernels().multiply_add({gradient, columns}, problem_.features(), problem_.value.dim(), value_columns_,
+                                  kChunk, padded(n), grad_phi_, kChunk);
       tile_kernels().multiply_add({keys_.phi(), kChunk, true}, n, problem_.features(), gradient, columns, columns,
                                   grad_values_, columns);
     }
@@ -269,7 +162,7 @@ class BackwardScan {
     const std::int64_t n = chunk.rows.size();
     grads_.load(stretch, head, chunk.rows);
     if (!chunk.keys.empty()) {
-      triangle_product(Triangle::lower, grads_.columns(), value_columns_, n, problem_.columns(), products_);
+      triangle_product(Triangle::lower, grads_.columns(), value_columns_, n, problem_.value.dim(), products_);
       add_triangle_columns(Triangle::lower, phi, problem_.features(), columns_finite(phi, problem_.features(), n),
                            products_, n, grad_phi_);
       triangle_product(Triangle::upper, keys_.phi(), phi, n, problem_.features(), products_);
@@ -332,23 +225,37 @@ void backward_lane(const LinearProblem& problem, const LinearSaved& saved, const
   for (std::int64_t s = plan.begin(batch + 1) - 1; s >= plan.begin(batch); --s) {
     const Stretch& stretch = plan.stretch(s);
     if (stretch.closes) scan.gradient().begin(stretch, kv_head, saved.grad_state);
-    scan.run(stretch, kv_head, saved.states + plan.piece(s, kv_head) * problem.state_size());
+    scan.run(stretch, kv_head, saved.states + plan.saved_state(stretch, kv_head) * problem.state_size());
     scan.gradient().close_stretch();
     if (stretch.begins) scan.store_initial(stretch, kv_head);
   }
 }
 
-// Turns sums of stretches into the gradients behind them.
+// Turns sums of stretches into the gradients behind their first rows.
 void sums_to_gradients(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
                        const ScanPlan& plan, std::int64_t batch, std::int64_t kv_head, float* sums) {
   const std::int64_t size = state_copies(problem) * problem.state_size();
   BackwardScan scan = make_scan(problem, saved, gradients);
-  RunningGradient& running = scan.gradient();
   for (std::int64_t s = plan.begin(batch + 1) - 1; s >= plan.begin(batch); --s) {
     const Stretch& stretch = plan.stretch(s);
-    if (stretch.closes) running.begin(stretch, kv_head, saved.grad_state);
-    running.exchange(sums + plan.piece(s, kv_head) * size);
+    if (stretch.closes) scan.gradient().begin(stretch, kv_head, saved.grad_state);
+    if (stretch.keeps()) scan.gradient().join(sums + plan.saved_state(stretch, kv_head) * size);
     if (stretch.begins) scan.store_initial(stretch, kv_head);
+  }
+}
+
+void backward_piece(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
+                    const ScanPlan& plan, std::int64_t group, std::int64_t kv_head, const float* sums) {
+  const std::int64_t size = state_copies(problem) * problem.state_size();
+  BackwardScan scan = make_scan(problem, saved, gradients);
+  for (std::int64_t s = plan.group_begin(group); s < plan.group_begin(group + 1); ++s) {
+    const Stretch& stretch = plan.stretch(s);
+    if (stretch.closes) {
+      scan.gradient().begin(stretch, kv_head, saved.grad_state);
+    } else if (stretch.has_keys()) {  // nothing else reads the gradient
+      scan.gradient().go_to(sums + plan.saved_state(plan.stretch(s + 1), kv_head) * size);
+    }
+    scan.run(stretch, kv_head, saved.states + plan.saved_state(stretch, kv_head) * problem.state_size());
   }
 }
 
@@ -356,36 +263,39 @@ void backward_pieces(const LinearProblem& problem, const LinearSaved& saved, con
                      const ScanPlan& plan) {
   const std::int64_t heads = problem.key.heads();
   const std::int64_t size = state_copies(problem) * problem.state_size();
-  const std::unique_ptr<float[]> sums(new float[static_cast<std::size_t>(plan.pieces() * size)]);
+  const std::unique_ptr<float[]> sums(new float[static_cast<std::size_t>(plan.saved_states() * size)]);
   parallel_for(plan.pieces(), [&](std::int64_t piece) {
-    BackwardScan scan = make_scan(problem, saved, gradients);
-    scan.sum(plan.stretch(piece / heads), piece % heads);
-    std::copy_n(scan.gradient().local(), size, sums.get() + piece * size);
+    const std::int64_t group = piece / heads;
+    for (std::int64_t s = plan.group_begin(group); s < plan.group_begin(group + 1); ++s) {
+      const Stretch& stretch = plan.stretch(s);
+      if (!stretch.keeps()) continue;
+      BackwardScan scan = make_scan(problem, saved, gradients);
+      scan.sum(stretch, piece % heads);
+      std::copy_n(scan.gradient().local(), size, sums.get() + plan.saved_state(stretch, piece % heads) * size);
+    }
   });
   parallel_for(plan.lanes(), [&](std::int64_t lane) {
     sums_to_gradients(problem, saved, gradients, plan, lane / heads, lane % heads, sums.get());
   });
   parallel_for(plan.pieces(), [&](std::int64_t piece) {
-    BackwardScan scan = make_scan(problem, saved, gradients);
-    scan.gradient().resume(sums.get() + piece * size);
-    scan.run(plan.stretch(piece / heads), piece % heads, saved.states + piece * problem.state_size());
+    backward_piece(problem, saved, gradients, plan, piece / heads, piece % heads, sums.get());
   });
 }
 
 }  // namespace
 
-void linear_backward(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients) {
+void linear_backward(const LinearProblem& problem, const ScanPlan& plan, const LinearSaved& saved,
+                     const LinearGradients& gradients) {
   const bool passes_through =
       problem.key.length() == 0 && saved.grad_state != nullptr && gradients.initial_state != nullptr;
   if (passes_through) {
     std::copy_n(saved.grad_state, problem.key.batch() * problem.state_heads * problem.user_state_size(),
                 gradients.initial_state);
   }
-  const ScanPlan plan(problem);
   LinearSaved with_states = saved;
   std::unique_ptr<float[]> own;
   if (saved.states == nullptr) {
-    own.reset(new float[static_cast<std::size_t>(plan.pieces() * problem.state_size())]);
+    own = new_states(problem, plan);
     stretch_states(problem, plan, own.get());
     with_states.states = own.get();
   }

@@ -21,6 +21,8 @@ struct LinearGradients {
   float* initial_state = nullptr;
 };
 
-void linear_backward(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients);
+// `plan` is of the same problem, and the one that `saved` was written by.
+void linear_backward(const LinearProblem& problem, const ScanPlan& plan, const LinearSaved& saved,
+                     const LinearGradients& gradients);
 
 }  // namespace rattention

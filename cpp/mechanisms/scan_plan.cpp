@@ -58,6 +58,22 @@ ScanPlan::ScanPlan(const LinearProblem& problem)
     if (length > 0) stretches_.back().ends = true;
   }
   begins_.push_back(static_cast<std::int64_t>(stretches_.size()));
+  group_stretches(chunks * kChunk);
+}
+
+// Each group has `rows` rows at least, but for the last of a batch entry.
+void ScanPlan::group_stretches(std::int64_t rows) {
+  std::int64_t gathered = rows;
+  for (std::size_t s = 0; s < stretches_.size(); ++s) {
+    Stretch& stretch = stretches_[s];
+    if (gathered >= rows || stretches_[s - 1].ends) {
+      group_begins_.push_back(static_cast<std::int64_t>(s));
+      gathered = 0;
+    }
+    stretch.group = static_cast<std::int64_t>(group_begins_.size()) - 1;
+    gathered += stretch.rows().size();
+  }
+  group_begins_.push_back(static_cast<std::int64_t>(stretches_.size()));
 }
 
 void ScanPlan::cut_sequence(const LinearProblem& problem, Stretch sequence, std::int64_t chunks) {
@@ -70,6 +86,8 @@ void ScanPlan::cut_sequence(const LinearProblem& problem, Stretch sequence, std:
     stretch.last_chunk = std::min(last, (i + 1) * chunks);
     stretch.begins = stretch.first_chunk == first;
     stretch.closes = stretch.last_chunk == last;
+    stretch.saved = saved_;
+    if (stretch.keeps()) ++saved_;
     stretches_.push_back(stretch);
   }
 }

@@ -1,6 +1,7 @@
 #include "mechanisms/state_scan.h"
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "core/row_kernels.h"
@@ -55,8 +56,12 @@ void RunningState::begin(const Stretch& stretch, std::int64_t kv_head) {
   load_head_states(stretch, kv_head);
 }
 
-void RunningState::resume(const Stretch& stretch, std::int64_t kv_head, const float* state) {
-  std::copy_n(state, problem_.state_size(), base_);
+void RunningState::go_to(const Stretch& stretch, std::int64_t kv_head, const float* saved) {
+  if (!stretch.resumes()) {
+    begin(stretch, kv_head);
+    return;
+  }
+  std::copy_n(saved, problem_.state_size(), base_);
   std::fill_n(excess_, problem_.state_size(), 0.0F);
   blank_ = false;
   chunks_ = 0;
@@ -98,7 +103,7 @@ void RunningState::close_stretch() {
 std::int64_t StateScan::floats(const LinearProblem& problem) {
   const auto up = Scratch::round_up;
   return ChunkKeys::floats(problem) + RunningState::floats(problem) + up(kChunk * padded(problem.query.dim())) +
-         up(kChunk * problem.features()) + up(kChunk * kChunk) + up(kChunk * problem.columns());
+         up(kChunk * problem.feature_rows()) + up(kChunk * kChunk) + up(kChunk * problem.columns());
 }
 
 StateScan::StateScan(const LinearProblem& problem, Scratch& scratch)
@@ -106,7 +111,7 @@ StateScan::StateScan(const LinearProblem& problem, Scratch& scratch)
       keys_(problem, scratch),
       state_(problem, scratch),
       staging_(scratch.take(kChunk * padded(problem.query.dim()))),
-      phi_(scratch.take(kChunk * problem.features())),
+      phi_(scratch.take(kChunk * problem.feature_rows())),
       scores_(scratch.take(kChunk * kChunk)),
       output_(scratch.take(kChunk * problem.columns())) {}
 
@@ -117,15 +122,42 @@ float* StateScan::rows_of(const Stretch& stretch, std::int64_t head, KeySpan row
   if (rows.last <= stretch.first_seeing) return output_;
   load_phi_queries(problem_, stretch, head, rows, staging_, phi_);
   const float* state = state_.read(stretch, head);
-  if (state != nullptr) {
-    tile_kernels().multiply_add({phi_, kChunk, true}, n, problem_.features(), state, columns, columns, output_,
-                                columns);
-  }
+  add_products(state, n);
   if (keys_.size() > 0) {
     triangle_product(Triangle::lower, phi_, keys_.phi(), n, problem_.features(), scores_);
-    add_triangle(Triangle::lower, scores_, n, keys_.values(), keys_.values_finite(), output_);
+    add_triangle(Triangle::lower, scores_, n, keys_.values(), true, output_);
+    if (!tile_kernels().all_finite(output_, n * columns)) mend_rows(state, n);
   }
   return output_;
+}
+
+void StateScan::add_products(const float* state, std::int64_t n) {
+  if (state == nullptr) return;
+  const std::int64_t columns = problem_.columns();
+  tile_kernels().multiply_add({phi_, kChunk, true}, n, problem_.features(), state, columns, columns, output_, columns);
+}
+
+// Rows that see infinity or NaN in the chunk, or have it themselves, token by token: as the state gives it to later
+// chunks, so that no row depends on where chunks begin. Other rows keep their bits.
+void StateScan::mend_rows(const float* state, std::int64_t n) {
+  const std::int64_t columns = problem_.columns();
+  const std::int64_t features = problem_.features();
+  std::int64_t clean = 0;  // rows before the first key that is not finite
+  while (clean < n && keys_.finite(clean)) ++clean;
+  if (clean < n) {
+    std::fill_n(output_, n * columns, 0.0F);
+    add_products(state, n);
+    add_triangle(Triangle::lower, scores_, clean, keys_.values(), false, output_);
+  }
+  std::vector<float> sum(static_cast<std::size_t>(problem_.state_size()));
+  if (state != nullptr) std::copy_n(state, problem_.state_size(), sum.data());
+  for (std::int64_t i = 0; i < n; ++i) {
+    keys_.add_one_to(i, sum.data());
+    if (i < clean && column_finite(phi_, features, i)) continue;
+    float* row = output_ + i * columns;
+    std::fill_n(row, columns, 0.0F);
+    tile_kernels().multiply_add({phi_ + i, kChunk, true}, 1, features, sum.data(), columns, columns, row, columns);
+  }
 }
 
 void FinalStates::store(const LinearProblem& problem, const Stretch& last, std::int64_t kv_head, const float* base,
@@ -158,35 +190,67 @@ void sum_stretch(const LinearProblem& problem, const Stretch& stretch, std::int6
   }
 }
 
-// Turns sums of stretches into the states before them.
-void sums_to_states(const LinearProblem& problem, const ScanPlan& plan, std::int64_t batch, std::int64_t kv_head,
-                    float* states, const FinalStates& final) {
-  const std::int64_t size = problem.state_size();
-  std::vector<float> memory(static_cast<std::size_t>(3 * size));
-  float* running = memory.data();
-  float* excess = running + size;
-  float* sum = excess + size;
-  for (std::int64_t s = plan.begin(batch); s < plan.begin(batch + 1); ++s) {
-    const Stretch& stretch = plan.stretch(s);
-    if (stretch.begins) load_initial(problem, stretch, kv_head, running, excess);
-    float* state = states + plan.piece(s, kv_head) * size;
-    std::copy_n(state, size, sum);
-    std::copy_n(running, size, state);
-    // Without keys there is nothing to add; adding zeros would lose the sign of -0.
-    if (stretch.last_chunk > 0) row_kernels().add_compensated(sum, 1.0F, size, running, excess);
-    if (stretch.ends) final.store(problem, stretch, kv_head, running, excess);
+// Sums of stretches and the states they become. A stretch's sum lies where the state after it will: in the next
+// stretch's place, or among the last ones at the end of a batch entry.
+class StretchStates {
+ public:
+  StretchStates(const LinearProblem& problem, const ScanPlan& plan, float* states, const FinalStates& final)
+      : problem_(problem), plan_(plan), states_(states), final_(final), size_(problem.state_size()) {
+    if (final.wanted()) last_.reset(new float[static_cast<std::size_t>(plan.lanes() * size_)]);
   }
-}
+
+  void sum_piece(std::int64_t piece) const {
+    const std::int64_t heads = problem_.key.heads();
+    const std::int64_t group = piece / heads;
+    for (std::int64_t s = plan_.group_begin(group); s < plan_.group_begin(group + 1); ++s) {
+      if (float* sum = after(s, piece % heads)) sum_stretch(problem_, plan_.stretch(s), piece % heads, sum);
+    }
+  }
+
+  void join_lane(std::int64_t batch, std::int64_t kv_head) const {
+    std::vector<float> memory(static_cast<std::size_t>(2 * size_));
+    float* running = memory.data();
+    float* excess = running + size_;
+    for (std::int64_t s = plan_.begin(batch); s < plan_.begin(batch + 1); ++s) {
+      const Stretch& stretch = plan_.stretch(s);
+      if (stretch.begins) load_initial(problem_, stretch, kv_head, running, excess);
+      if (float* sum = after(s, kv_head)) {
+        row_kernels().add_compensated(sum, 1.0F, size_, running, excess);
+        std::copy_n(running, size_, sum);
+      }
+      if (stretch.ends) final_.store(problem_, stretch, kv_head, running, excess);
+    }
+  }
+
+ private:
+  // Where the state after a stretch with keys goes, nullptr where nobody reads it.
+  float* after(std::int64_t s, std::int64_t kv_head) const {
+    const Stretch& stretch = plan_.stretch(s);
+    if (!stretch.has_keys()) return nullptr;
+    if (!stretch.closes) return states_ + plan_.saved_state(plan_.stretch(s + 1), kv_head) * size_;
+    if (!stretch.ends || last_ == nullptr) return nullptr;
+    return last_.get() + (stretch.batch * problem_.key.heads() + kv_head) * size_;
+  }
+
+  const LinearProblem& problem_;
+  const ScanPlan& plan_;
+  float* states_;
+  const FinalStates& final_;
+  const std::int64_t size_;
+  std::unique_ptr<float[]> last_;
+};
 
 }  // namespace
 
 void stretch_states(const LinearProblem& problem, const ScanPlan& plan, float* states, const FinalStates& final) {
   const std::int64_t heads = problem.key.heads();
-  parallel_for(plan.pieces(), [&](std::int64_t piece) {
-    sum_stretch(problem, plan.stretch(piece / heads), piece % heads, states + piece * problem.state_size());
-  });
-  parallel_for(plan.lanes(),
-               [&](std::int64_t lane) { sums_to_states(problem, plan, lane / heads, lane % heads, states, final); });
+  const StretchStates work(problem, plan, states, final);
+  parallel_for(plan.pieces(), [&work](std::int64_t piece) { work.sum_piece(piece); });
+  parallel_for(plan.lanes(), [&work, heads](std::int64_t lane) { work.join_lane(lane / heads, lane % heads); });
+}
+
+std::unique_ptr<float[]> new_states(const LinearProblem& problem, const ScanPlan& plan) {
+  return std::unique_ptr<float[]>(new float[static_cast<std::size_t>(plan.saved_states() * problem.state_size())]);
 }
 
 }  // namespace rattention

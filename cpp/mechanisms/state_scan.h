@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "core/scratch.h"
 #include "mechanisms/chunk_products.h"
@@ -17,9 +18,9 @@ class RunningState {
   RunningState(const LinearProblem& problem, Scratch& scratch);
   static std::int64_t floats(const LinearProblem& problem);
 
-  // Starts a sequence, or goes on from the state at the start of a stretch.
+  // Starts a sequence, or goes to the start of any stretch, whose saved state is needed where it resumes one.
   void begin(const Stretch& stretch, std::int64_t kv_head);
-  void resume(const Stretch& stretch, std::int64_t kv_head, const float* state);
+  void go_to(const Stretch& stretch, std::int64_t kv_head, const float* saved);
 
   // What a query head reads now, nullptr where that is zero.
   const float* read(const Stretch& stretch, std::int64_t head);
@@ -70,6 +71,8 @@ class StateScan {
 
  private:
   float* rows_of(const Stretch& stretch, std::int64_t head, KeySpan rows);
+  void add_products(const float* state, std::int64_t n);
+  void mend_rows(const float* state, std::int64_t n);
 
   const LinearProblem& problem_;
   ChunkKeys keys_;
@@ -85,12 +88,15 @@ struct FinalStates {
   float* states = nullptr;
   float* excesses = nullptr;
 
+  bool wanted() const { return states != nullptr || excesses != nullptr; }
+
   void store(const LinearProblem& problem, const Stretch& last, std::int64_t kv_head, const float* base,
              const float* excess) const;
 };
 
-// The states at the start of every piece (see ScanPlan::piece), in padded form and without a per-query-head initial
-// state; and the final ones.
+// The states that the plan keeps, in padded form and without a per-query-head initial state; and the final ones.
 void stretch_states(const LinearProblem& problem, const ScanPlan& plan, float* states, const FinalStates& final = {});
+// Memory for them.
+std::unique_ptr<float[]> new_states(const LinearProblem& problem, const ScanPlan& plan);
 
 }  // namespace rattention

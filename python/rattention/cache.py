@@ -21,7 +21,13 @@ from rattention._arguments import (
     whole_number,
 )
 from rattention.mechanisms.rattention import reference_rms_norm
-from rattention.mechanisms.residual_linear import FEATURE_MAPS, as_given, optional_float32, reference_features
+from rattention.mechanisms.residual_linear import (
+    FEATURE_MAPS,
+    as_given,
+    feature_map_name,
+    optional_float32,
+    reference_features,
+)
 from rattention.mechanisms.rotary import reference_rotary
 from rattention.mechanisms.score_options import scale_of
 
@@ -66,12 +72,13 @@ class RAttentionCache:
         w of `rattention`: a token sees itself and the w before it in full, the earlier ones through the
         state.
     value_dim:
-        Elements of a value, `head_dim` by default.
+        Elements of a value, `head_dim` by default; 0 makes empty rows, as everywhere.
     feature_map, rope_theta:
         As in `rattention`.
     dtype:
         Of the tokens, and of the keys and values kept: ``"float32"``, ``"bfloat16"`` or ``"float16"``. The
-        state is float32 always.
+        state is float32 always, and so are the keys that a rotary embedding has turned, which are kept
+        beside the others: steps are as exact as `rattention`.
 
     Raises
     ------
@@ -104,7 +111,7 @@ class RAttentionCache:
         given = (batch, kv_heads, head_dim, head_dim if value_dim is None else value_dim, window)
         sizes = (whole_number(name, size) for name, size in zip(SIZES, given, strict=True))
         self._sizes = dict(zip(SIZES, (max(-MAX_SIZE, min(size, MAX_SIZE)) for size in sizes), strict=True))
-        self._feature_map = _feature_map(feature_map)
+        self._feature_map = feature_map_name(feature_map)
         self._rope_theta = None if rope_theta is None else _positive("rope_theta", rope_theta)
         self._dtype = _dtype_name(dtype)
         self._plain_dtype = None if self._dtype == "bfloat16" else np.dtype(self._dtype)
@@ -292,16 +299,15 @@ def _positive(name: str, value: Any) -> float:
     return number
 
 
-def _feature_map(name: str) -> str:
-    if name not in FEATURE_MAPS:
-        raise ValueError(f"feature_map must be one of {', '.join(FEATURE_MAPS)}, got {name!r}")
-    return name
-
-
 def _dtype_name(dtype: DTypeLike) -> str:
-    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
-    if name not in FLOAT_DTYPES:
-        raise TypeError(f"dtype must be one of {', '.join(FLOAT_DTYPES)}, got {name}")
+    try:
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    except (TypeError, ValueError):  # what NumPy knows no dtype for
+        name = repr(dtype)
+    if name not in FLOAT_DTYPES or dtype is None:
+        raise TypeError(
+            f"dtype must be one of {', '.join(FLOAT_DTYPES)}, got {dtype if dtype is None else name}"
+        )
     return name
 
 

@@ -22,7 +22,7 @@ struct Forward {
     rattention::LinearForward want;
     want.output = &rows;
     want.final_state = final_state.data();
-    linear_forward(problem, want);
+    linear_forward(problem, rattention::ScanPlan(problem), want);
   }
 
   Array output, final_state;
@@ -38,7 +38,8 @@ struct Backward {
         initial_state(shape.batch, problem.final_heads(), 2 * shape.dim, shape.value_dim) {
     rattention::LinearGradients gradients{query.data(), key.data(), value.data(), nullptr};
     if (problem.initial_state != nullptr) gradients.initial_state = initial_state.data();
-    linear_backward(problem, {grad_output.view(), grad_state.values().data(), nullptr}, gradients);
+    linear_backward(problem, rattention::ScanPlan(problem), {grad_output.view(), grad_state.values().data(), nullptr},
+                    gradients);
   }
 
   Array grad_output, grad_state, query, key, value, initial_state;
@@ -128,6 +129,48 @@ void padding() {
   }
 }
 
+// The plan keeps states where keys of the same sequence came before, and nothing for many short sequences; what the
+// forward pass writes there is what the backward pass would sum again.
+void states_that_are_kept() {
+  const LinearShape shape{2, 4, 2, 1500, 8, 5};
+  const Inputs inputs(shape.shape());
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(2 * shape.length));
+  LinearProblem problem = linear_problem_of(inputs, 3, FeatureMap::softmax);
+  problem.segments = ids.data();
+  CHECK(rattention::ScanPlan(problem).saved_states() > 0);
+  const Array grad = Array::normal(shape.batch, shape.heads, shape.length, shape.value_dim, 4);
+  for (const std::int64_t length : {std::int64_t{2}, std::int64_t{700}}) {
+    for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int64_t>(i) % shape.length / length;
+    const rattention::ScanPlan plan(problem);
+    CHECK((plan.saved_states() == 0) == (length == 2));
+    CHECK(plan.pieces() <= 2 * (2 * shape.length / 192 + 2 * 2));
+    std::vector<float> states(static_cast<std::size_t>(plan.saved_states() * problem.state_size()));
+    Array output(shape.batch, shape.heads, shape.length, shape.value_dim);
+    const rattention::OutputView rows = output.output();
+    rattention::LinearForward want;
+    want.output = &rows;
+    want.states = states.data();
+    std::vector<std::vector<float>> results;
+    for (const bool saved : {true, false})
+      for (const int threads : {1, 3, 32}) {
+        rattention::set_num_threads(threads);
+        std::fill(states.begin(), states.end(), -1.0F);
+        linear_forward(problem, plan, want);
+        Array query(shape.batch, shape.heads, shape.length, shape.dim);
+        Array key(shape.batch, shape.kv_heads, shape.length, shape.dim);
+        Array value(shape.batch, shape.kv_heads, shape.length, shape.value_dim);
+        linear_backward(problem, plan, {grad.view(), nullptr, saved ? states.data() : nullptr},
+                        {query.data(), key.data(), value.data(), nullptr});
+        results.push_back(output.values());
+        for (const Array* more : {&query, &key, &value}) {
+          results.back().insert(results.back().end(), more->values().begin(), more->values().end());
+        }
+        CHECK(results.back() == results.front());
+      }
+    rattention::set_num_threads(0);
+  }
+}
+
 void results_do_not_depend_on_threads() {
   const LinearShape shape{1, 2, 1, 1500, 16, 16};
   const Inputs inputs(shape.shape());
@@ -155,6 +198,7 @@ int main() {
       {"windows and feature maps", windows_and_feature_maps},
       {"initial states", initial_states},
       {"padding", padding},
+      {"states that are kept", states_that_are_kept},
       {"results do not depend on threads", results_do_not_depend_on_threads},
   });
 }

@@ -1,9 +1,15 @@
 // Conversions between storage and float32, over all 65536 patterns of both 16-bit formats, against float64 arithmetic.
+#include <xmmintrin.h>
+
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "check.h"
+#include "core/isa.h"
+#include "core/row_kernels.h"
 #include "core/tensor.h"
 
 namespace {
@@ -20,6 +26,14 @@ struct Format {
 constexpr Format kHalf{DType::f16, 10, 15, 0x1FU};
 constexpr Format kBrain{DType::bf16, 7, 127, 0xFFU};
 constexpr unsigned kPatterns = 65536;
+
+// The kernels of every level that this processor has and RATTENTION_MAX_ISA allows.
+std::vector<const rattention::RowKernels*> levels() {
+  std::vector<const rattention::RowKernels*> tables{&rattention::detail::kBaselineRowKernels};
+  if (rattention::active_isa() >= rattention::Isa::avx2) tables.push_back(&rattention::detail::kAvx2RowKernels);
+  if (rattention::active_isa() >= rattention::Isa::avx512) tables.push_back(&rattention::detail::kAvx512RowKernels);
+  return tables;
+}
 
 float load(std::uint16_t bits, DType dtype) {
   std::byte bytes[2];
@@ -64,29 +78,72 @@ void every_pattern_loads_and_comes_back(const Format& format) {
   CHECK(wrong == 0);
 }
 
-// Between each pair of neighbours: the midpoint goes to the even one, anything off it to the nearer one.
-void stores_round_to_nearest_even(const Format& format) {
-  const unsigned infinity = format.exponent_mask << format.mantissa_bits;
-  int wrong = 0;
-  for (unsigned pattern = 0; pattern + 1 < infinity; ++pattern) {
-    const auto below = static_cast<std::uint16_t>(pattern);
-    const auto above = static_cast<std::uint16_t>(pattern + 1);
-    const auto middle = static_cast<float>((value_of(below, format) + value_of(above, format)) / 2);
-    const std::uint16_t even = pattern % 2 == 0 ? below : above;
-    wrong += store(middle, format.dtype) != even || store(-middle, format.dtype) != (even | 0x8000U);
-    if (middle == 0.0F) continue;
-    wrong += store(std::nextafter(middle, 0.0F), format.dtype) != below;
-    wrong += store(std::nextafter(middle, std::numeric_limits<float>::max()), format.dtype) != above;
+struct Rounding {
+  std::vector<float> from;
+  std::vector<std::uint16_t> to;
+
+  void add(float x, unsigned bits) {
+    from.insert(from.end(), {x, -x});
+    to.insert(to.end(), {static_cast<std::uint16_t>(bits), static_cast<std::uint16_t>(bits | 0x8000U)});
   }
-  CHECK(wrong == 0);
+};
+
+// Every pattern, and between each pair of neighbours: the midpoint goes to the even one, anything off it to the nearer
+// one. The last neighbour is infinity, which stands for the next power of two; beyond lies the largest float.
+Rounding all_boundaries(const Format& format) {
+  const unsigned infinity = format.exponent_mask << format.mantissa_bits;
+  const double next_power = std::ldexp(2.0, static_cast<int>(format.exponent_mask) - 1 - format.exponent_bias);
+  const float largest = std::numeric_limits<float>::max();
+  Rounding all;
+  for (unsigned pattern = 0; pattern < infinity; ++pattern) {
+    const double below = value_of(static_cast<std::uint16_t>(pattern), format);
+    const bool last = pattern + 1 == infinity;
+    const double above = last ? next_power : value_of(static_cast<std::uint16_t>(pattern + 1), format);
+    const auto middle = static_cast<float>((below + above) / 2);
+    all.add(static_cast<float>(below), pattern);
+    all.add(middle, pattern + pattern % 2);
+    all.add(std::nextafter(middle, largest), pattern + 1);
+    if (middle != 0.0F) all.add(std::nextafter(middle, 0.0F), pattern);
+  }
+  all.add(largest, infinity);
+  all.add(std::numeric_limits<float>::infinity(), infinity);
+  return all;
 }
 
-void too_large_becomes_infinite() {
-  const float infinity = std::numeric_limits<float>::infinity();
-  CHECK(load(store(65519.996F, DType::f16), DType::f16) == 65504.0F);
-  CHECK(load(store(65520.0F, DType::f16), DType::f16) == infinity);
-  CHECK(load(store(-1e30F, DType::f16), DType::f16) == -infinity);
-  CHECK(load(store(std::numeric_limits<float>::max(), DType::bf16), DType::bf16) == infinity);
+// All levels, the processor's own mode and that of tasks, and both lengths that are no whole vectors.
+void stores_round_to_nearest_even(const Format& format) {
+  const Rounding all = all_boundaries(format);
+  for (const rattention::RowKernels* kernels : levels()) {
+    const auto narrow = format.dtype == DType::f16 ? kernels->narrow_float16 : kernels->narrow_bfloat16;
+    for (const bool denormals_are_zero : {false, true})
+      for (const std::size_t first : {std::size_t{0}, std::size_t{5}}) {
+        std::vector<std::uint16_t> got(all.to.size() - first);
+        const unsigned mode = _mm_getcsr();
+        if (denormals_are_zero) _mm_setcsr(mode | 0x8040U);
+        narrow(all.from.data() + first, static_cast<std::int64_t>(got.size()),
+               reinterpret_cast<std::byte*>(got.data()));
+        _mm_setcsr(mode);
+        CHECK(std::equal(got.begin(), got.end(), all.to.begin() + static_cast<std::ptrdiff_t>(first)));
+      }
+  }
+}
+
+// The same bits at all levels: the sign, the highest bits of the payload, quiet.
+void nan_stays_nan(const Format& format) {
+  const unsigned infinity = format.exponent_mask << format.mantissa_bits;
+  const unsigned quiet = 1U << (format.mantissa_bits - 1);
+  for (const std::uint32_t bits :
+       {0x7FC00000U, 0xFFC00000U, 0x7F800001U, 0xFF800001U, 0x7FFFFFFFU, 0x7FA54321U, 0xFFC54321U}) {
+    const std::uint32_t payload = (bits & 0x7FFFFFU) >> (23 - format.mantissa_bits);
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    for (const rattention::RowKernels* kernels : levels()) {
+      std::uint16_t got = 0;
+      (format.dtype == DType::f16 ? kernels->narrow_float16 : kernels->narrow_bfloat16)(
+          &x, 1, reinterpret_cast<std::byte*>(&got));
+      CHECK(got == ((bits >> 16 & 0x8000U) | infinity | quiet | payload));
+    }
+  }
 }
 
 void rows_are_stored_element_by_element() {
@@ -121,7 +178,8 @@ int main() {
       {"every bfloat16 pattern", [] { every_pattern_loads_and_comes_back(kBrain); }},
       {"float16 rounds to nearest even", [] { stores_round_to_nearest_even(kHalf); }},
       {"bfloat16 rounds to nearest even", [] { stores_round_to_nearest_even(kBrain); }},
-      {"too large becomes infinite", too_large_becomes_infinite},
+      {"NaN stays NaN in float16", [] { nan_stays_nan(kHalf); }},
+      {"NaN stays NaN in bfloat16", [] { nan_stays_nan(kBrain); }},
       {"rows are stored element by element", rows_are_stored_element_by_element},
       {"views find rows by strides of any sign", views_find_rows_by_strides_of_any_sign},
   });

@@ -159,7 +159,8 @@ def reference_rms_norm(
 ) -> NDArray[np.float64]:
     """Rows ``[batch, heads, length, dim]`` over the root of their mean square, times ``[heads, dim]``."""
     with np.errstate(invalid="ignore"):
-        scaled: NDArray[np.float64] = rows / np.sqrt((rows**2).mean(axis=-1, keepdims=True) + eps)
+        squares = (rows**2).sum(axis=-1, keepdims=True) / max(rows.shape[-1], 1)
+        scaled: NDArray[np.float64] = rows / np.sqrt(squares + eps)
     return scaled if weight is None else scaled * np.asarray(weight).astype(np.float64)[:, None]
 
 

@@ -131,7 +131,8 @@ def reference_residual_linear_attention(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`residual_linear_attention` by its definition, in float64: ``(output, state)``. The law.
 
-    A row is ``sum_j (phi(q) . phi(k_j)) v_j`` over the keys it sees, so that no other key can touch it.
+    A row is ``phi(q) S``, ``S`` the sum of ``phi(k_j)^T v_j`` over the keys it sees, in IEEE arithmetic:
+    infinity in a value times a feature of 0 is NaN. No other key can touch it.
     """
     q, k, v = (np.asarray(a).astype(np.float64) for a in (query, key, value))
     (batch, heads, length, _), kv_heads = q.shape, k.shape[1]
@@ -145,15 +146,20 @@ def reference_residual_linear_attention(
     start = np.zeros((batch, kv_heads, 2 * q.shape[3], v.shape[3]))
     start = start if initial_state is None else np.asarray(initial_state).astype(np.float64)
     output = np.zeros((batch, heads, length, v.shape[3]))
-    for b, h, t in np.ndindex(batch, heads, length):
-        g, seen = h * kv_heads // heads, visible[b, t]
-        output[b, h, t] = (phi_q[b, h, t] @ phi_k[b, g, seen].T) @ v[b, g, seen]
-        if initial_state is not None and segment[b, t] == 0:
-            output[b, h, t] += phi_q[b, h, t] @ start[b, h * start.shape[1] // heads]
     state = start.copy()
-    for b, s in np.ndindex(*start.shape[:2] if length else (0, 0)):
-        g, seen = s * kv_heads // start.shape[1], visible[b, -1]
-        state[b, s] = phi_k[b, g, seen].T @ v[b, g, seen] + (start[b, s] if segment[b, -1] == 0 else 0)
+    group = np.arange(heads) * kv_heads // heads
+    own = np.arange(heads) * start.shape[1] // heads
+    for b, t in np.ndindex(batch, length):
+        if t == 0 or segment[b, t] != segment[b, t - 1]:
+            total = (start if t == 0 else np.zeros_like(start))[b, own]
+        joining = t - min(window, length) - 1
+        with np.errstate(invalid="ignore"):
+            if joining >= 0 and visible[b, t, joining]:
+                total = total + phi_k[b, group, joining, :, None] * v[b, group, joining, None]
+            if visible[b, t].any() or (initial_state is not None and segment[b, t] == 0):
+                output[b, :, t] = (phi_q[b, :, t, :, None] * total).sum(axis=1)
+        if t == length - 1:
+            state[b, own] = total
     return output, state
 
 
@@ -186,18 +192,23 @@ def linear_options(
     reach = whole_number("window", window)
     if reach < -1:
         raise ValueError(f"window must be >= -1, got {brief(window)}")
-    if not isinstance(feature_map, str):
-        raise TypeError(f"feature_map must be a string, got {brief(feature_map)}")
-    if feature_map not in FEATURE_MAPS:
-        raise ValueError(f"feature_map must be one of {', '.join(FEATURE_MAPS)}, got {brief(feature_map)}")
     shown = None if key_padding_mask is None else bool_array("key_padding_mask", key_padding_mask, 2)
     return _core.LinearOptions(
         window=min(reach, 2**62),
-        feature_map=FEATURE_MAPS[feature_map],
+        feature_map=FEATURE_MAPS[feature_map_name(feature_map)],
         initial_state=optional_float32("initial_state", initial_state, 4),
         key_padding_mask=shown,
         segment_ids=None if segment_ids is None else integer_array("segment_ids", segment_ids, 2),
     )
+
+
+def feature_map_name(name: str) -> str:
+    """The name of a feature map that there is."""
+    if not isinstance(name, str):
+        raise TypeError(f"feature_map must be a string, got {brief(name)}")
+    if name not in FEATURE_MAPS:
+        raise ValueError(f"feature_map must be one of {', '.join(FEATURE_MAPS)}, got {brief(name)}")
+    return name
 
 
 def as_given(output: NDArray[Any], like: ArrayLike) -> NDArray[Any]:
