@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rattention.compression.validation import Cell, Validation
+    from rattention.compression.validation.results import Spread
     from rattention.intervals import Interval
 
 NUMBERS = {
@@ -78,10 +79,10 @@ def _plot_strategy(ax: Axes, line: Sequence[Cell], number: str, aside: float, lo
     """A line with bars, its budgets multiplied by `aside`."""
     line = sorted(line, key=lambda cell: cell.budget)
     numbers = [cell.numbers[number] for cell in line]
-    bars = np.array([[n.mean - n.low, n.high - n.mean] for n in numbers]).T
+    bars = np.array([[n.middle - n.low, n.high - n.middle] for n in numbers]).T
     ax.errorbar(
         [cell.budget * aside for cell in line],
-        [n.mean for n in numbers],
+        [n.middle for n in numbers],
         yerr=np.nan_to_num(bars),
         label=line[0].strategy,
         markersize=4.5,
@@ -115,12 +116,12 @@ def _axes_of_budgets(ax: Axes, cells: Sequence[Cell], number: str) -> None:
         ax.set_ylim(bottom=0)
 
 
-def _limit_shares(ax: Axes, numbers: Sequence[Interval]) -> None:
+def _limit_shares(ax: Axes, numbers: Sequence[Interval | Spread]) -> None:
     """Room for all means; the bars of few seeds may be cut, as they would leave no room for anything else."""
     bars = np.array([[n.low, n.high] for n in numbers])
-    most = max(1.0, *(n.mean for n in numbers))
+    most = max(1.0, *(n.middle for n in numbers))
     least = np.nan_to_num(bars[:, 0], nan=most).min()
-    low = max(0.0, min(least, *(n.mean for n in numbers)) - 0.05 * most)
+    low = max(0.0, min(least, *(n.middle for n in numbers)) - 0.05 * most)
     high = min(1.5 * most, max(np.nan_to_num(bars[:, 1]).max(), most) + 0.05 * most)
     ax.set_ylim(low, high)
 
