@@ -117,18 +117,18 @@ def plot_convergence(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
 
 
 def plot_improvement(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
-    """Accuracy relative to conventional attention, with the interval over paired seeds."""
+    """Accuracy less that of conventional attention in points, with the interval over paired seeds."""
     ax = axes_of(ax)
     there = [cell for cell in cells if cell.improvement is not None]
     ax.axvline(0, color=GREY, linewidth=1.2, linestyle="--")
     for row, cell in enumerate(there):
-        change = cell.improvement
-        assert change is not None
+        assert cell.improvement is not None
+        change = cell.improvement.points
         bars = [[change.mean - change.low], [change.high - change.mean]] if _is(change.low) else None
         style = look(cell.mechanism)
         ax.errorbar([change.mean], [row], xerr=bars, markersize=7, linewidth=1.6, capsize=3, **style)
         ax.annotate(
-            f"{change.mean:+.1%}",
+            f"{100 * change.mean:+.1f}",
             (change.mean, row),
             (0, 7),
             textcoords="offset points",
@@ -141,8 +141,8 @@ def plot_improvement(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
     else:
         ax.set_yticks([])
         ax.text(0.5, 0.5, "nothing to compare with", ha="center", va="center", transform=ax.transAxes)
-    ax.xaxis.set_major_formatter(require("matplotlib.ticker", "plots").PercentFormatter(1, None))
-    ax.set_xlabel("Test accuracy relative to conventional attention")
+    ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+.3g}" if share else "0")
+    ax.set_xlabel("Points of test accuracy over conventional attention")
     return ax
 
 
