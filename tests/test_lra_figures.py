@@ -57,6 +57,37 @@ class TestFigures:
         ax = figures.plot_cost([cell("conventional", [0.3])], "peak_memory_bytes")
         assert ax.patches[0].get_height() == 1024
 
+    def test_means_are_written_above_seeds_and_whiskers(self):
+        seeds = ([0.3, 0.31, 0.4], [0.616, 0.615, 0.617], [0.25])
+        ax = figures.plot_accuracy([cell(n, a) for n, a in zip(MECHANISMS, seeds, strict=False)])
+        ax.figure.draw_without_rendering()
+        points = ax.transData.transform(
+            np.vstack([c.get_offsets() for c in ax.collections if len(c.get_offsets())])
+        )
+        for text in ax.texts:
+            box = text.get_window_extent()
+            assert not any(box.padded(2).contains(x, y) for x, y in points), text.get_text()
+
+    def test_no_marker_stands_at_an_edge(self):
+        """Of the times and accuracies: a marker is 8 points wide."""
+        cells = [cell("conventional", [0.9, 0.9]), cell("combined", [0.3, 0.5], seconds_per_epoch=90.0)]
+        ax = figures.plot_accuracy_against_time(cells)
+        ax.figure.draw_without_rendering()
+        x, y = ax.transData.transform([(90.0, 0.9)])[0]
+        room = 4 / 72 * ax.figure.dpi
+        assert x + room <= ax.bbox.x1
+        assert y + room <= ax.bbox.y1
+
+    def test_maps_have_a_colour_bar(self):
+        maps = {"combined": {"layer0": np.full((2, 3, 3), 0.5, np.float32)}}
+        for figure in (
+            lra_attention.mean_maps_figure(maps, {"combined": "Combined"}),
+            lra_attention.head_maps_figure(maps["combined"]),
+        ):
+            bar = figure.axes[-1]
+            assert bar.get_ylabel() == "Weight, on each map's own scale"
+            assert [text.get_text() for text in bar.get_yticklabels()] == ["0", "most"]
+
     def test_room_for_the_legend_is_no_accuracy(self):
         assert max(figures.plot_accuracy([cell("conventional", [0.97, 1.0])]).get_yticks()) == 1
         one = figures.plot_accuracy([cell("conventional", [0.1])])

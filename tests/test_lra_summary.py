@@ -94,7 +94,7 @@ class TestFindings:
     def test_an_interval_with_0_is_no_difference(self):
         text = " ".join(findings.best([cell("conventional", [0.30, 0.34]), cell("combined", [0.33, 0.36])]))
         assert "Combined with 34.5%" in text
-        assert "No difference is shown between Combined and Conventional: its interval includes 0." in text
+        assert "No difference is shown between Combined and Conventional: the interval includes 0." in text
         assert "more accurate" not in text
 
     def test_an_interval_without_0_is_a_difference(self):

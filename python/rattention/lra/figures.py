@@ -50,7 +50,7 @@ def _compared(cells: Sequence[Cell]) -> Iterator[Drawn]:
         "accuracy",
         "Mean test accuracy with its 95 % interval over seeds; points are seeds, the dashed line is always "
         "the majority class.",
-        panel(short, lra.plot_accuracy, title="Test accuracy"),
+        panel(short, lra.plot_accuracy),
     )
     if any(cell.improvement is not None for cell in cells):
         yield Drawn(

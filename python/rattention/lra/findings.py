@@ -62,7 +62,7 @@ def best(cells: Sequence[Cell]) -> list[str]:
     if near:
         text.append(
             f"No difference is shown between {top.label} and {'any of ' * (len(near) > 1)}{_names(near)}: "
-            f"{'its interval includes' if len(near) == 1 else 'their intervals include'} 0."
+            f"{'the interval includes' if len(near) == 1 else 'the intervals include'} 0."
         )
     text += [
         f"{top.label} is more accurate than {cell.label} by {points(between.points)} points, paired over "

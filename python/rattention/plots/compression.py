@@ -25,7 +25,7 @@ NUMBERS = {
     "kl": "KL from the full predictions (nats)",
     "top1_agreement": "Same first choice as full",
     "output_error": "Relative output error",
-    "speed_up": "Speed-up (times)",
+    "speed_up": "Speed-up (times, median and quartiles)",
 }
 """What `plot_budgets` can show, and what axes call it."""
 
@@ -55,6 +55,8 @@ def plot_budgets(
     if number == "share":
         _plot_full(ax, validation)
         _limit_shares(ax, [cell.numbers[number] for cell in cells])
+    if number == "speed_up":
+        ax.axhline(1, color=GREY, linewidth=1, linestyle="--")
     if legend:
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), **LEGEND)
     return ax
@@ -69,9 +71,11 @@ def compression_figure(validation: Validation, *, title: str = "") -> Figure:
     for ax, number in zip(panels, numbers, strict=False):
         plot_budgets(validation, number, legend=False, ax=ax)
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", **LEGEND)
-    for ax in panels[len(numbers) :]:
-        ax.remove()
+    if len(numbers) < len(panels):
+        panels[-1].set_axis_off()
+        panels[-1].legend(handles, names, loc="center left", **LEGEND)
+    else:
+        figure.legend(handles, names, loc="outside right upper", **LEGEND)
     return figure
 
 
@@ -112,8 +116,10 @@ def _axes_of_budgets(ax: Axes, cells: Sequence[Cell], number: str) -> None:
     ax.set_ylabel(NUMBERS[number])
     if number in SHARES:
         percent_axis(ax, decimals=None)
-    if number not in ("share", "top1_agreement"):
-        ax.set_ylim(bottom=0)
+    if number != "share":
+        low, high = ax.get_ylim()
+        room = 0.04 * (high - min(low, 0))  # half a marker above the largest
+        ax.set_ylim(low if number == "top1_agreement" else 0, high + room)
 
 
 def _limit_shares(ax: Axes, numbers: Sequence[Interval | Spread]) -> None:
