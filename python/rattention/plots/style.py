@@ -122,8 +122,8 @@ def rule(ax: Axes, value: float, meaning: str, *, beside: bool = False) -> None:
 
 
 def label_point(ax: Axes, text: str, point: tuple[float, float], others: NDArray[np.float64]) -> None:
-    """A ring around a point and a label where it covers none of `others` ``[points, 2]``, or as few as it can,
-    joined by a line; needs the final limits of the axes."""
+    """A ring around a point, and joined to it a label where it covers none of `others` ``[points, 2]``, or as
+    few as it can; needs the final limits of the axes."""
     ax.plot(*point, "o", markersize=9, markerfacecolor="none", markeredgecolor="black", markeredgewidth=0.9)
     figure: Any = ax.figure
     figure.draw_without_rendering()
