@@ -382,7 +382,7 @@ def test_the_figure_shows_every_strategy_and_budget():
     ]
     figure.draw_without_rendering()
     for ax in figure.axes[1:]:
-        tops = [line.get_ydata().max() for line in ax.lines if len(line.get_ydata()) == 2]
+        tops = [max(line.get_ydata()) for line in ax.lines if len(line.get_ydata()) == 2]
         room = ax.transData.transform([(1, ax.get_ylim()[1]), (1, max(tops))])[:, 1]
         assert room[0] - room[1] >= 4.5 / 2 / 72 * figure.dpi, ax.get_ylabel()  # half a marker
     again = plot_budgets(measured, "kl", ax=figure.axes[0])

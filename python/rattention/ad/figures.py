@@ -60,7 +60,8 @@ def plot_goals(result: Comparison, *, ax: Axes | None = None) -> Axes:
     ax.set_xticks(places, [_place(result, goal) for goal in result.goals[order]], rotation=90, fontsize=7.5)
     ax.set_xlim(-0.7, len(order) * 1.34)
     ax.set_ylim(-1.6, None)
-    _axis_ends(ax, -0.7, len(order) - 0.3, ticks=False)
+    low, high = ax.get_xlim()
+    _axis_ends(ax, low, places[-1] + 0.02 * (high - low), ticks=False)
     ax.set_xlabel("Goal (row, column), nearest first")
     ax.set_ylabel("Return")
     ends = [oracle[-1], first[-1], last[-1]]  # of two at one height the first is put below
