@@ -115,7 +115,7 @@ def _attention(drawn, epochs, heads):
     return [
         {"epoch": epoch, "layer": layer, "head": head}
         | {name: float((5 if name == "entropy" else 1) * drawn.uniform(0.1, 0.9)) for name in METRICS}
-        | {"recent_distant_ratio": None, "max_weight": 0.2}
+        | {"recent_distant_ratio": None, "max_weight": 0.2, "samples": 32, "shortest": 61, "longest": 90}
         for epoch in range(1, epochs + 1)
         for layer in range(2)
         for head in range(heads)

@@ -166,6 +166,7 @@ class TestComparison:
     def test_labels_are_legible(self, histories, tmp_path):
         """Where model, teacher and chance all end near zero: no label on another, none on the axis below."""
         pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
+        from matplotlib.text import Text
         from rattention.ad.figures import returns_figure
 
         model = train(histories, tmp_path, replace(QUICK, steps=2), sizes=SIZES)
@@ -174,9 +175,12 @@ class TestComparison:
         figure = returns_figure(replace(result, returns=nothing, source=nothing, random=nothing[:, 0]))
         figure.draw_without_rendering()
         for ax in figure.axes:
-            boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+            boxes = sorted((Text.get_window_extent(text) for text in ax.texts), key=lambda box: box.y0)
             assert boxes[0].y0 > ax.bbox.y0
+            ends = ax.transData.transform([(end, 0) for end in ax.spines["bottom"].get_bounds()])
+            assert ends[1, 0] <= min(box.x0 for box in boxes)  # no axis under them
             assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(boxes))
+        assert figure.get_suptitle() == "Learning in context: 3 goals"
 
 
 class TestExample:

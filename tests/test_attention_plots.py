@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
 
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from rattention import plots
 from rattention.files import save_figure
 from rattention.microscope import Rules, examine
@@ -147,11 +148,61 @@ def test_layers_show_their_medians_and_which_is_least():
     assert ax.get_title(loc="right") == "compression pays most in layer 4"
 
 
+def test_ratios_without_end_are_arrow_heads():
+    """At the end of the axis; the others are points."""
+    values = np.array([[[1e9, np.inf, 2.0, 1e-7]]])
+    ax = plots.plot_distribution(values, (0,), log=True, most=1000.0)
+    points = [collection.get_offsets()[:, 1].tolist() for collection in ax.collections[:3]]
+    assert points == [[2.0], [1000.0, 1000.0], [0.001]]
+    paths = [len(collection.get_paths()[0].vertices) for collection in ax.collections[:3]]
+    assert paths[1] == paths[2] == 4 < paths[0]
+
+
+@pytest.mark.parametrize("values", [(0.0085, 0.0102), (0.3, 0.9), (2e-5, 0.4), (1e-9, 1.0)])
+def test_axes_of_statistics_have_ticks(values):
+    ax = plots.plot_distribution(np.array([[values]]), (0,), log=True)
+    low, high = ax.get_ylim()
+    assert 3 <= sum(low <= tick <= high for tick in ax.get_yticks()) <= 20
+
+
+def test_rules_stand_beside_the_boxes():
+    ax = plots.plot_distribution(np.random.default_rng(0).random((2, 3, 4)), (0, 1, 2), threshold=0.5)
+    ax.figure.draw_without_rendering()
+    (text,) = ax.texts
+    assert text.get_text() == "rule above\n0.5"
+    assert text.get_window_extent().x0 >= ax.bbox.x1
+
+
 def test_heads_names_the_ends():
     entropy, ratio = np.array([[0.2, 0.9], [0.5, np.nan]]), np.array([[0.0, 1e7], [2.0, 1.0]])
     ax = plots.plot_heads(entropy, ratio, (3, 4), heads=(6, 8))
     assert [t.get_text() for t in ax.texts] == ["layer 3 head 6", "layer 3 head 8"]
-    assert [c.get_offsets().tolist() for c in ax.collections] == [[[0.2, 0.001], [0.9, 1000]], [[0.5, 2.0]]]
+    points = [c.get_offsets().tolist() for c in ax.collections]
+    assert points == [[[0.9, 1000]], [[0.2, 0.001]], [[0.5, 2.0]]]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["layer 3", "layer 4"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_names_of_heads_cover_no_head(seed):
+    """Though the ends stand among others, or at the edges of the axes."""
+    drawn = np.random.default_rng(seed)
+    entropy = np.clip(0.8 + 0.15 * drawn.standard_normal((4, 4)), 0.01, 1)
+    ratio = 10 ** drawn.uniform(-1, 4, (4, 4))
+    figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+    ax = plots.plot_heads(entropy, ratio, range(4), ax=figure.add_subplot())
+    figure.draw_without_rendering()
+    heads = np.column_stack([entropy.ravel(), np.clip(ratio.ravel(), 1e-3, 1e3)])
+    pixels = ax.transData.transform(heads)
+    boxes = [Text.get_window_extent(text) for text in ax.texts]
+    assert len(boxes) == 2
+    assert not boxes[0].overlaps(boxes[1])
+    for box, text in zip(boxes, ax.texts, strict=True):
+        assert not any(box.contains(x, y) for x, y in pixels), text.get_text()
+        assert ax.bbox.x0 <= box.x0 < box.x1 <= ax.bbox.x1
+        assert ax.bbox.y0 <= box.y0 < box.y1 <= ax.bbox.y1
+    assert {tuple(text.xy) for text in ax.texts} == {
+        tuple(heads[i]) for i in (entropy.argmin(), entropy.argmax())
+    }
 
 
 @pytest.fixture(scope="module")

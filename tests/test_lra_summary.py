@@ -12,7 +12,8 @@ for module in ("matplotlib", "scipy", "yaml", "safetensors", "tyro"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
 from rattention.lra import findings
-from rattention.lra.summary import apart, learned, rows_of
+from rattention.lra.summary import difference, learned, rows_of
+from scipy import stats
 
 from tests.lra_results import cell
 
@@ -38,31 +39,40 @@ class TestNumbers:
         assert cell("combined", [0.0, 0.1]).accuracy.low == 0.0
 
     def test_improvement_is_paired_by_seed(self):
-        base = cell("conventional", [0.2, 0.4, 0.9], seeds=(0, 1, 5))
-        ours = cell("combined", [0.44, 0.22, 0.1], base, seeds=(1, 0, 7))
-        assert ours.paired_seeds == 2
-        assert ours.improvement.mean == pytest.approx(0.1)
-        assert ours.improvement.high == pytest.approx(0.1)
+        """In points, as a paired t-test has it."""
+        base = cell("conventional", [0.2, 0.4, 0.9, 0.3], seeds=(0, 1, 5, 2))
+        ours = cell("combined", [0.46, 0.22, 0.1, 0.37], base, seeds=(1, 0, 7, 2))
+        test = stats.ttest_rel([0.46, 0.22, 0.37], [0.4, 0.2, 0.3]).confidence_interval(0.95)
+        assert ours.improvement.pairs == 3
+        assert ours.improvement.points.mean == pytest.approx(0.05)
+        assert (ours.improvement.points.low, ours.improvement.points.high) == pytest.approx(tuple(test))
 
     def test_improvement_without_common_seeds_is_that_of_means(self):
         base = cell("conventional", [0.2, 0.4], seeds=(0, 1))
-        ours = cell("combined", [0.36], base, seeds=(2,))
-        assert ours.improvement.mean == pytest.approx(0.2)
-        assert math.isnan(ours.improvement.low)
+        ours = cell("combined", [0.36], base, seeds=(2,)).improvement
+        assert ours.points.mean == pytest.approx(0.06)
+        assert math.isnan(ours.points.low)
+        assert (ours.pairs, ours.shown) == (0, False)
 
-    def test_no_improvement_without_baseline_or_over_nothing(self):
+    def test_no_improvement_without_baseline(self):
         assert cell("combined", [0.3]).improvement is None
-        assert cell("combined", [0.3], cell("conventional", [0.0])).improvement is None
+        assert cell("combined", [0.3], cell("conventional", [0.0])).improvement.points.mean == 0.3
 
-    def test_apart_needs_seeds_and_gaps(self):
-        low, high = cell("a", [0.30, 0.31, 0.32]), cell("b", [0.40, 0.41, 0.42])
-        assert apart(low, high)
-        assert apart(high, low)
-        assert not apart(low, cell("b", [0.9]))
-        assert not apart(low, cell("b", [0.32, 0.325, 0.33]))
-        assert not apart(low, cell("b", [0.33, 0.40, 0.50]))  # seeds are apart, intervals are not
-        wide = [0.5] * 60 + [0.3]
-        assert not apart(low, cell("b", wide))  # intervals are apart, seeds are not
+    def test_a_difference_is_shown_where_the_paired_test_finds_one(self):
+        drawn = np.random.default_rng(0)
+        verdicts = []
+        for gap in np.linspace(0, 0.06, 40):
+            theirs = 0.3 + 0.02 * drawn.standard_normal(4)
+            ours = theirs + gap + 0.01 * drawn.standard_normal(4)
+            between = difference(cell("a", ours.tolist()), cell("b", theirs.tolist()))
+            verdicts.append(between.shown)
+            assert between.shown == (stats.ttest_rel(ours, theirs).pvalue < 0.05)
+            assert difference(cell("b", theirs.tolist()), cell("a", ours.tolist())).shown == between.shown
+        assert 5 < sum(verdicts) < 35
+
+    def test_one_seed_shows_nothing(self):
+        assert not difference(cell("a", [0.9]), cell("b", [0.1])).shown
+        assert not difference(cell("a", [0.9, 0.9], seeds=(0, 1)), cell("b", [0.1, 0.1], seeds=(1, 2))).shown
 
     @pytest.mark.parametrize(
         ("accuracies", "verdict"),
@@ -81,21 +91,24 @@ class TestNumbers:
 
 
 class TestFindings:
-    def test_overlap_is_no_difference(self):
+    def test_an_interval_with_0_is_no_difference(self):
         text = " ".join(findings.best([cell("conventional", [0.30, 0.34]), cell("combined", [0.33, 0.36])]))
         assert "Combined with 34.5%" in text
-        assert "no difference between them is shown" in text
+        assert "No difference is shown between Combined and Conventional: the interval includes 0." in text
         assert "more accurate" not in text
 
-    def test_apart_is_a_difference(self):
-        cells = [cell("conventional", [0.30, 0.31, 0.32]), cell("combined", [0.40, 0.41, 0.42])]
+    def test_an_interval_without_0_is_a_difference(self):
+        """Though their own intervals overlap: seeds that are good for both do not count."""
+        cells = [cell("conventional", [0.30, 0.40, 0.50]), cell("combined", [0.32, 0.42, 0.521])]
+        assert cells[0].accuracy.high > cells[1].accuracy.mean
         text = " ".join(findings.best(cells))
-        assert "Combined is more accurate than Conventional beyond the seeds" in text
-        assert "no difference" not in text
+        assert "Combined is more accurate than Conventional by +2.0 (+1.9 to +2.2) points" in text
+        assert "paired over 3 seeds" in text
+        assert "No difference" not in text
 
-    def test_one_seed_shows_nothing(self):
+    def test_one_seed_is_said(self):
         text = " ".join(findings.best([cell("conventional", [0.3]), cell("combined", [0.9])]))
-        assert "Conventional and Combined: one seed" in text or "Combined and Conventional: one seed" in text
+        assert "Conventional: fewer than two seeds in common with Combined" in text
         assert "more accurate" not in text
 
     def test_alone(self):
@@ -116,13 +129,16 @@ class TestFindings:
 
     def test_baseline(self):
         base = cell("conventional", [0.2, 0.21, 0.22])
-        better, equal = cell("combined", [0.4, 0.42, 0.44], base), cell("rattention", [0.2, 0.22, 0.23], base)
+        better, equal = cell("combined", [0.4, 0.42, 0.44], base), cell("rattention", [0.2, 0.22, 0.21], base)
         texts = findings.against_baseline([base, better, equal, cell("gravitational", [0.5], base)])
-        assert "Combined: accuracy +100.0%" in texts[0]
-        assert "a difference beyond the seeds" in texts[0]
-        assert "no difference is shown" in texts[1]
-        assert "one seed" in texts[2]
-        assert "paired over 1 seed;" in texts[2]
+        assert texts[0] == (
+            "Combined: accuracy +21.0 (+18.5 to +23.5) points against conventional attention, paired over 3 "
+            "seeds; a difference is shown."
+        )
+        assert "+0.0 (-2.5 to +2.5) points" in texts[1]
+        assert texts[1].endswith("the interval includes 0: no difference is shown.")
+        assert "fewer than two seeds in common" in texts[2]
+        assert "+30.0 points against conventional attention, paired over 1 seed;" in texts[2]
         assert "no finished run" in findings.against_baseline([cell("combined", [0.4])])[0]
 
     def test_speed(self):

@@ -19,9 +19,9 @@ torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=Im
 for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
-from rattention.lra import MECHANISMS, ListOps, SequenceClassifier, Study
+from rattention.lra import MECHANISMS, ListOps, SequenceClassifier, Split, Study
 from rattention.lra.batches import TrainingBatches, collate, in_order_of_length
-from rattention.lra.measuring import PeakMemory
+from rattention.lra.measuring import PeakMemory, attention_by_head, longest_samples
 from rattention.lra.running import do_run, new_model
 from rattention.lra.training import FAILED_BATCH, evaluate
 from safetensors.torch import load_file
@@ -158,8 +158,38 @@ class TestRun:
         for line in table:
             assert 0 <= line["entropy"] <= math.log(20)
             assert 0 <= line["local_concentration"] <= 1 + 1e-6
-            assert line["long_range"] == 0
+            assert line["long_range"] is None  # no key is farther than 50 positions
             assert 0 < line["max_weight"] <= 1
+            assert (line["samples"], line["longest"]) == (2, int(tiny_task().validation.lengths.max()))
+
+    def test_attention_is_that_of_the_longest_samples(self, straight):
+        """Of those of equal length the first, and of all where there are fewer."""
+        split = tiny_task().validation
+        lengths = [int(length) for length in split.lengths]
+        chosen = [int(i) for i in longest_samples(split, 5)]
+        assert chosen == sorted(range(len(split)), key=lambda i: (-lengths[i], i))[:5]
+        model = SequenceClassifier.load(straight / "model.safetensors")
+        lines = attention_by_head(model, split, 5)
+        assert lines == attention_by_head(model, split.select(chosen), 5)
+        assert (lines[0]["shortest"], lines[0]["longest"]) == (lengths[chosen[-1]], lengths[chosen[0]])
+        assert attention_by_head(model, split, 99)[0]["samples"] == len(split)
+
+    @pytest.mark.parametrize(
+        ("mechanism", "tokens", "window", "there"),
+        [
+            ("conventional", 51, 4, False),
+            ("conventional", 52, 4, True),
+            ("rattention", 60, 50, False),
+            ("rattention", 60, 51, True),
+        ],
+    )
+    def test_nothing_is_far_where_no_key_is(self, mechanism, tokens, window, there):
+        model = SequenceClassifier(6, 3, mechanism, replace(SIZE, window=window), 60)
+        split = Split.of([np.ones(tokens), np.ones(9)], [0, 1])
+        (*_, line) = attention_by_head(model, split, 2)
+        assert (line["long_range"] is not None) == there
+        if there:
+            assert line["long_range"] > 0
 
     def test_maps_of_the_first_test_sample(self, straight):
         maps = load_file(straight / "attention_maps.safetensors")

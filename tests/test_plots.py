@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
 
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 from rattention import plots
 from rattention.degradation import (
     WINDOWS,
@@ -118,9 +119,23 @@ def test_recall_shows_best_mean_and_even(measured: Degradation) -> None:
 def test_labels_of_lines_do_not_overlap(measured: Degradation, panel: str) -> None:
     ax = PANELS[panel](measured, None)
     ax.figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in ax.texts]
+    boxes = [Text.get_window_extent(text) for text in ax.texts]
     assert len(boxes) >= 2
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+def test_labels_that_give_way_are_joined_to_their_lines() -> None:
+    """Of lines that begin close together; those that have room stand at the height of theirs."""
+    mass = np.array([0.8, 0.81, 0.82, 0.2])[:, None, None] * np.ones((4, 2, 6))
+    ax = plots.plot_window_cutoff(WindowCutoff(500, WINDOWS, mass))
+    ax.figure.draw_without_rendering()
+    for text in ax.texts:
+        if "layer" in text.get_text():
+            assert isinstance(text, Annotation)
+            box = Text.get_window_extent(text)
+            away = abs((box.y0 + box.y1) / 2 - ax.transData.transform(text.xy)[1]) / ax.bbox.height
+            assert (text.arrow_patch is not None) == (away > 0.015), text.get_text()
+    assert sum(text.arrow_patch is not None for text in ax.texts if isinstance(text, Annotation)) >= 2
 
 
 @pytest.mark.parametrize("layers", [6, 12, 48])
@@ -128,7 +143,7 @@ def test_labels_of_layers_do_not_overlap(layers: int) -> None:
     mass = np.random.default_rng(0).uniform(0.5, 0.6, (layers, 2, 6))
     ax = plots.plot_window_cutoff(WindowCutoff(500, WINDOWS, mass))
     ax.figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in ax.texts if "layer" in text.get_text()]
+    boxes = [Text.get_window_extent(text) for text in ax.texts if "layer" in text.get_text()]
     assert len(boxes) >= 6
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 

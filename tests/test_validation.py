@@ -3,8 +3,11 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
+import time
 
 import numpy as np
 import pytest
@@ -15,7 +18,9 @@ for module in ("sklearn", "scipy", "tyro"):
     pytest.importorskip(module)
 
 import rattention as ra
-from rattention.compression import STRATEGIES, Clusters, TopK
+from rattention.cli import compression_text
+from rattention.cli.terminal import Style
+from rattention.compression import STRATEGIES, Clusters, Recency, TopK
 from rattention.compression.observed import observed_past
 from rattention.compression.validation import Measured, Trial, Validation, validate
 from rattention.compression.validation.language import Continuation
@@ -116,35 +121,129 @@ def test_layers_of_constant_size():
 
 
 class Known:
-    """A task whose results are given."""
+    """A task whose results are given; `seconds` of its full and compressed runs one after the other, the last
+    of them again and again."""
 
     name, quality, higher_is_better, strategies = "known", "score", True, ("recency", "uniform", "received")
 
-    def __init__(self, higher=True):
+    def __init__(self, higher=True, full=(2.0,), compressed=(1.0,)):
         self.higher_is_better = higher
         self.calls = []
+        self.seconds = {"full": list(full), "compressed": list(compressed)}
+
+    def taken(self, what):
+        return self.seconds[what].pop(0) if len(self.seconds[what]) > 1 else self.seconds[what][0]
 
     def full(self, seed):
         self.calls.append(("full", seed))
         self.seed = seed
-        return Measured(10.0 + seed, 2.0, 4.0, nbytes=100)
+        return Measured(10.0 + seed, self.taken("full"), nbytes=100)
 
     def compressed(self, strategy, budget):
         self.calls.append((strategy, budget))
         quality = (10.0 + self.seed) * (0.5 if strategy is STRATEGIES["recency"] else 0.97)
-        return Measured(quality, 1.0, 3.0, 0.5, 25, 0.8, {"kl": 0.1 * (self.seed + 1)})
+        return Measured(quality, self.taken("compressed"), 0.25, 25, 0.8, {"kl": 0.1 * (self.seed + 1)})
 
     def constant(self):
         return None
 
 
-def test_every_strategy_meets_the_same_seeds():
+def test_full_and_compressed_runs_take_turns():
+    """A full run before every strategy, and a first of each that does not count."""
     task = Known()
     measured = validate(task, ["recency", "uniform"], [0.25, 8], [4, 9])
-    one = [(STRATEGIES[name], budget) for name in ("recency", "uniform") for budget in (0.25, 8)]
-    assert task.calls == [("full", 4), *one, ("full", 9), *one]
+    recency, uniform = STRATEGIES["recency"], STRATEGIES["uniform"]
+    first = [("full", 4), (recency, 0.25), ("full", 4), (recency, 0.25), (recency, 8)]
+    second = [("full", 4), (uniform, 0.25), ("full", 4), (uniform, 0.25), (uniform, 8)]
+    then = [("full", 9), (recency, 0.25), (recency, 8), ("full", 9), (uniform, 0.25), (uniform, 8)]
+    assert task.calls == first + second + then
     assert measured.seeds == (4, 9)
     assert len(measured.trials) == 8
+    assert [cell.turns for cell in measured.cells()] == [2] * 4
+
+
+def test_short_runs_are_repeated():
+    task = Known(full=[0.5], compressed=[0.2])
+    measured = validate(task, ["recency"], [0.5], [0, 1])
+    assert len(measured.trials[0].turns) == 3  # 2.1 seconds
+    assert len(validate(Known(full=[0.01], compressed=[0.01]), ["recency"], [0.5], [0]).trials[0].turns) == 5
+
+
+def test_the_first_runs_do_not_count():
+    """Neither of the full model nor of a strategy: what is made once is no part of what compression costs."""
+    cell = validate(Known(full=[99, 2], compressed=[50, 1]), ["recency"], [0.5], [0, 1]).cells()[0]
+    assert (cell.numbers["speed_up"].median, cell.numbers["speed_up"].high) == (2, 2)
+    assert cell.numbers["seconds"].high == 1
+
+
+def test_one_disturbed_run_does_not_move_the_speed_up():
+    """Quartiles and median of the ratios 20, 2, 2 and 1."""
+    task = Known(full=[2, 20, 2, 2, 2], compressed=[1, 1, 1, 1, 2])
+    cell = validate(task, ["recency"], [0.5], [0, 1, 2, 3]).cells()[0]
+    speed = cell.numbers["speed_up"]
+    assert (speed.low, speed.median, speed.high) == (1.75, 2, 6.5)
+    assert cell.pace() == "faster: 2.00 times as fast as without (median of 4 turns, quartiles 1.75 and 6.50)"
+
+
+def test_slower_is_said_in_words():
+    slow = validate(Known(full=[2], compressed=[8]), ["recency"], [0.5], [0])
+    assert slow.verdict(0.5).endswith(
+        "The time to choose counted, it is slower: 0.25 times as fast as without (median of 1 turn, "
+        "quartiles 0.25 and 0.25)"
+    )
+    unsure = validate(Known(full=[2], compressed=[9, 1, 4]), ["recency"], [0.5], [0, 1])
+    assert "not shown to be faster or slower: 1.25 times" in unsure.verdict(0.5)
+    table = compression_text.validation(slow, "v", [], Style.of())
+    assert re.search(r"recency +0\.5 .* 0\.25 slower +12\.5%", table)
+    assert "slower" not in compression_text.validation(unsure, "v", [], Style.of())
+
+
+@dataclasses.dataclass(frozen=True)
+class Slow(Recency):
+    """The newest tokens, after a while."""
+
+    def keep(self, past, count):
+        time.sleep(0.2)
+        return super().keep(past, count)
+
+
+def slow_tasks(folder):
+    yield Sentences(Bert.from_pretrained(folder), WORDS, length=20, batch=1)
+    yield language(native())
+    pytest.importorskip("gymnasium", reason="the last task needs gymnasium")
+    from rattention.ad import HistoryTransformer
+    from rattention.compression.validation.rooms import Rooms
+
+    yield Rooms(HistoryTransformer(81, 5, 30, dim=16, heads=2, depth=1).eval(), [3, 60], episodes=3)
+
+
+def test_the_time_to_choose_counts(folder, monkeypatch):
+    """In every task: the same choice, made slowly, makes the model slower."""
+    monkeypatch.setitem(STRATEGIES, "recency", Slow())
+    for task in slow_tasks(folder):
+        cell = validate(task, ["recency"], [0.5], [0]).cells()[0]
+        assert cell.numbers["seconds"].low >= 0.2, task.name
+        assert cell.numbers["speed_up"].median < 1, task.name
+        assert cell.numbers["compressing"].median > 1, task.name
+
+
+def test_validations_as_data():
+    """All of it comes back; without times these are not among the numbers."""
+    measured = validate(Known(full=[0.5], compressed=[0.2]), ["recency", "uniform"], [0.5, 8], [0, 1])
+    data = json.loads(json.dumps(measured.as_data(), allow_nan=False))
+    again = Validation.from_data(data)
+    assert again.as_data() == data
+    assert again.cells() == measured.cells()
+    for trial in data["trials"]:
+        del trial["turns"], trial["full"]["seconds"], trial["compressed"]["seconds"]
+    untimed = Validation.from_data(data)
+    assert set(measured.cells()[0].numbers) - set(untimed.cells()[0].numbers) == {
+        "seconds",
+        "speed_up",
+        "compressing",
+    }
+    assert untimed.best(0.5).numbers["share"] == measured.best(0.5).numbers["share"]
+    assert "time" not in untimed.verdict(0.5)
 
 
 def test_numbers_of_a_cell():
@@ -153,8 +252,8 @@ def test_numbers_of_a_cell():
     assert cell.numbers["share"].mean == pytest.approx(0.5)
     assert cell.numbers["share"].low == pytest.approx(0.5)  # paired: the seeds' own qualities do not count
     assert cell.numbers["quality"].mean == pytest.approx(5.5)
-    assert cell.numbers["speed_up"].mean == 2
-    assert cell.numbers["compressing"].mean == 0.125
+    assert cell.numbers["speed_up"].median == 2
+    assert cell.numbers["compressing"].median == 0.125
     assert cell.numbers["bytes_share"].mean == 0.25
     kl = cell.numbers["kl"]
     half = 4.302652729911275 * 0.1 / math.sqrt(3)  # Student's t, two degrees of freedom
@@ -253,11 +352,11 @@ def test_tokens_of_a_bert(folder):
 def measured_for_figures():
     trials = []
     for seed in range(3):
-        full = Measured(10.0 + seed, 1.0, 2.0, nbytes=100)
+        full = Measured(10.0 + seed, 1.0, nbytes=100)
         for place, name in enumerate(STRATEGIES):
             for budget in (0.25, 0.5):
-                ours = Measured((8 + place / 9 + budget + seed), 0.5, 1.0, 0.1, 50, 0.5, {"kl": 0.1 * seed})
-                trials.append(Trial(name, budget, seed, full, ours))
+                ours = Measured((8 + place / 9 + budget + seed), 0.5, 0.1, 50, 0.5, {"kl": 0.1 * seed})
+                trials.append(Trial(name, budget, seed, ((full, ours),)))
     return Validation("known", "score", True, tuple(trials), Constant("RAttention", 30, 100))
 
 
@@ -279,8 +378,13 @@ def test_the_figure_shows_every_strategy_and_budget():
         "Share of the full quality",
         "Attention mass kept",
         "KL from the full predictions (nats)",
-        "Speed-up (times)",
+        "Speed-up (times, median and quartiles)",
     ]
+    figure.draw_without_rendering()
+    for ax in figure.axes[1:]:
+        tops = [max(line.get_ydata()) for line in ax.lines if len(line.get_ydata()) == 2]
+        room = ax.transData.transform([(1, ax.get_ylim()[1]), (1, max(tops))])[:, 1]
+        assert room[0] - room[1] >= 4.5 / 2 / 72 * figure.dpi, ax.get_ylabel()  # half a marker
     again = plot_budgets(measured, "kl", ax=figure.axes[0])
     assert again is figure.axes[0]
     with pytest.raises(ValueError, match="got 'entropy'"):

@@ -24,6 +24,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def middle(self) -> float:
+        """The mean."""
+        return self.mean
+
 
 def interval(values: Sequence[float]) -> Interval:
     """Mean and Student's interval of independent numbers."""

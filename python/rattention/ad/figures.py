@@ -33,6 +33,7 @@ def plot_returns(result: Comparison, *, ax: Axes | None = None) -> Axes:
         ax.plot(episodes[[0, -1]], [level, level], color=colour, linestyle="--", linewidth=1)
     ax.set_xlim(0, len(episodes) * 1.3)
     ax.set_ylim(0, max(levels[0], high.max()) * 1.08)
+    _axis_ends(ax, 0, len(episodes))
     ax.set_xlabel("Episode, all in one context")
     ax.set_ylabel("Return, mean over goals")
     ends = [levels[0], source[-1], float(mean[-1]), levels[1]]
@@ -58,7 +59,9 @@ def plot_goals(result: Comparison, *, ax: Axes | None = None) -> Axes:
     ax.plot(places, last, color=BLUE, marker="o", markersize=5, linestyle="none")
     ax.set_xticks(places, [_place(result, goal) for goal in result.goals[order]], rotation=90, fontsize=7.5)
     ax.set_xlim(-0.7, len(order) * 1.34)
-    ax.set_ylim(-0.5, None)
+    ax.set_ylim(-1.6, None)
+    low, high = ax.get_xlim()
+    _axis_ends(ax, low, places[-1] + 0.02 * (high - low), ticks=False)
     ax.set_xlabel("Goal (row, column), nearest first")
     ax.set_ylabel("Return")
     ends = [oracle[-1], first[-1], last[-1]]  # of two at one height the first is put below
@@ -68,11 +71,20 @@ def plot_goals(result: Comparison, *, ax: Axes | None = None) -> Axes:
 
 
 def returns_figure(result: Comparison, *, title: str = "") -> Figure:
-    """Learning in context, and every goal."""
+    """Learning in context, and every goal; the title by default says how many."""
+    attempts = f", {result.attempts} attempts each" if result.attempts > 1 else ""
+    title = title or f"Learning in context: {len(result.goals)} goals{attempts}"
     figure, panels = figure_of(title, 1, 2, (10.4, 3.8))
     plot_returns(result, ax=panels[0])
     plot_goals(result, ax=panels[1])
     return figure
+
+
+def _axis_ends(ax: Axes, low: float, high: float, *, ticks: bool = True) -> None:
+    """Where the data end, so that no axis runs under labels beside it."""
+    ax.spines["bottom"].set_bounds(low, high)
+    if ticks:
+        ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
 
 
 def _place(result: Comparison, goal: int) -> str:

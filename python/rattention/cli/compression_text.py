@@ -80,7 +80,8 @@ def validation(measured: Validation, verdict: str, saved: Sequence[Path], style:
     seeds = len(measured.seeds)
     about = (
         f"Full: {full.mean:.4g} {measured.quality} ({better} is better), mean of {seeds} "
-        f"seed{'s' if seeds > 1 else ''}. Beside shares: half of the 95 % interval over the seeds."
+        f"seed{'s' if seeds > 1 else ''}. Beside shares: half of the 95 % interval over the seeds. Speed-up: "
+        "of whole runs, with the time to choose; full and compressed runs take turns, and the median counts."
     )
     lines = [style.title(measured.task), paragraph(about)]
     lines.append(table(["strategy", "budget", *(COLUMNS[name] for name in names), ""], rows, style))
@@ -92,7 +93,7 @@ def validation(measured: Validation, verdict: str, saved: Sequence[Path], style:
 
 
 def rows(measured: Validation) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows of the CSV file: mean and bounds of every number."""
+    """Header and rows of the CSV file: mean and bounds of every number, of times median and quartiles."""
     cells = measured.cells()
     names = list(dict.fromkeys(name for cell in cells for name in cell.numbers))
     bounds = ("", "_low", "_high")
@@ -118,9 +119,11 @@ def _number(cell: Cell, name: str) -> str:
     if name not in cell.numbers:
         return "-"
     number = cell.numbers[name]
-    text = f"{number.mean:.1%}" if name in PERCENT else f"{number.mean:.3g}"
+    text = f"{number.middle:.1%}" if name in PERCENT else f"{number.middle:.3g}"
     if name == "share" and not math.isnan(number.low):
-        text += f" ±{number.mean - number.low:.1%}"
+        text += f" ±{number.middle - number.low:.1%}"
+    if name == "speed_up" and number.high < 1:
+        text += " slower"
     return text
 
 
@@ -128,6 +131,6 @@ def _numbers(cell: Cell, names: Sequence[str]) -> list[float | None]:
     values: list[float | None] = []
     for name in names:
         number = cell.numbers.get(name)
-        for value in (None,) * 3 if number is None else (number.mean, number.low, number.high):
+        for value in (None,) * 3 if number is None else (number.middle, number.low, number.high):
             values.append(value if value is not None and math.isfinite(value) else None)
     return values

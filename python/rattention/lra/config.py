@@ -115,8 +115,8 @@ class Training:
     """How the learning rate goes on after that; linear and cosine fall to 0."""
     pool: int = 50
     """Batches whose sequences are sorted by length together, so that little is padding; 1 mixes lengths."""
-    measured: int = 8
-    """Validation samples whose attention is measured after every epoch."""
+    measured: int = 32
+    """Validation samples whose attention is measured after every epoch: so many of the longest, or all."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

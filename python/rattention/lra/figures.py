@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rattention.lra.results import mechanism_name, task_name
-from rattention.lra.summary import Cell, by_task, heading
+from rattention.lra.summary import Cell, by_task, heading, measured_samples
 from rattention.plots import lra, lra_attention
 from rattention.plots.lra_curves import curves_figure
+from rattention.plots.maps import label_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -48,12 +50,13 @@ def _compared(cells: Sequence[Cell]) -> Iterator[Drawn]:
         "accuracy",
         "Mean test accuracy with its 95 % interval over seeds; points are seeds, the dashed line is always "
         "the majority class.",
-        panel(short, lra.plot_accuracy, title="Test accuracy"),
+        panel(short, lra.plot_accuracy),
     )
     if any(cell.improvement is not None for cell in cells):
         yield Drawn(
             "improvement",
-            "Test accuracy relative to conventional attention: mean and 95 % interval over paired seeds.",
+            "Test accuracy less that of conventional attention with the same seed, in points: mean and 95 % "
+            "interval over seeds. Where the interval includes 0, no difference is shown.",
             panel(short, lra.plot_improvement, title="Improvement over conventional attention", height=3),
         )
     yield Drawn(
@@ -113,16 +116,35 @@ def _attention(results: StudyResults, task: str) -> Iterator[Drawn]:
             f"{name}, {labels[mechanism]}: the same by layer and head.",
             lra_attention.head_maps_figure(some, title=f"{name}: {labels[mechanism]} by layer and head"),
         )
-    values = _metrics(runs)
-    if values:
-        yield Drawn(
-            f"attention_metrics_{task}",
-            f"{name}: attention metrics by layer and head in the best epoch, mean over seeds; one colour "
-            "scale per row; of RAttention the local branch.",
-            lra_attention.metrics_by_mechanism_figure(
-                values, labels, title=f"{name}: attention by layer and head"
-            ),
-        )
+    yield from _statistics(runs, task, labels)
+
+
+def _statistics(
+    runs: Mapping[str, Sequence[RunRecord]], task: str, labels: Mapping[str, str]
+) -> Iterator[Drawn]:
+    """Metrics by layer and head, without those that no head has."""
+    measured = _metrics(runs)
+    values = {metric: some for metric, some in measured.items() if _any_number(some)}
+    if not values:
+        return
+    missing = ", ".join(label_of(metric) for metric in measured if metric not in values)
+    every = [run for some in runs.values() for run in some if run.attention]
+    seeds = len({run.seed for run in every})
+    over = f"mean over {seeds} seeds" if seeds > 1 else f"seed {every[0].seed}"
+    samples = measured_samples(every)
+    name = task_name(task)
+    title = f"{name}: attention by layer and head" + (f" in {samples}" if samples else "")
+    yield Drawn(
+        f"attention_metrics_{task}",
+        f"{name}: attention metrics by layer and head in the best epoch, {over}; one colour scale per row; "
+        f"of RAttention the local branch.{f' Measured in {samples}.' if samples else ''}"
+        + (f" Left out, as no head sees keys so far away: {missing}." if missing else ""),
+        lra_attention.metrics_by_mechanism_figure(values, labels, title=title),
+    )
+
+
+def _any_number(values: Mapping[str, NDArray[np.float64]]) -> bool:
+    return any(bool(np.isfinite(array).any()) for array in values.values())
 
 
 def _first_with_maps(runs: Sequence[RunRecord]) -> RunRecord | None:

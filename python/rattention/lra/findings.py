@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from rattention.intervals import CONFIDENCE
 from rattention.lra.results import mechanism_name, task_name
-from rattention.lra.summary import MATCHED_WITHIN, Cell, apart, by_task, learned
-from rattention.lra.tables import mebibytes, percent, unfinished_lines
+from rattention.lra.summary import MATCHED_WITHIN, Cell, by_task, difference, learned
+from rattention.lra.tables import attention, mebibytes, percent, points, unfinished_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rattention.lra.results import StudyResults
 
 CAVEAT = (
-    "A difference counts as shown where both mechanisms have at least two seeds and neither their "
-    f"{CONFIDENCE:.0%} intervals nor the ranges of their seeds overlap. Intervals are over seeds only, and "
+    f"A difference counts as shown where its {CONFIDENCE:.0%} interval leaves 0 out: Student's, of the "
+    "differences between runs with the same seed (a paired t-test). Intervals are over seeds only, and "
     "nothing is corrected for the number of comparisons. All statements hold for these sizes, settings and "
     "data."
 )
@@ -44,26 +44,32 @@ def findings_markdown(findings: dict[str, list[str]]) -> str:
 
 
 def best(cells: Sequence[Cell]) -> list[str]:
-    """The highest mean accuracy, and from which others it is not apart."""
+    """The highest mean accuracy, and from which others it is shown to differ."""
     top = max(cells, key=lambda cell: cell.accuracy.mean)
     equal = [c for c in cells if c is not top and c.accuracy.mean == top.accuracy.mean]
     same = f"; the same mean: {_names(equal)}" if equal else ""
     text = [f"Highest mean test accuracy: {top.label} with {percent(top.accuracy)}, {_seeds(top)}{same}."]
-    others = [cell for cell in cells if cell is not top]
+    others = [(cell, difference(top, cell)) for cell in cells if cell is not top]
     if not others:
         return [*text, "There is no other mechanism to compare it with."]
-    single = [cell for cell in (top, *others) if not cell.several]
-    if single:
-        text.append(f"{_names(single)}: one seed, so no interval and no difference that could be shown.")
-    near = [cell for cell in others if not apart(top, cell) and top.several and cell.several]
+    unknown = [cell for cell, between in others if between.pairs < 2]
+    if unknown:
+        text.append(
+            f"{_names(unknown)}: fewer than two seeds in common with {top.label}, so no interval and no "
+            "difference that could be shown."
+        )
+    near = [cell for cell, between in others if between.pairs > 1 and not between.shown]
     if near:
         text.append(
-            f"Intervals or seeds of {top.label} overlap with those of {_names(near)}: no difference between "
-            f"{'them' if len(near) == 1 else f'{top.label} and any of these'} is shown."
+            f"No difference is shown between {top.label} and {'any of ' * (len(near) > 1)}{_names(near)}: "
+            f"{'the interval includes' if len(near) == 1 else 'the intervals include'} 0."
         )
-    beaten = [cell for cell in others if apart(top, cell)]
-    if beaten:
-        text.append(f"{top.label} is more accurate than {_names(beaten)} beyond the seeds.")
+    text += [
+        f"{top.label} is more accurate than {cell.label} by {points(between.points)} points, paired over "
+        f"{_count(between.pairs, 'seed')}."
+        for cell, between in others
+        if between.shown
+    ]
     return text
 
 
@@ -88,25 +94,25 @@ def against_majority(cells: Sequence[Cell]) -> list[str]:
 
 
 def against_baseline(cells: Sequence[Cell]) -> list[str]:
-    """Accuracy relative to conventional attention."""
+    """Accuracy against that of conventional attention."""
     text = []
     for cell in cells:
-        improvement = cell.improvement
-        if cell.baseline is None or improvement is None:
+        between = cell.improvement
+        if between is None:
             continue
-        if not (cell.several and cell.baseline.several):
-            verdict = "with one seed no difference can be shown"
-        elif apart(cell, cell.baseline):
-            verdict = "a difference beyond the seeds"
+        if between.pairs < 2:
+            verdict = "with fewer than two seeds in common no difference can be shown"
+        elif between.shown:
+            verdict = "a difference is shown"
         else:
-            verdict = "intervals or seeds overlap: no difference is shown"
-        pairing = f"paired over {_count(cell.paired_seeds, 'seed')}" if cell.paired_seeds else "not paired"
+            verdict = "the interval includes 0: no difference is shown"
+        pairing = f"paired over {_count(between.pairs, 'seed')}" if between.pairs else "not paired"
         text.append(
-            f"{cell.label}: accuracy {percent(improvement, sign=True)} relative to conventional attention, "
+            f"{cell.label}: accuracy {points(between.points)} points against conventional attention, "
             f"{pairing}; {verdict}."
         )
     if not any(cell.mechanism == "conventional" for cell in cells):
-        text.append("Conventional attention has no finished run here: nothing is relative to it.")
+        text.append("Conventional attention has no finished run here: nothing is compared with it.")
     return text
 
 
@@ -159,7 +165,7 @@ def sizes(cells: Sequence[Cell]) -> list[str]:
     ]
 
 
-RULES = (best, against_majority, against_baseline, speed, convergence, sizes)
+RULES = (best, against_majority, against_baseline, speed, convergence, sizes, attention)
 """From the finished runs of a task to sentences."""
 
 

@@ -15,6 +15,7 @@ import torch
 from rattention.extras import require
 from rattention.files import replacing
 from rattention.lra.batches import collate
+from rattention.mechanisms.masks import window_bounds
 from rattention.metrics import MetricOptions
 from rattention.microscope.capture import visiting
 
@@ -37,31 +38,57 @@ METRICS = (
 )
 """Of `rattention.AttentionMetrics`, those that are recorded per layer and head."""
 
+MEASURED = MetricOptions(received=False)
+
 MAP_SHAPE = (64, 64)
 
 
 def attention_by_head(model: SequenceClassifier, split: Split, samples: int) -> list[dict[str, Any]]:
-    """Metrics of every layer and head: means over the rows of each of the first samples, and over these.
+    """Metrics of every layer and head: means over the rows of each of the longest samples, and over these.
 
-    They are streamed; nothing of size n x n is stored. None where a metric has no value in any row. Of
-    RAttention the local branch is measured.
+    They are streamed; nothing of size n x n is stored. None where a metric has no value in any row, and for
+    ``long_range`` where no row sees a key so far away. Of RAttention the local branch is measured. Each line
+    says how many samples were measured (``samples``) and how many tokens these have (``shortest``,
+    ``longest``).
     """
     seen: dict[tuple[int, str], list[NDArray[np.float64]]] = defaultdict(list)
 
     def visit(layer: LayerAttention) -> None:
-        for name, values in layer.metrics(MetricOptions(received=False)):
+        for name, values in layer.metrics(MEASURED):
             if name in METRICS:
                 seen[layer.index, name].append(_mean_of_numbers(values[0], axis=1))
+        if _farthest(layer) <= MEASURED.long_range_distance:
+            seen[layer.index, "long_range"][-1].fill(np.nan)
 
-    for index in range(min(samples, len(split))):
-        _run(model, split, index, visit)
+    chosen = longest_samples(split, samples)
+    for index in chosen:
+        _run(model, split, int(index), visit)
     means = {key: _mean_of_numbers(np.stack(rows), axis=0) for key, rows in seen.items()}
     layers = sorted({index for index, _ in means})
     return [
-        {"layer": layer, "head": head, **{name: _number(means[layer, name][head]) for name in METRICS}}
+        {
+            "layer": layer,
+            "head": head,
+            **{name: _number(means[layer, name][head]) for name in METRICS},
+            "samples": len(chosen),
+            "shortest": int(split.lengths[chosen].min()),
+            "longest": int(split.lengths[chosen].max()),
+        }
         for layer in layers
         for head in range(len(means[layer, METRICS[0]]))
     ]
+
+
+def longest_samples(split: Split, count: int) -> NDArray[np.int64]:
+    """Places of the `count` longest samples, or of all, the longest first: in short ones nothing is far."""
+    return np.argsort(-split.lengths, kind="stable")[:count]
+
+
+def _farthest(layer: LayerAttention) -> int:
+    """Positions between a query row and the farthest key that one may see."""
+    last = int(layer.key.shape[2]) - 1
+    reaches = window_bounds(layer.options.get("window"), bool(layer.options.get("causal")))
+    return max(last if reach is None else min(last, reach) for reach in reaches)
 
 
 def save_maps(model: SequenceClassifier, split: Split, path: Path) -> None:

@@ -10,7 +10,7 @@ PRESETS = {
     "smoke": Study(
         seeds=(0,),
         model=ModelSize(dim=32, heads=2, depth=2, mlp_dim=64, window=16, match_parameters=True),
-        training=Training(batch=32, learning_rate=2e-3, epochs=3, measured=2),
+        training=Training(batch=32, learning_rate=2e-3, epochs=3),
         listops=ListOps(
             train=1_500, validation=200, test=200, min_length=10, max_length=60, max_depth=4, max_args=4
         ),
@@ -27,15 +27,13 @@ PRESETS = {
             match_parameters=True,
             standardize=True,
         ),
-        training=Training(
-            batch=32, learning_rate=1e-3, epochs=3, warmup_steps=50, schedule="cosine", pool=1, measured=4
-        ),
+        training=Training(batch=32, learning_rate=1e-3, epochs=3, warmup_steps=50, schedule="cosine", pool=1),
         listops=ListOps(
             train=20_000, validation=1_000, test=2_000, min_length=20, max_length=100, max_depth=5, max_args=5
         ),
         text=Text(length=1_024, train=4_200, validation=500, test=1_000),
         text_training=Training(
-            batch=16, learning_rate=2e-3, epochs=2, warmup_steps=50, schedule="cosine", pool=1, measured=4
+            batch=16, learning_rate=2e-3, epochs=2, warmup_steps=50, schedule="cosine", pool=1
         ),
     ),
     "paper": Study(),

@@ -13,7 +13,7 @@ from rattention.intervals import Interval, interval
 from rattention.lra.results import RunRecord, StudyResults, mechanism_name, task_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 BASELINE = "conventional"
 
@@ -87,25 +87,9 @@ class Cell:
         return TWO_SIDED * math.sqrt(self.majority * (1 - self.majority) / count) if count else 0.0
 
     @cached_property
-    def improvement(self) -> Interval | None:
-        """Accuracy over the baseline's, less 1: of each seed that both have, then their mean and interval.
-
-        Where they have no seed in common that of the means, without an interval. None without a baseline or
-        where its accuracy is 0.
-        """
-        if self.baseline is None:
-            return None
-        pairs = self._pairs("test_accuracy")
-        if any(theirs == 0 for _, theirs in pairs) or self.baseline.accuracy.mean == 0:
-            return None
-        if pairs:
-            return interval([ours / theirs - 1 for ours, theirs in pairs])
-        return Interval(self.accuracy.mean / self.baseline.accuracy.mean - 1, math.nan, math.nan)
-
-    @property
-    def paired_seeds(self) -> int:
-        """How many seeds this and the baseline have in common."""
-        return len(self._pairs("test_accuracy"))
+    def improvement(self) -> Difference | None:
+        """Accuracy less the baseline's; None without one."""
+        return None if self.baseline is None else difference(self, self.baseline)
 
     def ratio(self, name: str) -> float | None:
         """A mean over the baseline's; None without one."""
@@ -113,11 +97,28 @@ class Cell:
             return None
         return self.number(name).mean / self.baseline.number(name).mean
 
-    def _pairs(self, name: str) -> list[tuple[float, float]]:
-        theirs = {} if self.baseline is None else {run.seed: run for run in self.baseline.runs}
-        return [
-            (_value(run, name), _value(theirs[run.seed], name)) for run in self.runs if run.seed in theirs
-        ]
+
+@dataclass(frozen=True)
+class Difference:
+    """Between the test accuracies of two cells, 0.01 being a point."""
+
+    points: Interval
+    """Student's interval of the differences, as a paired t-test has it; without bounds for less than two."""
+    pairs: int
+    """Seeds that both have."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.points.low > 0 or self.points.high < 0
+
+
+def difference(one: Cell, other: Cell) -> Difference:
+    """Accuracy of one less that of the other, seed by seed; that of the means where they share no seed."""
+    theirs = dict(zip(other.seeds, other.values("test_accuracy"), strict=True))
+    ours = zip(one.seeds, one.values("test_accuracy"), strict=True)
+    pairs = [accuracy - theirs[seed] for seed, accuracy in ours if seed in theirs]
+    return Difference(interval(pairs or [one.accuracy.mean - other.accuracy.mean]), len(pairs))
 
 
 def _value(run: RunRecord, name: str) -> float:
@@ -149,17 +150,6 @@ def by_task(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     return tasks
 
 
-def apart(one: Cell, other: Cell) -> bool:
-    """Whether the accuracies of two cells differ beyond their seeds: both have several, and neither their
-    intervals nor the ranges of their seeds overlap."""
-    if not (one.several and other.several):
-        return False
-    ours, theirs = one.values("test_accuracy"), other.values("test_accuracy")
-    ranges = min(ours) > max(theirs) or min(theirs) > max(ours)
-    intervals = one.accuracy.low > other.accuracy.high or other.accuracy.low > one.accuracy.high
-    return ranges and intervals
-
-
 def learned(cell: Cell) -> bool | None:
     """Whether a mechanism beat the majority class: True where the interval over seeds, or the only seed, and
     the mean less `Cell.chance_margin` are above it; False where the mean is not; None where neither is
@@ -184,8 +174,8 @@ def _row(cell: Cell) -> dict[str, Any]:
         "seeds": len(cell.seeds),
         **_bounds("test_accuracy", cell.accuracy),
         "majority_accuracy": cell.majority,
-        **_bounds("relative_improvement", improvement),
-        "paired_seeds": cell.paired_seeds if improvement is not None else None,
+        **_bounds("over_conventional", None if improvement is None else improvement.points),
+        "paired_seeds": None if improvement is None else improvement.pairs,
         "epochs": cell.number("epochs").mean,
         **_bounds("epochs_to_90_percent", cell.number("epochs_to_90_percent")),
         **_bounds("seconds_per_epoch", cell.number("seconds_per_epoch")),
@@ -203,6 +193,18 @@ def _bounds(name: str, number: Interval | None) -> dict[str, float | None]:
 
 def _known(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else value
+
+
+def measured_samples(runs: Iterable[RunRecord]) -> str:
+    """In how many samples attention was measured, and how long they are; nothing where no run says so."""
+    lines = (line for run in runs for line in run.attention)
+    return next((_samples(line) for line in lines if "samples" in line), "")
+
+
+def _samples(line: Mapping[str, Any]) -> str:
+    count, shortest, longest = (int(line[name]) for name in ("samples", "shortest", "longest"))
+    tokens = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
+    return f"the longest {count} validation samples, of {tokens} tokens"
 
 
 def heading(task: str, cells: Sequence[Cell]) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from rattention.intervals import CONFIDENCE, Interval
 from rattention.lra import published
 from rattention.lra.results import task_name
-from rattention.lra.summary import Cell, by_task, heading
+from rattention.lra.summary import Cell, by_task, heading, measured_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rattention.lra.results import StudyResults
 
@@ -18,7 +19,7 @@ COLUMNS = (
     "Mechanism",
     "Seeds",
     "Test accuracy",
-    "Over conventional",
+    "Over conventional (points)",
     "Epochs to 90 %",
     "s / epoch",
     "Tokens / s",
@@ -29,7 +30,7 @@ COLUMNS = (
 NOTE = (
     f"Means over seeds with {CONFIDENCE:.0%} intervals (Student's t, over seeds only: data and test samples "
     "are the same for all; accuracies cut at 0 and 100 %). With one seed there is no interval. Over "
-    "conventional: accuracy relative to conventional attention, the mean over seeds that both have. Epochs "
+    "conventional: accuracy less that of conventional attention with the same seed, in points. Epochs "
     "to 90 %: the first epoch whose validation accuracy is at least 90 % of the run's best; *: "
     "it did not learn, and what never rises is reached at once. Peak memory: resident, of the process."
 )
@@ -42,7 +43,7 @@ def cells_of_row(cell: Cell) -> list[str]:
         cell.label,
         str(len(cell.seeds)),
         percent(cell.accuracy),
-        "–" if cell.improvement is None else percent(cell.improvement, sign=True),
+        "–" if cell.improvement is None else points(cell.improvement.points),
         f"{cell.number('epochs_to_90_percent').mean:.1f}{'*' if cell.failed else ''}",
         f"{cell.number('seconds_per_epoch').mean:,.1f}",
         f"{cell.number('tokens_per_second').mean:,.0f}",
@@ -51,13 +52,20 @@ def cells_of_row(cell: Cell) -> list[str]:
     ]
 
 
-def percent(number: Interval, *, sign: bool = False) -> str:
+def percent(number: Interval) -> str:
     """A share with its interval, where it has one."""
-    form = "+.1%" if sign else ".1%"
-    mean = f"{number.mean:{form}}"
-    if number.low != number.low:  # NaN
-        return mean
-    return f"{mean} ({number.low:{form}} to {number.high:{form}})"
+    return _with_bounds(number, lambda share: f"{share:.1%}")
+
+
+def points(number: Interval) -> str:
+    """A difference of shares in points of a hundred."""
+    return _with_bounds(number, lambda share: f"{100 * share:+.1f}")
+
+
+def _with_bounds(number: Interval, form: Callable[[float], str]) -> str:
+    if math.isnan(number.low):
+        return form(number.mean)
+    return f"{form(number.mean)} ({form(number.low)} to {form(number.high)})"
 
 
 def mebibytes(count: float) -> str:
@@ -70,7 +78,7 @@ def markdown(results: StudyResults, cells: Sequence[Cell]) -> str:
     parts = ["# Long Range Arena: summary"]
     for task, some in by_task(cells).items():
         rows = [cells_of_row(cell) for cell in some]
-        parts += [f"## {heading(task, some)}", _markdown_table(COLUMNS, rows)]
+        parts += [f"## {heading(task, some)}", _markdown_table(COLUMNS, rows), *attention(some)]
     parts.append(NOTE if cells else "No run is finished yet.")
     if results.unfinished():
         parts += ["## Not finished, and not in the numbers", _bullets(unfinished_lines(results))]
@@ -78,6 +86,12 @@ def markdown(results: StudyResults, cells: Sequence[Cell]) -> str:
         parts += ["## Warnings", _bullets(results.warnings)]
     parts += ["## Published accuracies", published_table(), f"{published.CAVEAT} Source: {published.SOURCE}."]
     return "\n\n".join(parts) + "\n"
+
+
+def attention(cells: Sequence[Cell]) -> list[str]:
+    """On what the statistics of attention rest."""
+    samples = measured_samples(run for cell in cells for run in cell.runs)
+    return [f"Attention was measured in {samples}."] if samples else []
 
 
 def published_table() -> str:

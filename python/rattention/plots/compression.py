@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rattention.compression.validation import Cell, Validation
+    from rattention.compression.validation.results import Spread
     from rattention.intervals import Interval
 
 NUMBERS = {
@@ -24,7 +25,7 @@ NUMBERS = {
     "kl": "KL from the full predictions (nats)",
     "top1_agreement": "Same first choice as full",
     "output_error": "Relative output error",
-    "speed_up": "Speed-up (times)",
+    "speed_up": "Speed-up (times, median and quartiles)",
 }
 """What `plot_budgets` can show, and what axes call it."""
 
@@ -54,6 +55,8 @@ def plot_budgets(
     if number == "share":
         _plot_full(ax, validation)
         _limit_shares(ax, [cell.numbers[number] for cell in cells])
+    if number == "speed_up":
+        ax.axhline(1, color=GREY, linewidth=1, linestyle="--")
     if legend:
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), **LEGEND)
     return ax
@@ -68,9 +71,11 @@ def compression_figure(validation: Validation, *, title: str = "") -> Figure:
     for ax, number in zip(panels, numbers, strict=False):
         plot_budgets(validation, number, legend=False, ax=ax)
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", **LEGEND)
-    for ax in panels[len(numbers) :]:
-        ax.remove()
+    if len(numbers) < len(panels):
+        panels[-1].set_axis_off()
+        panels[-1].legend(handles, names, loc="center left", **LEGEND)
+    else:
+        figure.legend(handles, names, loc="outside right upper", **LEGEND)
     return figure
 
 
@@ -78,10 +83,10 @@ def _plot_strategy(ax: Axes, line: Sequence[Cell], number: str, aside: float, lo
     """A line with bars, its budgets multiplied by `aside`."""
     line = sorted(line, key=lambda cell: cell.budget)
     numbers = [cell.numbers[number] for cell in line]
-    bars = np.array([[n.mean - n.low, n.high - n.mean] for n in numbers]).T
+    bars = np.array([[n.middle - n.low, n.high - n.middle] for n in numbers]).T
     ax.errorbar(
         [cell.budget * aside for cell in line],
-        [n.mean for n in numbers],
+        [n.middle for n in numbers],
         yerr=np.nan_to_num(bars),
         label=line[0].strategy,
         markersize=4.5,
@@ -111,16 +116,18 @@ def _axes_of_budgets(ax: Axes, cells: Sequence[Cell], number: str) -> None:
     ax.set_ylabel(NUMBERS[number])
     if number in SHARES:
         percent_axis(ax, decimals=None)
-    if number not in ("share", "top1_agreement"):
-        ax.set_ylim(bottom=0)
+    if number != "share":
+        low, high = ax.get_ylim()
+        room = 0.04 * (high - min(low, 0))  # half a marker above the largest
+        ax.set_ylim(low if number == "top1_agreement" else 0, high + room)
 
 
-def _limit_shares(ax: Axes, numbers: Sequence[Interval]) -> None:
+def _limit_shares(ax: Axes, numbers: Sequence[Interval | Spread]) -> None:
     """Room for all means; the bars of few seeds may be cut, as they would leave no room for anything else."""
     bars = np.array([[n.low, n.high] for n in numbers])
-    most = max(1.0, *(n.mean for n in numbers))
+    most = max(1.0, *(n.middle for n in numbers))
     least = np.nan_to_num(bars[:, 0], nan=most).min()
-    low = max(0.0, min(least, *(n.mean for n in numbers)) - 0.05 * most)
+    low = max(0.0, min(least, *(n.middle for n in numbers)) - 0.05 * most)
     high = min(1.5 * most, max(np.nan_to_num(bars[:, 1]).max(), most) + 0.05 * most)
     ax.set_ylim(low, high)
 

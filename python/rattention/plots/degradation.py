@@ -10,13 +10,13 @@ from rattention.degradation.contexts import AVERAGED, FIRST_TOKENS
 from rattention.degradation.sources import Selection
 from rattention.plots.maps import LABELS, maps_figure, plot_head_map
 from rattention.plots.style import (
-    BACKING,
     BLUE,
     GREY,
     MOST_LABELS,
     VERMILION,
     axes_of,
     figure_of,
+    halo,
     label_ends,
     label_lines,
     layer_colours,
@@ -118,7 +118,7 @@ def plot_window_cutoff(
             va="bottom",
             fontsize=8,
             fontweight="bold",
-            bbox=BACKING,
+            path_effects=halo(),
         )
     ax.set_xscale("log", base=2)
     ax.set_xticks(cutoff.windows, [str(w) for w in cutoff.windows])
@@ -160,7 +160,7 @@ def plot_recall_layers(
     """What the best head of every layer gives the fact of the question's attention, for every context."""
     selection = selection or Selection(*(tuple(range(n)) for n in recall[0].mass.shape))
     best = np.array([selection.of_array(r.mass).max(axis=1) for r in recall]).T
-    ax = plot_head_map(best, label="Attention to the fact, best head", cmap="cividis", ax=ax)
+    ax = plot_head_map(best, label="Attention to the fact, best head", cmap="cividis", percent=True, ax=ax)
     ax.set_xlabel("Context (tokens)")
     ax.set_xticks(range(len(recall)), [str(r.sequence_length) for r in recall])
     ax.set_yticks(range(len(best)), [str(n) for n in selection.layers])

@@ -16,6 +16,7 @@ from rattention.plots.style import (
     VERMILION,
     axes_of,
     figure_of,
+    halo,
     percent_axis,
     tidy,
 )
@@ -117,18 +118,18 @@ def plot_convergence(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
 
 
 def plot_improvement(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
-    """Accuracy relative to conventional attention, with the interval over paired seeds."""
+    """Accuracy less that of conventional attention in points, with the interval over paired seeds."""
     ax = axes_of(ax)
     there = [cell for cell in cells if cell.improvement is not None]
     ax.axvline(0, color=GREY, linewidth=1.2, linestyle="--")
     for row, cell in enumerate(there):
-        change = cell.improvement
-        assert change is not None
+        assert cell.improvement is not None
+        change = cell.improvement.points
         bars = [[change.mean - change.low], [change.high - change.mean]] if _is(change.low) else None
         style = look(cell.mechanism)
         ax.errorbar([change.mean], [row], xerr=bars, markersize=7, linewidth=1.6, capsize=3, **style)
         ax.annotate(
-            f"{change.mean:+.1%}",
+            f"{100 * change.mean:+.1f}",
             (change.mean, row),
             (0, 7),
             textcoords="offset points",
@@ -141,8 +142,8 @@ def plot_improvement(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
     else:
         ax.set_yticks([])
         ax.text(0.5, 0.5, "nothing to compare with", ha="center", va="center", transform=ax.transAxes)
-    ax.xaxis.set_major_formatter(require("matplotlib.ticker", "plots").PercentFormatter(1, None))
-    ax.set_xlabel("Test accuracy relative to conventional attention")
+    ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+.3g}" if share else "0")
+    ax.set_xlabel("Points of test accuracy over conventional attention")
     return ax
 
 
@@ -164,7 +165,8 @@ def plot_accuracy_against_time(cells: Sequence[Cell], *, ax: Axes | None = None)
             **look(cell.mechanism),
         )
     ax.axhline(cells[0].majority, color=VERMILION, linewidth=1.2, linestyle="--")
-    ax.set_xlim(left=0)
+    ax.set_xlim(0, 1.06 * max(_end(cell.number("seconds_per_epoch")) for cell in cells))
+    ax.set_ylim(top=ax.get_ylim()[1] + 0.03 * np.ptp(ax.get_ylim()))
     ax.set_xlabel("Seconds per epoch")
     ax.set_ylabel("Test accuracy")
     percent_axis(ax, None)
@@ -192,8 +194,9 @@ def plot_radar(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
     for text, side in zip(polar.get_xticklabels(), ("center", "left", "center", "right"), strict=True):
         text.set_ha(side)
     polar.set_ylim(0, 1.04)
-    polar.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=7.5, color=GREY)
-    polar.set_rlabel_position(45)
+    polar.set_yticks([0.25, 0.5, 0.75, 1.0], [""] * 4)
+    for share in (0.5, 1.0):  # labels of ticks would lie behind the lines
+        polar.text(math.pi / 4, share, f"{share:g}", fontsize=7.5, color=GREY, zorder=5, path_effects=halo())
     polar.grid(color="#D9D9D9", linewidth=0.7)
     polar.spines["polar"].set_visible(False)
     return cast("Axes", polar)
@@ -244,7 +247,7 @@ def radar_figure(tasks: Mapping[str, Sequence[Cell]], *, title: str = "") -> Fig
     """`plot_radar`, a panel per task."""
     size = (4.6 * len(tasks), 4.6)
     figure: Figure = require("matplotlib.figure", "plots").Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(title, fontsize=11, fontweight="bold")
     panels = []
     for place, (name, cells) in enumerate(tasks.items()):
         ax = figure.add_subplot(1, len(tasks), place + 1, projection="polar")
@@ -280,7 +283,7 @@ def _bars(ax: Axes, cells: Sequence[Cell], name: str, unit: float) -> None:
         ax.scatter(place + spread, values, s=14, color="white", edgecolor="black", linewidth=0.8, zorder=4)
         top = max([values.max(), *([number.high / unit] if cell.several else [])])
         text = f"{number.mean:.1%}" if name == "test_accuracy" else _three_digits(number.mean / unit)
-        ax.annotate(text, (place, top), (0, 3), textcoords="offset points", ha="center", fontsize=8.5)
+        ax.annotate(text, (place, top), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
     ax.set_xticks(range(len(cells)), [_broken(cell.label) for cell in cells], fontsize=8)
     tidy(ax)
     ax.tick_params(axis="x", labelsize=8, length=0)
@@ -303,6 +306,11 @@ def _rows(ax: Axes, cells: Sequence[Cell]) -> None:
 
 def _distances(number: Any) -> list[list[float]]:
     return [[number.mean - number.low], [number.high - number.mean]]
+
+
+def _end(number: Any) -> float:
+    """Of its bar, or of itself without one."""
+    return float(number.high if _is(number.high) else number.mean)
 
 
 def _is(value: float) -> bool:

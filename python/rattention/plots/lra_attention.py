@@ -45,6 +45,7 @@ def mean_maps_figure(
             plot_mean_map(some[layer], colorbar=False, ax=ax)
             ax.set_title(f"{labels[mechanism]}\n{_words(layer)}" if row == 0 else _words(layer), fontsize=9)
             _outer_labels(ax, left=column == 0, below=row == len(layers) - 1)
+    _bar_of_many(figure)
     return figure
 
 
@@ -65,7 +66,17 @@ def head_maps_figure(maps: Mapping[str, NDArray[np.float32]], *, title: str = ""
             _of_cells(ax)
             ax.set_title(f"{_words(layer)}, head {head}", fontsize=8.5)
             _outer_labels(ax, left=column == 0, below=row == len(lines) - 1)
+    _bar_of_many(figure)
     return figure
+
+
+def _bar_of_many(figure: Figure) -> None:
+    """What colours mean in maps that each have a scale of their own."""
+    panels = [ax for ax in figure.axes if ax.images]
+    image = panels[0].images[0]
+    ends = (image.norm.vmin, image.norm.vmax)
+    bar = figure.colorbar(image, ax=panels, pad=0.01, ticks=ends, label="Weight, on each map's own scale")
+    bar.ax.set_yticklabels(["0", "most"], fontsize=8)
 
 
 def metrics_by_mechanism_figure(

@@ -15,6 +15,7 @@ from rattention.plots.style import (
     label_lines,
     layer_colours,
     over_stretches,
+    percent_axis,
 )
 
 if TYPE_CHECKING:
@@ -44,12 +45,17 @@ def plot_head_map(
     label: str = "",
     layers: Sequence[int] | None = None,
     cmap: str = "viridis",
+    percent: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """An array ``[layers, heads]`` as a map with a colour bar; `label` names the bar, `layers` the rows."""
+    """An array ``[layers, heads]`` as a map with a colour bar; `label` names the bar, `layers` the rows,
+    `percent` is for shares."""
     ax = axes_of(ax)
     image = ax.imshow(values, cmap=cmap, aspect="auto", interpolation="nearest")
-    ax.figure.colorbar(image, ax=ax, label=label, pad=0.02).ax.tick_params(labelsize=8)
+    bar = ax.figure.colorbar(image, ax=ax, label=label, pad=0.02)
+    bar.ax.tick_params(labelsize=8)
+    if percent:
+        percent_axis(bar.ax)
     ax.set_xlabel("Head")
     ax.set_ylabel("Layer")
     ax.set_xticks(few_ticks(values.shape[1]))

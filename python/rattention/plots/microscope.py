@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from rattention.plots.style import (
     axes_of,
     few_ticks,
     figure_of,
+    label_point,
     layer_colours,
     legend_beside,
     log_axis,
@@ -37,7 +39,7 @@ DISTRIBUTIONS = {
     "context_mean": "Mean context attention",
     "context_std": "Std of context attention",
     "entropy": "Entropy (nats)",
-    "recent_distant_ratio": "Recent / distant ratio\n(1/1000 to 1000)",
+    "recent_distant_ratio": "Recent / distant ratio\n(1/1000 to 1000, then arrows)",
 }
 """What `distributions_figure` shows of the query row."""
 
@@ -56,24 +58,27 @@ def plot_distribution(
     label: str = "",
     log: bool = False,
     threshold: float | None = None,
+    most: float = math.inf,
     ax: Axes | None = None,
 ) -> Axes:
     """A statistic ``[samples, layers, heads]``, layer by layer: a point for each sample and head, and a box
-    from quartile to quartile with the median. `threshold` is where a rule begins to fire.
+    from quartile to quartile with the median. `threshold` is where a rule begins to fire; what is beyond
+    `most` or its inverse is drawn there, as an arrow head.
 
-    What is no finite number, and on a logarithmic axis not positive, is left out.
+    What is no number, and on a logarithmic axis not positive, is left out, and so is what is infinite where
+    there is no `most`.
     """
     ax = axes_of(ax)
-    groups = [_drawable(values[:, i].ravel(), log) for i in range(len(layers))]
+    groups = [_drawable(values[:, i].ravel(), log, most) for i in range(len(layers))]
     places = np.arange(len(layers))
     for place, group in zip(places, groups, strict=True):
         spread = 0.28 * np.sin(2.4 * np.arange(len(group)))  # points side by side, and the same each time
-        ax.scatter(place + spread, group, s=9, color=BLUE, alpha=0.45, linewidth=0)
+        _points(ax, place + spread, group, most, s=9, color=BLUE, alpha=0.45)
     _boxes(ax, groups, places)
     if log and any(len(group) for group in groups):
         _log_axis_around(ax, np.concatenate(groups), threshold)
     if threshold is not None:
-        rule(ax, threshold, "rule above")
+        rule(ax, threshold, "rule above", beside=True)
     some = few_ticks(len(layers))
     ax.set_xticks(some, [str(layers[i]) for i in some])
     ax.set_xlim(-0.6, len(layers) - 0.4)
@@ -128,12 +133,13 @@ def plot_heads(
     ax: Axes | None = None,
 ) -> Axes:
     """Each head as a point, arrays ``[layers, heads]``: specialised ones to the left, general ones to the
-    right, those with recency bias above 1. The two at the ends are named."""
+    right, those with recency bias above 1. The two at the ends are named; ratios beyond `MOST_RATIO` or its
+    inverse are drawn there, as arrow heads."""
     ax = axes_of(ax)
     colours, ratio = layer_colours(len(layers)), _within_reach(ratio)
     drawn = ~(np.isnan(relative_entropy) | np.isnan(ratio))
     for layer, colour, x, y, there in zip(layers, colours, relative_entropy, ratio, drawn, strict=True):
-        ax.scatter(x[there], y[there], s=26, color=colour, alpha=0.85, linewidth=0, label=f"layer {layer}")
+        _points(ax, x[there], y[there], MOST_RATIO, s=26, color=colour, alpha=0.85, label=f"layer {layer}")
     if drawn.any():
         _log_axis_around(ax, ratio[drawn], 1.0)
     legend_beside(ax)
@@ -154,13 +160,13 @@ def distributions_figure(
     if rules is not None:
         thresholds = {"entropy": rules.entropy, "recent_distant_ratio": rules.recency_ratio}
     for ax, (name, label) in zip(panels, DISTRIBUTIONS.items(), strict=True):
-        values = findings.values(name)
         plot_distribution(
-            _within_reach(values) if name == "recent_distant_ratio" else values,
+            findings.values(name),
             findings.layers,
             label=label,
             log=name in LOGARITHMIC,
             threshold=thresholds.get(name),
+            most=MOST_RATIO if name == "recent_distant_ratio" else math.inf,
             ax=ax,
         )
     return figure
@@ -185,7 +191,8 @@ def heads_comparison_figure(findings: Findings, *, title: str = "", figsize: Siz
     entropy, ratio = findings.per_head("relative_entropy"), findings.per_head("recent_distant_ratio")
     rows, columns = entropy.shape
     figure, panels = figure_of(title, 1, 2, figsize or (9.6, max(3.6, 0.26 * rows + 1.2)))
-    ax = plot_head_map(entropy, label="Entropy / ln n", cmap="cividis", layers=findings.layers, ax=panels[0])
+    options = {"label": "Entropy / ln n", "cmap": "cividis", "percent": True}
+    ax = plot_head_map(entropy, layers=findings.layers, ax=panels[0], **options)  # type: ignore[arg-type]
     numbers = findings.head_numbers(columns)
     some = few_ticks(columns)
     ax.set_xticks(some, [str(numbers[i]) for i in some])
@@ -194,11 +201,22 @@ def heads_comparison_figure(findings: Findings, *, title: str = "", figsize: Siz
     return figure
 
 
+def _points(ax: Axes, x: NDArray[Any], y: NDArray[Any], most: float, **look: Any) -> None:
+    """What was clipped at `most` or its inverse is an arrow head."""
+    high, low = y >= most, (y <= 1 / most) & (most < math.inf)
+    for marker, these in (("o", ~(high | low)), ("^", high), ("v", low)):
+        if these.any():
+            ax.scatter(x[these], y[these], marker=marker, linewidth=0, **look)
+            look.pop("label", None)  # once in the legend
+
+
 def _within_reach(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.clip(ratio, 1 / MOST_RATIO, MOST_RATIO)
 
 
-def _drawable(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
+def _drawable(values: NDArray[np.float64], log: bool, most: float) -> NDArray[np.float64]:
+    if most < math.inf:
+        values = np.clip(values, 1 / most, most)
     finite = values[np.isfinite(values)]
     return finite[finite > 0] if log else finite
 
@@ -232,15 +250,9 @@ def _name_ends(
     """The most specialised and the most general head, where there are two."""
     if np.count_nonzero(~np.isnan(entropy)) < 2:
         return
-    for pick, side in ((np.nanargmin, "left"), (np.nanargmax, "right")):
+    points = np.column_stack([entropy.ravel(), ratio.ravel()])
+    there = points[~np.isnan(points).any(axis=1)]
+    for pick in (np.nanargmin, np.nanargmax):
         i, h = divmod(int(pick(entropy)), entropy.shape[1])
         name = f"layer {layers[i]} head {h if heads is None else heads[h]}"
-        ax.annotate(
-            name,
-            (entropy[i, h], ratio[i, h]),
-            (6 if side == "left" else -6, 7),
-            textcoords="offset points",
-            ha=side,
-            fontsize=8,
-            bbox=BACKING,
-        )
+        label_point(ax, name, (float(entropy[i, h]), float(ratio[i, h])), there)

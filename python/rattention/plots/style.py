@@ -22,7 +22,17 @@ MARKERS = "osD^vPX"
 """Lines that are told apart by colour have a marker of their own as well."""
 
 BACKING = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.8}
-"""Behind numbers that stand on lines."""
+"""Behind numbers that stand on bars and lines of their own."""
+
+FEW_TICKS = 3
+"""An axis with fewer ticks than this says nothing of its scale."""
+
+SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0), *((x, y) for x in (1, -1, 2, -2) for y in (1, -1)))
+NEAR = tuple((away * x, away * y) for away in (10, 16, 24, 34, 46) for x, y in SIDES)
+"""Where a label may stand beside its point, in points, the best place first."""
+
+MOVED = 0.015
+"""A label that stands this share of the axes' height beside the end of its line is joined to it."""
 
 MOST_POINTS = 400
 """More points than this on a line would hide one another."""
@@ -42,7 +52,7 @@ def figure_of(title: str, rows: int, columns: int, size: Size) -> tuple[Figure, 
     """A figure of panels, row by row, under a title."""
     figure = require("matplotlib.figure", "plots").Figure(figsize=size, layout="constrained")
     if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
+        figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure, [tidy(ax) for ax in figure.subplots(rows, columns, squeeze=False).flat]
 
 
@@ -80,27 +90,75 @@ def log_axis(ax: Axes, *, percent: bool = False) -> None:
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     between = (1.0, 2.0, 5.0) if high < 10**MOST_DECADES * low else (1.0,)
-    ax.yaxis.set_major_locator(ticker.LogLocator(subs=between))
+    locator = ticker.LogLocator(subs=between)
+    if np.count_nonzero([low <= tick <= high for tick in locator.tick_values(low, high)]) < FEW_TICKS:
+        locator = ticker.MaxNLocator(nbins=4)  # less than a decade is nearly linear
+    ax.yaxis.set_major_locator(locator)
     text = (lambda share, _: f"{100 * share:g}%") if percent else (lambda number, _: f"{number:g}")
     ax.yaxis.set_major_formatter(ticker.FuncFormatter(text))
     ax.yaxis.set_minor_locator(ticker.NullLocator())
 
 
-def rule(ax: Axes, value: float, meaning: str) -> None:
-    """A line at `value` that says what it means."""
+def halo() -> list[Any]:
+    """A white rim around letters, so that lines may pass behind them and are not cut."""
+    return [require("matplotlib.patheffects", "plots").withStroke(linewidth=2.2, foreground="white")]
+
+
+def rule(ax: Axes, value: float, meaning: str, *, beside: bool = False) -> None:
+    """A line at `value` that says what it means: above its right end, or beside the axes."""
     ax.axhline(value, color=VERMILION, linewidth=1, linestyle=":")
     ax.annotate(
-        f"{meaning} {value:g}",
+        f"{meaning}{chr(10) if beside else ' '}{value:g}",
         (1, value),
-        (0, 2),
+        (3, 0) if beside else (0, 2),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
-        ha="right",
-        va="bottom",
+        ha="left" if beside else "right",
+        va="center" if beside else "bottom",
         color=VERMILION,
         fontsize=8,
-        bbox=BACKING,
+        path_effects=halo(),
     )
+
+
+def label_point(ax: Axes, text: str, point: tuple[float, float], others: NDArray[np.float64]) -> None:
+    """A ring around a point, and joined to it a label where it covers none of `others` ``[points, 2]``, or as
+    few as it can; needs the final limits of the axes."""
+    ax.plot(*point, "o", markersize=9, markerfacecolor="none", markeredgecolor="black", markeredgewidth=0.9)
+    figure: Any = ax.figure
+    figure.draw_without_rendering()
+    crowd = np.vstack([others, [point]])
+    pixels = ax.transData.transform(crowd)
+    label = ax.annotate(
+        text,
+        point,
+        NEAR[0],
+        textcoords="offset points",
+        fontsize=8,
+        path_effects=halo(),
+        arrowprops={"arrowstyle": "-", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4},
+        zorder=5,
+    )
+
+    letters: Any = require("matplotlib.text", "plots").Text.get_window_extent
+
+    def covered(place: tuple[float, float]) -> float:
+        _put(label, place)
+        label.get_window_extent()  # with the line; it puts the letters where they belong
+        box = letters(label)
+        (x0, y0), (x1, y1) = ax.bbox.min, ax.bbox.max
+        outside = box.x0 < x0 or box.x1 > x1 or box.y0 < y0 or box.y1 > y1
+        hidden = outside or any(box.overlaps(letters(text)) for text in ax.texts if text is not label)
+        return float(1000 * hidden + sum(box.padded(3).contains(x, y) for x, y in pixels))
+
+    _put(label, min(NEAR, key=covered))
+
+
+def _put(label: Any, place: tuple[float, float]) -> None:
+    x, y = place
+    label.xyann = place
+    label.set_ha("center" if x == 0 else "left" if x > 0 else "right")
+    label.set_va("center" if y == 0 else "bottom" if y > 0 else "top")
 
 
 def label_ends(ax: Axes, x: Sequence[int], y: Sequence[float], form: str) -> None:
@@ -120,13 +178,14 @@ def label_ends(ax: Axes, x: Sequence[int], y: Sequence[float], form: str) -> Non
 def label_lines(
     ax: Axes, x: float, y: ArrayLike, texts: Sequence[str], colours: Any, *, left: bool = False
 ) -> None:
-    """Labels beside the ends of lines, moved apart where they would overlap, and off the axis below; needs
-    the final axes' limits."""
+    """Labels beside the ends of lines, moved apart where they would overlap, and off the axis below: a thin
+    line joins those that had to give way to their ends. Needs the final axes' limits."""
     ends = np.column_stack([np.full(len(texts), x), np.asarray(y)])
     heights = ax.transAxes.inverted().transform(ax.transData.transform(ends))
     placed = _apart(heights[:, 1], gap=0.068 * max(text.count("\n") + 1 for text in texts))
     side = -0.03 if left else 0.03
-    for end, height, at, text, colour in zip(ends, placed, heights[:, 0], texts, colours, strict=True):
+    leader = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 1, "relpos": (left, 0.5)}
+    for end, height, (at, was), text, colour in zip(ends, placed, heights, texts, colours, strict=True):
         ax.annotate(
             text,
             end,
@@ -137,6 +196,7 @@ def label_lines(
             color=colour,
             fontsize=8.5,
             annotation_clip=False,
+            arrowprops=leader | {"color": colour} if abs(height - was) > MOVED else None,
         )
 
 

@@ -6,7 +6,7 @@ from rattention import extras
 
 extras.require("scipy.stats", "microscope")
 
-from rattention.compression.validation.results import Cell, Trial, Validation  # noqa: E402
-from rattention.compression.validation.tasks import Measured, Task, validate  # noqa: E402
+from rattention.compression.validation.results import Cell, Measured, Trial, Validation  # noqa: E402
+from rattention.compression.validation.tasks import Task, validate  # noqa: E402
 
 __all__ = ["Cell", "Measured", "Task", "Trial", "Validation", "validate"]

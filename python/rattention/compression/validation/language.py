@@ -12,8 +12,8 @@ from rattention.compression.budget import resolve_budget
 from rattention.compression.compressing import compress
 from rattention.compression.table import STRATEGIES
 from rattention.compression.validation.readers import reader_of
-from rattention.compression.validation.results import Constant
-from rattention.compression.validation.tasks import Measured, Preview
+from rattention.compression.validation.results import Constant, Measured
+from rattention.compression.validation.tasks import Preview
 from rattention.extras import require
 
 torch: Any = require("torch", "torch")
@@ -33,9 +33,7 @@ class _Reading:
     logits: Any
     """Float64 ``[batch, continuation - 1, vocabulary]``."""
     seconds: float
-    """Of the continuation."""
-    total: float
-    """Seconds of the prefix as well."""
+    """Of prefix and continuation."""
     nbytes: int
     mass: float | None
     """Kept at the cut after the prefix, mean of the layers."""
@@ -95,11 +93,8 @@ class Continuation:
     def full(self, seed: int) -> Measured:
         """Pieces of this seed, nothing compressed."""
         self._draw(seed)
-        if self._full is None:
-            self._read(None)  # the first run of all would pay for what is made once
-        self._full = self._read(None)
-        full = self._full
-        return Measured(self._perplexity(full.logits), full.seconds, full.total, nbytes=full.nbytes)
+        self._full = full = self._read(None)
+        return Measured(self._perplexity(full.logits), full.seconds, nbytes=full.nbytes)
 
     def compressed(self, strategy: Strategy, budget: Budget) -> Measured:
         """The same pieces."""
@@ -110,7 +105,6 @@ class Continuation:
         return Measured(
             self._perplexity(reading.logits),
             reading.seconds,
-            reading.total,
             use.seconds,
             reading.nbytes,
             reading.mass,
@@ -153,12 +147,11 @@ class Continuation:
         with torch.no_grad():
             reader.read(pieces[:, : self.prefix], cache)
             mass = None if use is None else _mean_mass(use)
-            began = time.perf_counter()
             places = range(self.prefix, pieces.shape[1] - 1)
             rows = [reader.read(pieces[:, at : at + 1], cache) for at in places]
             end = time.perf_counter()
         logits = torch.cat(rows, dim=1).double()
-        return _Reading(logits, end - began, end - start, reader.nbytes(cache), mass)
+        return _Reading(logits, end - start, reader.nbytes(cache), mass)
 
     def _perplexity(self, logits: Any) -> float:
         wanted = self._pieces[:, self.prefix + 1 :]

@@ -18,7 +18,8 @@ from rattention.compression.budget import resolve_budget  # noqa: E402
 from rattention.compression.history import TOKEN_STRATEGIES, HistoryBudget, choose_transitions, past_of  # noqa: E402
 from rattention.compression.past import share_kept  # noqa: E402
 from rattention.compression.strategies import TopK  # noqa: E402
-from rattention.compression.validation.tasks import Measured, Preview  # noqa: E402
+from rattention.compression.validation.results import Measured  # noqa: E402
+from rattention.compression.validation.tasks import Preview  # noqa: E402
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -76,7 +77,7 @@ class Rooms:
         """With the model's whole context."""
         self._seed = seed
         quality, seconds = self._act(None)
-        return Measured(quality, seconds, seconds, nbytes=self.context)
+        return Measured(quality, seconds, nbytes=self.context)
 
     def compressed(self, strategy: Strategy, budget: Budget) -> Measured:
         """With the same rooms and random numbers; bytes are counted in transitions."""
@@ -86,7 +87,7 @@ class Rooms:
         )
         quality, seconds = self._act(watched)
         seconds -= watched.measuring
-        return Measured(quality, seconds, seconds, watched.seconds, count, watched.mass())
+        return Measured(quality, seconds, watched.seconds, count, watched.mass())
 
     def preview(self, seed: int, strategy: Strategy, budget: Budget) -> Preview:
         """Of a full history of one room, for all layers together."""

@@ -12,7 +12,8 @@ from rattention.compression.history import TOKEN_STRATEGIES
 from rattention.compression.observed import observed_past
 from rattention.compression.past import along, share_kept
 from rattention.compression.strategies import TopK
-from rattention.compression.validation.tasks import Measured, Preview
+from rattention.compression.validation.results import Measured
+from rattention.compression.validation.tasks import Preview
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class Sentences:
         """Whole pieces of this seed."""
         self._draw(seed)
         self._embedding, seconds = self._embed(self._pieces)
-        return Measured(1.0, seconds, seconds, nbytes=self._nbytes(self.length))
+        return Measured(1.0, seconds, nbytes=self._nbytes(self.length))
 
     def compressed(self, strategy: Strategy, budget: Budget) -> Measured:
         """Some of their tokens."""
@@ -78,8 +79,7 @@ class Sentences:
         cosine = (ours * self._embedding).sum(axis=1) / (np.linalg.norm(ours, axis=1) * norms)
         return Measured(
             float(cosine.mean()),
-            seconds,
-            seconds + choosing,
+            choosing + seconds,
             choosing,
             self._nbytes(count),
             self._mass(kept),

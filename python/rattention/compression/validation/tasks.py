@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rattention.compression.budget import Budget, require_budget
 from rattention.compression.table import require_strategy
-from rattention.compression.validation.results import Constant, Trial, Validation
+from rattention.compression.validation.results import Constant, Measured, Trial, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -16,25 +16,11 @@ if TYPE_CHECKING:
 
 BUDGETS: tuple[Budget, ...] = (0.125, 0.25, 0.5, 0.75)
 
+MOST_TURNS = 5
+"""So often the runs of one strategy and one seed are repeated to take their time, where they are short."""
 
-@dataclass(frozen=True)
-class Measured:
-    """One run of a task."""
-
-    quality: float
-    """The task's result, in its own unit."""
-    seconds: float
-    """Of what compression is to make faster."""
-    total: float
-    """Seconds of the whole run."""
-    compressing: float = 0.0
-    """Seconds of it spent on choosing and cutting."""
-    nbytes: int = 0
-    """Bytes held of the past."""
-    mass: float | None = None
-    """Share of the newest row's attention that was kept."""
-    against_full: dict[str, float] | None = None
-    """How the outputs differ from those of the full run with this seed."""
+LONG_ENOUGH = 2.0
+"""Seconds after which they are not repeated any more."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +72,10 @@ def validate(
 ) -> Validation:
     """Run a task with every strategy at every budget, each beside a full run with the same seed.
 
+    Full and compressed runs take turns: a full run, then one strategy at every budget; short ones are
+    repeated up to `MOST_TURNS` times. Before a strategy's first turn both are run once without counting, as
+    what is made or loaded once is no part of what compression costs.
+
     Parameters
     ----------
     task:
@@ -95,7 +85,7 @@ def validate(
     budgets:
         Counts or shares.
     seeds:
-        One full run and ``len(strategies) * len(budgets)`` compressed ones for each; intervals need two.
+        For each at least a full run per strategy, and a compressed one at every budget; intervals need two.
     progress:
         Wraps the seeds, for a bar.
 
@@ -112,12 +102,28 @@ def validate(
         raise ValueError("budgets and seeds must not be empty")
     trials: list[Trial] = []
     for seed in progress(chosen, task.name):
-        full = task.full(seed)
         for name in names:
-            for budget in sizes:
-                measured = task.compressed(require_strategy(name), budget)
-                trials.append(Trial(name, budget, seed, full, measured))
+            if seed == chosen[0]:
+                task.full(seed)
+                task.compressed(require_strategy(name), sizes[0])
+            trials += _taken_in_turns(task, name, sizes, seed)
     return Validation(task.name, task.quality, task.higher_is_better, tuple(trials), task.constant())
+
+
+def _taken_in_turns(task: Task, name: str, budgets: Sequence[Budget], seed: int) -> list[Trial]:
+    """One strategy with one seed: in each turn a full run, and a compressed one at every budget."""
+    turns: dict[Budget, list[tuple[Measured, Measured]]] = {budget: [] for budget in budgets}
+    spent = 0.0
+    for _ in range(MOST_TURNS):
+        full = task.full(seed)
+        spent += full.seconds
+        for budget, pairs in turns.items():
+            ours = task.compressed(require_strategy(name), budget)
+            spent += ours.seconds
+            pairs.append((full, ours))
+        if spent >= LONG_ENOUGH:
+            break
+    return [Trial(name, budget, seed, tuple(pairs)) for budget, pairs in turns.items()]
 
 
 def _require_names(names: tuple[Any, ...], known: tuple[str, ...]) -> None:
