@@ -167,6 +167,7 @@ void sums_to_states(const LinearProblem& problem, const ScanPlan& plan, std::int
   float* excess = running + size;
   float* sum = excess + size;
   for (std::int64_t s = plan.begin(batch); s < plan.begin(batch + 1); ++s) {
+    stop_if_asked();
     const Stretch& stretch = plan.stretch(s);
     if (stretch.begins) load_initial(problem, stretch, kv_head, running, excess);
     float* state = states + plan.piece(s, kv_head) * size;
