@@ -102,7 +102,6 @@ OUT_OF_MEMORY = """
         "rows": lambda: mechanism.rows(**mechanism.map_inputs(inputs), rows=range(40)),
         "map": lambda: mechanism.pooled(**mechanism.map_inputs(inputs), shape=(2000, 2000), window=(4, 0)),
     }}[{call!r}]
-    # first the pool of threads: OpenMP's runtime ends a process whose threads cannot start
     tiny = mechanism.draw(Sizes(heads=8, rows=9, dim=4))
     mechanism.forward(**tiny)
 

@@ -11,12 +11,15 @@ namespace rattention::bindings {
 // of Ctrl-C does, ends the call with its exception.
 class CoreCall {
  public:
-  CoreCall() : interrupts_(&hear_signals) {}
+  CoreCall() : state_(PyEval_SaveThread()), interrupts_(&hear_signals) {}
+  ~CoreCall();
+  CoreCall(const CoreCall&) = delete;
+  CoreCall& operator=(const CoreCall&) = delete;
 
  private:
   static void hear_signals();
 
-  pybind11::gil_scoped_release released_;
+  PyThreadState* state_;
   Interrupts interrupts_;
 };
 
