@@ -28,10 +28,9 @@ Gravity make_gravity(const ScoreProblem& problem, const ScoreOptions& options) {
 void set_discount(const py::array& log_discount, ScoreProblem* problem) {
   const TensorView& query = problem->query;
   problem->discount_per_query = log_discount.ndim() == 3;
-  problem->log_discount =
-      problem->discount_per_query
-          ? floats("log_discount", log_discount, {query.batch(), query.heads(), query.length()})
-          : floats("log_discount", log_discount, {query.heads()});
+  problem->log_discount = problem->discount_per_query
+                              ? floats("log_discount", log_discount, {query.batch(), query.heads(), query.length()})
+                              : floats("log_discount", log_discount, {query.heads()});
 }
 
 ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t query_offset, float scale,

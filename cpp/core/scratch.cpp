@@ -24,7 +24,8 @@ float* allocate(std::size_t bytes) {
 }  // namespace
 
 OutOfMemory::OutOfMemory(std::int64_t bytes) noexcept {
-  std::snprintf(text_, sizeof(text_), "out of memory: %.1f MiB more are wanted", static_cast<double>(bytes) / (1 << 20));
+  std::snprintf(text_, sizeof(text_), "out of memory: %.1f MiB more are wanted",
+                static_cast<double>(bytes) / (1 << 20));
 }
 
 void Scratch::reset(std::int64_t floats) {

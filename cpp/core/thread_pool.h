@@ -8,11 +8,8 @@ namespace rattention {
 // Work that any number of threads may take part in.
 class Job {
  public:
+  virtual ~Job() = default;
   virtual void run() noexcept = 0;
-
- protected:
-  Job() = default;
-  ~Job() = default;
 
  private:
   friend class ThreadPool;

@@ -51,9 +51,7 @@ class Work final : public Job {
     failed_ = true;
   }
   // Of this call or one that it is part of.
-  bool failed() const {
-    return failed_.load(std::memory_order_relaxed) || (outer_ != nullptr && outer_->failed());
-  }
+  bool failed() const { return failed_.load(std::memory_order_relaxed) || (outer_ != nullptr && outer_->failed()); }
   // After all threads have stopped.
   void rethrow() const {
     if (error_) std::rethrow_exception(error_);
