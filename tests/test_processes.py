@@ -95,6 +95,18 @@ FORKS = {
         for thread in threads:
             thread.join()
     """,
+    "within a call, by a signal handler": """
+        import signal
+        pids = []
+        signal.signal(signal.SIGALRM, lambda *_: pids.append(os.fork()))
+        signal.setitimer(signal.ITIMER_REAL, 0.06)
+        try:
+            big = np.ones((1, 8, 7_000, 64), np.float32)
+            ra.attention(big, big, big)
+        except RuntimeError as error:
+            os._exit(0 if pids == [0] and "forked" in str(error) and is_right() else 1)
+        assert os.waitpid(pids[0], 0)[1] == 0
+    """,
     "spawn": """
         import subprocess
         code = "import rattention as ra, sys; sys.exit(ra.get_num_threads() < 1)"
