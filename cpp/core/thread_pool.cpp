@@ -8,6 +8,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -137,25 +138,30 @@ class ThreadPool {
     limit_ = std::max(limit_, helpers);
     while (workers_ < helpers && Clock::now() >= next_try_) {
       ++workers_;
+      ++starting_;
       lock.unlock();
       const bool started = start();
       lock = locked();
       if (started) continue;
       --workers_;
+      if (--starting_ == 0) started_.notify_all();
       next_try_ = Clock::now() + kRetry;
     }
+    started_.wait(lock, [this] { return starting_ == 0; });
   }
 
   bool start() {
     try {
       // The loader makes a thread's local data when they are first touched, and ends the process where there is no
-      // memory for them. This is reserved here and let go of by the new thread just before it touches them.
-      constexpr std::size_t kReserve = std::size_t{1} << 20;
-      auto reserve = std::make_unique<std::byte[]>(kReserve);
+      // memory for them. It is reserved here and let go of by the new thread just before it touches them, while those
+      // who wait for it leave memory alone.
+      constexpr std::size_t kReserve = std::size_t{4} << 20;
+      std::unique_ptr<std::byte[]> reserve(new std::byte[kReserve]);
       const SignalsBlocked blocked;
       std::thread([this, reserve = std::move(reserve)]() mutable {
         reserve.reset();
         thread_scratch();
+        (void)std::uncaught_exceptions();  // libstdc++ has such data as well
         pthread_setname_np(pthread_self(), "rattention");
         work();
       }).detach();
@@ -167,6 +173,7 @@ class ThreadPool {
 
   void work() {
     Lock lock = locked();
+    if (--starting_ == 0) started_.notify_all();
     for (;;) {
       Job* job = take();
       if (job == nullptr) {
@@ -208,9 +215,11 @@ class ThreadPool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable finished_;
+  std::condition_variable started_;
   Job* first_ = nullptr;
   std::atomic<int> places_{0};  // of all jobs
   int workers_ = 0;
+  int starting_ = 0;
   int limit_ = 0;
   int spinning_ = 0;
   int sleeping_ = 0;
