@@ -1,8 +1,11 @@
-"""Rows T3 and T4: fork, and other OpenMP users in the same process."""
+"""Rows T3 to T6: fork, other OpenMP users, the end of the interpreter, threads that cannot be started."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from textwrap import dedent
 
 import pytest
@@ -29,6 +32,9 @@ def solve(_=None):
 def is_right(_=None):
     return bool((solve() == expected).all())
 
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
 ra.set_num_threads(4)
 expected = solve()
 """
@@ -37,7 +43,7 @@ FORKS = {
     "os.fork": """
         pid = os.fork()
         if pid == 0:
-            os._exit(0 if is_right() and ra.get_num_threads() == 1 else 1)
+            os._exit(0 if is_right() and ra.get_num_threads() == 4 == threads() else 1)
         assert os.waitpid(pid, 0)[1] == 0
     """,
     "Process": """
@@ -69,7 +75,7 @@ FORKS = {
         pid = os.fork()
         if pid == 0:
             ra.set_num_threads(8)
-            os._exit(0 if is_right() and ra.get_num_threads() == 1 else 1)
+            os._exit(0 if is_right() and ra.get_num_threads() == 8 == threads() else 1)
         assert os.waitpid(pid, 0)[1] == 0
     """,
     "while other threads compute": """
@@ -88,6 +94,18 @@ FORKS = {
         stop.set()
         for thread in threads:
             thread.join()
+    """,
+    "within a call, by a signal handler": """
+        import signal
+        pids = []
+        signal.signal(signal.SIGALRM, lambda *_: pids.append(os.fork()))
+        signal.setitimer(signal.ITIMER_REAL, 0.06)
+        try:
+            big = np.ones((1, 8, 7_000, 64), np.float32)
+            ra.attention(big, big, big)
+        except RuntimeError as error:
+            os._exit(0 if pids == [0] and "forked" in str(error) and is_right() else 1)
+        assert os.waitpid(pids[0], 0)[1] == 0
     """,
     "spawn": """
         import subprocess
@@ -217,3 +235,95 @@ def test_threadpoolctl_reaches_it():
             assert is_right()
     """
     run_with_problem(code)
+
+
+ENDS = {
+    "idle helpers": "",
+    "a daemon in a call": """
+        threading.Thread(target=lambda: [solve() for _ in range(10_000)], daemon=True).start()
+        time.sleep(0.3)
+    """,
+    "sys.exit in a thread's call": """
+        threading.Thread(target=solve).start()
+        sys.exit(0)
+    """,
+    "os._exit": "os._exit(0)",
+    "an exception": """
+        import atexit
+        atexit.register(lambda: solve())
+    """,
+}
+
+
+@pytest.mark.row("T5")
+@pytest.mark.parametrize("case", ENDS)
+def test_the_interpreter_ends(case):
+    """Whatever helpers and callers are doing then."""
+    run_with_problem(ENDS[case])
+
+
+UNSTARTABLE = {
+    "address space": """
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (margin << 20),) * 2)
+    """,
+    "processes": """
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        if os.getuid() == 0:  # who has no such limit
+            os.setuid(65534)
+    """,
+}
+
+
+@pytest.mark.row("T6")
+@pytest.mark.parametrize(
+    ("case", "margin"), [("address space", m) for m in (1, 6, 12, 48, 160, 600)] + [("processes", 0)]
+)
+def test_threads_that_cannot_be_started(case, margin):
+    """Fewer threads with the right answer, or an exception; the process goes on."""
+    code = """
+        import resource
+        wanted = mechanism.forward(**inputs, causal=True)
+        ra.set_num_threads(1)
+        margin = {margin}
+        {limit}
+        ra.set_num_threads(64)
+        answers = 0
+        for _ in range(5):
+            try:
+                answers += bool((mechanism.forward(**inputs, causal=True) == wanted).all())
+            except MemoryError as error:
+                assert "out of memory" in str(error) or "allocate" in str(error), error
+                answers += 1
+        assert answers == 5
+        if margin == 0:
+            assert threads() < 64
+        print("goes on")
+    """
+    limit = dedent(UNSTARTABLE[case]).strip().replace("\n", "\n" + 8 * " ")
+    assert run_with_problem(code.format(limit=limit, margin=margin)).strip() == "goes on"
+
+
+@pytest.mark.row("T6")
+def test_the_first_call_finds_no_room_for_threads():
+    """Stacks larger than the address space: no thread can be started at all."""
+    code = """
+        import resource, sys, numpy as np, rattention as ra
+        resource.setrlimit(resource.RLIMIT_AS, (16 << 30,) * 2)
+        x = np.ones((1, 8, 600, 64), np.float32)
+        ra.set_num_threads(8)
+        assert np.allclose(ra.attention(x, x, x), 1)
+        print(open("/proc/self/status").read().split("Threads:")[1].split()[0])
+    """
+    stack = f'ulimit -s {64 << 20}; exec {sys.executable} -c "$0"'
+    done = subprocess.run(
+        ["bash", "-c", stack, dedent(code)],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "ulimit:" in done.stderr:
+        pytest.skip("the limit of stacks cannot be raised here")
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr

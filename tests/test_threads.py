@@ -1,4 +1,4 @@
-"""Rows T1 and T2: many Python threads at once, and the GIL released while the kernels run."""
+"""Rows T1, T2 and M10: many Python threads at once, the GIL released, arrays that change meanwhile."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import rattention as ra
 
 from tests.mechanisms import Mechanism, Sizes, by_rule
+from tests.processes import run_python
 
 PYTHON_THREADS = 16
 
@@ -154,3 +155,180 @@ def test_the_gil_is_released(mechanism, call, dtype, use_threads):
         if shares[-1] >= 0.5:
             return
     pytest.fail(f"a Python thread got {max(shares):.2f} of its free rate at best")
+
+
+@pytest.mark.row("T1")
+def test_callers_share_their_helpers():
+    """16 callers with 8 threads each make 7 helpers, not 112."""
+    run_python("""
+        import os, threading
+        import numpy as np
+        import rattention as ra
+
+        x = np.ones((1, 16, 512, 16), np.float32)
+        ra.set_num_threads(8)
+        gate, leave = threading.Barrier(17), threading.Event()
+
+        def work():
+            ra.attention(x, x, x)
+            gate.wait()
+            leave.wait()
+
+        before = len(os.listdir("/proc/self/task"))
+        callers = [threading.Thread(target=work) for _ in range(16)]
+        for caller in callers:
+            caller.start()
+        gate.wait()
+        assert len(os.listdir("/proc/self/task")) == before + 16 + 7
+        leave.set()
+        for caller in callers:
+            caller.join()
+    """)
+
+
+@pytest.mark.row("T1")
+def test_idle_helpers_take_no_time():
+    run_python("""
+        import time
+        import numpy as np
+        import rattention as ra
+
+        x = np.ones((1, 8, 300, 16), np.float32)
+        ra.set_num_threads(8)
+        ra.attention(x, x, x)
+        time.sleep(0.1)
+        before = time.process_time()
+        time.sleep(0.5)
+        assert time.process_time() - before < 0.02
+    """)
+
+
+@pytest.mark.row("T1")
+def test_one_snapshot_restores_many_caches():
+    rng = np.random.default_rng(0)
+    q, k, v = rng.standard_normal((3, 1, 2, 300, 32), dtype=np.float32)
+    cache = ra.RAttentionCache(1, 2, 32, 16)
+    ra.rattention_step(q, k, v, cache)
+    snapshot = cache.snapshot()
+    expected = ra.rattention_step(q, k, v, cache)
+
+    def restore(_):
+        for _ in range(100):
+            own = ra.RAttentionCache(1, 2, 32, 16)
+            own.restore(snapshot)
+        np.testing.assert_array_equal(ra.rattention_step(q, k, v, own), expected)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(restore, range(8)))
+
+
+SPOILED = {
+    "segment ids of scores": (
+        "array, other = ids, many",
+        "x = rows(1, 1, 3_000, 8)\nfor _ in range(20): ra.attention(x, x, x, causal=True, segment_ids=array)",
+    ),
+    "segment ids and metrics": (
+        "array, other = ids, many",
+        "x = rows(1, 1, 3_000, 8)\nfor _ in range(5): ra.attention_metrics(x, x, segment_ids=array)",
+    ),
+    "segment ids of the core's states": (
+        "array, other = ids, many",
+        "x = rows(1, 1, 3_000, 8)\n"
+        "for _ in range(300):\n"
+        "    options = _core.LinearOptions(window=-1, segment_ids=array)\n"
+        "    _core.residual_linear_attention(x, x, x, options, save_states=True)",
+    ),
+    "segment ids of both branches": (
+        "array, other = ids, many",
+        "x = rows(1, 2, 3_000, 8)\nfor _ in range(30): ra.rattention(x, x, x, window=16, segment_ids=array)",
+    ),
+    "padding": (
+        "array, other = ids > 0, many > 700",
+        "x = rows(1, 2, 3_000, 8)\n"
+        "for _ in range(5):\n"
+        "    ra.attention(x, x, x, key_padding_mask=array, metrics=ra.MetricOptions(received=True))\n"
+        "    ra.residual_linear_attention(x, x, x, window=3, key_padding_mask=array)",
+    ),
+    "a dense mask": (
+        "array, other = np.ones((1_000, 1_000), bool), np.tril(np.ones((1_000, 1_000), bool))",
+        "x = rows(1, 2, 1_000, 8)\n"
+        "for _ in range(10): ra.attention(x, x, x, attn_mask=array, metrics=ra.MetricOptions(received=True))",
+    ),
+    "token ids": (
+        "array, other = np.zeros(300_000, np.int64), np.full(300_000, 2**40)",
+        "table = rows(1, 1, 10, 64)[0, 0]\n"
+        "for _ in range(20):\n"
+        "    try:\n"
+        "        _core.embedding_sum([('ids', table, array)])\n"
+        "    except ValueError:\n"
+        "        pass",
+    ),
+    "rows": (
+        "array, other = np.zeros(100_000, np.int64), np.full(100_000, 2**40)",
+        "x = rows(1, 1, 8, 8)\n"
+        "options = _core.ScoreOptions(left=-1, right=-1, query_offset=0, scale=1)\n"
+        "for _ in range(20):\n"
+        "    try:\n"
+        "        _core.attention_rows(x, x, array, options)\n"
+        "    except ValueError:\n"
+        "        pass",
+    ),
+}
+
+
+@pytest.mark.row("M10")
+@pytest.mark.parametrize("case", SPOILED)
+def test_arrays_that_another_thread_changes(case):
+    """Whatever the answer then is, memory that is not the call's is neither read nor written."""
+    arrays, calls = SPOILED[case]
+    code = """
+import threading
+import numpy as np
+import rattention as ra
+from rattention import _core
+
+def rows(*shape):
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+ids = np.zeros((1, 3_000), np.int64)
+many = np.arange(3_000)[None] // 2
+ARRAYS
+kept, stop = array.copy(), threading.Event()
+
+def spoil():
+    while not stop.is_set():
+        array[...] = other
+        array[...] = kept
+
+spoiler = threading.Thread(target=spoil)
+spoiler.start()
+try:
+    CALLS
+finally:
+    stop.set()
+    spoiler.join()
+"""
+    run_python(code.replace("ARRAYS", arrays).replace("CALLS", calls.replace("\n", "\n    ")))
+
+
+@pytest.mark.row("H10")
+@pytest.mark.parametrize("name", ["gravity", "exponent", "log_discount"])
+def test_the_core_checks_numbers_per_head(name):
+    """Shorter arrays than heads, or of another dtype, would be read beyond their end."""
+    from rattention import _core
+
+    x, mass = np.ones((1, 4, 3, 8), np.float32), np.ones((1, 4, 3), np.float32)
+    right = {"gravity": np.ones(4, np.float32), "exponent": np.ones(4, np.float32)}
+    for wrong in (np.ones(1, np.float32), np.ones(4, np.float16), np.ones(8, np.float32)[::2]):
+        options = _core.ScoreOptions(
+            left=-1,
+            right=-1,
+            query_offset=0,
+            scale=1,
+            query_mass=mass,
+            key_mass=mass,
+            eps=1.0,
+            **(right | {name: wrong}),
+        )
+        with pytest.raises(ValueError, match=name):
+            _core.attention(x, x, x, options, None, False)

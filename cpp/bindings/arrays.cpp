@@ -102,6 +102,18 @@ const std::int64_t* segment_ids(const py::array& array, std::int64_t batch, std:
   return static_cast<const std::int64_t*>(array.data());
 }
 
+const float* floats(const std::string& name, const py::array& array, const std::vector<std::int64_t>& shape) {
+  require_shape(name, array, shape);
+  if (!py::isinstance<py::array_t<float, py::array::c_style>>(array)) {
+    throw py::value_error(name + " must be contiguous float32");
+  }
+  return static_cast<const float*>(array.data());
+}
+
+py::array own_integers(const py::array& array) {
+  return py::array(array.attr("astype")("int64", py::arg("order") = "C", py::arg("copy") = true));
+}
+
 template <typename T>
 py::array_t<T> new_array(const std::vector<std::int64_t>& shape) {
   require_size(shape, sizeof(T));

@@ -21,6 +21,12 @@ TensorView mass_view(const std::string& name, const pybind11::array& array);
 PaddingMask padding_mask(const pybind11::array& array, std::int64_t batch, std::int64_t key_length);
 DenseMask dense_mask(const pybind11::array& array, const std::array<std::int64_t, 4>& shape);
 const std::int64_t* segment_ids(const pybind11::array& array, std::int64_t batch, std::int64_t key_length);
+// A contiguous float32 array of just this shape; ValueError for others.
+const float* floats(const std::string& name, const pybind11::array& array, const std::vector<std::int64_t>& shape);
+
+// Numbers that decide which memory is read: they are the core's own, because other threads may write to the caller's
+// array once the GIL is released.
+pybind11::array own_integers(const pybind11::array& array);
 
 // A new, contiguous array; MemoryError where its size is none.
 template <typename T>

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/core_call.h"
 #include "bindings/module.h"
 #include "bindings/score_options.h"
 #include "core/threads.h"
@@ -114,7 +115,7 @@ py::tuple attention(const py::array& query, const py::array& key, const py::arra
   if (arrays) outputs = arrays->outputs();
   float* received = arrays ? arrays->received() : nullptr;
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     run(problem, want, arrays ? arrays->distances() : MetricDistances{}, outputs ? &*outputs : nullptr, received);
   }
   return py::make_tuple(output, return_lse ? lse : py::none(), rest,
@@ -134,7 +135,7 @@ py::dict attention_metrics(const py::array& query, const py::array& key, const S
   const RowMetricOutputs outputs = arrays.outputs();
   float* received = arrays.received();
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     run(problem, want, arrays.distances(), &outputs, received);
   }
   return arrays.as_dict();
@@ -143,8 +144,9 @@ py::dict attention_metrics(const py::array& query, const py::array& key, const S
 py::array attention_rows(const py::array& query, const py::array& key, const py::array& rows,
                          const ScoreOptions& options) {
   ScoreProblem problem = make_problem(query, key, options);
-  problem.rows = static_cast<const std::int64_t*>(rows.data());
-  problem.row_count = rows.size();
+  const py::array own_rows = own_integers(rows);
+  problem.rows = static_cast<const std::int64_t*>(own_rows.data());
+  problem.row_count = own_rows.size();
   for (std::int64_t r = 0; r < problem.row_count; ++r) {
     if (problem.rows[r] < 0 || problem.rows[r] >= problem.query.length()) {
       throw py::value_error("rows holds " + std::to_string(problem.rows[r]) + "; query rows are 0 to " +
@@ -158,7 +160,7 @@ py::array attention_rows(const py::array& query, const py::array& key, const py:
   std::fill(data, data + weights.size(), 0.0F);
   std::vector<double> lse(static_cast<std::size_t>(heads * problem.row_count));
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     SoftmaxForward want;
     want.lse = lse.data();
     softmax_forward(problem, want);
@@ -181,7 +183,7 @@ py::array attention_map(const py::array& query, const py::array& key, const Scor
   auto map = new_array<float>({problem.query.batch(), problem.query.heads(), rows.count(), keys.count()});
   float* data = map.mutable_data();
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     pooled_map(problem, rows, keys, data);
   }
   return std::move(map);
@@ -189,7 +191,7 @@ py::array attention_map(const py::array& query, const py::array& key, const Scor
 
 // Sum over `threads` threads of the multiply-add rate, in GFLOP/s: the bound every kernel is measured against.
 double fma_peak(double seconds, int threads) {
-  const py::gil_scoped_release unlocked;
+  const CoreCall call;
   std::vector<double> rates(static_cast<std::size_t>(threads));
   const int before = get_num_threads();
   set_num_threads(threads);

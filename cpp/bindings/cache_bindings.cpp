@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/core_call.h"
 #include "bindings/module.h"
 #include "mechanisms/rattention_cache.h"
 #include "mechanisms/rattention_step.h"
@@ -22,26 +23,43 @@ namespace {
 using FloatArray = py::array_t<float, py::array::c_style>;
 using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
 
-// A cache and whether some thread is in it: a step lets other threads run Python meanwhile.
+// A cache and who is in it: calls let other threads run Python meanwhile.
 struct SharedCache {
   explicit SharedCache(const CacheConfig& config) : cache(config) {}
   explicit SharedCache(const RAttentionCache& other) : cache(other) {}
 
   RAttentionCache cache;
-  std::atomic<bool> busy{false};
+  std::atomic<int> readers{0};  // kWriter while a thread changes it
 };
 
+// Either one thread changes a cache, or any number read it.
 class Use {
  public:
-  explicit Use(SharedCache& shared) : shared_(shared) {
-    if (shared.busy.exchange(true)) throw std::runtime_error("the cache is in use by another thread");
+  enum Kind : std::uint8_t { change, read };
+
+  Use(SharedCache& shared, Kind kind) : shared_(shared), kind_(kind) {
+    int before = shared.readers;
+    do {
+      if (before == kWriter || (kind == change && before > 0)) {
+        throw std::runtime_error("the cache is in use by another thread");
+      }
+    } while (!shared.readers.compare_exchange_weak(before, kind == read ? before + 1 : kWriter));
   }
-  ~Use() { shared_.busy = false; }
+  ~Use() {
+    if (kind_ == read) {
+      --shared_.readers;
+    } else {
+      shared_.readers = 0;
+    }
+  }
   Use(const Use&) = delete;
   Use& operator=(const Use&) = delete;
 
  private:
+  static constexpr int kWriter = -1;
+
   SharedCache& shared_;
+  Kind kind_;
 };
 
 DType dtype_of(const std::string& name) {
@@ -59,21 +77,21 @@ std::unique_ptr<SharedCache> make_cache(std::int64_t batch, std::int64_t kv_head
 }
 
 IndexArray lengths(SharedCache& shared) {
-  const Use use(shared);
+  const Use use(shared, Use::read);
   const std::vector<std::int64_t>& lengths = shared.cache.lengths();
   return IndexArray(static_cast<py::ssize_t>(lengths.size()), lengths.data());
 }
 
 std::unique_ptr<SharedCache> copy(SharedCache& shared) {
-  const Use use(shared);
-  const py::gil_scoped_release unlocked;
+  const Use use(shared, Use::read);
+  const CoreCall call;
   return std::make_unique<SharedCache>(shared.cache);
 }
 
 void restore(SharedCache& shared, SharedCache& snapshot) {
-  const Use use(shared);
-  const Use use_snapshot(snapshot);
-  const py::gil_scoped_release unlocked;
+  const Use use(shared, Use::change);
+  const Use use_snapshot(snapshot, Use::read);
+  const CoreCall call;
   shared.cache.restore(snapshot.cache);
 }
 
@@ -99,11 +117,11 @@ struct ContentArrays {
 };
 
 py::tuple write(SharedCache& shared) {
-  const Use use(shared);
+  const Use use(shared, Use::read);
   ContentArrays arrays(shared.cache.config());
   const CacheContents contents = arrays.contents();
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     shared.cache.write(contents);
   }
   return py::make_tuple(arrays.lengths, arrays.keys, arrays.values, arrays.states, arrays.excesses);
@@ -122,7 +140,7 @@ void copy_bytes(const char* name, const py::array& from, py::array& to) {
 // The arrays may lie at odd addresses: they are copied byte by byte.
 void read(SharedCache& shared, const py::array& lengths, const py::array& keys, const py::array& values,
           const py::array& states, const py::array& excesses) {
-  const Use use(shared);
+  const Use use(shared, Use::change);
   ContentArrays arrays(shared.cache.config());
   copy_bytes("lengths", lengths, arrays.lengths);
   copy_bytes("keys", keys, arrays.keys);
@@ -130,7 +148,7 @@ void read(SharedCache& shared, const py::array& lengths, const py::array& keys, 
   copy_bytes("states", states, arrays.states);
   copy_bytes("excesses", excesses, arrays.excesses);
   const CacheContents contents = arrays.contents();
-  const py::gil_scoped_release unlocked;
+  const CoreCall call;
   shared.cache.read(contents);
 }
 
@@ -164,13 +182,13 @@ py::array step(SharedCache& shared, const py::array& query, const py::array& key
     counts.assign(lengths->data(), lengths->data() + lengths->size());
     problem.counts = counts.data();
   }
-  const Use use(shared);
+  const Use use(shared, Use::change);
   OutputView view;
   py::array output =
       new_output(problem.query.dtype,
                  {problem.query.batch(), problem.query.heads(), problem.query.length(), problem.value.dim()}, &view);
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     rattention_step(problem, shared.cache, view);
   }
   return output;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/core_call.h"
 #include "bindings/module.h"
 #include "bindings/score_options.h"
 #include "mechanisms/checks.h"
@@ -93,7 +94,7 @@ py::dict attention_backward(const py::array& query, const py::array& key, const 
   }
   if (problem.log_discount != nullptr) gradients.log_discount = arrays.add("log_discount", rows);
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     softmax_backward(problem, saved, gradients);
   }
   return arrays.dict();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/core_call.h"
 #include "bindings/module.h"
 #include "mechanisms/checks.h"
 #include "mechanisms/rattention.h"
@@ -118,7 +119,7 @@ py::tuple residual_linear_attention(const py::array& query, const py::array& key
     states = array;
   }
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     linear_forward(problem, plan, want);
   }
   return py::make_tuple(output, state, states);
@@ -167,7 +168,7 @@ py::dict residual_linear_attention_backward(const py::array& query, const py::ar
   GradientArrays arrays(problem);
   const LinearGradients gradients = arrays.views();
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     linear_backward(problem, plan, saved, gradients);
   }
   return arrays.dict();
@@ -226,7 +227,7 @@ py::tuple rattention(const py::array& query, const py::array& key, const py::arr
     state = array;
   }
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     rattention_forward(problem, want);
   }
   return py::make_tuple(output, state);
@@ -246,7 +247,7 @@ py::dict rattention_backward_by_name(const py::array& query, const py::array& ke
   py::array_t<float> linear_weight = zeros({problem.linear.query.heads(), problem.linear.value.dim()});
   const RAttentionGradients gradients{arrays.views(), local_weight.mutable_data(), linear_weight.mutable_data()};
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     rattention_backward(problem, saved, gradients);
   }
   py::dict names = arrays.dict();
@@ -264,6 +265,7 @@ void bind_linear(py::module_& module) {
                             "Options of the linear family; arrays are checked where they meet query and key.")
       .def(py::init([](std::int64_t window, FeatureMap feature_map, std::optional<FloatArray> initial_state,
                        std::optional<py::array> key_padding_mask, std::optional<py::array> segment_ids) {
+             if (segment_ids) segment_ids = own_integers(*segment_ids);
              return LinearOptions{window, feature_map, std::move(initial_state), std::move(key_padding_mask),
                                   std::move(segment_ids)};
            }),

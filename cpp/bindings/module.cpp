@@ -3,9 +3,25 @@
 
 #include "core/isa.h"
 #include "core/onednn.h"
+#include "core/scratch.h"
 #include "core/threads.h"
 
 namespace py = pybind11;
+
+namespace {
+
+// Where nobody knows how much was wanted, at least what it was wanted for.
+void translate_bad_alloc(std::exception_ptr error) {
+  try {
+    if (error) std::rethrow_exception(error);
+  } catch (const rattention::OutOfMemory& known) {
+    PyErr_SetString(PyExc_MemoryError, known.what());
+  } catch (const std::bad_alloc&) {
+    PyErr_SetString(PyExc_MemoryError, "out of memory for arrays of the size that this call wants");
+  }
+}
+
+}  // namespace
 
 PYBIND11_MODULE(_core, module) {
   try {
@@ -13,6 +29,7 @@ PYBIND11_MODULE(_core, module) {
   } catch (const std::runtime_error& error) {
     throw py::import_error(error.what());
   }
+  py::register_local_exception_translator(translate_bad_alloc);
   module.doc() = "The C++ core of rattention. Its functions check shapes; the Python package checks types.";
   module.attr("__version__") = RATTENTION_VERSION;
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/core_call.h"
 #include "bindings/module.h"
 #include "nn/layers.h"
 #include "nn/linear.h"
@@ -42,7 +43,7 @@ std::unique_ptr<Linear> make_linear(const FloatArray& weight, const std::optiona
   const float* weight_data = weight.data();
   const std::int64_t out = weight.shape(0);
   const std::int64_t in = weight.shape(1);
-  const py::gil_scoped_release released;
+  const CoreCall call;
   return std::make_unique<Linear>(weight_data, bias_data, out, in, activation);
 }
 
@@ -52,7 +53,7 @@ py::array_t<float> call_linear(const Linear& linear, const FloatArray& x) {
   const float* in = x.data();
   float* out = y.mutable_data();
   const std::int64_t rows = x.shape(0);
-  const py::gil_scoped_release released;
+  const CoreCall call;
   linear(in, rows, out);
   return y;
 }
@@ -72,7 +73,7 @@ py::array_t<float> layer_norm(const FloatArray& x, const FloatArray& weight, con
   const float* added = residual ? residual->data() : nullptr;
   float* out = y.mutable_data();
   const std::int64_t rows = x.shape(0);
-  const py::gil_scoped_release released;
+  const CoreCall call;
   norm(in, added, rows, out);
   return y;
 }
@@ -82,17 +83,20 @@ py::array_t<float> sum_embeddings(const std::vector<std::tuple<std::string, Floa
   const IndexArray& first = std::get<2>(lookups.front());
   const FloatArray& first_table = std::get<1>(lookups.front());
   require(first.ndim() == 1 && first_table.ndim() == 2, "tables must have 2 dimensions and indices 1");
+  std::vector<py::array> own_indices;
   std::vector<EmbeddingTerm> terms;
   for (const auto& [name, table, indices] : lookups) {
     require_rows("the table of " + name, table, first_table.shape(1));
     require(indices.ndim() == 1 && indices.size() == first.size(), name + " must be as long as the other indices");
-    terms.push_back({name, table.data(), table.shape(0), indices.data()});
+    own_indices.push_back(own_integers(indices));
+    const auto* own = static_cast<const std::int64_t*>(own_indices.back().data());
+    terms.push_back({name, table.data(), table.shape(0), own});
   }
   py::array_t<float> y = new_array<float>({first.size(), first_table.shape(1)});
   float* out = y.mutable_data();
   const std::int64_t rows = first.size();
   const std::int64_t width = first_table.shape(1);
-  const py::gil_scoped_release released;
+  const CoreCall call;
   embedding_sum(terms, rows, width, out);
   return y;
 }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bindings/arrays.h"
+#include "bindings/core_call.h"
 #include "bindings/module.h"
 #include "core/rotary_rows.h"
 
@@ -70,7 +71,7 @@ py::array rotary(const py::array& x, double theta, std::int64_t first_position, 
   const std::int64_t n = positions ? positions->size() : 0;
   float* entries = table ? nullptr : filled.mutable_data();
   {
-    const py::gil_scoped_release unlocked;
+    const CoreCall call;
     if (!table && !positions) {
       rotate_rows(rows, pairs, theta, first_position, turned);
     } else {

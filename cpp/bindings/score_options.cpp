@@ -17,8 +17,9 @@ Gravity make_gravity(const ScoreProblem& problem, const ScoreOptions& options) {
   Gravity gravity;
   gravity.query_mass = mass_view("query_mass", *options.query_mass);
   gravity.key_mass = mass_view("key_mass", *options.key_mass);
-  gravity.strength = static_cast<const float*>(options.gravity->data());
-  if (options.exponent) gravity.exponent = static_cast<const float*>(options.exponent->data());
+  const std::int64_t heads = problem.query.heads();
+  gravity.strength = floats("gravity", *options.gravity, {heads});
+  if (options.exponent) gravity.exponent = floats("exponent", *options.exponent, {heads});
   gravity.eps = options.eps;
   check_masses(problem, gravity);
   return gravity;
@@ -26,13 +27,10 @@ Gravity make_gravity(const ScoreProblem& problem, const ScoreOptions& options) {
 
 void set_discount(const py::array& log_discount, ScoreProblem* problem) {
   const TensorView& query = problem->query;
-  const std::vector<py::ssize_t> shape(log_discount.shape(), log_discount.shape() + log_discount.ndim());
-  const std::vector<py::ssize_t> per_query{query.batch(), query.heads(), query.length()};
-  problem->discount_per_query = shape == per_query;
-  if (!problem->discount_per_query && shape != std::vector<py::ssize_t>{query.heads()}) {
-    throw py::value_error("log_discount must have one number per head, or one per query");
-  }
-  problem->log_discount = static_cast<const float*>(log_discount.data());
+  problem->discount_per_query = log_discount.ndim() == 3;
+  problem->log_discount = problem->discount_per_query
+                              ? floats("log_discount", log_discount, {query.batch(), query.heads(), query.length()})
+                              : floats("log_discount", log_discount, {query.heads()});
 }
 
 ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t query_offset, float scale,
@@ -40,6 +38,7 @@ ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t qu
                           std::optional<py::array> attn_mask, std::optional<py::array> log_discount,
                           std::optional<py::array> query_mass, std::optional<py::array> key_mass,
                           std::optional<py::array> gravity, float eps, std::optional<py::array> exponent) {
+  if (segment_ids) segment_ids = own_integers(*segment_ids);
   return {left,
           right,
           query_offset,

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/core_call.h"
 #include "bindings/module.h"
 #include "tasks/listops.h"
 
@@ -25,7 +26,7 @@ py::tuple call_draw_listops(std::uint64_t seed, std::int64_t first, std::int64_t
   const ListOpsGrammar grammar{min_length, max_length, max_depth, max_args, operator_share};
   ListOpsSamples samples;
   {
-    const py::gil_scoped_release released;
+    const CoreCall call;
     samples = draw_listops(grammar, seed, first, count);
   }
   return py::make_tuple(array_of(samples.tokens), array_of(samples.lengths), array_of(samples.labels));

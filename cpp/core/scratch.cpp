@@ -2,7 +2,9 @@
 
 #include <sys/mman.h>
 
-#include <new>
+#include <algorithm>
+#include <cstdio>
+#include <limits>
 
 namespace rattention {
 namespace {
@@ -21,14 +23,28 @@ float* allocate(std::size_t bytes) {
 
 }  // namespace
 
+OutOfMemory::OutOfMemory(std::int64_t bytes) noexcept {
+  std::snprintf(text_, sizeof(text_), "out of memory: %.1f MiB more are wanted",
+                static_cast<double>(bytes) / (1 << 20));
+}
+
 void Scratch::reset(std::int64_t floats) {
   used_ = 0;
+  poison();
   if (floats <= capacity_) return;
   memory_.reset();
   capacity_ = 0;
-  memory_.reset(allocate(static_cast<std::size_t>(round_up(floats)) * sizeof(float)));
-  if (!memory_) throw std::bad_alloc();
+  const std::int64_t bytes = round_up(floats) * static_cast<std::int64_t>(sizeof(float));
+  memory_.reset(allocate(static_cast<std::size_t>(bytes)));
+  if (!memory_) throw OutOfMemory(bytes);
   capacity_ = round_up(floats);
+  poison();
+}
+
+void Scratch::poison() {
+#ifdef RATTENTION_POISON_SCRATCH
+  std::fill_n(memory_.get(), capacity_, std::numeric_limits<float>::signaling_NaN());
+#endif
 }
 
 float* Scratch::take(std::int64_t floats) {

@@ -1,22 +1,37 @@
-// Working memory of one thread, kept from call to call so that a call costs no page faults.
+// Working memory of one thread, kept from call to call so that a call costs no page faults; and what is thrown where
+// there is none.
 #pragma once
 
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <new>
 
 namespace rattention {
+
+// Says how much was wanted.
+class OutOfMemory : public std::bad_alloc {
+ public:
+  explicit OutOfMemory(std::int64_t bytes) noexcept;
+  const char* what() const noexcept override { return text_; }
+
+ private:
+  char text_[64];  // there is no memory for more
+};
 
 // Hands out 64-byte aligned pieces of one block. Pieces live until the next reset().
 class Scratch {
  public:
-  // Makes room for `floats` in all; std::bad_alloc where there is none.
+  // Makes room for `floats` in all; OutOfMemory where there is none.
   void reset(std::int64_t floats);
   float* take(std::int64_t floats);
 
   static constexpr std::int64_t round_up(std::int64_t floats) { return (floats + 15) / 16 * 16; }
 
  private:
+  // In builds with sanitizers, results show where working memory is read before it is written.
+  void poison();
+
   struct Free {
     void operator()(float* p) const { std::free(p); }
   };

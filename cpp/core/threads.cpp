@@ -1,119 +1,177 @@
 #include "core/threads.h"
 
 #include <omp.h>
-#include <pthread.h>
 #include <xmmintrin.h>
 
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <stdexcept>
+#include <thread>
 
-#include "core/scratch.h"
-
-#ifdef __SANITIZE_THREAD__
-#include <sanitizer/tsan_interface.h>
-#endif
+#include "core/thread_pool.h"
 
 namespace rattention {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 std::atomic<int> requested_threads{0};
-std::atomic<bool> in_forked_child{false};
-
-// The child of a fork() has one thread, whatever the parent's OpenMP pool believes; a parallel region there would wait
-// for threads that do not exist. omp_set_num_threads covers oneDNN's regions as well.
-void after_fork_in_child() {
-  in_forked_child = true;
-  omp_set_num_threads(1);
-}
-
-const int fork_handler_registered = pthread_atfork(nullptr, nullptr, after_fork_in_child);
 
 // Denormals cost a hundred cycles each and carry nothing that float32 results could show.
-class DenormalsAsZero {
+class Denormals {
  public:
-  DenormalsAsZero() : previous_(_mm_getcsr()) { _mm_setcsr(previous_ | kFlushToZero | kDenormalsAreZero); }
-  ~DenormalsAsZero() { _mm_setcsr(previous_); }
-  DenormalsAsZero(const DenormalsAsZero&) = delete;
-  DenormalsAsZero& operator=(const DenormalsAsZero&) = delete;
+  explicit Denormals(bool as_zero) : previous_(_mm_getcsr()) {
+    constexpr unsigned kFlushToZero = 0x8000U;
+    constexpr unsigned kDenormalsAreZero = 0x0040U;
+    constexpr unsigned kBoth = kFlushToZero | kDenormalsAreZero;
+    _mm_setcsr(as_zero ? previous_ | kBoth : previous_ & ~kBoth);
+  }
+  ~Denormals() { _mm_setcsr(previous_); }
+  Denormals(const Denormals&) = delete;
+  Denormals& operator=(const Denormals&) = delete;
 
  private:
-  static constexpr unsigned kFlushToZero = 0x8000U;
-  static constexpr unsigned kDenormalsAreZero = 0x0040U;
   unsigned previous_;
 };
 
-// One worker's share of a parallel_for.
-struct Work {
-  std::int64_t count;
-  const std::function<void(std::int64_t)>& task;
-  std::atomic<std::int64_t> next{0};
-  std::atomic<bool> failed{false};
-  std::exception_ptr error{};
+// Ends a task because its call has failed; what made it fail is what the caller hears of.
+struct GaveUp {};
 
-  void run() noexcept {
-    const DenormalsAsZero guard;
-    while (!failed) {
-      const std::int64_t i = next.fetch_add(1, std::memory_order_relaxed);  // orders nothing between tasks
-      if (i >= count) return;
-      try {
-        task(i);
-      } catch (...) {
-        if (!failed.exchange(true)) error = std::current_exception();
-      }
-    }
+// A call of parallel_for.
+class Work final : public Job {
+ public:
+  Work(std::int64_t count, const std::function<void(std::int64_t)>& task, const Work* outer)
+      : count_(count), task_(task), outer_(outer) {}
+
+  void run() noexcept override;
+
+  void fail(std::exception_ptr error) {
+    if (!has_error_.exchange(true)) error_ = std::move(error);
+    failed_ = true;
   }
+  // Of this call or one that it is part of.
+  bool failed() const { return failed_.load(std::memory_order_relaxed) || (outer_ != nullptr && outer_->failed()); }
+  // After all threads have stopped.
+  void rethrow() const {
+    if (error_) std::rethrow_exception(error_);
+    if (failed()) throw GaveUp{};
+  }
+
+ private:
+  const std::int64_t count_;
+  const std::function<void(std::int64_t)>& task_;
+  const Work* const outer_;  // the call that this one is made in, on the same thread
+  std::atomic<std::int64_t> next_{0};
+  std::atomic<bool> failed_{false};
+  std::atomic<bool> has_error_{false};
+  std::exception_ptr error_;
 };
 
-// libgomp is not built for the thread sanitizer, which therefore must be told that what comes before a parallel region
-// happens before all of it, and all of it before what follows.
-void release_to_threads([[maybe_unused]] void* at) {
-#ifdef __SANITIZE_THREAD__
-  __tsan_release(at);
-#endif
-}
-void acquire_from_threads([[maybe_unused]] void* at) {
-#ifdef __SANITIZE_THREAD__
-  __tsan_acquire(at);
-#endif
+// What a thread is doing.
+thread_local const Work* current_work = nullptr;
+thread_local bool asking = false;
+thread_local Interrupts::Hook interrupt_hook = nullptr;
+thread_local Clock::time_point next_question{};
+
+template <typename T>
+class Set {
+ public:
+  Set(T& variable, T value) : variable_(variable), before_(variable) { variable = value; }
+  ~Set() { variable_ = before_; }
+  Set(const Set&) = delete;
+  Set& operator=(const Set&) = delete;
+
+ private:
+  T& variable_;
+  T before_;
+};
+
+constexpr std::chrono::milliseconds kQuestions{50};
+// Asking can take long, where the hook waits for a lock: that may cost a twentieth of the time.
+constexpr int kShareOfQuestions = 20;
+
+void ask() {
+  if (interrupt_hook == nullptr || asking) return;
+  const Clock::time_point now = Clock::now();
+  if (now < next_question) return;
+  {
+    const Set<bool> guard(asking, true);
+    const Denormals usual(false);
+    interrupt_hook();
+  }
+  const Clock::time_point answered = Clock::now();
+  next_question = answered + std::max<Clock::duration>(kQuestions, kShareOfQuestions * (answered - now));
 }
 
-// Not sanitized itself: OpenMP hands the reference over before the tasks' threads can acquire anything.
-__attribute__((no_sanitize("thread"))) void run_in_parallel(Work& work, int threads) {
-  release_to_threads(&work.count);
-#pragma omp parallel num_threads(threads)
-  {
-    acquire_from_threads(&work.count);
-    // The loader makes a thread's local data when they are first touched, and ends the process where there is no memory
-    // for them: so they are made with the thread, whether or not it finds a task.
-    thread_scratch();
-    work.run();
-    release_to_threads(&work.error);
+void Work::run() noexcept {
+  const Denormals denormals(true);
+  const Set<const Work*> current(current_work, this);
+  while (!failed()) {
+    try {
+      ask();
+      const std::int64_t i = next_.fetch_add(1, std::memory_order_relaxed);  // orders nothing between tasks
+      if (i >= count_) return;
+      task_(i);
+    } catch (const GaveUp&) {
+      return;
+    } catch (...) {
+      fail(std::current_exception());
+    }
   }
-  acquire_from_threads(&work.error);
+}
+
+// For hooks that compute: the task that asked holds this thread's working memory and registers.
+void run_elsewhere(std::int64_t count, const std::function<void(std::int64_t)>& task) {
+  std::exception_ptr error;
+  std::thread([&] {
+    try {
+      parallel_for(count, task);
+    } catch (...) {
+      error = std::current_exception();
+    }
+  }).join();
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace
 
-void set_num_threads(int n) { requested_threads = n; }
+void set_num_threads(int n) {
+  requested_threads = n;
+  if (n > 0) limit_helpers(n - 1);
+}
 
 int get_num_threads() {
-  (void)fork_handler_registered;
-  if (in_forked_child) return 1;
   const int requested = requested_threads;
   return requested > 0 ? requested : std::max(1, omp_get_max_threads());
 }
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task) {
   if (count <= 0) return;
-  Work work{count, task};
+  if (asking) return run_elsewhere(count, task);
+  Work work(count, task, current_work);
   const int threads = static_cast<int>(std::min<std::int64_t>(get_num_threads(), count));
-  if (threads == 1 || omp_in_parallel()) {
+  if (threads == 1 || current_work != nullptr || omp_in_parallel()) {
     work.run();
-  } else {
-    run_in_parallel(work, threads);
+  } else if (!run_with_helpers(work, threads - 1)) {
+    throw std::runtime_error("the process was forked during this call, which only the parent can finish");
   }
-  if (work.error) std::rethrow_exception(work.error);
+  work.rethrow();
+}
+
+void stop_if_asked() {
+  if (current_work != nullptr && current_work->failed()) throw GaveUp{};
+  ask();
+}
+
+Interrupts::Interrupts(Hook hook) : previous_(interrupt_hook), previous_time_(next_question) {
+  interrupt_hook = hook;
+  next_question = Clock::now() + kQuestions;
+}
+
+Interrupts::~Interrupts() {
+  interrupt_hook = previous_;
+  next_question = previous_time_;
 }
 
 OneLibraryThread::OneLibraryThread() : previous_(omp_get_max_threads()) { omp_set_num_threads(1); }

@@ -80,6 +80,7 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
   float* local_rows = has_local() ? softmax_task(score_, local, row_task(score_, batch, kv_head, rows)) : nullptr;
   std::vector<float> none(static_cast<std::size_t>(has_local() ? 0 : columns));
   for (std::int64_t s = range.first; s < range.last; ++s) {
+    stop_if_asked();
     const Stretch& stretch = plan_.stretch(s);
     const std::int64_t saved = plan_.saved_state(stretch, kv_head) * linear_.state_size();
     if (summed) {

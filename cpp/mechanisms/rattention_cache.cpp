@@ -112,7 +112,7 @@ RAttentionCache::RAttentionCache(const RAttentionCache& other)
 void RAttentionCache::allocate() {
   const std::int64_t bytes = checked_product(checked_product(config_.batch, config_.kv_heads), lane_bytes_);
   memory_.reset(static_cast<std::byte*>(std::calloc(static_cast<std::size_t>(bytes + kAlignment), 1)));
-  if (!memory_) throw std::bad_alloc();
+  if (!memory_) throw OutOfMemory(bytes);
   const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
   lanes_ = memory_.get() + (kAlignment - address % kAlignment) % kAlignment;
 }

@@ -343,6 +343,7 @@ void rattention_prefill(const StepProblem& problem, RAttentionCache& cache, cons
   }
   const RingWriter ring(problem, cache);
   // From here on nothing fails.
+  const Interrupts none(nullptr);
   states.store();
   ring.run();
 }

@@ -328,6 +328,7 @@ void step_by_step(const StepProblem& problem, RAttentionCache& cache, const Outp
     lane.lay_out(memory.lane(index));
     lane.run(index);
   };
+  const Interrupts none(nullptr);  // the cache changes token by token
   if (bytes_read(problem, cache) >= kParallelBytes) {
     parallel_for(cache.lanes(), [&run_lane](std::int64_t index) { run_lane(index); });
   } else {

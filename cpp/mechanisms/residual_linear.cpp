@@ -45,6 +45,7 @@ void scan_lane(const LinearProblem& problem, const LinearForward& want, const Sc
                std::int64_t kv_head) {
   StateScan scan = make_scan(problem);
   for (std::int64_t s = plan.begin(batch); s < plan.begin(batch + 1); ++s) {
+    stop_if_asked();
     const Stretch& stretch = plan.stretch(s);
     if (stretch.begins) scan.state().begin(stretch, kv_head);
     if (want.states != nullptr && stretch.resumes()) {

@@ -223,6 +223,7 @@ void backward_lane(const LinearProblem& problem, const LinearSaved& saved, const
                    const ScanPlan& plan, std::int64_t batch, std::int64_t kv_head) {
   BackwardScan scan = make_scan(problem, saved, gradients);
   for (std::int64_t s = plan.begin(batch + 1) - 1; s >= plan.begin(batch); --s) {
+    stop_if_asked();
     const Stretch& stretch = plan.stretch(s);
     if (stretch.closes) scan.gradient().begin(stretch, kv_head, saved.grad_state);
     scan.run(stretch, kv_head, saved.states + plan.saved_state(stretch, kv_head) * problem.state_size());

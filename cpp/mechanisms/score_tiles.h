@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/scratch.h"
+#include "core/threads.h"
 #include "core/tile_kernels.h"
 #include "mechanisms/score_operands.h"
 
@@ -152,6 +153,7 @@ template <typename Visitor>
 void sweep(const Task& task, ScoreTile& tile, Visitor& visit) {
   for (const QueryBlock& block : task.blocks) tile.load_queries(task.batch, block);
   for (std::int64_t start = task.keys.first / kTileKeys * kTileKeys; start < task.keys.last; start += kTileKeys) {
+    stop_if_asked();
     const KeySpan span = tile.whole_panels(task.keys.intersect({start, start + kTileKeys}));
     tile.load_keys(task.batch, task.kv_head, span);
     visit.tile(span);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <optional>
 
 #include "core/bf16_kernels.h"
 #include "core/threads.h"
@@ -208,6 +209,8 @@ Format format_of(const ScoreProblem& problem, const SoftmaxForward& want) {
 float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task) {
   const Format format = format_of(problem, want);
   const Bf16Session session(format == Format::bf16 ? bf16_kernels() : nullptr);
+  std::optional<Interrupts> none;
+  if (format == Format::bf16) none.emplace(nullptr);  // a hook may use another library's products
   Scratch& scratch = thread_scratch();
   scratch.reset(ScoreTile::floats(problem, task.rows, format) + ForwardTask::floats(want, task.rows, format));
   ScoreTile tile(problem, scratch, task.rows, format);

@@ -73,6 +73,7 @@ class BackwardTask {
       const std::int64_t start = index * kBackwardKeys;
       const KeySpan keys = task_.keys.intersect({start, start + kBackwardKeys});
       if (keys.empty()) continue;
+      stop_if_asked();
       load_tile(keys);
       for (const QueryBlock& block : task_.blocks) {
         if (block.keys.intersect(keys).empty()) continue;
@@ -386,15 +387,10 @@ void softmax_backward(const ScoreProblem& problem, const SoftmaxSaved& saved, co
   const TaskPlan plan(problem, kPartBlocks);
   TileTurns turns(plan, kBackwardKeys, problem.masks.key_length);
   parallel_for(plan.count(), [&](std::int64_t index) {
-    try {
-      const Task task = plan.task(index);
-      Scratch& scratch = thread_scratch();
-      scratch.reset(BackwardTask::floats(problem, saved, task.rows));
-      BackwardTask(problem, saved, gradients, task, turns, scratch).run();
-    } catch (...) {
-      turns.abandon();
-      throw;
-    }
+    const Task task = plan.task(index);
+    Scratch& scratch = thread_scratch();
+    scratch.reset(BackwardTask::floats(problem, saved, task.rows));
+    BackwardTask(problem, saved, gradients, task, turns, scratch).run();
   });
 }
 

@@ -212,6 +212,7 @@ class StretchStates {
     float* running = memory.data();
     float* excess = running + size_;
     for (std::int64_t s = plan_.begin(batch); s < plan_.begin(batch + 1); ++s) {
+      stop_if_asked();
       const Stretch& stretch = plan_.stretch(s);
       if (stretch.begins) load_initial(problem_, stretch, kv_head, running, excess);
       if (float* sum = after(s, kv_head)) {

@@ -1,7 +1,8 @@
 #include "mechanisms/tile_turns.h"
 
-#include <stdexcept>
 #include <thread>
+
+#include "core/threads.h"
 
 namespace rattention {
 
@@ -27,7 +28,7 @@ std::int64_t TileTurns::next_part(std::int64_t from, std::int64_t tile) const {
 
 void TileTurns::wait(const Task& task, std::int64_t tile) const {
   while (turns_[slot(task, tile)].load(std::memory_order_acquire) != task.part) {
-    if (abandoned_) throw std::runtime_error("another part of the backward pass failed");
+    stop_if_asked();  // a part that has failed never passes
     std::this_thread::yield();
   }
 }

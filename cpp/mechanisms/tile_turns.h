@@ -16,11 +16,9 @@ class TileTurns {
  public:
   TileTurns(const TaskPlan& plan, std::int64_t tile_keys, std::int64_t key_length);
 
-  // Waits until every earlier part that sees the tile has passed it on. std::runtime_error after abandon().
+  // Waits until every earlier part that sees the tile has passed it on, or ends the task as stop_if_asked() does.
   void wait(const Task& task, std::int64_t tile) const;
   void pass(const Task& task, std::int64_t tile);
-  // A part has failed and will never pass; whoever waits gives up.
-  void abandon() { abandoned_ = true; }
 
  private:
   std::int64_t next_part(std::int64_t from, std::int64_t tile) const;
@@ -32,7 +30,6 @@ class TileTurns {
   std::int64_t tiles_;
   std::vector<KeySpan> part_keys_;
   std::vector<std::atomic<std::int64_t>> turns_;
-  std::atomic<bool> abandoned_{false};
 };
 
 }  // namespace rattention

@@ -60,6 +60,7 @@ class ColumnTask {
     ScoreTile tile(problem_, scratch, kBlockRows);
     tile.load_keys(batch_, head_ / problem_.group(), keys_);
     for (std::int64_t first = 0; first < problem_.row_count; first += kBlockRows) {
+      stop_if_asked();
       QueryBlock block{head_, first, std::min(kBlockRows, problem_.row_count - first), 0, {}};
       if (!sees_keys(block)) continue;
       tile.load_queries(batch_, block);
@@ -159,6 +160,7 @@ void ReceivedInPassing::store(float* received) const {
   parallel_for(problem_.query.batch() * heads, [&](std::int64_t head) {
     SeenRows seen(problem_, head / heads, head % heads, {0, length});
     for (std::int64_t r = 0; r < problem_.row_count; ++r) {
+      if (r % kBlockRows == 0) stop_if_asked();
       const KeySpan keys = problem_.masks.span(problem_.query_row(r));
       if (!keys.empty()) seen.add(r, keys);
     }

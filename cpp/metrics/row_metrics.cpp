@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/threads.h"
 #include "metrics/visible_keys.h"
 
 namespace rattention {
@@ -69,6 +70,7 @@ class RowMetricsObserver : public RowObserver {
     rows_.assign(static_cast<std::size_t>(task.rows), RowState{});
     VisibleKeysOfBatch keys(problem_.masks, task.batch);
     for (const QueryBlock& block : task.blocks) {
+      stop_if_asked();
       for (std::int64_t r = 0; r < block.rows; ++r) {
         const std::int64_t row = block.first + r;
         RowState& state = at(block.slot + r);

@@ -15,7 +15,8 @@ def set_num_threads(n: int) -> None:
     """Use `n` threads from the next call on; 0 goes back to the default (``OMP_NUM_THREADS``,
     ``torch.set_num_threads``).
 
-    Results are bit-identical for any number of threads.
+    Results are bit-identical for any number of threads. All callers share their helpers: any number of
+    Python threads that call have `n - 1` of them in all. Where the system refuses threads, fewer compute.
     """
     threads = whole_number("n", n)
     if not 0 <= threads <= 4096:
@@ -24,7 +25,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads the next call will use: always 1 in a child made by ``fork()``."""
+    """Threads the next call will use, at most. A child made by ``fork()`` has as many, of its own."""
     return int(_core.get_num_threads())
 
 
