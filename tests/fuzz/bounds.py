@@ -19,6 +19,9 @@ LINEAR = 1e-5
 GRADIENT = 2e-5
 WEIGHT = 3e-6
 """Relative, of single weights."""
+SEARCH = 2
+"""Times what is allowed to a few tests: some of millions of draws have bad luck, and some naive evaluations
+good."""
 
 
 class Broken(AssertionError):
@@ -53,7 +56,7 @@ def near(problem: Problem, name: str, got: NDArray[Any], wanted: NDArray[Any], t
         raise Broken(f"{name} has shape {got.shape}, not {wanted.shape}")
     if name == "max_position":  # equal weights may change places
         return 0
-    a, b = got.astype(np.float64), wanted.astype(np.float64)
+    a, b = got.astype(np.float64), as_stored(got, wanted.astype(np.float64))
     if name == "recent_distant_ratio":  # weights below float32's smallest are 0
         a, b = np.clip(a, 1e-30, 1e30), np.clip(b, 1e-30, 1e30)
     with np.errstate(invalid="ignore"):
@@ -68,6 +71,14 @@ def near(problem: Problem, name: str, got: NDArray[Any], wanted: NDArray[Any], t
             f"at {at}, allowed {allowed:.2g}"
         )
     return a.size
+
+
+def as_stored(got: NDArray[Any], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Infinite where the dtype of the result has no such number."""
+    if got.dtype.itemsize > 2:
+        return wanted
+    beyond = np.abs(wanted) > float(ml_dtypes.finfo(got.dtype).max)
+    return np.where(beyond, np.copysign(np.inf, wanted), wanted)
 
 
 def _allowed(problem: Problem, name: str, wanted: NDArray[np.float64]) -> Any:
@@ -113,8 +124,13 @@ def _hold(problem: Problem, results: Results) -> int:
         if name == "output" and not problem.case.linear and not problem.case.odd:
             kept += _accurate(problem, result.array, law[name])
         elif name != "max_position":
-            kept += near(problem, name, result.array, law[name])
+            kept += near(problem, name, result.array, _in_float32(problem, result.array, law[name]), SEARCH)
     return kept
+
+
+def _in_float32(problem: Problem, got: NDArray[Any], law: NDArray[Any]) -> NDArray[Any]:
+    """A weight below float32's smallest number is 0, and 0 times infinity is NaN."""
+    return law if problem.case.linear else np.where(np.isnan(got) & np.isinf(law), np.nan, law)
 
 
 def _softmax_law(problem: Problem) -> dict[str, NDArray[Any]]:
@@ -134,8 +150,10 @@ def _accurate(problem: Problem, got: NDArray[Any], exact: NDArray[np.float64]) -
     for h in range(problem.case.heads):
         inputs, options = _one_head(problem, h)
         error = largest_error(got[:, h : h + 1], exact[:, h : h + 1])
-        allowed = allowed_error(problem.subject.rule, inputs, exact[:, h : h + 1], **options)
-        if not error <= allowed:
+        allowed = SEARCH * allowed_error(problem.subject.rule, inputs, exact[:, h : h + 1], **options)
+        if np.isnan(allowed):  # scores that the naive evaluation cannot hold
+            near(problem, "output", got, exact, SEARCH)
+        elif not error <= allowed:
             raise Broken(f"output of head {h}: largest error {error:.3g}, allowed {allowed:.3g}")
     return got.size
 
@@ -179,7 +197,7 @@ def _derivative(problem: Problem, results: Results) -> int:
         return of_output + (float((law[1] * problem.gradients["state"]).sum()) if case.linear else 0.0)
 
     expected = (value(1) - value(-1)) / (2 * STEP)
-    allowed = GRADIENT * slack(problem) * (size + 1e-3)
+    allowed = SEARCH * GRADIENT * slack(problem) * (size + 1e-3)
     if not abs(got - expected) <= allowed:
         raise Broken(f"gradients: {got:.8g} along a direction, not {expected:.8g}, allowed {allowed:.2g}")
     return sum(d.size for d in directions.values())

@@ -65,19 +65,10 @@ def hidden(case: Case) -> int:
     touched, kept = Touched.by(problem, choice), 0
     for name, result in clean.items():
         free = touched.of(problem, name, result.kind, result.array.shape[1] if result.array.ndim > 1 else 0)
-        if _another_way(case, result.kind):
-            free = free.reshape(free.shape + (1,) * (result.array.ndim - free.ndim))
-            kept += near(problem, name, np.where(free, 0, dirty[name].array), np.where(free, 0, result.array))
-        else:
-            kept += same_bits(dirty[name].array, result.array, name, free)
+        kept += same_bits(dirty[name].array, result.array, name, free)
     for results in (clean, dirty):
         _nothing_from_nothing(problem, results)
     return kept
-
-
-def _another_way(case: Case, kind: str) -> bool:
-    """Where NaN or infinity makes the kernels sum in another order: gradients, and what keys receive."""
-    return case.odd and (case.part == "backward" or (kind == "key" and case.part in ("fused", "metrics")))
 
 
 def _nothing_from_nothing(problem: Problem, results: Results) -> None:
