@@ -3,6 +3,7 @@
 
 #include "core/isa.h"
 #include "core/onednn.h"
+#include "core/openmp_team.h"
 #include "core/scratch.h"
 #include "core/threads.h"
 
@@ -34,6 +35,8 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = RATTENTION_VERSION;
 
   module.def("set_num_threads", &rattention::set_num_threads, py::arg("n"));
+  module.def("share_openmp_team", &rattention::share_openmp_team,
+             "Calls of the main thread use OpenMP's threads, as PyTorch does, from now on.");
   module.def("get_num_threads", &rattention::get_num_threads);
   module.def("instruction_set", [] { return rattention::name_of(rattention::active_isa()); });
   module.def("onednn_version", &rattention::onednn_version);

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "core/openmp_team.h"
 #include "core/thread_pool.h"
 
 namespace rattention {
@@ -153,7 +154,7 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& t
   const int threads = static_cast<int>(std::min<std::int64_t>(get_num_threads(), count));
   if (threads == 1 || current_work != nullptr || omp_in_parallel()) {
     work.run();
-  } else if (!run_with_helpers(work, threads - 1)) {
+  } else if (!run_with_openmp_team(work, threads - 1) && !run_with_helpers(work, threads - 1)) {
     throw std::runtime_error("the process was forked during this call, which only the parent can finish");
   }
   work.rethrow();

@@ -37,8 +37,11 @@ from rattention import extras
 extras.require("torch", "torch")
 
 import rattention as ra  # noqa: E402
+from rattention import _core  # noqa: E402
 from rattention.torch.embedding import rotary  # noqa: E402
 from rattention.torch.functions import attention_metrics, on_tensors  # noqa: E402
+
+_core.share_openmp_team()
 
 attention = on_tensors(ra.attention)
 gravitational_attention = on_tensors(ra.gravitational_attention)
