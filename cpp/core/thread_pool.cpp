@@ -24,7 +24,7 @@ using Lock = std::unique_lock<std::mutex>;
 
 // How long a thread looks for work, or for the end of it, before it sleeps. Waking one takes about as long; calls that
 // follow each other find it awake.
-constexpr std::chrono::microseconds kSpin{50};
+constexpr std::chrono::microseconds kSpin{200};
 // After a thread could not be started; each try costs as much as a short call.
 constexpr std::chrono::milliseconds kRetry{100};
 
