@@ -201,15 +201,15 @@ float exp2_rounded(const float* s, int64_t n, float factor, float shift, Bf16* p
   Vec other = total;
   int64_t j = 0;
   for (; j + 2 * kLanes <= n; j += 2 * kLanes) {
-    const Vec x = coarse_exp2(load(s + j) * slope - offset);
-    const Vec y = coarse_exp2(load(s + j + kLanes) * slope - offset);
+    const Vec x = coarse_exp2((load(s + j) - offset) * slope);
+    const Vec y = coarse_exp2((load(s + j + kLanes) - offset) * slope);
     total += x;
     other += y;
     *reinterpret_cast<UnalignedPairs*>(p + j) =
         reinterpret_cast<PairVec>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(y), reinterpret_cast<__m512>(x)));
   }
   for (; j < n; j += kLanes) {
-    const Vec x = coarse_exp2(load(s + j) * slope - offset);
+    const Vec x = coarse_exp2((load(s + j) - offset) * slope);
     total += x;
     *reinterpret_cast<UnalignedHalves*>(p + j) =
         reinterpret_cast<UnalignedHalves>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x)));

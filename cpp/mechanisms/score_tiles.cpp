@@ -199,6 +199,7 @@ void ScoreTile::finish_row(std::int64_t batch, const QueryBlock& block, std::int
   top_[r] = top * unit_[r];
   const bool exact = std::fabs(top_[r]) < kExactTop && unit_[r] > 0;  // 0 times the padding would be NaN
   if (!exact) apply_unit(r);
+  unscaled_top_[r] = unit_[r] == 1 ? top_[r] : top;
 }
 
 // Of what was gathered while scores were made, and of the keys before and after.
@@ -257,7 +258,9 @@ bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int6
 float ScoreTile::to_weights_of(std::int64_t r, float shift) {
   const KeySpan keys = spans_[r];
   if (operands_.format() == Format::f32) return kernels_.exp(scores_of(r), keys.size(), shift);
-  return bf16_kernels()->exp2(scores_of(r), keys.size(), unit_[r] * kLog2E, shift * kLog2E, rounded_at(r, keys.first));
+  // The row's largest weight has to be exactly 1, in the sum and rounded to bfloat16 alike.
+  const float unscaled = shift == top_[r] ? unscaled_top_[r] : shift / unit_[r];
+  return bf16_kernels()->exp2(scores_of(r), keys.size(), unit_[r] * kLog2E, unscaled, rounded_at(r, keys.first));
 }
 
 void ScoreTile::clear_unseen(std::int64_t r, KeySpan keys) {

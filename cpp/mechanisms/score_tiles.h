@@ -136,7 +136,8 @@ class ScoreTile {
   KeySpan whole_;  // the panels that every row of the block sees whole
   KeySpan keys_;
   float top_[kBlockRows] = {};
-  float unit_[kBlockRows] = {};  // what the scores of a row are still to be multiplied with
+  float unscaled_top_[kBlockRows] = {};  // without unit_
+  float unit_[kBlockRows] = {};          // what the scores of a row are still to be multiplied with
   KeySpan spans_[kBlockRows];
   std::int64_t visible_[kBlockRows] = {};
   // What the masks say of the loaded keys as a whole: padding is the same for every row, and segments that do not occur

@@ -80,7 +80,8 @@ def attention(
     return_lse:
         Also return the log of the softmax's denominator.
     metrics:
-        Also measure every row, in the same pass. The output may then differ in its last bits.
+        Also measure every row, in the same pass. That changes no bit of a float32 output; of bfloat16, which
+        AMX multiplies otherwise, it may change the last ones.
 
     Returns
     -------
