@@ -250,7 +250,7 @@ class TestCommand:
                 "unknown mechanism 'linear': there are conventional",
             ),
             (("run", "--seeds", "one"), "--seeds must be whole numbers"),
-            (("run", "--seeds", "-1"), "seeds must be >= 0"),
+            (("run", "--seeds", "-1"), "seeds must be between 0 and 4294967295, got -1"),
             (("run", "--preset", "large"), "--preset"),
             (("run", "--preset", "smoke", "--config", "c.yaml"), "--preset and --config both name a study"),
             (("run", "--config", "none.yaml"), "none.yaml cannot be read"),

@@ -128,6 +128,33 @@ def test_relations_under_lower_instruction_sets(cap: str) -> None:
     assert got.returncode == 0, got.stdout + got.stderr
 
 
+MENDED = [
+    "Case(relation='hidden', subject='gravitational', part='backward', rows=31, keys=17, heads=3, "
+    "dim=4, value_dim=1, causal=True, masks='padding+float', change='inf', place='query', "
+    "seed=1689549543)",
+    "Case(relation='blocks', subject='sliding_window', part='backward', rows=223, keys=223, heads=2, "
+    "kv_heads=2, value_dim=3, dtype='bfloat16', causal=True, window=210, masks='padding', "
+    "level=30.0, spread=3.0, change='above', place='value', seed=1051157927)",
+    "Case(relation='threads', subject='residual_linear relu', part='state', rows=1156, keys=1156, "
+    "heads=3, kv_heads=3, dim=18, value_dim=16, window=884, masks='padding', level=-30.0, "
+    "spread=3.0, change='inf', place='query', seed=760317755)",
+    "Case(relation='joined', subject='residual_linear', part='state', rows=383, keys=383, heads=3, "
+    "kv_heads=3, dim=6, dtype='bfloat16', window=127, change='inf', place='value', seed=2123928618)",
+    "Case(relation='split', subject='rattention rope', part='steps', rows=11, keys=11, batch=2, "
+    "heads=6, kv_heads=2, value_dim=16, dtype='bfloat16', window=1, level=-30.0, spread=3.0, "
+    "seed=583540751)",
+    "Case(relation='moved', subject='multi_timescale', part='forward', rows=5, keys=271, batch=2, "
+    "dim=16, value_dim=17, level=30.0, seed=1055919834)",
+]
+"""Cases that once did not hold."""
+
+
+@pytest.mark.row("N14")
+@pytest.mark.parametrize("line", MENDED)
+def test_what_was_mended_holds(line: str) -> None:
+    assert_holds(parse(line))
+
+
 def test_every_mechanism_is_in_the_table() -> None:
     assert {s.mechanism for s in SUBJECTS.values()} == set(ra.MECHANISMS)
     assert {row[0] for row in TABLE} == set(RELATIONS)

@@ -170,7 +170,7 @@ def test_rotary_tables_that_are_kept(position: int) -> None:
             wanted.append((rows, theta, np.concatenate(halves, axis=1)))
 
     def errors() -> list[float]:
-        turned = [_core.rotary(rows, theta, position, False)[0, 0] for rows, theta, _ in wanted]
+        turned = [_core.rotary(x, theta, position, x.shape[3])[0, 0] for x, theta, _ in wanted]
         return [float(np.abs(got - law).max()) for got, (_, _, law) in zip(turned, wanted, strict=True)]
 
     with ThreadPoolExecutor(4) as pool:

@@ -116,7 +116,7 @@ def test_command_on_a_bert(capsys, tmp_path, text):
         (("--budget", "nan"), "--budget must be counts"),
         (("--budget", "500"), "at most the 40 tokens"),
         (("--validate", "--seeds", "0"), "--seeds must be >= 1"),
-        (("--seed", "-1"), "--seed must be >= 0"),
+        (("--seed", "-1"), "--seed must be between 0 and 4294967295, got -1"),
         (("--prefix", "100000"), "fewer than prefix and continuation"),
         (("--checkpoint", "x.safetensors"), "exclude each other"),
     ],

@@ -162,7 +162,7 @@ class LaneStep {
       add_values(first, slots);
     }
     for (std::int64_t g = 0; g < group_; ++g) {
-      if (total_[g] != 0) kernels_.scale(local_ + g * columns_, columns_, 1 / total_[g]);
+      kernels_.scale(local_ + g * columns_, columns_, 1 / total_[g]);  // NaN where all scores are -inf
     }
   }
 

@@ -121,9 +121,9 @@ void ScoreTile::look_at_masks(std::int64_t batch) {
   const Masks& masks = problem_.masks;
   if (masks.padding) {
     masks.padded(batch, keys_, lanes_);
-    const auto shown = std::count(lanes_, lanes_ + keys_.size(), -1);
-    some_padded_ = shown < keys_.size();
-    all_padded_ = shown == 0;
+    padded_before_.assign(1, 0);
+    for (std::int64_t j = 0; j < keys_.size(); ++j) padded_before_.push_back(padded_before_.back() + 1 + lanes_[j]);
+    all_padded_ = padded_before_.back() == keys_.size();
   }
   if (masks.segments != nullptr) {
     const std::int64_t* ids = masks.segments + batch * masks.key_length;
@@ -131,6 +131,13 @@ void ScoreTile::look_at_masks(std::int64_t batch) {
     lowest_segment_ = *lowest;
     highest_segment_ = *highest;
   }
+}
+
+// Of a row's own keys: what else is loaded depends on the task, and masks round scores of bfloat16 in another order.
+bool ScoreTile::has_padding(KeySpan keys) const {
+  if (!problem_.masks.padding) return false;
+  const auto before = [this](std::int64_t key) { return padded_before_[static_cast<std::size_t>(key - keys_.first)]; };
+  return before(keys.last) > before(keys.first);
 }
 
 KeySpan ScoreTile::span_of(std::int64_t batch, std::int64_t query_row) const {
@@ -298,7 +305,7 @@ void ScoreTile::to_weights(std::int64_t batch, const QueryBlock& block, std::int
 
 const std::int32_t* ScoreTile::shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row,
                                            KeySpan keys) {
-  const std::int32_t* unpadded = some_padded_ ? lanes_ + (keys.first - keys_.first) : nullptr;
+  const std::int32_t* unpadded = has_padding(keys) ? lanes_ + (keys.first - keys_.first) : nullptr;
   if (!problem_.masks.varies_by_row()) return unpadded;
   problem_.masks.visible(batch, head, query_row, keys, row_lanes_);
   for (std::int64_t j = 0; unpadded != nullptr && j < keys.size(); ++j) row_lanes_[j] &= unpadded[j];

@@ -114,6 +114,7 @@ class ScoreTile {
  private:
   float* row(std::int64_t r) const { return scores_ + r * kStride; }
   void look_at_masks(std::int64_t batch);
+  bool has_padding(KeySpan keys) const;
   void load_masses(std::int64_t batch, std::int64_t head);
   KeySpan span_of(std::int64_t batch, std::int64_t query_row) const;
   KeySpan panels_seen_by_all(const QueryBlock& block) const;
@@ -142,8 +143,8 @@ class ScoreTile {
   std::int64_t visible_[kBlockRows] = {};
   // What the masks say of the loaded keys as a whole: padding is the same for every row, and segments that do not occur
   // among the keys need no look at each of them.
-  bool some_padded_ = false;
   bool all_padded_ = false;
+  std::vector<std::int64_t> padded_before_;  // of the loaded keys: how many of the first j
   std::int64_t lowest_segment_ = 0;
   std::int64_t highest_segment_ = 0;
 };

@@ -19,7 +19,7 @@ LINEAR = 1e-5
 GRADIENT = 2e-5
 WEIGHT = 3e-6
 """Relative, of single weights."""
-SEARCH = 2
+SEARCH = 4
 """Times what is allowed to a few tests: some of millions of draws have bad luck, and some naive evaluations
 good."""
 
@@ -129,8 +129,13 @@ def _hold(problem: Problem, results: Results) -> int:
 
 
 def _in_float32(problem: Problem, got: NDArray[Any], law: NDArray[Any]) -> NDArray[Any]:
-    """A weight below float32's smallest number is 0, and 0 times infinity is NaN."""
-    return law if problem.case.linear else np.where(np.isnan(got) & np.isinf(law), np.nan, law)
+    """A weight below float32's smallest number is 0, and 0 times infinity is NaN; a norm makes it one of the row."""
+    if problem.case.linear and problem.subject.mechanism != "rattention":
+        return law
+    odd = ~np.isfinite(law)
+    if problem.case.linear:
+        odd = odd.any(axis=-1, keepdims=True)
+    return np.where(np.isnan(got) & odd, np.nan, law)
 
 
 def _softmax_law(problem: Problem) -> dict[str, NDArray[Any]]:

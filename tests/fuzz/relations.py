@@ -205,7 +205,7 @@ def padded(case: Case) -> int:
         if result.kind == "picked":
             array = array[..., : case.keys]
         if result.kind in ("row", "key", "picked"):
-            kept += near(problem, name, array, clean[name].array)
+            kept += near(problem, name, array, clean[name].array, times=2)
     return kept
 
 

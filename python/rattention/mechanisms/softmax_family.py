@@ -169,7 +169,7 @@ def softmax_over_visible(
     total = exponentials.sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore"):
         lse = (np.log(total) + top)[..., 0]
-    weights = exponentials / np.where(total == 0, 1.0, total)
+    weights = np.where(visible, exponentials / np.where(total == 0, 1.0, total), 0.0)
     return weights, visible, lse
 
 
