@@ -129,7 +129,7 @@ def _hold(problem: Problem, results: Results) -> int:
 
 
 def _in_float32(problem: Problem, got: NDArray[Any], law: NDArray[Any]) -> NDArray[Any]:
-    """A weight below float32's smallest number is 0, and 0 times infinity NaN; after a norm in all of a row."""
+    """A weight below float32's smallest number is 0, and 0 times infinity NaN, by a norm all of a row."""
     if problem.case.linear and problem.subject.mechanism != "rattention":
         return law
     odd = ~np.isfinite(law)
