@@ -125,8 +125,8 @@ def operation_inputs(mechanism, dtype="float32"):
     signature = ops.SIGNATURES[mechanism.forward]
     options = {n: d for n, d in signature.defaults.items() if d is not signature.required}
     inputs = functions._prepared(signature, options | draw(mechanism, dtype=dtype) | MASKS["both"])
-    is_softmax = mechanism.family == "softmax"
-    inputs |= {"metrics": None, "return_lse": True} if is_softmax else {"return_state": True}
+    softmax = {"metrics": None, "return_lse": True}
+    inputs |= softmax if mechanism.family == "softmax" else {"return_state": True}
     return signature, [inputs[name] for name in signature.names]
 
 
@@ -159,8 +159,8 @@ def test_opcheck_backward(mechanism, dtype):
 def test_opcheck_with_metrics():
     query, key, value = (t.requires_grad_() for t in torch.randn(3, 1, 2, 9, 4).unbind(0))
     others = dict.fromkeys(ops.SIGNATURES[ra.attention].names)
-    values = others | {"query": query, "key": key, "value": value, "causal": False, "metrics": [1, 2, 1]}
-    values["return_lse"] = True
+    asked = {"causal": False, "metrics": [1, 2, 1], "return_lse": True}
+    values = others | {"query": query, "key": key, "value": value} | asked
     assert_checked(torch.library.opcheck(ops.OPERATIONS[ra.attention], tuple(values.values())))
 
 
