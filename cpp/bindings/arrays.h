@@ -12,6 +12,14 @@
 
 namespace rattention::bindings {
 
+using FloatArray = pybind11::array_t<float, pybind11::array::c_style>;
+using IndexArray = pybind11::array_t<std::int64_t, pybind11::array::c_style>;
+
+// Throws ValueError with the message where a condition does not hold.
+inline void require(bool holds, const std::string& message) {
+  if (!holds) throw pybind11::value_error(message);
+}
+
 // A float array of rank 4. bfloat16 comes as its storage, uint16. The view lives as long as the array.
 TensorView tensor_view(const std::string& name, const pybind11::array& array);
 

@@ -20,9 +20,6 @@ namespace py = pybind11;
 namespace rattention::bindings {
 namespace {
 
-using FloatArray = py::array_t<float, py::array::c_style>;
-using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
-
 // A cache and who is in it: calls let other threads run Python meanwhile.
 struct SharedCache {
   explicit SharedCache(const CacheConfig& config) : cache(config) {}

@@ -19,8 +19,6 @@ namespace py = pybind11;
 namespace rattention::bindings {
 namespace {
 
-using FloatArray = py::array_t<float, py::array::c_style>;
-
 // Holds the arrays that a problem points into.
 struct LinearOptions {
   std::int64_t window;

@@ -18,13 +18,6 @@ namespace py = pybind11;
 namespace rattention::bindings {
 namespace {
 
-using FloatArray = py::array_t<float, py::array::c_style>;
-using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
-
-void require(bool holds, const std::string& message) {
-  if (!holds) throw py::value_error(message);
-}
-
 void require_vector(const std::string& name, const FloatArray& array, std::int64_t length) {
   require(array.ndim() == 1 && array.shape(0) == length, name + " must have shape (" + std::to_string(length) + ",)");
 }

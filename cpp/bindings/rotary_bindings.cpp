@@ -14,13 +14,6 @@ namespace py = pybind11;
 namespace rattention::bindings {
 namespace {
 
-using FloatArray = py::array_t<float, py::array::c_style>;
-using IndexArray = py::array_t<std::int64_t, py::array::c_style>;
-
-void require(bool holds, const std::string& message) {
-  if (!holds) throw py::value_error(message);
-}
-
 void require_fits(const TensorView& rows, const RotaryPairs& pairs, std::int64_t first_position) {
   require(pairs.dims >= 0 && pairs.dims % 2 == 0 && pairs.dims <= rows.dim(),
           "dims must be an even number from 0 to the head_dim " + std::to_string(rows.dim()) + ", got " +
