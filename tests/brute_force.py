@@ -57,7 +57,7 @@ def _sees(b: int, h: int, i: int, position: int, j: int, options: dict[str, Any]
         return False
     if causal and j > position:
         return False
-    padding, segments, dense = (options.get(n) for n in ("key_padding_mask", "segment_ids", "attn_mask"))
+    padding, segments, dense = (options.get(n) for n in ("key_mask", "segment_ids", "attn_mask"))
     if padding is not None and not padding[b, j]:
         return False
     if segments is not None and segments[b, position] != segments[b, j]:

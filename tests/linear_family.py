@@ -25,9 +25,9 @@ def masks_of(length: int, batch: int = 1) -> dict[str, dict[str, Any]]:
     segments = np.stack([np.roll(ids, b) for b in range(batch)])
     return {
         "none": {},
-        "padding": {"key_padding_mask": shown},
+        "padding": {"key_mask": shown},
         "segments": {"segment_ids": segments},
-        "both": {"key_padding_mask": shown, "segment_ids": segments},
+        "both": {"key_mask": shown, "segment_ids": segments},
     }
 
 

@@ -46,7 +46,7 @@ def _option(name: str, s: Sizes, rng: np.random.Generator) -> dict[str, Any]:
         case "padding":
             mask = rng.random((s.batch, s.keys)) < 0.8
             mask[0, -(s.keys // 4) :] = False
-            return {"key_padding_mask": mask}
+            return {"key_mask": mask}
         case "segments":
             return {"segment_ids": np.sort(rng.integers(0, 3, (s.batch, s.keys)), axis=1)}
         case "bool":

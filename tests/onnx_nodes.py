@@ -112,7 +112,7 @@ def positions(inputs: dict[str, Any], entry: slice, past: int, rows: int, keys: 
     if "nonpad_kv_seqlen" not in inputs:
         return {"query_offset": past}
     (valid,) = inputs["nonpad_kv_seqlen"][entry]
-    return {"query_offset": int(valid) - rows, "key_padding_mask": np.arange(keys)[None] < valid}
+    return {"query_offset": int(valid) - rows, "key_mask": np.arange(keys)[None] < valid}
 
 
 def padded_mask(mask: Any, keys: int) -> Any:

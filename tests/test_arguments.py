@@ -154,23 +154,23 @@ def test_numpy_integers_are_integers(mechanism, integer):
 
 
 MASKS = {
-    "padding too short": ({"key_padding_mask": array(2, 6, dtype=bool)}, ValueError, "key_padding_mask"),
-    "padding of one batch": ({"key_padding_mask": array(1, 7, dtype=bool)}, ValueError, "key_padding_mask"),
+    "padding too short": ({"key_mask": array(2, 6, dtype=bool)}, ValueError, "key_mask"),
+    "padding of one batch": ({"key_mask": array(1, 7, dtype=bool)}, ValueError, "key_mask"),
     "padding of rank 1": (
-        {"key_padding_mask": array(7, dtype=bool)},
+        {"key_mask": array(7, dtype=bool)},
         ValueError,
-        "key_padding_mask must have",
+        "key_mask must have",
     ),
-    "padding of floats": ({"key_padding_mask": array(2, 7)}, TypeError, "key_padding_mask must be"),
+    "padding of floats": ({"key_mask": array(2, 7)}, TypeError, "key_mask must be"),
     "padding of ints": (
-        {"key_padding_mask": array(2, 7, dtype=int)},
+        {"key_mask": array(2, 7, dtype=int)},
         TypeError,
-        "key_padding_mask must be a",
+        "key_mask must be a",
     ),
     "padding a list": (
-        {"key_padding_mask": [[True] * 7] * 2},
+        {"key_mask": [[True] * 7] * 2},
         TypeError,
-        "key_padding_mask must be an array",
+        "key_mask must be an array",
     ),
     "segments too long": ({"segment_ids": array(2, 8, dtype=int)}, ValueError, "segment_ids"),
     "segments of rank 1": ({"segment_ids": array(7, dtype=int)}, ValueError, "segment_ids must have 2"),

@@ -130,7 +130,7 @@ def test_on_attention_sees_what_is_measured(model):
 
     def look(layer, query, key):
         assert query.shape == key.shape == (3, 3, 33, 8)
-        measured = ra.attention_metrics(query, key, key_padding_mask=MASK, metrics=options)
+        measured = ra.attention_metrics(query, key, key_mask=MASK, metrics=options)
         seen.append((layer, measured))
 
     got = model(IDS, attention_mask=MASK, metrics=options, on_attention=look)

@@ -90,7 +90,7 @@ def test_rows_metrics_and_maps_of_modules(mechanism):
     layer, shown = layer_of(mechanism), torch.ones(2, 21, dtype=torch.bool)
     shown[1, :4] = False
     with torch.no_grad(), capture(layer) as seen:
-        layer(inputs(), key_padding_mask=shown)
+        layer(inputs(), key_mask=shown)
     (attention,) = seen
     assert (attention.index, attention.name) == (0, "")
     expected = maps_in_torch(layer, inputs(), shown)
@@ -200,7 +200,7 @@ def test_bert(bert):
         bert(ids[:1])
     expected = bert(ids, attention_mask=mask, metrics=OPTIONS).metrics
     assert [a.index for a in seen] == 2 * [*range(bert.config.layers)]
-    assert "key_padding_mask" not in seen[-1].options
+    assert "key_mask" not in seen[-1].options
     for attention, layer, metrics in zip(seen, shown, expected, strict=False):
         assert attention.query is layer[1]
         for name, values in metrics:

@@ -16,7 +16,7 @@ OPTIONS = {
     "causal": {"causal": True},
     "window": {"causal": True, "window": 9},
     "offset": {"window": (200, 30), "query_offset": 7},
-    "padding": {"key_padding_mask": np.arange(1100)[None].repeat(2, 0) % 3 > 0},
+    "padding": {"key_mask": np.arange(1100)[None].repeat(2, 0) % 3 > 0},
 }
 by_options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 

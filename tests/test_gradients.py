@@ -20,7 +20,7 @@ MASKS: dict[str, dict[str, Any]] = {
     "causal": {"causal": True},
     "window": {"causal": True, "window": 7},
     "two-sided": {"window": (3, 5)},
-    "padding": {"key_padding_mask": np.arange(33)[None] % 3 > 0},
+    "padding": {"key_mask": np.arange(33)[None] % 3 > 0},
     "segments": {"segment_ids": np.arange(33)[None] // 9},
     "dense": {"attn_mask": (np.arange(29)[:, None] + np.arange(33)) % 4 > 0},
 }
@@ -125,13 +125,13 @@ def test_hidden_poison_reaches_no_gradient(mechanism: Mechanism) -> None:
     grad = np.random.default_rng(1).standard_normal((1, 4, 29, 6)).astype(np.float32)
     shown = np.ones((1, 33), bool)
     shown[0, 10:13] = False
-    clean = gradients(mechanism, inputs, grad, key_padding_mask=shown)
+    clean = gradients(mechanism, inputs, grad, key_mask=shown)
     poisoned = {n: a.copy() if isinstance(a, np.ndarray) else a for n, a in inputs.items()}
     poisoned["key"][:, :, 10:13] = np.nan
     poisoned["value"][:, :, 10:13] = np.inf
     if "key_mass" in poisoned:
         poisoned["key_mass"][:, :, 10:13] = np.nan
-    got = gradients(mechanism, poisoned, grad, key_padding_mask=shown)
+    got = gradients(mechanism, poisoned, grad, key_mask=shown)
     for name in mechanism.parameters:
         if name in ("key", "value", "key_mass"):
             assert np.allclose(

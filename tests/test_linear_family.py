@@ -78,7 +78,7 @@ def test_hidden_poison_goes_nowhere(mechanism: Mechanism, masks: str, poison: fl
     grad = draw(300, heads=4, seed=3)["query"]
     clean = mechanism[0](**inputs, **options, return_state=True)
     clean_gradients = mechanism[1](grad, **inputs, **options)
-    hidden = ~options["key_padding_mask"][0]
+    hidden = ~options["key_mask"][0]
     for name in ("key", "value"):
         inputs[name][:, :, hidden] = poison
     for got, expected in zip(mechanism[0](**inputs, **options, return_state=True), clean, strict=True):
@@ -114,7 +114,7 @@ def test_gradients_of_other_tokens_stay_clean(mechanism: Mechanism) -> None:
 def test_everything_hidden(mechanism: Mechanism) -> None:
     inputs = draw(200)
     inputs["query"][:, :, 5] = np.nan
-    options: dict[str, Any] = {"window": 3, "key_padding_mask": np.zeros((1, 200), bool)}
+    options: dict[str, Any] = {"window": 3, "key_mask": np.zeros((1, 200), bool)}
     output, state = mechanism[0](**inputs, **options, return_state=True)
     assert not output.any()
     assert not state.any()
@@ -225,7 +225,7 @@ BAD_VALUES: Refused = [
     ("initial_state", zeros(2, 16, 8), "initial_state must have 4 dimensions"),
     ("initial_state", zeros(1, 3, 16, 8), r"initial_state must have shape \[1, 2, 16, 8\]"),
     ("initial_state", zeros(1, 4, 8, 8), r"initial_state must have shape \[1, 4, 16, 8\]"),
-    ("key_padding_mask", np.ones((1, 61), bool), "key_padding_mask must have shape"),
+    ("key_mask", np.ones((1, 61), bool), "key_mask must have shape"),
     ("segment_ids", np.zeros((2, 62), int), "segment_ids must have shape"),
     ("value", zeros(2, 62, 8), "value must have 4 dimensions"),
     ("query", zeros(1, 4, 60, 8), "key has length 62, query has 60"),
@@ -239,7 +239,7 @@ BAD_TYPES: Refused = [
     ("window", None, "window must be an integer"),
     ("feature_map", 3, "feature_map must be a string"),
     ("initial_state", np.zeros((1, 2, 16, 8)), "initial_state has dtype float64"),
-    ("key_padding_mask", np.ones((1, 62), int), "key_padding_mask must be a boolean"),
+    ("key_mask", np.ones((1, 62), int), "key_mask must be a boolean"),
     ("segment_ids", zeros(1, 62), "segment_ids must be an integer"),
     ("query", np.zeros((1, 4, 62, 8)), "query has dtype float64"),
     ("query", np.zeros((1, 4, 62, 8), np.float16), "same dtype"),

@@ -130,9 +130,9 @@ def test_what_is_hidden_leaves_no_trace(mechanism, poison):
     inputs = mechanism.map_inputs(mechanism.draw(Sizes(rows=300, dim=8)))
     shown = np.ones((1, 300), bool)
     shown[:, 70:90] = shown[:, 290:] = False
-    clean = mechanism.pooled(**inputs, shape=(20, 30), key_padding_mask=shown)
+    clean = mechanism.pooled(**inputs, shape=(20, 30), key_mask=shown)
     inputs["key"][:, :, ~shown[0]] = poison
-    np.testing.assert_array_equal(mechanism.pooled(**inputs, shape=(20, 30), key_padding_mask=shown), clean)
+    np.testing.assert_array_equal(mechanism.pooled(**inputs, shape=(20, 30), key_mask=shown), clean)
 
 
 @pytest.mark.row("S3")

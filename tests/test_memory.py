@@ -110,7 +110,7 @@ def test_inputs_deleted_during_the_call(mechanism):
 
 
 FAILURES = {
-    "wrong length": {"key_padding_mask": np.ones((1, 3), bool)},
+    "wrong length": {"key_mask": np.ones((1, 3), bool)},
     "wrong mask": {"attn_mask": np.ones((3, 3), np.float32)},
     "wrong number": {"log_discount": float("nan")},
 }

@@ -30,8 +30,8 @@ MASKS = {
     "full": {"causal": False},
     "window": {"window": 7},
     "two-sided": {"causal": False, "window": (3, 9)},
-    "padding": {"key_padding_mask": np.arange(40)[None] >= 6},
-    "padding at the end": {"causal": False, "key_padding_mask": np.arange(40)[None] < 33},
+    "padding": {"key_mask": np.arange(40)[None] >= 6},
+    "padding at the end": {"causal": False, "key_mask": np.arange(40)[None] < 33},
     "segments": {"segment_ids": np.arange(40)[None] // 15},
     "dense": {"causal": False, "attn_mask": np.random.default_rng(1).random((1, 1, 40, 40)) < 0.5},
     "added": {"attn_mask": np.where(np.random.default_rng(2).random((40, 40)) < 0.5, -np.inf, 0.5)},
@@ -108,7 +108,7 @@ def test_means_over_rows_and_what_is_received():
 
 
 def test_means_leave_out_rows_that_see_nothing():
-    masked = attention(key_padding_mask=np.arange(40)[None] >= 3)  # causal rows 0 to 2 see no key
+    masked = attention(key_mask=np.arange(40)[None] >= 3)  # causal rows 0 to 2 see no key
     metrics = masked.metrics()
     assert metrics.empty_rows[0].sum(axis=1).tolist() == [3] * metrics.entropy.shape[1]
     measured = measure_layer(masked, "sample", [0], -1, None)

@@ -58,7 +58,7 @@ def test_padding_hides_tokens(pattern):
     model = language_model(pattern)
     padded = torch.cat([TEXT[:, :40], torch.zeros(1, 11, dtype=torch.int64)], dim=1)
     shown = torch.arange(51)[None] < 40
-    got = model(padded, key_padding_mask=shown)[:, :40]
+    got = model(padded, key_mask=shown)[:, :40]
     torch.testing.assert_close(got, model(TEXT[:, :40]), rtol=1e-4, atol=1e-5)
 
 
@@ -346,7 +346,7 @@ def test_wrong_calls():
     with pytest.raises(ValueError, match=r"torch\.no_grad"):
         model(TEXT, cache=cache)
     with torch.no_grad(), pytest.raises(ValueError, match="do not go with a cache"):
-        model(TEXT, cache=cache, key_padding_mask=TEXT > 0)
+        model(TEXT, cache=cache, key_mask=TEXT > 0)
     with pytest.raises(ValueError, match=r"tokens must be \[batch, length\]"):
         model.generate(TEXT[0], 3)
     with pytest.raises(ValueError, match="temperature and count must be >= 0"):

@@ -46,7 +46,7 @@ def options(draw, s: Sizes, mechanism: Mechanism) -> dict:
     elif chosen["reach"] == "pair":
         result["window"] = (draw(reach), draw(reach))
     if chosen["batch"]:
-        result["key_padding_mask"] = rng.random((s.batch, s.keys)) < draw(st.sampled_from([0.0, 0.5, 0.95]))
+        result["key_mask"] = rng.random((s.batch, s.keys)) < draw(st.sampled_from([0.0, 0.5, 0.95]))
     if chosen["dense"]:
         shape = [n if draw(st.booleans()) else 1 for n in (s.batch, s.heads, s.rows, s.keys)]
         mask = rng.standard_normal(shape[draw(st.integers(0, 3)) :], np.float32)

@@ -84,7 +84,7 @@ def test_a_row_that_sees_nothing():
 
 def test_hidden_nan_leaves_no_trace():
     inputs = wide(draw_softmax(Sizes(rows=6, keys=6)))
-    options = {"causal": True, "key_padding_mask": np.array([[True, True, False, True, True, False]])}
+    options = {"causal": True, "key_mask": np.array([[True, True, False, True, True, False]])}
     clean = reference_attention(**inputs, **options, metrics=OPTIONS)
     for poison in (np.nan, np.inf, -np.inf):
         dirty = {name: array.copy() for name, array in inputs.items()}

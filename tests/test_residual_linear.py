@@ -175,8 +175,8 @@ def test_segments_are_sequences_of_their_own(window: int) -> None:
 @pytest.mark.parametrize("window", [0, 9])
 def test_hidden_keys_are_as_good_as_zeros(window: int) -> None:
     inputs = draw(200)
-    shown = masks_of(200)["padding"]["key_padding_mask"]
-    output, state = both(inputs, window=window, key_padding_mask=shown)
+    shown = masks_of(200)["padding"]["key_mask"]
+    output, state = both(inputs, window=window, key_mask=shown)
     inputs["value"] = np.where(shown[:, None, :, None], inputs["value"], np.float32(0))
     expected, expected_state = both(inputs, window=window)
     assert relative_error(output, expected.astype(np.float64)) <= 1e-6

@@ -160,7 +160,7 @@ def test_scores_that_all_overflow_are_not_hidden(sign):
     assert np.isfinite(np.delete(result.output[0, 0], 7, axis=0)).all()
     assert np.isnan(ra.attention_rows(query, key, [7])[0, 0]).all()
     shown = np.zeros((1, 20), bool)
-    empty = ra.attention(query, key, value, key_padding_mask=shown, return_lse=True)
+    empty = ra.attention(query, key, value, key_mask=shown, return_lse=True)
     assert (empty.output == 0).all()
     assert np.isneginf(empty.lse).all()
 
@@ -169,7 +169,7 @@ def test_scores_that_all_overflow_are_not_hidden(sign):
 def test_a_row_that_sees_nothing_retains_nothing():
     query, key, *_ = draw(length=4)
     shown = np.array([[False, True, True, True]])
-    retention = ra.attention_metrics(query, key, causal=True, key_padding_mask=shown).retention
+    retention = ra.attention_metrics(query, key, causal=True, key_mask=shown).retention
     assert (retention[..., 0] == 0).all()
     assert (retention[..., 2:] > 0).all()
 
@@ -197,7 +197,7 @@ def fastest(call) -> float:
 def test_one_hidden_nan_costs_little(hidden):
     """It made forward passes 12 times, backward passes 7 times as slow."""
     query, key, value, grad = draw(length=1024)
-    options = {"key_padding_mask": np.arange(1024)[None] < 1023}
+    options = {"key_mask": np.arange(1024)[None] < 1023}
     result = ra.attention(query, key, value, **options, return_lse=True)
 
     def call():

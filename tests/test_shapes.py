@@ -213,8 +213,8 @@ def test_masks_lie_anyhow_in_memory(mechanism, dtype, layout):
     }[layout](mask)
     padding = mask[:, 0, 0, :] != 0
     np.testing.assert_array_equal(
-        mechanism.forward(**inputs, attn_mask=laid_out, key_padding_mask=laid_out[:, 0, 0, :] != 0),
-        mechanism.forward(**inputs, attn_mask=mask, key_padding_mask=padding),
+        mechanism.forward(**inputs, attn_mask=laid_out, key_mask=laid_out[:, 0, 0, :] != 0),
+        mechanism.forward(**inputs, attn_mask=mask, key_mask=padding),
     )
 
 

@@ -25,7 +25,7 @@ def hiding_masks(length: int = LENGTH) -> dict[str, dict[str, object]]:
         "full": {},
         "causal": {"causal": True},
         "window": {"window": (7, 3)},
-        "padding": {"key_padding_mask": padding},
+        "padding": {"key_mask": padding},
         "segments": {"segment_ids": np.arange(2 * length).reshape(2, length) // 9},
         "bool mask": {"attn_mask": dense},
         "float mask": {"attn_mask": np.where(dense, np.float32(0.5), np.float32(-np.inf))},
@@ -48,7 +48,7 @@ def empty_row_cases(length: int):
     return {
         "bool mask": ({"attn_mask": nothing}, 0),
         "float mask": ({"attn_mask": np.where(nothing, 0, -np.inf).astype(np.float32)}, 0),
-        "padding": ({"key_padding_mask": np.zeros((2, length), bool)}, 0),
+        "padding": ({"key_mask": np.zeros((2, length), bool)}, 0),
         "causal and bool mask": ({"causal": True, "attn_mask": upper}, 0),
         "window and offset": (offset, 0),
         "causal before the first key": ({"causal": True, "query_offset": -3}, length - 3),

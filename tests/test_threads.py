@@ -246,8 +246,8 @@ SPOILED = {
         "array, other = ids > 0, many > 700",
         "x = rows(1, 2, 3_000, 8)\n"
         "for _ in range(5):\n"
-        "    ra.attention(x, x, x, key_padding_mask=array, metrics=ra.MetricOptions(received=True))\n"
-        "    ra.residual_linear_attention(x, x, x, window=3, key_padding_mask=array)",
+        "    ra.attention(x, x, x, key_mask=array, metrics=ra.MetricOptions(received=True))\n"
+        "    ra.residual_linear_attention(x, x, x, window=3, key_mask=array)",
     ),
     "a dense mask": (
         "array, other = np.ones((1_000, 1_000), bool), np.tril(np.ones((1_000, 1_000), bool))",

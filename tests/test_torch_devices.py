@@ -184,12 +184,12 @@ WRONG = {
     "mask elsewhere": (
         rt.attention,
         (Q, Q, Q),
-        {"key_padding_mask": torch.ones(1, 4, dtype=torch.bool, device="meta")},
+        {"key_mask": torch.ones(1, 4, dtype=torch.bool, device="meta")},
         ValueError,
-        "query is on cpu, key_padding_mask on meta",
+        "query is on cpu, key_mask on meta",
     ),
     "padding of numbers": (
-        rt.rattention, (Q, Q, Q), {"window": 1, "key_padding_mask": torch.ones(1, 4)}, TypeError, "be a bool"
+        rt.rattention, (Q, Q, Q), {"window": 1, "key_mask": torch.ones(1, 4)}, TypeError, "be a bool"
     ),
     "segments of floats": (rt.attention, (Q, Q, Q), {"segment_ids": torch.ones(1, 4)}, TypeError, "integers"),
     "mask of integers": (
@@ -259,7 +259,7 @@ WRONG_META = {
     "mass": (rt.gravitational_attention, (*[META] * 3, META[..., 0], ROW), {}, "key_mass must have shape"),
     "state": (rt.rattention, (META,) * 3, {"window": 2, "initial_state": META}, "initial_state must have"),
     "norms": (rt.rattention, (META,) * 3, {"window": 2, "local_norm_weight": ROW}, "local_norm_weight must"),
-    "padding": (rt.attention, (META,) * 3, {"key_padding_mask": ROW > 0}, "key_padding_mask must have"),
+    "padding": (rt.attention, (META,) * 3, {"key_mask": ROW > 0}, "key_mask must have"),
     "segments": (rt.attention, (META,) * 3, {"segment_ids": ROW.long()}, "segment_ids must have"),
     "positions": (
         rt.attention,

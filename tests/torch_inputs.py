@@ -65,10 +65,10 @@ def with_second(mechanism: Mechanism) -> dict[str, bool]:
 
 MASKS: dict[str, dict[str, Any]] = {
     "none": {},
-    "padding": {"key_padding_mask": torch.arange(37).repeat(2, 1) % 3 > 0},
+    "padding": {"key_mask": torch.arange(37).repeat(2, 1) % 3 > 0},
     "segments": {"segment_ids": torch.arange(37).repeat(2, 1) // 9},
     "both": {
-        "key_padding_mask": torch.arange(37).repeat(2, 1) % 5 > 0,
+        "key_mask": torch.arange(37).repeat(2, 1) % 5 > 0,
         "segment_ids": torch.arange(37).repeat(2, 1) // 11 % 2,
     },
 }

@@ -63,7 +63,7 @@ def _masked_sdpa(setup: Setup, layer: Any, query: Any, *others: Any) -> Any:
 
 def _plain_rattention(layer: Any, query: Any, key: Any, value: Any, rule: Any, masks: Any) -> Any:
     plain = require("rattention.torch.linear_composition", "bench").rattention
-    rest = dict.fromkeys(("scale", "initial_state", "key_padding_mask", "segment_ids"))
+    rest = dict.fromkeys(("scale", "initial_state", "key_mask", "segment_ids"))
     return plain(
         query,
         key,

@@ -75,7 +75,7 @@ TensorView mass_view(const std::string& name, const py::array& array) {
 }
 
 PaddingMask padding_mask(const py::array& array, std::int64_t batch, std::int64_t key_length) {
-  require_shape("key_padding_mask", array, {batch, key_length});
+  require_shape("key_mask", array, {batch, key_length});
   return {bytes(array), {array.strides(0), array.strides(1)}};
 }
 

@@ -24,7 +24,7 @@ struct LinearOptions {
   std::int64_t window;
   FeatureMap feature_map;
   std::optional<FloatArray> initial_state;
-  std::optional<py::array> key_padding_mask;
+  std::optional<py::array> key_mask;
   std::optional<py::array> segment_ids;
 };
 
@@ -68,7 +68,7 @@ LinearProblem make_linear_problem(const py::array& query, const py::array& key, 
     require_shape("initial_state", state, state_shape(problem, problem.state_heads));
     problem.initial_state = state.data();
   }
-  if (options.key_padding_mask) problem.padding = padding_mask(*options.key_padding_mask, batch, length);
+  if (options.key_mask) problem.padding = padding_mask(*options.key_mask, batch, length);
   if (options.segment_ids) problem.segments = segment_ids(*options.segment_ids, batch, length);
   return problem;
 }
@@ -262,14 +262,13 @@ void bind_linear(py::module_& module) {
   py::class_<LinearOptions>(module, "LinearOptions",
                             "Options of the linear family; arrays are checked where they meet query and key.")
       .def(py::init([](std::int64_t window, FeatureMap feature_map, std::optional<FloatArray> initial_state,
-                       std::optional<py::array> key_padding_mask, std::optional<py::array> segment_ids) {
+                       std::optional<py::array> key_mask, std::optional<py::array> segment_ids) {
              if (segment_ids) segment_ids = own_integers(*segment_ids);
-             return LinearOptions{window, feature_map, std::move(initial_state), std::move(key_padding_mask),
+             return LinearOptions{window, feature_map, std::move(initial_state), std::move(key_mask),
                                   std::move(segment_ids)};
            }),
            py::kw_only(), py::arg("window"), py::arg("feature_map") = FeatureMap::softmax,
-           py::arg("initial_state").noconvert() = none, py::arg("key_padding_mask") = none,
-           py::arg("segment_ids") = none);
+           py::arg("initial_state").noconvert() = none, py::arg("key_mask") = none, py::arg("segment_ids") = none);
   module.def("residual_linear_attention", &residual_linear_attention, py::arg("query"), py::arg("key"),
              py::arg("value"), py::arg("options"), py::arg("return_state") = false, py::arg("save_states") = false,
              "(output, final state or None, saved states or None)");

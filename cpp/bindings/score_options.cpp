@@ -34,7 +34,7 @@ void set_discount(const py::array& log_discount, ScoreProblem* problem) {
 }
 
 ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t query_offset, float scale,
-                          std::optional<py::array> key_padding_mask, std::optional<py::array> segment_ids,
+                          std::optional<py::array> key_mask, std::optional<py::array> segment_ids,
                           std::optional<py::array> attn_mask, std::optional<py::array> log_discount,
                           std::optional<py::array> query_mass, std::optional<py::array> key_mass,
                           std::optional<py::array> gravity, float eps, std::optional<py::array> exponent) {
@@ -43,7 +43,7 @@ ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t qu
           right,
           query_offset,
           scale,
-          std::move(key_padding_mask),
+          std::move(key_mask),
           std::move(segment_ids),
           std::move(attn_mask),
           std::move(log_discount),
@@ -66,7 +66,7 @@ ScoreProblem make_problem(const py::array& query, const py::array& key, const Sc
   masks.query_offset = options.query_offset;
   masks.left = options.left;
   masks.right = options.right;
-  if (options.key_padding_mask) masks.padding = padding_mask(*options.key_padding_mask, batch, keys);
+  if (options.key_mask) masks.padding = padding_mask(*options.key_mask, batch, keys);
   if (options.segment_ids) masks.segments = segment_ids(*options.segment_ids, batch, keys);
   if (options.attn_mask) {
     masks.dense = dense_mask(*options.attn_mask, {batch, problem.query.heads(), problem.query.length(), keys});
@@ -84,9 +84,9 @@ void bind_score_options(py::module_& module) {
       "Masks, numbers and score rule of the softmax family; arrays are checked where they meet query "
       "and key.")
       .def(py::init(&make_options), py::kw_only(), py::arg("left"), py::arg("right"), py::arg("query_offset"),
-           py::arg("scale"), py::arg("key_padding_mask") = none, py::arg("segment_ids") = none,
-           py::arg("attn_mask") = none, py::arg("log_discount") = none, py::arg("query_mass") = none,
-           py::arg("key_mass") = none, py::arg("gravity") = none, py::arg("eps") = 0.0F, py::arg("exponent") = none);
+           py::arg("scale"), py::arg("key_mask") = none, py::arg("segment_ids") = none, py::arg("attn_mask") = none,
+           py::arg("log_discount") = none, py::arg("query_mass") = none, py::arg("key_mass") = none,
+           py::arg("gravity") = none, py::arg("eps") = 0.0F, py::arg("exponent") = none);
 }
 
 }  // namespace rattention::bindings

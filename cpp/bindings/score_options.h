@@ -16,7 +16,7 @@ struct ScoreOptions {
   std::int64_t right = Masks::kUnlimited;
   std::int64_t query_offset = 0;
   float scale = 1.0F;
-  std::optional<pybind11::array> key_padding_mask;
+  std::optional<pybind11::array> key_mask;
   std::optional<pybind11::array> segment_ids;
   std::optional<pybind11::array> attn_mask;
   std::optional<pybind11::array> log_discount;

@@ -24,7 +24,7 @@ class ScoreOptions:
         right: int,
         query_offset: int,
         scale: float,
-        key_padding_mask: NDArray[np.bool_] | None = None,
+        key_mask: NDArray[np.bool_] | None = None,
         segment_ids: NDArray[np.int64] | None = None,
         attn_mask: NDArray[Any] | None = None,
         log_discount: NDArray[np.float32] | None = None,
@@ -91,7 +91,7 @@ class LinearOptions:
         window: int,
         feature_map: FeatureMap = ...,
         initial_state: NDArray[np.float32] | None = None,
-        key_padding_mask: NDArray[np.bool_] | None = None,
+        key_mask: NDArray[np.bool_] | None = None,
         segment_ids: NDArray[np.int64] | None = None,
     ) -> None: ...
 

@@ -141,7 +141,7 @@ def _masks(case: Case, rng: np.random.Generator) -> dict[str, Any]:
         if name == "padding":
             shown = rng.random((case.batch, case.keys)) < 0.8
             shown[:, case.keys - int(rng.integers(0, case.keys // 4 + 1)) :] = False
-            masks["key_padding_mask"] = shown
+            masks["key_mask"] = shown
         elif name == "segments":
             ids = rng.integers(0, 4, (case.batch, case.keys))
             masks["segment_ids"] = np.sort(ids, axis=1) * (3 if rng.random() < 0.5 else -1)
@@ -155,7 +155,7 @@ def _masks(case: Case, rng: np.random.Generator) -> dict[str, Any]:
 
 def _linear_sees(case: Case, masks: dict[str, Any]) -> NDArray[np.bool_]:
     """Through the state; with the local branch also through the window."""
-    n, shown, ids = case.rows, masks.get("key_padding_mask"), masks.get("segment_ids")
+    n, shown, ids = case.rows, masks.get("key_mask"), masks.get("segment_ids")
     ids = np.zeros((case.batch, n), np.int64) if ids is None else ids
     run = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
     near = SUBJECTS[case.subject].mechanism == "rattention"

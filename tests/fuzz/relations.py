@@ -140,7 +140,7 @@ def permuted(case: Case) -> int:
         n: moved(a, "bh" if a.ndim == 3 else "h") if isinstance(a, np.ndarray) else a
         for n, a in problem.options.items()
     }
-    axes = {"key_padding_mask": "b", "segment_ids": "b", "attn_mask": "bh"}
+    axes = {"key_mask": "b", "segment_ids": "b", "attn_mask": "bh"}
     masks = {n: moved(a, axes[n]) if n in axes else a for n, a in problem.masks.items()}
     other = replace(problem, inputs=inputs, gradients=gradients, options=options, masks=masks)
     clean, kept = compute(problem, problem.inputs), 0
@@ -218,8 +218,8 @@ def _with_more_keys(problem: Problem, more: int, rng: np.random.Generator) -> Pr
             tail = rng.standard_normal((*array.shape[:2], more, *array.shape[3:])) ** 2
             inputs[name] = np.concatenate([array, (tail * rng.choice((1, 100))).astype(array.dtype)], axis=2)
     masks = dict(problem.masks)
-    shown = masks.get("key_padding_mask", np.ones((case.batch, case.keys), bool))
-    masks["key_padding_mask"] = np.pad(shown, ((0, 0), (0, more)))
+    shown = masks.get("key_mask", np.ones((case.batch, case.keys), bool))
+    masks["key_mask"] = np.pad(shown, ((0, 0), (0, more)))
     if "segment_ids" in masks:
         masks["segment_ids"] = np.pad(masks["segment_ids"], ((0, 0), (0, more)), mode="edge")
     if "attn_mask" in masks:

@@ -110,7 +110,7 @@ class Held:
         """Options of `rattention.torch.attention` for queries of so many heads, besides causality."""
         masks = {}
         if self.shown is not None:
-            masks["key_padding_mask"] = self.shown
+            masks["key_mask"] = self.shown
         if self.log_size is not None:
             per_query_head = self.log_size.repeat_interleave(heads // self.log_size.shape[1], dim=1)
             masks["attn_mask"] = per_query_head[:, :, None]

@@ -144,7 +144,7 @@ def key_masks(mask: torch.Tensor | None) -> dict[str, Any]:
         )
     if mask.dtype == SEGMENT_DTYPE:
         return {"segment_ids": mask}
-    return {"key_padding_mask": mask.to(torch.bool)}
+    return {"key_mask": mask.to(torch.bool)}
 
 
 def _window(sliding_window: int | None, causal: bool) -> Window:

@@ -138,7 +138,7 @@ class SequenceClassifier(nn.Module):
             raise ValueError(f"the model takes {self.length} tokens at most, got {longest}")
         shown = torch.arange(longest, device=tokens.device) < lengths[:, None]
         x = self.dropout(self._embedded(tokens))
-        x = self.encoder(x, key_padding_mask=None if bool(shown.all()) else shown)
+        x = self.encoder(x, key_mask=None if bool(shown.all()) else shown)
         mean = (x * shown[..., None]).sum(dim=1) / lengths[:, None]
         logits = self.head(self.pooled(mean))
         if labels is None:

@@ -45,7 +45,7 @@ def gravitational_attention(
     exponent: ArrayLike | float | None = None,
     causal: bool = False,
     window: Window = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
@@ -77,7 +77,7 @@ def gravitational_attention(
         that is their squared distance.
     """
     queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
     options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
     return run_forward(queries, keys, value, options, metrics, return_lse, dtype=np.asarray(query).dtype)
 
@@ -96,7 +96,7 @@ def gravitational_attention_backward(
     exponent: ArrayLike | float | None = None,
     causal: bool = False,
     window: Window = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
@@ -106,7 +106,7 @@ def gravitational_attention_backward(
     """Gradients as in `attention_backward`, those of query_mass, key_mass and gravity (``[heads]``), and that
     of exponent (``[heads]``) where it was given."""
     queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
     options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
     return run_backward(grad_output, queries, keys, value, result, options, grad_lse, log_discount)
 
@@ -122,7 +122,7 @@ def gravitational_metrics(
     exponent: ArrayLike | float | None = None,
     causal: bool = False,
     window: Window = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
@@ -131,7 +131,7 @@ def gravitational_metrics(
 ) -> AttentionMetrics:
     """`attention_metrics` of gravitational scores. Options as in `gravitational_attention`."""
     queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
     options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
     return run_metrics(queries, keys, options, metrics)
 
@@ -148,7 +148,7 @@ def gravitational_rows(
     exponent: ArrayLike | float | None = None,
     causal: bool = False,
     window: Window = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
@@ -156,7 +156,7 @@ def gravitational_rows(
 ) -> NDArray[np.float32]:
     """`attention_rows` of gravitational scores. Options as in `gravitational_attention`."""
     queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
     options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
     return run_rows(queries, keys, options, rows)
 
@@ -175,7 +175,7 @@ def gravitational_map(
     exponent: ArrayLike | float | None = None,
     causal: bool = False,
     window: Window = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
@@ -183,7 +183,7 @@ def gravitational_map(
 ) -> NDArray[np.float32]:
     """`attention_map` of gravitational scores. Options as in `gravitational_attention`."""
     queries, all_keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
     options = _options(queries, all_keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
     return run_map(queries, all_keys, options, shape, rows, keys)
 

@@ -22,7 +22,7 @@ class Masks:
 
     causal: bool = False
     window: Window = None
-    key_padding_mask: Any = None
+    key_mask: Any = None
     segment_ids: Any = None
     attn_mask: Any = None
     query_offset: int | None = None
@@ -73,8 +73,8 @@ def reference_visible(
         visible &= j >= i - left
     if right is not None:
         visible &= j <= i + right
-    if masks.key_padding_mask is not None:
-        visible &= np.asarray(masks.key_padding_mask)[:, None, None, :]
+    if masks.key_mask is not None:
+        visible &= np.asarray(masks.key_mask)[:, None, None, :]
     if masks.segment_ids is not None:
         ids = np.asarray(masks.segment_ids)
         visible &= (ids[:, i[:, 0], None] == ids[:, None, :])[:, None]

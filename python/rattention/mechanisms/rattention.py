@@ -43,7 +43,7 @@ def rattention(
     linear_norm_weight: ArrayLike | None = None,
     eps: float = 1e-8,
     initial_state: ArrayLike | None = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     return_state: bool = False,
 ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.float32]]:
@@ -64,7 +64,7 @@ def rattention(
     rope_theta:
         Base of the rotary embedding ("rotate-half", absolute positions from 0) of the sliding window; None is
         no embedding. Needs an even head_dim.
-    feature_map, initial_state, key_padding_mask, segment_ids:
+    feature_map, initial_state, key_mask, segment_ids:
         As in `residual_linear_attention`; the last two hide keys from both branches.
     local_norm_weight, linear_norm_weight:
         ``[heads, value_dim]``, weights of the two norms; 1 by default.
@@ -86,7 +86,7 @@ def rattention(
         A dtype other than the three above, or objects that are no arrays.
     """
     arrays = linear_inputs(query, key, value)
-    options = linear_options(window, feature_map, initial_state, key_padding_mask, segment_ids)
+    options = linear_options(window, feature_map, initial_state, key_mask, segment_ids)
     norms = _branch_options(arrays[0], scale, rope_theta, local_norm_weight, linear_norm_weight, eps)
     with_state = truth("return_state", return_state)
     output, state = _core.rattention(*arrays, options, **norms, return_state=with_state)
@@ -108,7 +108,7 @@ def rattention_backward(
     linear_norm_weight: ArrayLike | None = None,
     eps: float = 1e-8,
     initial_state: ArrayLike | None = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     grad_state: ArrayLike | None = None,
 ) -> dict[str, NDArray[np.float32]]:
@@ -118,7 +118,7 @@ def rattention_backward(
     left at 1) and, where given, initial_state. Both branches are computed again.
     """
     arrays = linear_inputs(query, key, value)
-    options = linear_options(window, feature_map, initial_state, key_padding_mask, segment_ids)
+    options = linear_options(window, feature_map, initial_state, key_mask, segment_ids)
     norms = _branch_options(arrays[0], scale, rope_theta, local_norm_weight, linear_norm_weight, eps)
     grad = float_array("grad_output", grad_output, 4)
     return _core.rattention_backward(
@@ -137,12 +137,12 @@ def reference_rattention(
     local_norm_weight: ArrayLike | None = None,
     linear_norm_weight: ArrayLike | None = None,
     eps: float = 1e-8,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     **linear: Any,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`rattention` by its definition, in float64: ``(output, state)``. The law."""
-    hidden: dict[str, Any] = {"key_padding_mask": key_padding_mask, "segment_ids": segment_ids}
+    hidden: dict[str, Any] = {"key_mask": key_mask, "segment_ids": segment_ids}
     far, state = reference_residual_linear_attention(query, key, value, window=window, **hidden, **linear)
     near = np.zeros_like(far)
     if window >= 0:

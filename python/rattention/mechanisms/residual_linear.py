@@ -36,7 +36,7 @@ def residual_linear_attention(
     window: int,
     feature_map: str = "softmax",
     initial_state: ArrayLike | None = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     return_state: bool = False,
 ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.float32]]:
@@ -57,7 +57,7 @@ def residual_linear_attention(
         f of phi: ``"softmax"`` over head_dim, or ``"relu"``; in float32.
     initial_state:
         ``S`` before the first key, ``[batch, kv_heads or heads, 2 * head_dim, value_dim]``; 0 by default.
-    key_padding_mask:
+    key_mask:
         Bool ``[batch, length]``: keys that are False add nothing to the state.
     segment_ids:
         Integers ``[batch, length]``. The state is reset to 0 where the id changes: only the first segment
@@ -85,7 +85,7 @@ def residual_linear_attention(
     all, if there are fewer) once more; their rows repeat positions already done and are dropped.
     """
     arrays = linear_inputs(query, key, value)
-    options = linear_options(window, feature_map, initial_state, key_padding_mask, segment_ids)
+    options = linear_options(window, feature_map, initial_state, key_mask, segment_ids)
     with_state = truth("return_state", return_state)
     output, state, _ = _core.residual_linear_attention(*arrays, options, return_state=with_state)
     output = as_given(output, query)
@@ -101,7 +101,7 @@ def residual_linear_attention_backward(
     window: int,
     feature_map: str = "softmax",
     initial_state: ArrayLike | None = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     grad_state: ArrayLike | None = None,
 ) -> dict[str, NDArray[np.float32]]:
@@ -111,7 +111,7 @@ def residual_linear_attention_backward(
     pass: the state is summed again.
     """
     arrays = linear_inputs(query, key, value)
-    options = linear_options(window, feature_map, initial_state, key_padding_mask, segment_ids)
+    options = linear_options(window, feature_map, initial_state, key_mask, segment_ids)
     grad = float_array("grad_output", grad_output, 4)
     return _core.residual_linear_attention_backward(
         *arrays, options, grad, grad_state=optional_float32("grad_state", grad_state, 4)
@@ -126,7 +126,7 @@ def reference_residual_linear_attention(
     window: int,
     feature_map: str = "softmax",
     initial_state: ArrayLike | None = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`residual_linear_attention` by its definition, in float64: ``(output, state)``. The law.
@@ -139,7 +139,7 @@ def reference_residual_linear_attention(
     phi_q, phi_k = (reference_features(a, feature_map) for a in (q, k))
     ids = np.zeros((batch, length)) if segment_ids is None else np.asarray(segment_ids)
     segment = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
-    shown = np.ones((batch, length), bool) if key_padding_mask is None else np.asarray(key_padding_mask)
+    shown = np.ones((batch, length), bool) if key_mask is None else np.asarray(key_mask)
     old = np.arange(length) < np.arange(length)[:, None] - min(window, length)
     visible = old & shown[:, None] & (segment[:, :, None] == segment[:, None])
 
@@ -185,19 +185,19 @@ def linear_options(
     window: int,
     feature_map: str,
     initial_state: ArrayLike | None,
-    key_padding_mask: ArrayLike | None,
+    key_mask: ArrayLike | None,
     segment_ids: ArrayLike | None,
 ) -> _core.LinearOptions:
     """What all of the linear family take, in the core's form; the core checks the shapes."""
     reach = whole_number("window", window)
     if reach < -1:
         raise ValueError(f"window must be >= -1, got {brief(window)}")
-    shown = None if key_padding_mask is None else bool_array("key_padding_mask", key_padding_mask, 2)
+    shown = None if key_mask is None else bool_array("key_mask", key_mask, 2)
     return _core.LinearOptions(
         window=min(reach, 2**62),
         feature_map=FEATURE_MAPS[feature_map_name(feature_map)],
         initial_state=optional_float32("initial_state", initial_state, 4),
-        key_padding_mask=shown,
+        key_mask=shown,
         segment_ids=None if segment_ids is None else integer_array("segment_ids", segment_ids, 2),
     )
 

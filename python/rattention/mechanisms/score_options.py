@@ -65,7 +65,7 @@ def core_options(
         left=left,
         right=right,
         query_offset=default_offset if masks.query_offset is None else _query_offset(masks.query_offset),
-        key_padding_mask=_optional(bool_array, "key_padding_mask", masks.key_padding_mask, 2),
+        key_mask=_optional(bool_array, "key_mask", masks.key_mask, 2),
         segment_ids=_optional(integer_array, "segment_ids", masks.segment_ids, 2),
         attn_mask=None if masks.attn_mask is None else mask_array("attn_mask", masks.attn_mask),
         log_discount=None if log_discount is None else _log_discount(log_discount, query.shape[:3]),

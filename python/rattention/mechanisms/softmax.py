@@ -39,7 +39,7 @@ def attention(
     causal: bool = False,
     window: Window = None,
     scale: float | None = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
@@ -64,7 +64,7 @@ def attention(
         ``window=W - 1``.
     scale:
         Factor on the scores, ``1 / sqrt(head_dim)`` by default.
-    key_padding_mask:
+    key_mask:
         Bool ``[batch, key_length]``, True = attend.
     segment_ids:
         Integers ``[batch, key_length]``: rows attend within equal ids. A query row has the id of its
@@ -97,7 +97,7 @@ def attention(
         A dtype other than the three above, or objects that are no arrays.
     """
     queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
     options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
     return run_forward(queries, keys, value, options, metrics, return_lse, dtype=np.asarray(query).dtype)
 
@@ -112,7 +112,7 @@ def attention_backward(
     causal: bool = False,
     window: Window = None,
     scale: float | None = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
@@ -127,7 +127,7 @@ def attention_backward(
     outside a window are skipped.
     """
     queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
     options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
     return run_backward(grad_output, queries, keys, value, result, options, grad_lse, log_discount)
 
@@ -139,7 +139,7 @@ def attention_metrics(
     causal: bool = False,
     window: Window = None,
     scale: float | None = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
@@ -149,7 +149,7 @@ def attention_metrics(
     """Metrics of the attention maps of `query` and `key`, without values and without the maps. Options as in
     `attention`."""
     queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
     options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
     return run_metrics(queries, keys, options, metrics)
 
@@ -162,7 +162,7 @@ def attention_rows(
     causal: bool = False,
     window: Window = None,
     scale: float | None = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
@@ -174,7 +174,7 @@ def attention_rows(
     `rows` are indices of query rows, negative ones counting from the end. Options as in `attention`.
     """
     queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
     options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
     return run_rows(queries, keys, options, rows)
 
@@ -189,7 +189,7 @@ def attention_map(
     causal: bool = False,
     window: Window = None,
     scale: float | None = None,
-    key_padding_mask: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
@@ -224,7 +224,7 @@ def attention_map(
         As `attention`, and where `shape`, `rows` or `keys` are none.
     """
     queries, all_keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_padding_mask, segment_ids, attn_mask, query_offset)
+    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
     options = core_options(queries, all_keys, masks, log_discount, scale=scale_of(scale, queries))
     return run_map(queries, all_keys, options, shape, rows, keys)
 

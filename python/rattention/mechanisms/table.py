@@ -185,7 +185,7 @@ _WINDOW = Argument("window", "integer")
 _INITIAL_STATE = _array("initial_state", "batch kv_heads features value_dim", optional=True)
 
 _SOFTMAX_MASKS = tuple(field.name for field in fields(Masks))
-_LINEAR_MASKS = ("key_padding_mask", "segment_ids")
+_LINEAR_MASKS = ("key_mask", "segment_ids")
 
 _ATTENTION = Functions(
     "softmax",

@@ -40,7 +40,7 @@ class LayerAttention:
     """``[batch, kv_heads, key_length, head_dim]``."""
     options: dict[str, Any]
     """Keyword arguments of `rattention.attention` that say what is seen and how it is scored: causal, window,
-    scale, key_padding_mask, segment_ids, attn_mask, log_discount, query_offset; of gravitational layers those
+    scale, key_mask, segment_ids, attn_mask, log_discount, query_offset; of gravitational layers those
     of `rattention.gravitational_attention`, the masses among them. What is not there has its default."""
 
     def metrics(self, options: MetricOptions | None = None) -> AttentionMetrics:
@@ -139,7 +139,7 @@ def visiting(model: Any, visitor: Visitor) -> AbstractContextManager[None]:
 @contextmanager
 def _visiting_bert(model: Bert, visitor: Visitor) -> Iterator[None]:
     def listen(index: int, query: NDArray[Any], key: NDArray[Any], shown: NDArray[Any] | None) -> None:
-        options = {} if shown is None else {"key_padding_mask": shown}
+        options = {} if shown is None else {"key_mask": shown}
         visitor(LayerAttention(index, f"encoder.layer.{index}.attention.self", query, key, options))
 
     if model.listener is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rattention.microscope.capture import LayerAttention
 
-NAMES = ("causal", "window", "key_padding_mask", "segment_ids", "attn_mask", "query_offset")
+NAMES = ("causal", "window", "key_mask", "segment_ids", "attn_mask", "query_offset")
 
 
 def visible_keys(attention: LayerAttention, row: int) -> NDArray[np.bool_]:
@@ -48,8 +48,8 @@ def shown_cells(
     begin = np.maximum(across[None, :-1], first[:, None])
     end = np.minimum(across[None, 1:], last[:, None] + 1)
     shown = begin < end
-    if masks.key_padding_mask is not None:
-        counted = np.concatenate([[0], np.cumsum(masks.key_padding_mask[0])])
+    if masks.key_mask is not None:
+        counted = np.concatenate([[0], np.cumsum(masks.key_mask[0])])
         shown &= counted[np.clip(end, 0, None)] > counted[np.minimum(begin, len(counted) - 1)]
     if masks.segment_ids is not None or masks.attn_mask is not None:
         shown &= (weights > 0).any(axis=0)

@@ -67,7 +67,7 @@ class Bert:
         )
         checkpoint.require_finite()
         self.listener: Listener | None = None
-        """Called as ``listener(layer, query, key, key_padding_mask)`` before each layer of each call attends;
+        """Called as ``listener(layer, query, key, key_mask)`` before each layer of each call attends;
         `rattention.microscope.capture` sets it."""
 
     @classmethod

@@ -78,7 +78,7 @@ class Request:
     """What every layer of one forward pass is asked for."""
 
     batch: int
-    key_padding_mask: NDArray[np.bool_] | None
+    key_mask: NDArray[np.bool_] | None
     metrics: MetricOptions | None
     on_attention: Callable[[int, NDArray[np.float32], NDArray[np.float32]], None] | None
     listener: Listener | None
@@ -121,10 +121,8 @@ class Layer:
         if request.on_attention is not None:
             request.on_attention(self._index, query, key)
         if request.listener is not None:
-            request.listener(self._index, query, key, request.key_padding_mask)
-        result = attention(
-            query, key, value, key_padding_mask=request.key_padding_mask, metrics=request.metrics
-        )
+            request.listener(self._index, query, key, request.key_mask)
+        result = attention(query, key, value, key_mask=request.key_mask, metrics=request.metrics)
         output, measured = (
             (result.output, result.metrics) if isinstance(result, AttentionResult) else (result, None)
         )

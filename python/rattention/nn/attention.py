@@ -149,7 +149,7 @@ class SelfAttention(nn.Module):
         self,
         x: torch.Tensor,
         *,
-        key_padding_mask: torch.Tensor | None = None,
+        key_mask: torch.Tensor | None = None,
         segment_ids: torch.Tensor | None = None,
         cache: LayerCache | None = None,
     ) -> torch.Tensor:
@@ -162,10 +162,10 @@ class SelfAttention(nn.Module):
         if self.gravity is not None:
             query, key = self.gravity.positions(query, key)
         if cache is None:
-            masks = {"key_padding_mask": key_padding_mask, "segment_ids": segment_ids}
+            masks = {"key_mask": key_mask, "segment_ids": segment_ids}
             heads = self._attend(query, key, value, self._rule(x), masks)
         else:
-            _require_decoding(self.causal, key_padding_mask, segment_ids)
+            _require_decoding(self.causal, key_mask, segment_ids)
             heads = cache.attend(self, query, key, value, self._rule(x))
         joined: torch.Tensor = self.output(heads.transpose(1, 2).flatten(2))
         return joined
@@ -259,6 +259,6 @@ def _require_decoding(causal: bool, *masks: torch.Tensor | None) -> None:
     if not causal:
         raise ValueError("a cache needs causal attention")
     if any(mask is not None for mask in masks):
-        raise ValueError("key_padding_mask and segment_ids do not go with a cache")
+        raise ValueError("key_mask and segment_ids do not go with a cache")
     if torch.is_grad_enabled():
         raise ValueError("decoding with a cache has no gradients: call it under torch.no_grad()")

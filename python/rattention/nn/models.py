@@ -102,7 +102,7 @@ class TransformerEncoder(nn.Module):
     >>> from rattention.nn import TransformerEncoder
     >>> encoder = TransformerEncoder(64, heads=4, depth=2, pattern=[{"mechanism": "gravitational"}])
     >>> shown = torch.arange(50)[None] < torch.tensor([[50], [30]])
-    >>> encoder(torch.randn(2, 50, 64), key_padding_mask=shown).shape
+    >>> encoder(torch.randn(2, 50, 64), key_mask=shown).shape
     torch.Size([2, 50, 64])
     """
 
@@ -137,14 +137,14 @@ class TransformerEncoder(nn.Module):
         self,
         x: torch.Tensor,
         *,
-        key_padding_mask: torch.Tensor | None = None,
+        key_mask: torch.Tensor | None = None,
         segment_ids: torch.Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> torch.Tensor:
         """``[batch, length, dim]`` to the same; masks are those of `rattention.attention`."""
         pasts: Sequence[LayerCache | None] = [None] * len(self.layers) if cache is None else cache.layers
         for layer, past in zip(self.layers, pasts, strict=True):
-            x = layer(x, past, key_padding_mask=key_padding_mask, segment_ids=segment_ids)
+            x = layer(x, past, key_mask=key_mask, segment_ids=segment_ids)
         y: torch.Tensor = self.norm(x)
         return y
 
@@ -217,13 +217,13 @@ class LanguageModel(nn.Module):
         self,
         tokens: torch.Tensor,
         *,
-        key_padding_mask: torch.Tensor | None = None,
+        key_mask: torch.Tensor | None = None,
         segment_ids: torch.Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> torch.Tensor:
         """Tokens ``[batch, length]`` to logits ``[batch, length, vocabulary]``."""
         x = self.dropout(self.embedding(tokens))
-        x = self.encoder(x, key_padding_mask=key_padding_mask, segment_ids=segment_ids, cache=cache)
+        x = self.encoder(x, key_mask=key_mask, segment_ids=segment_ids, cache=cache)
         return nn.functional.linear(x, self.embedding.weight)
 
     def new_cache(self, batch: int) -> DecodingCache:

@@ -55,11 +55,9 @@ def require_one_dtype(arguments: Mapping[str, Any], names: Iterable[str]) -> Non
 
 def require_mask_dtypes(arguments: Mapping[str, Any]) -> None:
     """Refuse masks of another kind of numbers, and dense masks that ask for a gradient."""
-    padding, segments, dense = (
-        arguments.get(name) for name in ("key_padding_mask", "segment_ids", "attn_mask")
-    )
+    padding, segments, dense = (arguments.get(name) for name in ("key_mask", "segment_ids", "attn_mask"))
     if padding is not None and padding.dtype != torch.bool:
-        raise TypeError(f"key_padding_mask must be a bool tensor (True = attend), got {padding.dtype}")
+        raise TypeError(f"key_mask must be a bool tensor (True = attend), got {padding.dtype}")
     if segments is not None and segments.dtype not in INTEGERS:
         raise TypeError(f"segment_ids must be a tensor of integers, got {segments.dtype}")
     if dense is None:
@@ -104,7 +102,7 @@ def require_other_shapes(functions: Functions, inputs: Mapping[str, Any]) -> Non
             expected = tuple(sizes[name] for name in argument.shape)
             per_head = tuple(sizes["heads" if name == "kv_heads" else name] for name in argument.shape)
             _require_shape(argument.name, inputs[argument.name], expected, per_head)
-    for name in ("key_padding_mask", "segment_ids"):
+    for name in ("key_mask", "segment_ids"):
         _require_shape(name, inputs[name], (batch, keys))
     if inputs.get("attn_mask") is not None:
         _require_broadcast("attn_mask", inputs["attn_mask"], (batch, heads, rows, keys))

@@ -24,7 +24,7 @@ def residual_linear_attention(
     window: int,
     feature_map: str,
     initial_state: torch.Tensor | None,
-    key_padding_mask: torch.Tensor | None,
+    key_mask: torch.Tensor | None,
     segment_ids: torch.Tensor | None,
     return_state: bool,
 ) -> list[torch.Tensor]:
@@ -33,7 +33,7 @@ def residual_linear_attention(
     if initial_state is not None and initial_state.shape[1] != key.shape[1]:
         key, value = (repeated(tensor, initial_state.shape[1]) for tensor in (key, value))
     phi_q, phi_k = (features(tensor, feature_map) for tensor in (query, key))
-    shown = _stay_visible(segment_ids, key_padding_mask, query.shape[0], length, shift, query.device)
+    shown = _stay_visible(segment_ids, key_mask, query.shape[0], length, shift, query.device)
     # Moved by w + 1, a key takes part from the row on that sees it first.
     phi_k, values = (_shifted(tensor, shift, shown) for tensor in (phi_k, wide(value)))
     shape = (key.shape[0], key.shape[1], phi_k.shape[3], value.shape[3])
@@ -71,13 +71,13 @@ def rattention(
     linear_norm_weight: torch.Tensor | None,
     eps: float,
     initial_state: torch.Tensor | None,
-    key_padding_mask: torch.Tensor | None,
+    key_mask: torch.Tensor | None,
     segment_ids: torch.Tensor | None,
     return_state: bool,
 ) -> list[torch.Tensor]:
     """`rattention.rattention`: output and, where asked for, state."""
     q, k, v = (wide(tensor) for tensor in (query, key, value))
-    masks: dict[str, Any] = {"key_padding_mask": key_padding_mask, "segment_ids": segment_ids}
+    masks: dict[str, Any] = {"key_mask": key_mask, "segment_ids": segment_ids}
     far, *state = residual_linear_attention(
         q,
         k,
@@ -124,7 +124,7 @@ def _runs(segment_ids: torch.Tensor | None, batch: int, length: int, device: tor
 
 def _stay_visible(
     segment_ids: torch.Tensor | None,
-    key_padding_mask: torch.Tensor | None,
+    key_mask: torch.Tensor | None,
     batch: int,
     length: int,
     shift: int,
@@ -133,7 +133,7 @@ def _stay_visible(
     """Keys that some later row may see: not padded, and of the segment that the first such row is in."""
     runs = _runs(segment_ids, batch, length, device)
     shown = runs[:, : length - shift] == runs[:, shift:]
-    return shown if key_padding_mask is None else shown & key_padding_mask[:, : length - shift]
+    return shown if key_mask is None else shown & key_mask[:, : length - shift]
 
 
 def _shifted(tensor: torch.Tensor, shift: int, shown: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MASK_TYPES = {
     "causal": "bool",
     "window": "SymInt[]?",
-    "key_padding_mask": "Tensor?",
+    "key_mask": "Tensor?",
     "segment_ids": "Tensor?",
     "attn_mask": "Tensor?",
     "query_offset": "SymInt?",

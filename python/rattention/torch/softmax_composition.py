@@ -100,7 +100,7 @@ def _weighted(
     causal: bool = False,
     window: Sequence[int] | None = None,
     query_offset: int | None = None,
-    key_padding_mask: torch.Tensor | None = None,
+    key_mask: torch.Tensor | None = None,
     **others: Any,
 ) -> list[torch.Tensor]:
     length, keys = query.shape[2], key.shape[2]
@@ -108,15 +108,15 @@ def _weighted(
     left, right = (-1, -1) if window is None else window
     right = 0 if causal else right
     values = wide(value)
-    if key_padding_mask is not None:  # 0 * NaN is NaN
-        values = values.masked_fill(~key_padding_mask[:, None, :, None], 0.0)
+    if key_mask is not None:  # 0 * NaN is NaN
+        values = values.masked_fill(~key_mask[:, None, :, None], 0.0)
     outputs, denominators = [], []
     for start in range(0, max(length, 1), ROWS):
         rows = slice(start, min(start + ROWS, length))
         first = max(0, rows.start + offset - left) if left >= 0 else 0
         last = min(keys, rows.stop + offset + right) if right >= 0 else keys
         seen = slice(min(first, keys), max(last, min(first, keys)))
-        visible, bias = _visible(query, rows, seen, offset, left, right, key_padding_mask, **others)
+        visible, bias = _visible(query, rows, seen, offset, left, right, key_mask, **others)
         weights, lse = _softmax(score(rows, seen) + bias, visible)
         outputs.append(per_kv_head(torch.matmul, weights, values[:, :, seen]))
         denominators.append(lse)
@@ -130,7 +130,7 @@ def _visible(
     offset: int,
     left: int,
     right: int,
-    key_padding_mask: torch.Tensor | None,
+    key_mask: torch.Tensor | None,
     segment_ids: torch.Tensor | None = None,
     attn_mask: torch.Tensor | None = None,
     log_discount: torch.Tensor | None = None,
@@ -144,8 +144,8 @@ def _visible(
         visible = visible & (j >= i - left)
     if right >= 0:
         visible = visible & (j <= i + right)
-    if key_padding_mask is not None:
-        visible = visible & key_padding_mask[:, None, None, keys]
+    if key_mask is not None:
+        visible = visible & key_mask[:, None, None, keys]
     if segment_ids is not None:
         own = segment_ids[:, rows.start + offset : rows.stop + offset]
         visible = visible & (own[:, :, None] == segment_ids[:, None, keys])[:, None]
