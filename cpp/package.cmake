@@ -5,14 +5,14 @@ include(GNUInstallDirs)
 set(headers ${CMAKE_INSTALL_INCLUDEDIR}/rattention)
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/rattention)
 
-# Projects include <rattention/mechanisms/...>; the headers name each other from one folder further in.
+# Projects include <rattention/softmax/...>; the headers name each other from one folder further in.
 target_include_directories(rattention_core INTERFACE
   $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}> $<INSTALL_INTERFACE:${headers}>)
 set_target_properties(rattention_core PROPERTIES EXPORT_NAME core)
 install(TARGETS rattention_core EXPORT rattention)
 install(EXPORT rattention NAMESPACE rattention:: DESTINATION ${package})
 # simd.h wants the compiler options of one instruction set.
-install(DIRECTORY core mechanisms metrics nn tasks DESTINATION ${headers}
+install(DIRECTORY core kernels softmax linear rattention metrics nn tasks DESTINATION ${headers}
   FILES_MATCHING PATTERN "*.h" PATTERN simd.h EXCLUDE)
 
 # A static library leaves its dependencies to be found by whoever links it.

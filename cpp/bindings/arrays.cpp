@@ -3,7 +3,7 @@
 #include <new>
 #include <stdexcept>
 
-#include "mechanisms/checks.h"
+#include "softmax/checks.h"
 
 namespace py = pybind11;
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/tensor.h"
-#include "mechanisms/masks.h"
+#include "softmax/masks.h"
 
 namespace rattention::bindings {
 

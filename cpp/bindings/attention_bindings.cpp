@@ -13,12 +13,12 @@
 #include "bindings/module.h"
 #include "bindings/score_options.h"
 #include "core/threads.h"
-#include "core/tile_kernels.h"
-#include "mechanisms/checks.h"
-#include "mechanisms/softmax_attention.h"
+#include "kernels/tile_kernels.h"
 #include "metrics/pooled_map.h"
 #include "metrics/received.h"
 #include "metrics/row_metrics.h"
+#include "softmax/checks.h"
+#include "softmax/softmax_attention.h"
 
 namespace py = pybind11;
 

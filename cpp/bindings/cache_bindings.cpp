@@ -12,8 +12,8 @@
 #include "bindings/arrays.h"
 #include "bindings/core_call.h"
 #include "bindings/module.h"
-#include "mechanisms/rattention_cache.h"
-#include "mechanisms/rattention_step.h"
+#include "rattention/rattention_cache.h"
+#include "rattention/rattention_step.h"
 
 namespace py = pybind11;
 

@@ -10,8 +10,8 @@
 #include "bindings/core_call.h"
 #include "bindings/module.h"
 #include "bindings/score_options.h"
-#include "mechanisms/checks.h"
-#include "mechanisms/softmax_backward.h"
+#include "softmax/checks.h"
+#include "softmax/softmax_backward.h"
 
 namespace py = pybind11;
 

@@ -9,10 +9,10 @@
 #include "bindings/arrays.h"
 #include "bindings/core_call.h"
 #include "bindings/module.h"
-#include "mechanisms/checks.h"
-#include "mechanisms/rattention.h"
-#include "mechanisms/residual_linear.h"
-#include "mechanisms/residual_linear_backward.h"
+#include "linear/residual_linear.h"
+#include "linear/residual_linear_backward.h"
+#include "rattention/rattention.h"
+#include "softmax/checks.h"
 
 namespace py = pybind11;
 

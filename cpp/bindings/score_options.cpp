@@ -6,7 +6,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/module.h"
-#include "mechanisms/checks.h"
+#include "softmax/checks.h"
 
 namespace py = pybind11;
 

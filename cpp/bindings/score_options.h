@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "mechanisms/score_tiles.h"
+#include "softmax/score_tiles.h"
 
 namespace rattention::bindings {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "core/row_kernels.h"
-#include "core/tile_kernels.h"
+#include "kernels/row_kernels.h"
+#include "kernels/tile_kernels.h"
 
 namespace rattention {
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <mutex>
 
-#include "core/row_kernels.h"
+#include "kernels/row_kernels.h"
 
 namespace rattention {
 namespace {

@@ -5,10 +5,10 @@
 
 #include "core/pack.h"
 #include "core/rotary.h"
-#include "core/row_kernels.h"
 #include "core/scratch.h"
 #include "core/threads.h"
-#include "core/tile_kernels.h"
+#include "kernels/row_kernels.h"
+#include "kernels/tile_kernels.h"
 
 namespace rattention {
 namespace {

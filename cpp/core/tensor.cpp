@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "core/row_kernels.h"
+#include "kernels/row_kernels.h"
 
 namespace rattention {
 namespace {

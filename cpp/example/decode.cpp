@@ -1,6 +1,6 @@
 // Sliding-window attention, and RAttention decoding: a prompt at once, then token by token at constant memory.
-#include <rattention/mechanisms/rattention_step.h>
-#include <rattention/mechanisms/softmax_attention.h>
+#include <rattention/rattention/rattention_step.h>
+#include <rattention/softmax/softmax_attention.h>
 
 #include <algorithm>
 #include <cmath>

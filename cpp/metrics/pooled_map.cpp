@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "core/threads.h"
-#include "mechanisms/softmax_attention.h"
+#include "softmax/softmax_attention.h"
 
 namespace rattention {
 namespace {

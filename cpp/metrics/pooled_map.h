@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "mechanisms/score_problem.h"
+#include "softmax/score_problem.h"
 
 namespace rattention {
 

@@ -5,8 +5,8 @@
 #include <mutex>
 #include <vector>
 
-#include "mechanisms/row_observer.h"
-#include "mechanisms/score_tiles.h"
+#include "softmax/row_observer.h"
+#include "softmax/score_tiles.h"
 
 namespace rattention {
 

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <memory>
 
-#include "mechanisms/row_observer.h"
-#include "mechanisms/score_tiles.h"
 #include "metrics/received.h"
+#include "softmax/row_observer.h"
+#include "softmax/score_tiles.h"
 
 namespace rattention {
 

@@ -5,7 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "mechanisms/masks.h"
+#include "softmax/masks.h"
 
 namespace rattention {
 

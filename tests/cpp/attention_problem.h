@@ -8,8 +8,8 @@
 #include <random>
 #include <vector>
 
-#include "mechanisms/score_tiles.h"
 #include "reference.h"
+#include "softmax/score_tiles.h"
 
 namespace rattention::test {
 

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "attention_problem.h"
-#include "mechanisms/scan_plan.h"
+#include "linear/scan_plan.h"
 
 namespace rattention::test {
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <complex>
 
-#include "mechanisms/feature_map.h"
+#include "linear/feature_map.h"
 
 namespace rattention::test {
 

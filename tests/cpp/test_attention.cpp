@@ -7,7 +7,7 @@
 #include "attention_problem.h"
 #include "check.h"
 #include "core/threads.h"
-#include "mechanisms/softmax_attention.h"
+#include "softmax/softmax_attention.h"
 
 namespace {
 

@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "check.h"
-#include "core/bf16_kernels.h"
 #include "core/isa.h"
 #include "core/tensor.h"
-#include "core/tile_kernels.h"
+#include "kernels/bf16_kernels.h"
+#include "kernels/tile_kernels.h"
 
 namespace {
 

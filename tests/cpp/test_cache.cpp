@@ -11,7 +11,7 @@
 #include "attention_problem.h"
 #include "check.h"
 #include "core/threads.h"
-#include "mechanisms/rattention_step.h"
+#include "rattention/rattention_step.h"
 
 namespace {
 

@@ -7,7 +7,7 @@
 #include "attention_problem.h"
 #include "check.h"
 #include "core/onednn.h"
-#include "mechanisms/checks.h"
+#include "softmax/checks.h"
 
 namespace {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "check.h"
-#include "mechanisms/masks.h"
+#include "softmax/masks.h"
 
 namespace {
 

@@ -6,9 +6,9 @@
 
 #include "attention_problem.h"
 #include "check.h"
-#include "mechanisms/softmax_attention.h"
 #include "metrics/received.h"
 #include "metrics/row_metrics.h"
+#include "softmax/softmax_attention.h"
 
 namespace {
 

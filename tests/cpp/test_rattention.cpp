@@ -7,7 +7,7 @@
 #include "check.h"
 #include "core/threads.h"
 #include "linear_problem.h"
-#include "mechanisms/rattention.h"
+#include "rattention/rattention.h"
 
 namespace {
 

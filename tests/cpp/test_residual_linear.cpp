@@ -4,9 +4,9 @@
 
 #include "check.h"
 #include "core/threads.h"
+#include "linear/residual_linear.h"
+#include "linear/residual_linear_backward.h"
 #include "linear_problem.h"
-#include "mechanisms/residual_linear.h"
-#include "mechanisms/residual_linear_backward.h"
 
 namespace {
 

@@ -8,8 +8,8 @@
 #include "attention_problem.h"
 #include "check.h"
 #include "core/threads.h"
-#include "mechanisms/softmax_attention.h"
-#include "mechanisms/softmax_backward.h"
+#include "softmax/softmax_attention.h"
+#include "softmax/softmax_backward.h"
 
 namespace {
 

@@ -9,8 +9,8 @@
 
 #include "check.h"
 #include "core/isa.h"
-#include "core/row_kernels.h"
 #include "core/tensor.h"
+#include "kernels/row_kernels.h"
 
 namespace {
 

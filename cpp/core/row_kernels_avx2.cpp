@@ -1,3 +1,0 @@
-#define RATTENTION_LANES 8
-#define RATTENTION_KERNELS kAvx2RowKernels
-#include "core/row_kernels.inl"

@@ -1,0 +1,125 @@
+// The gradient of the state in the backward pass of residual linear attention, and the gradients it is made of.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/scratch.h"
+#include "kernels/row_kernels.h"
+#include "kernels/tile_kernels.h"
+#include "linear/chunk_products.h"
+#include "linear/scan_plan.h"
+
+namespace rattention {
+
+inline std::int64_t state_copies(const LinearProblem& problem) {
+  return problem.state_per_query_head() ? problem.group() : 1;
+}
+
+// Gradients of the state flow from the last token to the first: R_t = R_{t+1} + phi(q_t)^T g_t, where row t reads the
+// state. Summed by stretches and chunks as the states are; one for each query head where each has its own initial
+// state.
+class RunningGradient {
+ public:
+  RunningGradient(const LinearProblem& problem, Scratch& scratch)
+      : problem_(problem),
+        copies_(state_copies(problem)),
+        base_(scratch.take(copies_ * problem.state_size())),
+        local_(scratch.take(copies_ * problem.state_size())),
+        total_(scratch.take(problem.state_size())) {
+    std::fill_n(base_, copies_ * problem.state_size(), 0.0F);
+    clear_local();
+  }
+  static std::int64_t floats(const LinearProblem& problem) {
+    return 2 * Scratch::round_up(state_copies(problem) * problem.state_size()) +
+           Scratch::round_up(problem.state_size());
+  }
+
+  // Before the last stretch of a sequence. What follows the last sequence is the final state.
+  void begin(const Stretch& stretch, std::int64_t kv_head, const float* grad_state) {
+    std::fill_n(base_, copies_ * problem_.state_size(), 0.0F);
+    if (grad_state != nullptr && stretch.ends) {
+      for (std::int64_t c = 0; c < copies_; ++c) {
+        const std::int64_t head = stretch.batch * problem_.final_heads() + kv_head * copies_ + c;
+        load_state(grad_state + head * problem_.user_state_size(), problem_.key.dim(), problem_.value.dim(),
+                   copy(base_, c));
+      }
+    }
+    clear_local();
+  }
+  void go_to(const float* saved) {
+    std::copy_n(saved, copies_ * problem_.state_size(), base_);
+    clear_local();
+  }
+
+  void add(std::int64_t head, const float* phi, const ChunkRows& grads, std::int64_t n) {
+    tile_kernels().multiply_add({phi, kChunk}, problem_.features(), n, grads.row(0), grads.stride(), grads.columns(),
+                                copy(local_, copies_ == 1 ? 0 : head % copies_), problem_.columns());
+  }
+  // What the keys of the chunks so far may receive.
+  const float* read() {
+    row_kernels().sum(base_, local_, problem_.state_size(), total_);
+    for (std::int64_t c = 1; c < copies_; ++c) {
+      row_kernels().sum(total_, copy(base_, c), problem_.state_size(), total_);
+      row_kernels().sum(total_, copy(local_, c), problem_.state_size(), total_);
+    }
+    return total_;
+  }
+  void close_stretch() {
+    row_kernels().sum(base_, local_, copies_ * problem_.state_size(), base_);
+    clear_local();
+  }
+  // Takes the sum of a stretch and leaves what lies behind its first row.
+  void join(float* sum) {
+    row_kernels().sum(base_, sum, copies_ * problem_.state_size(), base_);
+    std::copy_n(base_, copies_ * problem_.state_size(), sum);
+  }
+
+  const float* local() const { return local_; }
+  const float* base_of(std::int64_t c) const { return base_ + c * problem_.state_size(); }
+
+ private:
+  float* copy(float* states, std::int64_t c) const { return states + c * problem_.state_size(); }
+  void clear_local() { std::fill_n(local_, copies_ * problem_.state_size(), 0.0F); }
+
+  const LinearProblem& problem_;
+  const std::int64_t copies_;
+  float* base_;   // of the stretches behind this one
+  float* local_;  // of this stretch's chunks so far
+  float* total_;
+};
+
+// Gradients of the outputs of a chunk, zero where the row sees nothing.
+class ChunkGrads {
+ public:
+  ChunkGrads(const TensorView& grad_output, Scratch& scratch)
+      : view_(grad_output),
+        rows_(view_, scratch),
+        staging_(scratch.take(kChunk * padded(view_.dim()))),
+        columns_(scratch.take(kChunk * padded(view_.dim()))) {}
+  static std::int64_t floats(const TensorView& view) {
+    return ChunkRows::floats(view) + 2 * Scratch::round_up(kChunk * padded(view.dim()));
+  }
+
+  void load(const Stretch& stretch, std::int64_t head, KeySpan rows) {
+    const std::int64_t unseeing = rows.intersect({rows.first, stretch.first_seeing}).size();
+    rows_.load(stretch.batch, head, rows, unseeing > 0);
+    for (std::int64_t i = 0; i < unseeing; ++i) rows_.clear(i);
+    load_columns(view_, stretch.batch, head, rows, staging_, columns_);
+    for (std::int64_t i = 0; i < unseeing; ++i) clear_column(columns_, rows_.columns(), i);
+    finite_ = rows_.all_finite();
+  }
+
+  const ChunkRows& rows() const { return rows_; }
+  const float* columns() const { return columns_; }
+  bool finite() const { return finite_; }
+
+ private:
+  const TensorView& view_;
+  ChunkRows rows_;
+  float* staging_;
+  float* columns_;
+  bool finite_ = true;
+};
+
+}  // namespace rattention

@@ -1,0 +1,71 @@
+// Both branches of RAttention, run side by side over the same rows: a few hundred rows of the sliding window are
+// finished, then the state scan goes over them, and each pair of rows is handed out while both are in cache.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "core/rotary.h"
+#include "linear/state_scan.h"
+#include "rattention/rattention.h"
+#include "softmax/score_tiles.h"
+
+namespace rattention {
+
+// A row of either branch before the norms, padded with zeros to whole vectors. Both may be changed.
+struct BranchRow {
+  std::int64_t group;  // of the plan's stretches
+  std::int64_t batch;
+  std::int64_t head;
+  std::int64_t row;
+  float* local;
+  float* linear;
+};
+
+// What is wanted besides the rows.
+struct BranchWants {
+  double* lse = nullptr;    // of the sliding window, [batch, heads, length]
+  float* states = nullptr;  // as in LinearForward
+  FinalStates final;
+};
+
+class Branches {
+ public:
+  using Visit = std::function<void(const BranchRow&)>;
+
+  explicit Branches(const RAttentionProblem& problem);
+  Branches(const Branches&) = delete;
+  Branches& operator=(const Branches&) = delete;
+
+  const ScanPlan& plan() const { return plan_; }
+  const ScoreProblem& score() const { return score_; }
+  // A window of -1 leaves the sliding window no keys.
+  bool has_local() const { return linear_.window >= 0; }
+
+  // Visits every row once, from several threads; the rows of one group of stretches and head in order.
+  void run(const BranchWants& want, const Visit& visit) const;
+
+ private:
+  // Consecutive stretches.
+  struct Range {
+    std::int64_t first;
+    std::int64_t last;
+  };
+
+  std::vector<Range> tasks() const;
+  void run_stretches(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
+                     const Visit& visit) const;
+  void run_range(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want, const Visit& visit,
+                 StateScan& scan) const;
+  void run_pieces(const BranchWants& want, const Visit& visit) const;
+  void run_lanes(const BranchWants& want, const Visit& visit) const;
+
+  const LinearProblem& linear_;
+  ScanPlan plan_;
+  std::optional<Rotary> rotary_;
+  ScoreProblem score_;
+};
+
+}  // namespace rattention

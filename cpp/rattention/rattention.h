@@ -1,0 +1,41 @@
+// RAttention (arXiv 2506.15545, section 3): RMSNorm(sliding window) + RMSNorm(residual linear attention), with rotary
+// embedding in the sliding window alone.
+#pragma once
+
+#include "core/tensor.h"
+#include "linear/residual_linear.h"
+#include "linear/residual_linear_backward.h"
+#include "linear/scan_plan.h"
+
+namespace rattention {
+
+struct RAttentionProblem {
+  LinearProblem linear;
+  float scale = 1.0F;
+  double rope_theta = 0;                      // 0 = none
+  const float* local_norm_weight = nullptr;   // contiguous [heads, value_dim], none = 1
+  const float* linear_norm_weight = nullptr;  // the same
+  float eps = 0.0F;
+};
+
+// Neither branch's output is ever written out: a few hundred rows of the sliding window are joined with those of the
+// state scan while they are in cache. `states` is as in LinearForward.
+void rattention_forward(const RAttentionProblem& problem, const LinearForward& want);
+
+struct RAttentionSaved {
+  TensorView grad_output;             // [batch, heads, length, value_dim]
+  const float* grad_state = nullptr;  // of the final state, or none
+};
+
+// `linear` as for linear_backward; norm weights contiguous [heads, value_dim]. Zero on entry.
+struct RAttentionGradients {
+  LinearGradients linear;
+  float* local_norm_weight = nullptr;
+  float* linear_norm_weight = nullptr;
+};
+
+// Both branches are computed again; nothing is kept from the forward pass.
+void rattention_backward(const RAttentionProblem& problem, const RAttentionSaved& saved,
+                         const RAttentionGradients& gradients);
+
+}  // namespace rattention

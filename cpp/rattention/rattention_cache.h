@@ -1,0 +1,117 @@
+// What RAttention remembers of its sequences between calls: the last w keys and values in a ring, and the state of all
+// keys before them. Its size does not depend on how many tokens went by.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "core/scratch.h"
+#include "core/tensor.h"
+#include "linear/feature_map.h"
+
+namespace rattention {
+
+struct CacheConfig {
+  std::int64_t batch = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t value_dim = 0;
+  std::int64_t window = 0;
+  FeatureMap feature_map = FeatureMap::softmax;
+  double rope_theta = 0;  // 0 = no rotary embedding
+  DType dtype = DType::f32;
+};
+
+// The contents as contiguous arrays. Slot s of a ring has the last token whose position is s modulo the window.
+struct CacheContents {
+  std::int64_t* lengths;  // [batch]
+  std::byte* keys;        // [batch, kv_heads, window, head_dim] in the cache's dtype, not rotated; 0 where no token is
+  std::byte* values;      // [batch, kv_heads, window, value_dim]
+  float* states;          // [batch, kv_heads, 2 head_dim, value_dim]
+  float* excesses;        // [batch, kv_heads, 2 head_dim, value_dim]
+};
+
+// The memory of one key/value head of one sequence. Rows of values and states are padded with zeros to whole vectors.
+struct CacheLane {
+  // Keys as they are scored, in panels as of TileKernels::pack_panel; RAttentionCache::panel_dtype().
+  std::byte* panels;
+  std::byte* values;  // [window][columns]
+  // Keys as they came, [window][head_dim], for the feature map. Null without rotary embedding: the panels have them.
+  std::byte* keys;
+  // [features][columns]: the sum of phi(key)^T value over all keys that have left the ring, and what rounding has added
+  // to it (RowKernels::add_compensated): the error does not grow with the number of tokens.
+  float* state;
+  float* excess;
+};
+
+class RAttentionCache {
+ public:
+  // std::invalid_argument for sizes that make no cache, std::bad_alloc where there is no memory for it.
+  explicit RAttentionCache(const CacheConfig& config);
+  RAttentionCache(const RAttentionCache& other);
+  RAttentionCache& operator=(const RAttentionCache&) = delete;
+
+  // Goes back to a copy made earlier, bit for bit; std::invalid_argument where that has another configuration.
+  void restore(const RAttentionCache& copy);
+
+  void write(const CacheContents& contents) const;
+  // std::invalid_argument where a length is negative or too large; nothing has changed then.
+  void read(const CacheContents& contents);
+
+  const CacheConfig& config() const { return config_; }
+  const std::vector<std::int64_t>& lengths() const { return lengths_; }
+  std::int64_t bytes() const;
+
+  // What follows is for the kernels.
+  std::int64_t lanes() const { return config_.batch * config_.kv_heads; }
+  CacheLane lane(std::int64_t index) const;
+  // Working memory of a call, kept for the next one; no part of the contents.
+  Scratch& scratch() { return scratch_; }
+  bool rotates() const { return !frequencies_.empty(); }
+  // Turned keys stay float32 whatever the cache's dtype: rounded to 16 bits they would move large scores by whole
+  // units. Turning them as they are read would save those 4 bytes of 8 that an element of keys and values takes, but
+  // scores would take 1.2 to 2.3 times as long (AVX-512, windows of 512 and 4096, 1 to 4 query heads a key head).
+  DType panel_dtype() const { return rotates() ? DType::f32 : config_.dtype; }
+  // Cosines and sines of a position, head_dim floats, and what they do to a row.
+  void angles(std::int64_t position, float* angles) const;
+  void rotate(float* row, const float* angles) const;
+
+  // Key (as it came) and value of a slot, padded with zeros.
+  void load_slot(const CacheLane& lane, std::int64_t slot, float* key, float* value) const;
+  // `rotated` is the key as it is scored.
+  void store_slot(const CacheLane& lane, std::int64_t slot, const float* key, const float* rotated,
+                  const float* value) const;
+  // phi(key)^T value joins the state; `phi` is working memory for features.
+  void fold(const CacheLane& lane, const float* key, const float* value, float* phi) const;
+  // Counts n tokens of sequence b, after all its lanes have them. std::invalid_argument beyond 2^40.
+  void check_room(std::int64_t b, std::int64_t n) const;
+  void advance(std::int64_t b, std::int64_t n) { lengths_[static_cast<std::size_t>(b)] += n; }
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const { std::free(p); }
+  };
+
+  void allocate();
+  void store_in_panel(std::byte* panels, std::int64_t slot, const float* row) const;
+  void write_lane(std::int64_t index, const CacheContents& contents) const;
+  void read_lane(std::int64_t index, const CacheContents& contents) const;
+  std::int64_t filled(std::int64_t b) const;
+
+  CacheConfig config_;
+  std::int64_t panel_;
+  std::int64_t columns_;
+  // Where the pieces of a lane begin, and its size, in bytes.
+  std::int64_t values_at_, keys_at_, state_at_, excess_at_, lane_bytes_;
+  std::vector<double> frequencies_;  // of the rotary embedding
+  std::vector<float> no_turn_;       // its angles at position 0
+  std::vector<std::int64_t> lengths_;
+  std::unique_ptr<std::byte, Free> memory_;
+  std::byte* lanes_ = nullptr;  // in memory_, aligned
+  Scratch scratch_;
+};
+
+}  // namespace rattention

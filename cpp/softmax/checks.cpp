@@ -1,0 +1,78 @@
+#include "softmax/checks.h"
+
+#include <new>
+
+namespace rattention {
+namespace {
+
+[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
+
+}  // namespace
+
+void check_query_and_key(const TensorView& query, const TensorView& key) {
+  if (query.dim() == 0) fail("query has head_dim 0 (shape " + to_string(query.shape) + "); it must be at least 1");
+  if (query.dim() != key.dim()) {
+    fail("key has head_dim " + std::to_string(key.dim()) + ", query has " + std::to_string(query.dim()) +
+         "; they must be equal");
+  }
+  if (query.batch() != key.batch()) {
+    fail("key has batch " + std::to_string(key.batch()) + ", query has " + std::to_string(query.batch()) +
+         "; they must be equal");
+  }
+  const bool divides = key.heads() == 0 ? query.heads() == 0 : query.heads() % key.heads() == 0;
+  if (!divides) {
+    fail("key has " + std::to_string(key.heads()) + " heads, query has " + std::to_string(query.heads()) +
+         "; the number of key/value heads must divide the number of query heads");
+  }
+}
+
+void check_value(const TensorView& key, const TensorView& value) {
+  const char* names[] = {"batch", "heads", "length"};
+  for (std::size_t i = 0; i < 3; ++i) {
+    if (key.shape[i] == value.shape[i]) continue;
+    fail(std::string("value has ") + names[i] + " " + std::to_string(value.shape[i]) + ", key has " +
+         std::to_string(key.shape[i]) + "; they must be equal");
+  }
+}
+
+void check_positions(const ScoreProblem& problem) {
+  const Masks& masks = problem.masks;
+  if (masks.segments == nullptr || problem.query.length() == 0) return;
+  const std::int64_t first = masks.position(0);
+  const std::int64_t last = masks.position(problem.query.length() - 1);
+  if (first >= 0 && last < masks.key_length) return;
+  fail("segment_ids covers key positions 0 to " + std::to_string(masks.key_length - 1) +
+       ", but the query rows have positions " + std::to_string(first) + " to " + std::to_string(last) +
+       "; every query row needs a segment id");
+}
+
+void check_masses(const ScoreProblem& problem, const Gravity& gravity) {
+  const TensorView& query = problem.query;
+  const TensorView& key = problem.key;
+  const auto text = [](std::int64_t b, std::int64_t h, std::int64_t n) {
+    return "(" + std::to_string(b) + ", " + std::to_string(h) + ", " + std::to_string(n) + ")";
+  };
+  const auto came = [&](const TensorView& mass) { return text(mass.batch(), mass.heads(), mass.length()); };
+  const auto fits = [](const TensorView& mass, std::int64_t b, std::int64_t h, std::int64_t n) {
+    return mass.batch() == b && mass.heads() == h && mass.length() == n;
+  };
+  const TensorView& own = gravity.query_mass;
+  if (!fits(own, query.batch(), query.heads(), query.length())) {
+    fail("query_mass must have shape " + text(query.batch(), query.heads(), query.length()) + ", got " + came(own));
+  }
+  const TensorView& other = gravity.key_mass;
+  if (!fits(other, key.batch(), query.heads(), key.length()) && !fits(other, key.batch(), key.heads(), key.length())) {
+    fail("key_mass must have shape " + text(key.batch(), query.heads(), key.length()) + " or " +
+         text(key.batch(), key.heads(), key.length()) + ", got " + came(other));
+  }
+}
+
+std::int64_t checked_product(std::int64_t a, std::int64_t b) {
+  std::int64_t product = 0;
+  if (__builtin_mul_overflow(a, b, &product) || product > (std::numeric_limits<std::int64_t>::max() >> 4)) {
+    throw std::bad_alloc();
+  }
+  return product;
+}
+
+}  // namespace rattention

@@ -1,0 +1,29 @@
+// Checks of shapes, at the door of the core. Every failure is std::invalid_argument that names the argument, what came
+// and what is allowed.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "core/tensor.h"
+#include "softmax/score_tiles.h"
+
+namespace rattention {
+
+// Query [B, H, Lq, D] and key [B, Hkv, Lk, D] with D > 0 and Hkv a divisor of H.
+void check_query_and_key(const TensorView& query, const TensorView& key);
+// Value [B, Hkv, Lk, Dv].
+void check_value(const TensorView& key, const TensorView& value);
+// Every query position must have a segment id where segments are given.
+void check_positions(const ScoreProblem& problem);
+
+// Query masses [B, H, Lq, 1] and key masses [B, H or Hkv, Lk, 1].
+void check_masses(const ScoreProblem& problem, const Gravity& gravity);
+
+// a * b for sizes, or std::bad_alloc where the product cannot be an array's size: an allocation of that size must fail
+// anyway.
+std::int64_t checked_product(std::int64_t a, std::int64_t b);
+
+}  // namespace rattention

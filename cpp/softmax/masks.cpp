@@ -1,0 +1,82 @@
+#include "softmax/masks.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/pack.h"
+#include "kernels/tile_kernels.h"
+
+namespace rattention {
+namespace {
+
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
+// A float mask is widened in pieces that need no memory of the heap.
+constexpr std::int64_t kPiece = 256;
+
+const std::byte* dense_row(const DenseMask& mask, std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys) {
+  return mask.data + b * mask.strides[0] + h * mask.strides[1] + row * mask.strides[2] + keys.first * mask.strides[3];
+}
+
+// Visits a row of a float mask as float32, piece by piece: use(first, floats, n).
+template <typename Use>
+void by_floats(const DenseMask& mask, const std::byte* entries, std::int64_t count, const Use& use) {
+  float room[kPiece];
+  for (std::int64_t first = 0; first < count; first += kPiece) {
+    const std::int64_t n = std::min(kPiece, count - first);
+    const std::byte* piece = entries + first * mask.strides[3];
+    if (mask.strides[3] == size_of(mask.dtype)) {
+      widen(piece, mask.dtype, n, room);
+    } else {
+      for (std::int64_t j = 0; j < n; ++j) room[j] = load_element(piece + j * mask.strides[3], mask.dtype);
+    }
+    use(first, room, n);
+  }
+}
+
+}  // namespace
+
+KeySpan Masks::span(std::int64_t row) const {
+  const std::int64_t at = position(row);
+  KeySpan keys{0, key_length};
+  if (left >= 0 && at > left) keys.first = at - left;
+  if (right >= 0 && right < key_length - 1 - at) keys.last = std::max<std::int64_t>(0, at + right + 1);
+  return keys;
+}
+
+void Masks::padded(std::int64_t b, KeySpan keys, std::int32_t* lanes) const {
+  const std::byte* flags = padding->data + b * padding->strides[0] + keys.first * padding->strides[1];
+  for (std::int64_t j = 0; j < keys.size(); ++j) lanes[j] = flags[j * padding->strides[1]] != std::byte{0} ? -1 : 0;
+}
+
+void Masks::visible(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, std::int32_t* lanes) const {
+  const std::int64_t n = keys.size();
+  std::fill(lanes, lanes + n, -1);
+  if (segments != nullptr) {
+    const std::int64_t* ids = segments + b * key_length;
+    const std::int64_t own = ids[position(row)];
+    for (std::int64_t j = 0; j < n; ++j) lanes[j] &= ids[keys.first + j] == own ? -1 : 0;
+  }
+  if (!dense) return;
+  const std::byte* entries = dense_row(*dense, b, h, row, keys);
+  const TileKernels& kernels = tile_kernels();
+  if (!dense->boolean) {
+    by_floats(*dense, entries, n, [&](std::int64_t first, const float* mask, std::int64_t count) {
+      kernels.and_differs(mask, count, kHidden, lanes + first);
+    });
+  } else if (dense->strides[3] == 1) {
+    kernels.and_bytes(reinterpret_cast<const std::uint8_t*>(entries), n, lanes);
+  } else {
+    for (std::int64_t j = 0; j < n; ++j) lanes[j] &= entries[j * dense->strides[3]] != std::byte{0} ? -1 : 0;
+  }
+}
+
+void Masks::add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, float* scores) const {
+  if (!dense || dense->boolean) return;
+  by_floats(*dense, dense_row(*dense, b, h, row, keys), keys.size(),
+            [&](std::int64_t first, const float* mask, std::int64_t count) {
+              tile_kernels().add(scores + first, mask, count);
+            });
+}
+
+}  // namespace rattention

@@ -1,0 +1,239 @@
+#include "softmax/softmax_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <optional>
+
+#include "core/threads.h"
+#include "kernels/bf16_kernels.h"
+#include "softmax/weighted_values.h"
+
+namespace rattention {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// One task of the forward pass: running maximum, denominator and unnormalised output of every row.
+class ForwardTask {
+ public:
+  ForwardTask(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task, Scratch& scratch,
+              Format format)
+      : problem_(problem),
+        want_(want),
+        task_(task),
+        kernels_(tile_kernels()),
+        columns_(WeightedValues::columns(want.value)),
+        in_place_(in_place(want)),
+        values_(want.value, scratch, format, problem.few_rows()),
+        output_(scratch.take(in_place_ ? 0 : task.rows * columns_)),
+        top_(scratch.take(task.rows)),
+        total_(scratch.take(task.rows)),
+        sees_(scratch.take(task.rows)),
+        observer_(want.observers != nullptr ? want.observers->make() : nullptr) {
+    for (const QueryBlock& block : task.blocks) {
+      std::fill_n(output_of(block, 0), block.rows * columns_, 0.0F);
+    }
+    std::fill(top_, top_ + task.rows, -kInfinity);
+    std::fill(total_, total_ + task.rows, 0.0F);
+    std::fill(sees_, sees_ + task.rows, 0.0F);
+    if (observer_) observer_->begin(task);
+  }
+
+  static std::int64_t floats(const SoftmaxForward& want, std::int64_t rows, Format format) {
+    const std::int64_t own_rows = in_place(want) ? 0 : rows;
+    return WeightedValues::floats(want.value, format) +
+           Scratch::round_up(own_rows * WeightedValues::columns(want.value)) + 3 * Scratch::round_up(rows);
+  }
+
+  void tile(KeySpan span) { values_.load(task_.batch, task_.kv_head, span); }
+
+  void block(ScoreTile& tile, const QueryBlock& block) {
+    const std::int64_t step = values_.rows_at_a_time();
+    for (std::int64_t first = 0; first < block.rows; first += step) {
+      group(tile, block, first, std::min(block.rows, first + step));
+    }
+  }
+
+  // Divides by the denominators and writes out what is wanted; returns the finished rows, unless they are in place.
+  float* finish() {
+    for (const QueryBlock& block : task_.blocks) {
+      for (std::int64_t r = 0; r < block.rows; ++r) finish_row(block, r);
+    }
+    return output_;
+  }
+
+ private:
+  // Rows of whole vectors of float32 are summed where they are wanted.
+  static bool in_place(const SoftmaxForward& want) {
+    return want.output != nullptr && want.output->dtype == DType::f32 &&
+           want.value->dim() == WeightedValues::columns(want.value);
+  }
+
+  float* output_of(const QueryBlock& block, std::int64_t r) const {
+    if (!in_place_) return output_ + (block.slot + r) * columns_;
+    return reinterpret_cast<float*>(want_.output->row(task_.batch, block.head, block.first + r));
+  }
+
+  // Rows [first, last) of the block, as many as the kernels take at a time: weights, then weights times values over the
+  // keys that any of the rows sees.
+  void group(ScoreTile& tile, const QueryBlock& block, std::int64_t first, std::int64_t last) {
+    KeySpan keys;
+    for (std::int64_t r = first; r < last; ++r) keys = keys.join(tile.keys_of(r));
+    if (keys.empty()) return;
+    keys = values_.whole_steps(keys);
+    for (std::int64_t r = first; r < last; ++r) {
+      if (!tile.keys_of(r).empty()) weigh(tile, block, r);
+      tile.clear_unseen(r, keys);
+    }
+    if (want_.value == nullptr) return;
+    values_.add(tile, first, last - first, keys, output_of(block, first));
+    if (values_.not_finite().empty()) return;
+    for (std::int64_t r = first; r < last; ++r) add_not_finite(tile, block, r);
+  }
+
+  // Online softmax of one row: scores become weights relative to the new maximum, what came before is rescaled.
+  void weigh(ScoreTile& tile, const QueryBlock& block, std::int64_t r) {
+    const std::int64_t slot = block.slot + r;
+    const std::int64_t n = tile.keys_of(r).size();
+    float* scores = tile.scores_of(r);
+    const float before = top_[slot];
+    const float top = std::max(before, tile.max_of(r));
+    // Nothing but -inf so far: any finite shift gives weights 0 (or NaN where a score is NaN).
+    const float shift = top == -kInfinity ? 0.0F : top;
+    const bool rescales = before != -kInfinity && top > before;
+    const float rescale = rescales ? std::exp(before - top) : 1.0F;
+    if (rescales && columns_ > 0) kernels_.scale(output_of(block, r), columns_, rescale);
+    top_[slot] = top;
+    if (tile.sees_some(r)) sees_[slot] = 1;
+    const float previous = total_[slot];
+    if (!observer_) {
+      total_[slot] = previous * rescale + tile.to_weights_of(r, shift);
+      return;
+    }
+    const RowSums sums = kernels_.exp_sums(scores, n, shift);
+    total_[slot] = previous * rescale + sums.weight;
+    observer_->add(slot, {tile.keys_of(r), scores, tile.visible_of(r), sums, previous, rescale,
+                          rescales ? before - top : 0.0F, top > before});
+  }
+
+  // Weights times what is infinite or NaN, of the keys that are not hidden.
+  void add_not_finite(ScoreTile& tile, const QueryBlock& block, std::int64_t r) {
+    const KeySpan keys = tile.keys_of(r);
+    const std::int32_t* shown = tile.shown_lanes(task_.batch, block.head, problem_.query_row(block.first + r), keys);
+    for (const std::int64_t key : values_.not_finite()) {
+      const bool outside = key < keys.first || key >= keys.last;
+      if (outside || (shown != nullptr && shown[key - keys.first] == 0)) continue;
+      values_.add_not_finite(tile.weight_at(r, key), key, output_of(block, r));
+    }
+  }
+
+  void finish_row(const QueryBlock& block, std::int64_t r) {
+    const std::int64_t slot = block.slot + r;
+    const std::int64_t row = block.first + r;
+    // Scores that are -inf all of them have no softmax; a row that sees nothing is 0.
+    const float total = total_[slot] == 0 && sees_[slot] != 0 ? std::numeric_limits<float>::quiet_NaN() : total_[slot];
+    if (want_.lse != nullptr) {
+      const std::int64_t index = (task_.batch * problem_.query.heads() + block.head) * problem_.row_count + row;
+      want_.lse[index] = total == 0 ? -kInfinity : lse(block, slot, total);
+    }
+    float* output = output_of(block, r);
+    if (total != 0) kernels_.scale(output, columns_, 1 / total);
+    if (want_.output != nullptr && !in_place_) store_output(output, block.head, row);
+    if (observer_) observer_->finish(slot, total);
+  }
+
+  void store_output(float* output, std::int64_t head, std::int64_t row) const {
+    const std::int64_t dim = want_.value->dim();
+    std::byte* stored = want_.output->row(task_.batch, head, row);
+    store_row(output, dim, stored, want_.output->dtype);
+    if (want_.output_rest == nullptr) return;
+    for (std::int64_t d = 0; d < dim; ++d) {
+      output[d] -= load_element(stored + d * size_of(want_.output->dtype), want_.output->dtype);
+    }
+    store_row(output, dim, want_.output_rest->row(task_.batch, head, row), want_.output->dtype);
+  }
+
+  double lse(const QueryBlock& block, std::int64_t slot, float total) const {
+    const std::int64_t query_row = problem_.query_row(block.first + slot - block.slot);
+    return top_[slot] + std::log(static_cast<double>(total)) +
+           problem_.discount_left_out(task_.batch, block.head, query_row);
+  }
+
+  const ScoreProblem& problem_;
+  const SoftmaxForward& want_;
+  const Task& task_;
+  const TileKernels& kernels_;
+  const std::int64_t columns_;  // value_dim, rounded up to whole vectors
+  const bool in_place_;
+  WeightedValues values_;
+  float* output_;
+  float* top_;    // largest score so far
+  float* total_;  // sum of weights so far
+  float* sees_;   // 1 where a row saw a key, whatever its score, else 0
+  std::unique_ptr<RowObserver> observer_;
+};
+
+// Writes p = e^(score - lse) of each row.
+struct RowWriter {
+  const ScoreProblem& problem;
+  const Task& task;
+  const double* lse;
+  float* weights;
+
+  void tile(KeySpan) {}
+  void block(ScoreTile& tile, const QueryBlock& block) {
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      const KeySpan keys = tile.keys_of(r);
+      const std::int64_t row = (task.batch * problem.query.heads() + block.head) * problem.row_count + block.first + r;
+      if (keys.empty() || lse[row] == -kInfinity) continue;
+      tile.to_weights(task.batch, block, r, lse[row]);
+      std::copy(tile.scores_of(r), tile.scores_of(r) + keys.size(),
+                weights + row * problem.masks.key_length + keys.first);
+    }
+  }
+};
+
+// Products of bfloat16 where the processor has them, the task is made of it and nothing wants to see float32 weights.
+Format format_of(const ScoreProblem& problem, const SoftmaxForward& want) {
+  const bool fits = bf16_kernels() != nullptr && !problem.gravity && problem.rotary == nullptr &&
+                    want.observers == nullptr && want.value != nullptr;
+  const auto is_bfloat16 = [](const TensorView& view) { return view.dtype == DType::bf16; };
+  return fits && is_bfloat16(problem.query) && is_bfloat16(problem.key) && is_bfloat16(*want.value) ? Format::bf16
+                                                                                                    : Format::f32;
+}
+
+}  // namespace
+
+float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task) {
+  const Format format = format_of(problem, want);
+  const Bf16Session session(format == Format::bf16 ? bf16_kernels() : nullptr);
+  std::optional<Interrupts> none;
+  if (format == Format::bf16) none.emplace(nullptr);  // a hook may use another library's products
+  Scratch& scratch = thread_scratch();
+  scratch.reset(ScoreTile::floats(problem, task.rows, format) + ForwardTask::floats(want, task.rows, format));
+  ScoreTile tile(problem, scratch, task.rows, format);
+  ForwardTask forward(problem, want, task, scratch, format);
+  sweep(task, tile, forward);
+  return forward.finish();
+}
+
+void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want) {
+  const TaskPlan plan(problem);
+  parallel_for(plan.count(), [&](std::int64_t index) { softmax_task(problem, want, plan.task(index)); });
+}
+
+void softmax_rows(const ScoreProblem& problem, const double* lse, float* weights) {
+  const TaskPlan plan(problem);
+  parallel_for(plan.count(), [&](std::int64_t index) {
+    const Task task = plan.task(index);
+    Scratch& scratch = thread_scratch();
+    scratch.reset(ScoreTile::floats(problem, task.rows));
+    ScoreTile tile(problem, scratch, task.rows);
+    RowWriter writer{problem, task, lse, weights};
+    sweep(task, tile, writer);
+  });
+}
+
+}  // namespace rattention

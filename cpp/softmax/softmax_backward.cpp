@@ -1,0 +1,397 @@
+#include "softmax/softmax_backward.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "core/pack.h"
+#include "core/threads.h"
+#include "softmax/tile_turns.h"
+
+namespace rattention {
+namespace {
+
+// Three products and their accumulators share the cache here, so tiles are half as long as in the forward pass.
+constexpr std::int64_t kBackwardKeys = 512;
+// Fixed, because gradients of keys and values are summed part by part.
+constexpr std::int64_t kPartBlocks = 40;
+
+// One part of the query rows of a key/value head: all of their own gradients, and their share of the keys' and values'.
+class BackwardTask {
+ public:
+  BackwardTask(const ScoreProblem& problem, const SoftmaxSaved& saved, const SoftmaxGradients& gradients,
+               const Task& task, TileTurns& turns, Scratch& scratch)
+      : problem_(problem),
+        saved_(saved),
+        gradients_(gradients),
+        task_(task),
+        turns_(turns),
+        kernels_(tile_kernels()),
+        dim_(problem.query.dim()),
+        columns_(padded(dim_)),
+        value_dim_(saved.value.dim()),
+        value_columns_(padded(value_dim_)),
+        tile_(problem, scratch, task.rows),
+        queries_(scratch.take(task.rows * columns_)),
+        grad_outputs_(scratch.take(task.rows * value_columns_)),
+        finite_queries_(scratch.take(kBlockRows * columns_)),
+        finite_grads_(scratch.take(kBlockRows * value_columns_)),
+        lse_(reinterpret_cast<double*>(scratch.take(2 * task.rows))),
+        grad_queries_(scratch.take(task.rows * columns_)),
+        rows_(scratch.take(task.rows * kRowNumbers)),
+        key_rows_(scratch.take(kBackwardKeys * columns_)),
+        staging_(scratch.take(columns_)),
+        value_rows_(scratch.take(kBackwardKeys * value_columns_)),
+        value_panels_(scratch.take((kBackwardKeys + kernels_.panel) * value_columns_)),
+        grad_keys_(scratch.take(kBackwardKeys * columns_)),
+        grad_values_(scratch.take(kBackwardKeys * value_columns_)),
+        grad_masses_(scratch.take(problem.group() * kBackwardKeys)),
+        pulls_(scratch.take(kBackwardKeys)),
+        grad_scores_(scratch.take(kBlockRows * ScoreTile::kStride)),
+        distances_(scratch.take(kBlockRows * ScoreTile::kStride)),
+        maxima_(scratch.take(kBlockRows * kernels_.lanes)) {
+    if (problem.gravity) tile_.keep_distances(distances_);
+    std::fill_n(maxima_, kBlockRows * kernels_.lanes, 0.0F);  // of no use here, but read and written
+  }
+
+  static std::int64_t floats(const ScoreProblem& problem, const SoftmaxSaved& saved, std::int64_t rows) {
+    const auto up = Scratch::round_up;
+    const std::int64_t columns = padded(problem.query.dim());
+    const std::int64_t value_columns = padded(saved.value.dim());
+    return ScoreTile::floats(problem, rows) + 2 * up(rows * columns) + up(rows * value_columns) +
+           up(kBlockRows * columns) + up(kBlockRows * value_columns) + up(2 * rows) + up(columns) +
+           up(rows * kRowNumbers) + 2 * up(kBackwardKeys * columns) + 2 * up(kBackwardKeys * value_columns) +
+           up((kBackwardKeys + tile_kernels().panel) * value_columns) + up(problem.group() * kBackwardKeys) +
+           up(kBackwardKeys) + 2 * up(kBlockRows * ScoreTile::kStride) + up(kBlockRows * tile_kernels().lanes);
+  }
+
+  void run() {
+    for (const QueryBlock& block : task_.blocks) load_block(block);
+    const std::int64_t first = task_.keys.first / kBackwardKeys;
+    for (std::int64_t index = first; index * kBackwardKeys < task_.keys.last; ++index) {
+      const std::int64_t start = index * kBackwardKeys;
+      const KeySpan keys = task_.keys.intersect({start, start + kBackwardKeys});
+      if (keys.empty()) continue;
+      stop_if_asked();
+      load_tile(keys);
+      for (const QueryBlock& block : task_.blocks) {
+        if (block.keys.intersect(keys).empty()) continue;
+        tile_.score(task_.batch, block);
+        add_block(block);
+      }
+      turns_.wait(task_, index);
+      store_tile();
+      store_masses();
+      turns_.pass(task_, index);
+    }
+    for (const QueryBlock& block : task_.blocks) store_block(block);
+  }
+
+ private:
+  // Numbers kept per row, side by side.
+  enum RowNumber { kFinite, kDelta, kPull, kField, kExponent, kDistance, kRowNumbers };
+
+  float& number(const QueryBlock& block, std::int64_t r, RowNumber which) {
+    return rows_[(block.slot + r) * kRowNumbers + which];
+  }
+  bool row_finite(const QueryBlock& block, std::int64_t r) { return number(block, r, kFinite) != 0; }
+  std::int64_t row_index(const QueryBlock& block, std::int64_t r) const {
+    return (task_.batch * problem_.query.heads() + block.head) * problem_.row_count + block.first + r;
+  }
+
+  void load_block(const QueryBlock& block) {
+    tile_.load_queries(task_.batch, block);
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      const std::int64_t row = block.first + r;
+      float* query = queries_ + (block.slot + r) * columns_;
+      std::copy_n(tile_.queries_of(block) + r * dim_, dim_, query);
+      std::fill(query + dim_, query + columns_, 0.0F);
+      std::fill_n(grad_queries_ + (block.slot + r) * columns_, columns_, 0.0F);
+      float* grad_output = grad_outputs_ + (block.slot + r) * value_columns_;
+      load_row(saved_.output, task_.batch, block.head, row, value_rows_, value_columns_);
+      if (saved_.output_rest != nullptr) {
+        load_row(*saved_.output_rest, task_.batch, block.head, row, value_rows_ + value_columns_, value_columns_);
+        kernels_.add(value_rows_, value_rows_ + value_columns_, value_dim_);
+      }
+      load_row(saved_.grad_output, task_.batch, block.head, row, grad_output, value_columns_);
+      const std::int64_t index = row_index(block, r);
+      lse_[block.slot + r] = saved_.lse[index];
+      // As gradients of weights are: where one key has all the weight, both are the same and cancel.
+      number(block, r, kDelta) = kernels_.dot_in_order(value_rows_, grad_output, value_dim_) -
+                                 (saved_.grad_lse != nullptr ? saved_.grad_lse[index] : 0.0F);
+      const bool finite = kernels_.all_finite(query, dim_) && kernels_.all_finite(grad_output, value_dim_);
+      number(block, r, kFinite) = finite ? 1 : 0;
+      for (const RowNumber sum : {kPull, kField, kExponent, kDistance}) number(block, r, sum) = 0;
+    }
+  }
+
+  void load_tile(KeySpan keys) {
+    tile_.load_keys(task_.batch, task_.kv_head, keys);
+    for (std::int64_t j = 0; j < keys.size(); ++j) {
+      load_key(keys.first + j, key_rows_ + j * columns_);
+      load_row(saved_.value, task_.batch, task_.kv_head, keys.first + j, value_rows_ + j * value_columns_,
+               value_columns_);
+    }
+    for (std::int64_t j = 0; j < keys.size(); j += kernels_.panel) {
+      kernels_.pack_panel(value_rows_ + j * value_columns_, value_columns_, std::min(kernels_.panel, keys.size() - j),
+                          value_columns_, value_panels_ + j * value_columns_);
+    }
+    take_out_not_finite_keys(keys);
+    std::fill_n(grad_keys_, keys.size() * columns_, 0.0F);
+    std::fill_n(grad_values_, keys.size() * value_columns_, 0.0F);
+    std::fill_n(grad_masses_, problem_.group() * kBackwardKeys, 0.0F);
+    std::fill_n(pulls_, kBackwardKeys, 0.0F);
+  }
+
+  void load_key(std::int64_t key, float* row) const {
+    load_row(problem_.key, task_.batch, task_.kv_head, key, row, columns_);
+    if (problem_.rotary != nullptr) problem_.rotary->apply(row, key);
+  }
+
+  // Sets keys that are not finite to 0: times a gradient of 0 they would reach rows that do not see them.
+  void take_out_not_finite_keys(KeySpan keys) {
+    keys_not_finite_.clear();
+    if (kernels_.all_finite(key_rows_, keys.size() * columns_)) return;
+    for (std::int64_t j = 0; j < keys.size(); ++j) {
+      float* row = key_rows_ + j * columns_;
+      if (kernels_.all_finite(row, columns_)) continue;
+      std::fill_n(row, columns_, 0.0F);
+      keys_not_finite_.push_back(keys.first + j);
+    }
+  }
+
+  // Weights of the block, gradients of its scores, and the three products that spread them.
+  void add_block(const QueryBlock& block) {
+    KeySpan keys;
+    for (std::int64_t r = 0; r < block.rows; ++r) keys = keys.join(tile_.keys_of(r));
+    if (keys.empty()) return;
+    const std::int64_t offset = keys.first - tile_.keys().first;
+    weight_gradients(block, keys);
+    for (std::int64_t r = 0; r < block.rows; ++r) finish_row(block, r, keys);
+    bool finite = true;
+    for (std::int64_t r = 0; r < block.rows; ++r) finite = finite && row_finite(block, r);
+    if (!finite) take_out_not_finite_rows(block);
+    const float* queries = finite ? queries_ + block.slot * columns_ : finite_queries_;
+    const float* grads = finite ? grad_outputs_ + block.slot * value_columns_ : finite_grads_;
+    kernels_.multiply_add({tile_.at(0, keys.first), ScoreTile::kStride, true}, keys.size(), block.rows, grads,
+                          value_columns_, value_columns_, grad_values_ + offset * value_columns_, value_columns_);
+    kernels_.multiply_add({grad_scores_ + offset, ScoreTile::kStride}, block.rows, keys.size(),
+                          key_rows_ + offset * columns_, columns_, columns_, grad_queries_ + block.slot * columns_,
+                          columns_);
+    kernels_.multiply_add({grad_scores_ + offset, ScoreTile::kStride, true}, keys.size(), block.rows, queries, columns_,
+                          columns_, grad_keys_ + offset * columns_, columns_);
+    for (std::int64_t r = 0; !finite && r < block.rows; ++r) add_row_not_finite(block, r, keys);
+    for (const std::int64_t key : keys_not_finite_) add_key_not_finite(block, key, keys);
+  }
+
+  // sum[columns] += factor * row
+  void add_multiple(const float* factor, const float* row, std::int64_t columns, float* sum) const {
+    kernels_.multiply_add({factor, 1}, 1, 1, row, columns, columns, sum, columns);
+  }
+
+  // dL/dp = grad_output . value, by panels.
+  void weight_gradients(const QueryBlock& block, KeySpan keys) {
+    const std::int64_t first = (keys.first - tile_.keys().first) / kernels_.panel * kernels_.panel;
+    for (std::int64_t j = first; j < keys.last - tile_.keys().first; j += kernels_.panel) {
+      kernels_.score_panel(grad_outputs_ + block.slot * value_columns_, block.rows, value_columns_,
+                           value_panels_ + j * value_columns_, grad_scores_ + j, ScoreTile::kStride, maxima_);
+    }
+  }
+
+  float* grad_scores_of(std::int64_t r, std::int64_t key) {
+    return grad_scores_ + r * ScoreTile::kStride + (key - tile_.keys().first);
+  }
+
+  // Scores become weights and gradients of weights become gradients of scores; both are 0 where the row does not see a
+  // key.
+  void finish_row(const QueryBlock& block, std::int64_t r, KeySpan keys) {
+    KeySpan seen = tile_.keys_of(r);
+    const double lse = lse_[block.slot + r];
+    if (seen.empty() || lse == -std::numeric_limits<float>::infinity()) seen = {keys.last, keys.last};
+    const std::int64_t n = seen.size();
+    float* grad = grad_scores_of(r, seen.first);
+    if (n > 0) {
+      float* weights = tile_.scores_of(r);
+      tile_.to_weights(task_.batch, block, r, lse);
+      kernels_.score_gradient(grad, weights, n, number(block, r, kDelta));
+      if (problem_.log_discount != nullptr) {
+        const auto distance = static_cast<float>(seen.first - problem_.distance_origin(block.first + r));
+        number(block, r, kDistance) += kernels_.sum_distance(grad, n, distance);
+      }
+      if (problem_.gravity) add_gravity(block, r, seen, grad);
+    }
+    std::fill(tile_.at(r, keys.first), tile_.at(r, seen.first), 0.0F);
+    std::fill(tile_.at(r, seen.last), tile_.at(r, keys.last), 0.0F);
+    std::fill(grad_scores_of(r, keys.first), grad, 0.0F);
+    std::fill(grad + n, grad_scores_of(r, keys.last), 0.0F);
+  }
+
+  void add_gravity(const QueryBlock& block, std::int64_t r, KeySpan seen, float* grad) {
+    const TensorView& mass = problem_.gravity->query_mass;
+    const float query_mass = load_element(mass.row(task_.batch, block.head, block.first + r), mass.dtype);
+    const std::int64_t offset = seen.first - tile_.keys().first;
+    const GravitySums sums = gravity_gradient(r, seen, grad, block.head, query_mass);
+    kernels_.add(pulls_ + offset, grad, seen.size());
+    number(block, r, kExponent) += sums.exponent;
+    number(block, r, kField) += sums.field;
+    number(block, r, kPull) += sums.pull;
+  }
+
+  GravitySums gravity_gradient(std::int64_t r, KeySpan seen, float* grad, std::int64_t head, float query_mass) {
+    const Gravity& gravity = *problem_.gravity;
+    const std::int64_t offset = seen.first - tile_.keys().first;
+    const float* masses = tile_.masses() + offset;
+    float* grad_masses = grad_masses_of(head) + offset;
+    const float factor = gravity.strength[head] * query_mass;
+    if (gravity.exponent == nullptr) {
+      return kernels_.gravity_gradient(grad, tile_.distances_of(r), masses, seen.size(), factor, grad_masses);
+    }
+    const PowerLaw law{factor, gravity.exponent[head], gravity.eps};
+    return kernels_.power_law_gradient(grad, tile_.distances_of(r), masses, seen.size(), law, grad_masses);
+  }
+
+  float* grad_masses_of(std::int64_t head) const {
+    return grad_masses_ + (head - task_.kv_head * problem_.group()) * kBackwardKeys;
+  }
+
+  // The block's queries and gradients of outputs with 0 in rows that are not finite: times a weight of 0 those would
+  // reach keys that they do not see.
+  void take_out_not_finite_rows(const QueryBlock& block) {
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      const std::int64_t slot = block.slot + r;
+      std::copy_n(queries_ + slot * columns_, columns_, finite_queries_ + r * columns_);
+      std::copy_n(grad_outputs_ + slot * value_columns_, value_columns_, finite_grads_ + r * value_columns_);
+      if (row_finite(block, r)) continue;
+      std::fill_n(finite_queries_ + r * columns_, columns_, 0.0F);
+      std::fill_n(finite_grads_ + r * value_columns_, value_columns_, 0.0F);
+    }
+  }
+
+  // What a row that was taken out gives to the keys it sees, key by key.
+  void add_row_not_finite(const QueryBlock& block, std::int64_t r, KeySpan keys) {
+    if (row_finite(block, r)) return;
+    const std::int64_t slot = block.slot + r;
+    for (std::int64_t key = keys.first; key < keys.last; ++key) {
+      const float* weight = tile_.at(r, key);
+      const float* grad = grad_scores_of(r, key);
+      if (*weight == 0 && *grad == 0) continue;
+      const std::int64_t j = key - tile_.keys().first;
+      add_multiple(weight, grad_outputs_ + slot * value_columns_, value_columns_, grad_values_ + j * value_columns_);
+      add_multiple(grad, queries_ + slot * columns_, columns_, grad_keys_ + j * columns_);
+    }
+  }
+
+  // What a key that was taken out gives to the rows that see it.
+  void add_key_not_finite(const QueryBlock& block, std::int64_t key, KeySpan keys) {
+    if (key < keys.first || key >= keys.last) return;
+    load_key(key, staging_);
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      const float* grad = grad_scores_of(r, key);
+      if (*grad != 0) add_multiple(grad, staging_, columns_, grad_queries_ + (block.slot + r) * columns_);
+    }
+  }
+
+  // grad = pull * point - grad, of a point that may be anything where nothing pulls it.
+  void subtract_from_pull(float pull, const float* point, float* grad) const {
+    for (std::int64_t d = 0; d < dim_; ++d) grad[d] = (pull != 0 ? pull * point[d] : 0) - grad[d];
+  }
+
+  // Adds the part's share to the gradients of the tile's keys and values.
+  void store_tile() {
+    const KeySpan keys = tile_.keys();
+    const std::int64_t head = task_.batch * problem_.key.heads() + task_.kv_head;
+    for (std::int64_t j = 0; j < keys.size(); ++j) {
+      const std::int64_t row = head * problem_.key.length() + keys.first + j;
+      float* grad_key = grad_keys_ + j * columns_;
+      if (problem_.gravity) subtract_from_pull(pulls_[j], key_rows_ + j * columns_, grad_key);
+      if (problem_.rotary != nullptr) problem_.rotary->undo(grad_key, keys.first + j);
+      kernels_.add(gradients_.key + row * dim_, grad_key, dim_);
+      kernels_.add(gradients_.value + row * value_dim_, grad_values_ + j * value_columns_, value_dim_);
+    }
+  }
+
+  void store_masses() {
+    if (!problem_.gravity) return;
+    const TensorView& mass = problem_.gravity->key_mass;
+    const KeySpan keys = tile_.keys();
+    for (std::int64_t g = 0; g < problem_.group(); ++g) {
+      const std::int64_t head = task_.kv_head * problem_.group() + g;
+      const std::int64_t row = task_.batch * mass.heads() + problem_.gravity->mass_head(head, problem_.query.heads());
+      kernels_.add(gradients_.key_mass + row * mass.length() + keys.first, grad_masses_of(head), keys.size());
+    }
+  }
+
+  void store_block(const QueryBlock& block) {
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      const std::int64_t index = row_index(block, r);
+      float* grad = grad_queries_ + (block.slot + r) * columns_;
+      if (problem_.gravity) {
+        subtract_from_pull(number(block, r, kPull), queries_ + (block.slot + r) * columns_, grad);
+        const TensorView& mass = problem_.gravity->query_mass;
+        const float field = number(block, r, kField);
+        gradients_.query_mass[index] = problem_.gravity->strength[block.head] * field;
+        gradients_.strength[index] =
+            load_element(mass.row(task_.batch, block.head, block.first + r), mass.dtype) * field;
+        if (gradients_.exponent != nullptr) gradients_.exponent[index] = number(block, r, kExponent);
+      } else {
+        kernels_.scale(grad, dim_, problem_.scale);
+      }
+      if (problem_.rotary != nullptr) problem_.rotary->undo(grad, problem_.masks.position(block.first + r));
+      std::copy_n(grad, dim_, gradients_.query + index * dim_);
+      if (gradients_.log_discount != nullptr) gradients_.log_discount[index] = discount_gradient(block, r);
+    }
+  }
+
+  // The distance that all keys of the row have in common moves lse alone.
+  float discount_gradient(const QueryBlock& block, std::int64_t r) {
+    const double of_lse = saved_.grad_lse != nullptr ? saved_.grad_lse[row_index(block, r)] : 0;
+    return static_cast<float>(number(block, r, kDistance) + of_lse * problem_.distance_left_out(block.first + r));
+  }
+
+  const ScoreProblem& problem_;
+  const SoftmaxSaved& saved_;
+  const SoftmaxGradients& gradients_;
+  const Task& task_;
+  TileTurns& turns_;
+  const TileKernels& kernels_;
+  const std::int64_t dim_;
+  const std::int64_t columns_;
+  const std::int64_t value_dim_;
+  const std::int64_t value_columns_;
+  ScoreTile tile_;
+  float* queries_;  // as the tile has them, rows of whole vectors
+  float* grad_outputs_;
+  float* finite_queries_;  // of one block, with 0 in rows that are not finite
+  float* finite_grads_;
+  double* lse_;
+  float* grad_queries_;
+  float* rows_;
+  float* key_rows_;  // 0 where not finite
+  float* staging_;
+  float* value_rows_;
+  float* value_panels_;
+  float* grad_keys_;
+  float* grad_values_;
+  float* grad_masses_;
+  float* pulls_;  // per key: sum of w over rows
+  float* grad_scores_;
+  float* distances_;
+  float* maxima_;
+  std::vector<std::int64_t> keys_not_finite_;  // of the tile
+};
+
+}  // namespace
+
+void softmax_backward(const ScoreProblem& problem, const SoftmaxSaved& saved, const SoftmaxGradients& gradients) {
+  const TaskPlan plan(problem, kPartBlocks);
+  TileTurns turns(plan, kBackwardKeys, problem.masks.key_length);
+  parallel_for(plan.count(), [&](std::int64_t index) {
+    const Task task = plan.task(index);
+    Scratch& scratch = thread_scratch();
+    scratch.reset(BackwardTask::floats(problem, saved, task.rows));
+    BackwardTask(problem, saved, gradients, task, turns, scratch).run();
+  });
+}
+
+}  // namespace rattention

@@ -1,0 +1,33 @@
+// The backward pass of the softmax family: weights are made again from scores and lse, tile by tile.
+#pragma once
+
+#include "core/tensor.h"
+#include "softmax/score_tiles.h"
+
+namespace rattention {
+
+// What the forward pass left, and the gradient that came back. Shapes as in the forward pass; lse is natural.
+struct SoftmaxSaved {
+  TensorView value;
+  TensorView output;
+  TensorView grad_output;
+  const TensorView* output_rest = nullptr;  // of the forward pass, where it gave one
+  const double* lse = nullptr;              // contiguous [batch, heads, query_length]
+  const float* grad_lse = nullptr;          // the same, or none
+};
+
+// float32, contiguous, and zero on entry; the optional ones may be nullptr.
+struct SoftmaxGradients {
+  float* query = nullptr;         // [batch, heads, query_length, head_dim]
+  float* key = nullptr;           // [batch, kv_heads, key_length, head_dim]
+  float* value = nullptr;         // [batch, kv_heads, key_length, value_dim]
+  float* query_mass = nullptr;    // [batch, heads, query_length]
+  float* key_mass = nullptr;      // as the problem's key masses
+  float* strength = nullptr;      // [batch, heads, query_length]: dL/dG by row; summed by the caller in row order
+  float* exponent = nullptr;      // [batch, heads, query_length]: the same for the exponent
+  float* log_discount = nullptr;  // [batch, heads, query_length]: the same where there is one per head
+};
+
+void softmax_backward(const ScoreProblem& problem, const SoftmaxSaved& saved, const SoftmaxGradients& gradients);
+
+}  // namespace rattention
