@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import rattention as ra
-from rattention.files import writable_folder, write_json
+from rattention._files import writable_folder, write_json
 
 from benchmarks import growth, machine, report
 from benchmarks.cases import CASES, Case

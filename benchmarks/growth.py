@@ -8,8 +8,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import rattention as ra
-from rattention.extras import require
-from rattention.files import save_figure
+from rattention._extras import require
+from rattention._files import save_figure
 
 from benchmarks.clock import wait_until_idle
 from benchmarks.inputs import random_inputs

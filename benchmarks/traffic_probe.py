@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from rattention.files import write_json
+from rattention._files import write_json
 from rattention.torch.distributed import context_parallel_rattention
 
 from benchmarks.inputs import HEAD_DIM, HEADS

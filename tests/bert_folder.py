@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rattention.metrics import reference_metrics
+from rattention._metrics import reference_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path

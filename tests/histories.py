@@ -1,4 +1,4 @@
-"""Small histories, and a small transformer that learns from histories, for the tests of `rattention.ad`."""
+"""Small histories, and a small transformer that learns from histories, for the tests of dark rooms."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ import signal
 
 import numpy as np
 import torch
-from rattention.ad import Collection, History, HistoryTransformer, QLearning, Room, Training, training
 from rattention.nn import rattention_pattern
+from rattention.studies.dark_room import (
+    Collection,
+    History,
+    HistoryTransformer,
+    QLearning,
+    Room,
+    Training,
+    training,
+)
 
 SMALL = Collection(Room(size=3, steps=4), QLearning(episodes=6), per_goal=4, held_out=2)
 SIZES = {"context": 8, "dim": 16, "heads": 2, "depth": 2}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from rattention.lra.results import RunRecord
-from rattention.lra.summary import Cell
+from rattention.studies.lra.results import RunRecord
+from rattention.studies.lra.summary import Cell
 from safetensors.numpy import save_file
 
 MECHANISMS = ("conventional", "gravitational", "multi_timescale", "combined", "rattention")

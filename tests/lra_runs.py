@@ -9,8 +9,17 @@ import signal
 
 import numpy as np
 import torch
-from rattention.lra import ListOps, ModelSize, Run, SequenceClassifier, Split, Study, TaskData, Training
-from rattention.lra.running import do_run
+from rattention.studies.lra import (
+    ListOps,
+    ModelSize,
+    Run,
+    SequenceClassifier,
+    Split,
+    Study,
+    TaskData,
+    Training,
+)
+from rattention.studies.lra.running import do_run
 from safetensors.numpy import load_file
 
 TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes", "seconds_per_epoch")

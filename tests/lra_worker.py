@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 from rattention.cli import main
-from rattention.lra import ranks
-from rattention.lra.running import do_run
+from rattention.studies.lra import ranks
+from rattention.studies.lra.running import do_run
 
 from tests.lra_runs import SIZE, TRAINING, tiny_run, tiny_task
 

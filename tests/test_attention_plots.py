@@ -13,10 +13,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from rattention import plots
-from rattention.files import save_figure
-from rattention.microscope import Rules, examine
-from rattention.microscope.gallery import overview_figures, sample_figures
-from rattention.microscope.statistics import MapOptions, examine_sample
+from rattention._files import save_figure
+from rattention.inspect import Rules, examine
+from rattention.inspect.gallery import overview_figures, sample_figures
+from rattention.inspect.statistics import MapOptions, examine_sample
 
 from tests.bert_folder import write_folder
 from tests.test_microscope import samples

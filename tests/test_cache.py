@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rattention as ra
-from rattention.cache import CHECKED_FROM, HEADER
+from rattention.mechanisms.rattention_cache import CHECKED_FROM, HEADER
 
 from tests.decoding import cache_for, decode, draw, part
 

@@ -1,4 +1,4 @@
-"""rattention.microscope.capture: what a model attended with gives the maps that it attended by."""
+"""rattention.inspect.capture: what a model attended with gives the maps that it attended by."""
 
 # ruff: noqa: E402
 from __future__ import annotations
@@ -12,12 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
+from rattention._metrics import MetricOptions, reference_metrics
+from rattention.inspect import LayerAttention, capture, visiting
+from rattention.inspect.visibility import visible_keys
 from rattention.mechanisms.gravitational import reference_gravitational_weights
 from rattention.mechanisms.pooled_map import reference_map
 from rattention.mechanisms.softmax import reference_weights
-from rattention.metrics import MetricOptions, reference_metrics
-from rattention.microscope import LayerAttention, capture, visiting
-from rattention.microscope.visibility import visible_keys
 from rattention.models import Bert
 from rattention.nn import LanguageModel, SelfAttention, TransformerEncoder
 from rattention.torch.rotary import rotary
@@ -338,5 +338,5 @@ def test_rows_are_counted_from_the_end():
 
 
 def test_examples():
-    module = importlib.import_module("rattention.microscope.capture")
+    module = importlib.import_module("rattention.inspect.capture")
     assert doctest.testmod(module).failed == 0

@@ -16,10 +16,10 @@ import pytest
 pytest.importorskip("tyro", reason="needs the extra 'cli'")
 
 from rattention import __version__
+from rattention._files import MOST_TEXT
 from rattention._installed import for_users
 from rattention.cli import main
 from rattention.cli.commands import COMMANDS
-from rattention.files import MOST_TEXT
 
 from tests.bert_folder import write_folder
 

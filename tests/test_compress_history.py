@@ -11,7 +11,6 @@ pytest.importorskip("gymnasium", reason="needs gymnasium")
 pytest.importorskip("sklearn", reason="needs scikit-learn")
 
 import rattention as ra
-from rattention.ad import History, HistoryTransformer, evaluate
 from rattention.cli import main
 from rattention.compression import Clusters, Recency, Uniform
 from rattention.compression.history import (
@@ -22,7 +21,8 @@ from rattention.compression.history import (
     past_of,
 )
 from rattention.compression.strategies import TopK
-from rattention.microscope import capture
+from rattention.inspect import capture
+from rattention.studies.dark_room import History, HistoryTransformer, evaluate
 
 CONTEXT, BATCH = 30, 3
 
@@ -180,7 +180,7 @@ def test_rooms_and_the_command(model, tmp_path, capsys):
     """Quality, bytes and attention of the task, and its command with a checkpoint."""
     pytest.importorskip("scipy")
     pytest.importorskip("tyro")
-    from rattention.compression.validation.rooms import Rooms
+    from rattention.studies.compression.rooms import Rooms
 
     task = Rooms(model, [3, 60], episodes=3, steps_between=4)
     full = task.full(7)

@@ -14,10 +14,10 @@ torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 
 import rattention as ra
-from rattention.cache import rattention_step
 from rattention.hf import cache_report, conversion, convert
 from rattention.hf.cache import RAttentionCacheLayer
 from rattention.mechanisms.rattention import reference_rattention
+from rattention.mechanisms.rattention_cache import rattention_step
 
 from tests.hf_models import LLAMA, build, padding, tokens
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rattention as ra
-from rattention.cache import reference_features, reference_rattention_steps
+from rattention.mechanisms.rattention_cache import reference_features, reference_rattention_steps
 
 from tests.decoding import LENGTH, cache_for, decode, draw, largest_difference, norm_weights, part, state_of
 from tests.mechanisms import last_rounding

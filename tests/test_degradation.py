@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from rattention import MetricOptions, attention_rows
-from rattention.degradation import (
+from rattention.studies.degradation import (
     Conversation,
     Selection,
     SyntheticConversation,

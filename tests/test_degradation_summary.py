@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from rattention import MetricOptions
-from rattention.degradation import (
+from rattention.studies.degradation import (
     ContextMetrics,
     Degradation,
     Recall,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rattention as ra
+from rattention._metrics import reference_metrics
 from rattention.mechanisms.masks import Masks, query_positions
-from rattention.metrics import reference_metrics
 
 from tests.mechanisms import Sizes, assert_accurate, by_rule, wide
 

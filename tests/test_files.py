@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from rattention.files import save_figure, writable_folder, write_csv, write_json, write_text
+from rattention._files import save_figure, writable_folder, write_csv, write_json, write_text
 
 if TYPE_CHECKING:
     from pathlib import Path

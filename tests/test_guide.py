@@ -7,10 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from rattention.microscope import Rules
-from rattention.microscope.insights import RULES
-from rattention.microscope.query_row import MOST_MASS, SINKS, TOP_SHARE
-from rattention.microscope.statistics import MapOptions
+from rattention.inspect import Rules
+from rattention.inspect.insights import RULES
+from rattention.inspect.query_row import MOST_MASS, SINKS, TOP_SHARE
+from rattention.inspect.statistics import MapOptions
 
 from tests.processes import run_python
 

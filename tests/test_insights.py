@@ -8,10 +8,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from rattention.compression import STRATEGIES
-from rattention.microscope import Findings, Rules, advise
-from rattention.microscope.insights import RULES, TOGETHER
-from rattention.microscope.query_row import STATISTICS, RowStatistics
-from rattention.microscope.statistics import LayerMeasure, SampleMeasure
+from rattention.inspect import Findings, Rules, advise
+from rattention.inspect.insights import RULES, TOGETHER
+from rattention.inspect.query_row import STATISTICS, RowStatistics
+from rattention.inspect.statistics import LayerMeasure, SampleMeasure
 
 QUIET = {
     "context_mean": 0.01,

@@ -43,7 +43,7 @@ def test_extras_include_others() -> None:
 
 
 def required() -> set[tuple[str, str]]:
-    """Module and extra of every call of `rattention.extras.require` with constants."""
+    """Module and extra of every call of `rattention._extras.require` with constants."""
     calls = [
         node
         for path in SOURCES.rglob("*.py")

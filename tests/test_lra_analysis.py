@@ -17,11 +17,11 @@ for module in ("matplotlib", "scipy", "yaml", "safetensors", "tyro"):
 
 import tyro
 from rattention.cli import lra_analyze
-from rattention.lra import published
-from rattention.lra.analysis import analyze
-from rattention.lra.figures import drawn_figures
-from rattention.lra.results import StudyResults
-from rattention.lra.summary import summarize
+from rattention.studies.lra import published
+from rattention.studies.lra.analysis import analyze
+from rattention.studies.lra.figures import drawn_figures
+from rattention.studies.lra.results import StudyResults
+from rattention.studies.lra.summary import summarize
 
 from tests.lra_results import ACCURACY, MECHANISMS, result, write_run, write_study
 

@@ -11,11 +11,11 @@ import pytest
 for module in ("matplotlib", "scipy", "yaml", "safetensors", "tyro"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
-from rattention.lra.figures import drawn_figures
-from rattention.lra.results import RunRecord, StudyResults
-from rattention.lra.summary import summarize
 from rattention.plots import lra as figures
 from rattention.plots import lra_attention, lra_curves
+from rattention.studies.lra.figures import drawn_figures
+from rattention.studies.lra.results import RunRecord, StudyResults
+from rattention.studies.lra.summary import summarize
 
 from tests.lra_results import MECHANISMS, cell, write_study
 

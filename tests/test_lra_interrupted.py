@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=Im
 for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
-from rattention.lra.checkpoints import Lines, seal, whole_checkpoints
-from rattention.lra.running import do_run
+from rattention.studies.lra.checkpoints import Lines, seal, whole_checkpoints
+from rattention.studies.lra.running import do_run
 
 from tests.lra_runs import everything, interrupt_in_step, lines, straight_run, tiny_run, tiny_task
 from tests.processes import REPOSITORY
@@ -38,7 +38,7 @@ import os, signal, sys
 from pathlib import Path
 
 import torch
-from rattention.lra import history, running, training
+from rattention.studies.lra import history, running, training
 from tests.lra_runs import tiny_run, tiny_task
 
 TARGETS = {

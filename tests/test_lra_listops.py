@@ -13,9 +13,9 @@ parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
 
 import rattention as ra  # noqa: E402
 from rattention import _core  # noqa: E402
-from rattention.lra import ListOps, Split, TaskData  # noqa: E402
-from rattention.lra.cache import default_folder  # noqa: E402
-from rattention.lra.listops import TOKENS, evaluate, reference_tree  # noqa: E402
+from rattention.studies.lra import ListOps, Split, TaskData  # noqa: E402
+from rattention.studies.lra.cache import default_folder  # noqa: E402
+from rattention.studies.lra.listops import TOKENS, evaluate, reference_tree  # noqa: E402
 
 SMALL = ListOps(
     train=300, validation=50, test=60, min_length=5, max_length=60, max_depth=4, max_args=5, seed=3

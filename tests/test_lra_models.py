@@ -12,9 +12,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
 pytest.importorskip("yaml", reason="needs the extra 'lra'")
 
-from rattention.lra import MECHANISMS, PRESETS, ModelSize, SequenceClassifier, matched_size
-from rattention.lra.models import attention_layers, layer_options, mismatch, parameters, sinusoids
 from rattention.models.errors import WeightsError
+from rattention.studies.lra import MECHANISMS, PRESETS, ModelSize, SequenceClassifier, matched_size
+from rattention.studies.lra.models import attention_layers, layer_options, mismatch, parameters, sinusoids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -208,7 +208,7 @@ def test_wrong_sizes(options, said):
 
 @pytest.mark.parametrize("module", ["", ".models"])
 def test_documentation_is_right(module):
-    result = doctest.testmod(importlib.import_module(f"rattention.lra{module}"))
+    result = doctest.testmod(importlib.import_module(f"rattention.studies.lra{module}"))
     assert result.attempted > 0
     assert result.failed == 0
 

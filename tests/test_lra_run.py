@@ -21,7 +21,7 @@ for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml",
 import pyarrow.parquet
 import yaml
 from rattention.cli import main
-from rattention.lra import Study, Text, new_name, run_study
+from rattention.studies.lra import Study, Text, new_name, run_study
 
 from tests.lra_runs import SIZE, STUDY, everything, lines, without_times
 from tests.processes import REPOSITORY
@@ -134,7 +134,7 @@ class TestFolder:
         code = """
             import sys, time
             from pathlib import Path
-            from rattention.lra.folder import locked
+            from rattention.studies.lra.folder import locked
             with locked(Path(sys.argv[1])):
                 print("held", flush=True)
                 time.sleep(60)
@@ -154,7 +154,7 @@ class TestFolder:
 
     def test_full_disk(self, tmp_path, monkeypatch):
         """Whichever library meets it: an error that says so, and what was finished stays."""
-        from rattention.lra import running, training
+        from rattention.studies.lra import running, training
 
         before = run_study(replace(STUDY, mechanisms=("conventional",)), tmp_path)
         no_room = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -179,7 +179,7 @@ class TestFolder:
         """A real one: files may not grow beyond 30 kB."""
         code = (
             "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "from rattention.cli import main; import rattention.lra.running\n"
+            "from rattention.cli import main; import rattention.studies.lra.running\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))\n"
             "sys.exit(main(sys.argv[1:]))"
         )

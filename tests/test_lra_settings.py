@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=Im
 for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm", "tyro"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
-from rattention.lra import MECHANISMS, PRESETS, ListOps, ModelSize, Study, Training
+from rattention.studies.lra import MECHANISMS, PRESETS, ListOps, ModelSize, Study, Training
 
 from tests.lra_runs import STUDY
 

@@ -11,8 +11,8 @@ import pytest
 for module in ("matplotlib", "scipy", "yaml", "safetensors", "tyro"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
-from rattention.lra import findings
-from rattention.lra.summary import difference, learned, rows_of
+from rattention.studies.lra import findings
+from rattention.studies.lra.summary import difference, learned, rows_of
 from scipy import stats
 
 from tests.lra_results import cell

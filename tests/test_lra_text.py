@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("torch", exc_type=ImportError)
 pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
 
-from rattention.lra import Text
-from rattention.lra.vocabulary import Vocabulary
+from rattention.studies.lra import Text
+from rattention.studies.lra.vocabulary import Vocabulary
 
 from tests.reviews import REVIEWS, write_parquet
 

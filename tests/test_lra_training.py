@@ -19,11 +19,11 @@ torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=Im
 for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
-from rattention.lra import MECHANISMS, ListOps, SequenceClassifier, Split, Study
-from rattention.lra.batches import TrainingBatches, collate, in_order_of_length
-from rattention.lra.measuring import PeakMemory, attention_by_head, longest_samples
-from rattention.lra.running import do_run, new_model
-from rattention.lra.training import FAILED_BATCH, evaluate
+from rattention.studies.lra import MECHANISMS, ListOps, SequenceClassifier, Split, Study
+from rattention.studies.lra.batches import TrainingBatches, collate, in_order_of_length
+from rattention.studies.lra.measuring import PeakMemory, attention_by_head, longest_samples
+from rattention.studies.lra.running import do_run, new_model
+from rattention.studies.lra.training import FAILED_BATCH, evaluate
 from safetensors.torch import load_file
 
 from tests.lra_runs import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rattention as ra
 from rattention import MetricOptions
-from rattention.metrics import ROW_METRICS, reference_metrics
+from rattention._metrics import ROW_METRICS, reference_metrics
 
 from tests.masks import COMBINATIONS, SINGLES, mask_options
 from tests.mechanisms import (

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 
 import rattention as ra
+from rattention._metrics import ROW_METRICS, MetricOptions, reference_metrics
 from rattention.hf import listening, observation
-from rattention.metrics import ROW_METRICS, MetricOptions, reference_metrics
 
 from tests.hf_models import DECODERS, ENCODERS, build, padding, tokens
 from tests.processes import run_python

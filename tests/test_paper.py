@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rattention.paper import pdf, summary
-from rattention.paper.savings import PRESETS, CacheBytes, CacheModel, cache_bytes
+from rattention.studies.paper import pdf, summary
+from rattention.studies.paper.savings import PRESETS, CacheBytes, CacheModel, cache_bytes
 
 MODEL_12B = PRESETS["12b"]
 

@@ -15,7 +15,8 @@ pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from rattention import plots
-from rattention.degradation import (
+from rattention._files import save_figure
+from rattention.studies.degradation import (
     WINDOWS,
     Degradation,
     Selection,
@@ -24,8 +25,7 @@ from rattention.degradation import (
     WindowCutoff,
     measure,
 )
-from rattention.degradation.contexts import AVERAGED
-from rattention.files import save_figure
+from rattention.studies.degradation.contexts import AVERAGED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,7 +190,7 @@ def test_recall_needs_a_context_that_holds_both() -> None:
 
 def test_pyplot_is_left_alone() -> None:
     code = (
-        "import sys; from rattention import plots; from rattention.degradation import *;"
+        "import sys; from rattention import plots; from rattention.studies.degradation import *;"
         "contexts = measure_contexts(SyntheticSource(), (20, 30));"
         "plots.plot_metric(contexts, 'entropy').figure.draw_without_rendering();"
         "sys.exit('matplotlib.pyplot' in sys.modules)"

@@ -15,14 +15,15 @@ import rattention as ra
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-def section(title: str) -> str:
-    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+def section(title: str, text: str = README) -> str:
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 def first_cells(text: str) -> list[str]:
@@ -64,9 +65,11 @@ def test_commands_are_those_there_are() -> None:
     assert first_cells(section("The command line")) == [f"rattention {name}" for name in commands.COMMANDS]
 
 
-def test_folders_exist() -> None:
-    for folder in first_cells(section("Where things live")):
-        assert (ROOT / folder).is_dir(), folder
+def test_folders_are_those_there_are() -> None:
+    listed = first_cells(section("Where things live", CONTRIBUTING).split("\n\n")[1])
+    assert all((ROOT / folder).is_dir() for folder in listed), listed
+    packages = {path.parent for path in (ROOT / "python" / "rattention").glob("*/*.py")}
+    assert packages <= {ROOT / folder for folder in listed}
 
 
 def test_links_lead_somewhere() -> None:

@@ -7,8 +7,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from rattention import AttentionMetrics, MetricOptions
+from rattention._metrics import ROW_METRICS
 from rattention.mechanisms.softmax import reference_attention, reference_weights
-from rattention.metrics import ROW_METRICS
 
 from tests.brute_force import brute_metrics, brute_row
 from tests.masks import COMBINATIONS, mask_options

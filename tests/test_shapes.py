@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rattention as ra
-from rattention.metrics import ROW_METRICS
+from rattention._metrics import ROW_METRICS
 
 from tests.mechanisms import (
     DTYPES,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rattention as ra
+from rattention._metrics import ROW_METRICS
 from rattention.mechanisms.masks import Masks, reference_visible
-from rattention.metrics import ROW_METRICS
 
 from tests.mechanisms import DTYPES, Sizes, assert_accurate, by_mechanism, with_dot_products
 

@@ -1,4 +1,4 @@
-"""rattention compress and rattention.compression.validation: what compressed runs are compared by."""
+"""rattention compress and rattention.studies.compression: what compressed runs are compared by."""
 
 # ruff: noqa: E402
 from __future__ import annotations
@@ -22,14 +22,14 @@ from rattention.cli import compression_text
 from rattention.cli.terminal import Style
 from rattention.compression import STRATEGIES, Clusters, Recency, TopK
 from rattention.compression.observed import observed_past
-from rattention.compression.validation import Measured, Trial, Validation, validate
-from rattention.compression.validation.language import Continuation
-from rattention.compression.validation.results import Constant
-from rattention.compression.validation.sentences import Sentences
 from rattention.hf import convert
-from rattention.intervals import interval
 from rattention.models import Bert
 from rattention.nn import rattention_pattern
+from rattention.studies.compression import Measured, Trial, Validation, validate
+from rattention.studies.compression.language import Continuation
+from rattention.studies.compression.results import Constant
+from rattention.studies.compression.sentences import Sentences
+from rattention.studies.kit.intervals import interval
 
 from tests.bert_folder import write_folder
 from tests.compressed_models import WORDS, native
@@ -211,8 +211,8 @@ def slow_tasks(folder):
     yield Sentences(Bert.from_pretrained(folder), WORDS, length=20, batch=1)
     yield language(native())
     pytest.importorskip("gymnasium", reason="the last task needs gymnasium")
-    from rattention.ad import HistoryTransformer
-    from rattention.compression.validation.rooms import Rooms
+    from rattention.studies.compression.rooms import Rooms
+    from rattention.studies.dark_room import HistoryTransformer
 
     yield Rooms(HistoryTransformer(81, 5, 30, dim=16, heads=2, depth=1).eval(), [3, 60], episodes=3)
 

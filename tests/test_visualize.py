@@ -18,9 +18,9 @@ for module in ("tyro", "matplotlib", "safetensors", "tokenizers"):
     pytest.importorskip(module, reason=f"needs {module}")
 
 from rattention import cli
-from rattention.microscope import Rules, Sample
-from rattention.microscope.statistics import MapOptions
-from rattention.microscope.visualize import Drawing, visualize
+from rattention.inspect import Rules, Sample
+from rattention.inspect.statistics import MapOptions
+from rattention.inspect.visualize import Drawing, visualize
 
 from tests.bert_folder import WORDS, write_folder
 from tests.processes import run_python
@@ -307,7 +307,9 @@ def test_a_folder_without_a_tokenizer(llama, arguments, capsys, tmp_path):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    ad = pytest.importorskip("rattention.ad", reason="needs the extra 'ad'", exc_type=ImportError)
+    ad = pytest.importorskip(
+        "rattention.studies.dark_room", reason="needs the extra 'ad'", exc_type=ImportError
+    )
     import torch
 
     torch.manual_seed(0)

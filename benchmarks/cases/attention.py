@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rattention as ra
-from rattention.extras import require
+from rattention._extras import require
 
 from benchmarks import machine
 from benchmarks.inputs import HEAD_DIM, HEADS, Inputs, random_inputs

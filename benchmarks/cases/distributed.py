@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from rattention.extras import require
+from rattention._extras import require
 
 from benchmarks.inputs import HEAD_DIM, HEADS
 from benchmarks.outcome import Figure, Outcome, at_most

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rattention.extras import require
+from rattention._extras import require
 
 from benchmarks.outcome import Figure, Outcome
 from benchmarks.peers import pytorch_generation, pytorch_training

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rattention.extras import require
+from rattention._extras import require
 
 from benchmarks.race import Runner, Setup
 

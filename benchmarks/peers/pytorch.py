@@ -6,7 +6,7 @@ import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rattention.extras import require
+from rattention._extras import require
 from rattention.mechanisms.pooled_map import MAP_SHAPE, bin_edges
 
 from benchmarks.race import Runner, Setup

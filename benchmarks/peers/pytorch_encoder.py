@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from rattention.extras import require
+from rattention._extras import require
 
 from benchmarks.machine import available_bytes
 from benchmarks.peers.pytorch import load

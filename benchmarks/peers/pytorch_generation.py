@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rattention.extras import require
+from rattention._extras import require
 
 from benchmarks.peers import pytorch_training
 from benchmarks.peers.pytorch import load

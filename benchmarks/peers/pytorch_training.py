@@ -6,7 +6,7 @@ from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from rattention.extras import require
+from rattention._extras import require
 
 from benchmarks.peers.pytorch import load, window_mask
 from benchmarks.race import Runner

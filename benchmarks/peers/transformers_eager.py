@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import rattention as ra
-from rattention.extras import require
+from rattention._extras import require
 
 from benchmarks.peers import pytorch
 from benchmarks.race import Runner, Setup

@@ -1,4 +1,4 @@
-// What rattention.lra draws its data with.
+// What rattention.studies.lra draws its data with.
 #include <algorithm>
 #include <string>
 #include <vector>

@@ -1,4 +1,4 @@
-// Metrics of every row of attention, streamed while the forward pass runs. Definitions: rattention.metrics in Python.
+// Metrics of every row of attention, streamed while the forward pass runs. Definitions: rattention._metrics in Python.
 #pragma once
 
 #include <cstdint>

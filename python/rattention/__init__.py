@@ -19,16 +19,16 @@ except ImportError as error:
         ) from error
     raise
 
-from rattention.cache import RAttentionCache, rattention_step
-from rattention.config import get_num_threads, set_num_threads, show_config
+from rattention._config import get_num_threads, set_num_threads, show_config
+from rattention._metrics import AttentionMetrics, MetricOptions
 from rattention.mechanisms.gravitational import gravitational_attention
 from rattention.mechanisms.rattention import rattention
+from rattention.mechanisms.rattention_cache import RAttentionCache, rattention_step
 from rattention.mechanisms.residual_linear import residual_linear_attention
 from rattention.mechanisms.rotary import rotary
 from rattention.mechanisms.softmax import attention, attention_map, attention_metrics, attention_rows
 from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.mechanisms.table import MECHANISMS
-from rattention.metrics import AttentionMetrics, MetricOptions
 
 if TYPE_CHECKING:
     from rattention.compression.compressing import compress as compress

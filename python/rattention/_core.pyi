@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rattention.metrics import MetricOptions
+from rattention._metrics import MetricOptions
 
 __version__: str
 

@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from rattention._config import show_config
+from rattention._files import save_figure, writable_folder, write_json
 from rattention._installed import versions
 from rattention.cli import ad_report
 from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, note, progress
 from rattention.cli.threads import use_threads
-from rattention.config import show_config
-from rattention.files import save_figure, writable_folder, write_json
 
 if TYPE_CHECKING:
-    from rattention.ad import Collection, Comparison, HistoryTransformer, LearningHistories, Room
+    from rattention.studies.dark_room import (
+        Collection,
+        Comparison,
+        HistoryTransformer,
+        LearningHistories,
+        Room,
+    )
 
 FOLDER = Path("runs/dark_room")
 HISTORIES = "histories.safetensors"
@@ -169,7 +175,7 @@ class Evaluate:
 
 def collect(options: Collect) -> int:
     """Collect, print and save; ValueError and OSError say what is wrong with the options."""
-    from rattention.ad import Collection, QLearning
+    from rattention.studies.dark_room import Collection, QLearning
 
     agent = QLearning(
         episodes=options.episodes,
@@ -191,7 +197,7 @@ def collect(options: Collect) -> int:
 
 def train(options: Train) -> int:
     """Train, print and save; ValueError and OSError say what is wrong with the options."""
-    from rattention.ad import Training, training
+    from rattention.studies.dark_room import Training, training
 
     use_threads(options.threads)
     schedule = Training(
@@ -225,7 +231,7 @@ def train(options: Train) -> int:
 
 def evaluate(options: Evaluate) -> int:
     """Evaluate, print and save; ValueError and OSError say what is wrong with the options."""
-    from rattention.ad import HistoryTransformer, compare
+    from rattention.studies.dark_room import HistoryTransformer, compare
 
     use_threads(options.threads)
     goals = None if options.goals is None else whole_numbers("goals", options.goals)
@@ -253,7 +259,7 @@ def evaluate(options: Evaluate) -> int:
 
 
 def _room(options: Collect) -> Room:
-    from rattention.ad import HARD, Room
+    from rattention.studies.dark_room import HARD, Room
 
     usual = HARD if options.hard else Room()
     return dataclasses.replace(
@@ -266,7 +272,7 @@ def _room(options: Collect) -> Room:
 
 def _collected(collection: Collection, folder: Path) -> tuple[LearningHistories, float]:
     """Histories, saved in a folder, and the seconds they took."""
-    from rattention.ad import collect
+    from rattention.studies.dark_room import collect
 
     began = time.perf_counter()
     histories = collect(collection, progress=lambda episodes: progress(episodes, "collect", "episode"))
@@ -277,7 +283,7 @@ def _collected(collection: Collection, folder: Path) -> tuple[LearningHistories,
 
 def _histories(folder: Path) -> LearningHistories:
     """Those in a folder; where there are none, the usual ones."""
-    from rattention.ad import Collection, LearningHistories
+    from rattention.studies.dark_room import Collection, LearningHistories
 
     if (folder / HISTORIES).exists():
         return LearningHistories.load(folder / HISTORIES)
@@ -287,8 +293,8 @@ def _histories(folder: Path) -> LearningHistories:
 
 def _pattern(name: str, window: int) -> list[dict[str, Any]]:
     """What distinguishes the layers, for `rattention.nn.TransformerEncoder`."""
-    from rattention.ad.model import TURNED_AND_NOT
     from rattention.nn import rattention_pattern
+    from rattention.studies.dark_room.model import TURNED_AND_NOT
 
     if name == "softmax":
         return [dict(layer) for layer in TURNED_AND_NOT]
@@ -298,7 +304,7 @@ def _pattern(name: str, window: int) -> list[dict[str, Any]]:
 
 
 def _model_path(options: Evaluate) -> Path:
-    from rattention.ad import example_checkpoint, training
+    from rattention.studies.dark_room import example_checkpoint, training
 
     if options.model is not None:
         if not options.model.is_file():
@@ -342,7 +348,7 @@ def _comparison_data(
 
 
 def _save(folder: Path, result: Comparison, data: dict[str, Any]) -> list[str]:
-    from rattention.ad.figures import returns_figure
+    from rattention.studies.dark_room.figures import returns_figure
 
     write_json(folder / "evaluation.json", data)
     figure = returns_figure(result)

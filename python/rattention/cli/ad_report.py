@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rattention.ad import Comparison, HistoryTransformer, LearningHistories
+    from rattention.studies.dark_room import Comparison, HistoryTransformer, LearningHistories
 
 SHOWN_EPISODES = 10
 """As many points of a curve are printed at most."""
@@ -22,7 +22,7 @@ SHOWN_EPISODES = 10
 
 def of_histories(histories: LearningHistories, path: Path, seconds: float, style: Style) -> str:
     """How the returns of the source agents rise."""
-    from rattention.ad import oracle_returns
+    from rattention.studies.dark_room import oracle_returns
 
     collection = histories.collection
     train, held_out = collection.split()

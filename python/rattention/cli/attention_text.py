@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from rattention._files import json_ready
 from rattention.cli.record import circumstances
 from rattention.cli.terminal import Style, paragraph, table
-from rattention.files import json_ready
-from rattention.microscope.query_row import STATISTICS
+from rattention.inspect.query_row import STATISTICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rattention.cli.specimen import Specimen
     from rattention.cli.visualize import Visualize
-    from rattention.microscope.visualize import Visualization
+    from rattention.inspect.visualize import Visualization
 
 SHOWN = {
     "context_mean": "mean\nattention",

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from rattention._config import show_config
 from rattention._installed import EXTRAS, FOR_DEVELOPERS, for_users, including, lacking, requirements
 from rattention.cli.installed import models_found, openmp_runtimes
 from rattention.cli.terminal import GREEN, RED, YELLOW, Style, paragraph, table
-from rattention.config import show_config
 from rattention.mechanisms.softmax import attention, reference_attention
 from rattention.models.folder import BUNDLED_PACKAGE
 

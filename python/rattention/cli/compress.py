@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from rattention._arguments import require_seed
+from rattention._files import save_figure, writable_folder, write_csv, write_json
 from rattention.cli import compression_task, compression_text, record
 from rattention.cli.terminal import Style, note, progress
 from rattention.cli.threads import use_threads
 from rattention.compression import STRATEGIES, require_strategy
 from rattention.compression.budget import require_budget
-from rattention.files import save_figure, writable_folder, write_csv, write_json
 
 if TYPE_CHECKING:
     from rattention.compression.budget import Budget
-    from rattention.compression.validation import Task, Validation
+    from rattention.studies.compression import Task, Validation
 
 EXAMPLES = (
     "# what each strategy keeps of a history of the shipped transformer that learns from histories",
@@ -132,7 +132,7 @@ def _preview(options: Compress, task: Task, budgets: tuple[Budget, ...]) -> dict
 
 
 def _validate(options: Compress, task: Task, budgets: tuple[Budget, ...], folder: Path) -> dict[str, Any]:
-    from rattention.compression.validation import validate
+    from rattention.studies.compression import validate
 
     began = time.perf_counter()
     measured = validate(

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention._extras import require
 from rattention.cli.specimen import MAKE_ONE, loaded
 from rattention.cli.subject import read_text
-from rattention.degradation import default_text
-from rattention.extras import require
 from rattention.models import Bert
 from rattention.models.errors import WeightsError, read_json_object
 from rattention.models.folder import BUNDLED_PACKAGE, find_model
+from rattention.studies.degradation import default_text
 
 if TYPE_CHECKING:
     from rattention.cli.compress import Compress
-    from rattention.compression.validation import Task
+    from rattention.studies.compression import Task
 
 
 def of(options: Compress) -> Task:
@@ -48,8 +48,8 @@ def of(options: Compress) -> Task:
 
 
 def _rooms(options: Compress) -> Task:
-    from rattention.ad import HistoryTransformer, example_checkpoint
-    from rattention.compression.validation.rooms import Rooms
+    from rattention.studies.compression.rooms import Rooms
+    from rattention.studies.dark_room import HistoryTransformer, example_checkpoint
 
     file = options.checkpoint or example_checkpoint()
     if not file.is_file():
@@ -63,7 +63,7 @@ def _rooms(options: Compress) -> Task:
 
 
 def _sentences(options: Compress, model: Bert, words: str) -> Task:
-    from rattention.compression.validation.sentences import Sentences
+    from rattention.studies.compression.sentences import Sentences
 
     longest = model.config.max_positions - 2
     return Sentences(model, words, length=min(options.prefix, longest), batch=options.batch)
@@ -91,7 +91,7 @@ def _pretrained(options: Compress, folder: Path, name: str, words: str) -> Task:
 
 
 def _continuation(options: Compress, model: Any, ids: Any) -> Task:
-    from rattention.compression.validation.language import Continuation
+    from rattention.studies.compression.language import Continuation
 
     sizes = {"prefix": options.prefix, "continuation": options.continuation, "batch": options.batch}
     return Continuation(model, ids, **sizes)

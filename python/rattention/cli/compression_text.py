@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from rattention.cli.terminal import Style
     from rattention.compression.budget import Budget
-    from rattention.compression.validation import Cell, Task, Validation
-    from rattention.compression.validation.tasks import Preview
+    from rattention.studies.compression import Cell, Task, Validation
+    from rattention.studies.compression.tasks import Preview
 
 RANGES_SHOWN = 6
 

@@ -10,13 +10,13 @@ from typing import Annotated
 
 import tyro
 
+from rattention._files import writable_folder
 from rattention.cli import interactive, record, report, subject
 from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, note, progress
 from rattention.cli.threads import use_threads
-from rattention.degradation import Thresholds, measure
-from rattention.degradation.sources import check_length
-from rattention.files import writable_folder
+from rattention.studies.degradation import Thresholds, measure
+from rattention.studies.degradation.sources import check_length
 
 EXAMPLES = (
     "# the pretrained model, 50 to 500 tokens",

@@ -6,19 +6,19 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from rattention._metrics import MetricOptions
 from rattention.cli.report import contexts_table
 from rattention.cli.subject import load
 from rattention.cli.terminal import Style, note
-from rattention.degradation import Selection, TextSource
-from rattention.degradation.contexts import ContextMetrics, measure_context
-from rattention.degradation.conversation import is_whole
-from rattention.degradation.story import context_data
-from rattention.metrics import MetricOptions
+from rattention.studies.degradation import Selection, TextSource
+from rattention.studies.degradation.contexts import ContextMetrics, measure_context
+from rattention.studies.degradation.conversation import is_whole
+from rattention.studies.degradation.story import context_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rattention.degradation import Thresholds
+    from rattention.studies.degradation import Thresholds
 
 
 def run(

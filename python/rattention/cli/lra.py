@@ -16,7 +16,7 @@ from rattention.cli.terminal import Style, note
 from rattention.cli.threads import use_threads
 
 if TYPE_CHECKING:
-    from rattention.lra import Study
+    from rattention.studies.lra import Study
 
 RUN_EXAMPLES = (
     "# the smoke preset, about 2 minutes on 2 cores",
@@ -112,7 +112,7 @@ class Data(_Chosen):
 
 def run(options: Run) -> int:
     """Run what is missing, print the outcome; ValueError and OSError say what is wrong with the options."""
-    from rattention.lra import new_name, ranks, run_study
+    from rattention.studies.lra import new_name, ranks, run_study
 
     use_threads(options.threads)
     ranks.join()
@@ -146,8 +146,8 @@ def data(options: Data) -> int:
 
 def _chosen(options: _Chosen, folder: Path | None) -> Study:
     """The study that is named, with the tasks and data asked for."""
-    from rattention.lra import PRESETS, Study
-    from rattention.lra.layout import STUDY
+    from rattention.studies.lra import PRESETS, Study
+    from rattention.studies.lra.layout import STUDY
 
     if options.preset is not None and options.config is not None:
         raise ValueError("--preset and --config both name a study: leave one out")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from rattention._extras import require
 from rattention.cli.terminal import Style, note, paragraph, table
-from rattention.extras import require
 
 if TYPE_CHECKING:
-    from rattention.lra.analysis import Analysis
+    from rattention.studies.lra.analysis import Analysis
 
 ANALYZE_EXAMPLES = (
     "results_20261127_203000        # table and findings; files into that folder",
@@ -47,7 +47,7 @@ SEVERAL = Path("lra_analysis")
 def analyze(options: Analyze) -> int:
     """Analyse, print and save; ValueError and OSError say what is wrong with the folders."""
     require("matplotlib", "plots")
-    from rattention.lra import analysis
+    from rattention.studies.lra import analysis
 
     out = options.out or (options.folders[0] if len(options.folders) == 1 else SEVERAL)
     result = analysis.analyze(options.folders, out, formats=(options.format,))
@@ -63,9 +63,9 @@ def analyze(options: Analyze) -> int:
 
 def report(analysis: Analysis, style: Style) -> str:
     """The tables and the findings."""
-    from rattention.lra.findings import CAVEAT
-    from rattention.lra.summary import by_task, heading
-    from rattention.lra.tables import COLUMNS, cells_of_row
+    from rattention.studies.lra.findings import CAVEAT
+    from rattention.studies.lra.summary import by_task, heading
+    from rattention.studies.lra.tables import COLUMNS, cells_of_row
 
     parts = []
     for task, cells in by_task(analysis.cells).items():

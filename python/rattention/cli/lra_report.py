@@ -10,7 +10,7 @@ from rattention.cli.terminal import Style, table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rattention.lra.data import TaskData
+    from rattention.studies.lra.data import TaskData
 
 SPLITS = ("train", "validation", "test")
 PARTS = ("attention", "mlp", "total")

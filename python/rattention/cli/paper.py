@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, paragraph, table
-from rattention.paper import pdf, summary
-from rattention.paper.savings import PRESETS, CacheBytes, CacheModel, cache_bytes
+from rattention.studies.paper import pdf, summary
+from rattention.studies.paper.savings import PRESETS, CacheBytes, CacheModel, cache_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,18 +6,18 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rattention._config import show_config
+from rattention._files import save_figure, write_csv, write_json
 from rattention._installed import versions
-from rattention.config import show_config
-from rattention.degradation import summarise
-from rattention.degradation.contexts import AVERAGED
-from rattention.files import save_figure, write_csv, write_json
+from rattention.studies.degradation import summarise
+from rattention.studies.degradation.contexts import AVERAGED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rattention.cli.demo import Demo
     from rattention.cli.subject import Subject
-    from rattention.degradation import Degradation
+    from rattention.studies.degradation import Degradation
 
 COLUMNS = ("context_length", "sequence_length", *AVERAGED, "retention_change", "first_tokens_share")
 FORMATS = (".png", ".svg")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rattention.cli.terminal import Style, paragraph, table, wide
-from rattention.degradation import read_turns, summarise
-from rattention.degradation.contexts import FIRST_TOKENS
+from rattention.studies.degradation import read_turns, summarise
+from rattention.studies.degradation.contexts import FIRST_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from rattention.cli.subject import Subject
-    from rattention.degradation import ContextMetrics, Degradation, Thresholds
+    from rattention.studies.degradation import ContextMetrics, Degradation, Thresholds
 
 
 def text(measured: Degradation, subject: Subject, saved: Sequence[Path], style: Style) -> str:

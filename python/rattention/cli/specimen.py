@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention.cli.subject import read_text
-from rattention.degradation import default_text
-from rattention.microscope import Sample
+from rattention.inspect import Sample
 from rattention.models import Bert
 from rattention.models.errors import WeightsError, read_json_object
 from rattention.models.folder import BUNDLED_PACKAGE, find_model
+from rattention.studies.degradation import default_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ class Specimen:
 
 
 def from_checkpoint(path: Path | None, samples: int, length: int | None, seed: int) -> Specimen:
-    """A `rattention.ad.HistoryTransformer` acting in rooms of goals that it was not trained on, drawn with
+    """A dark room's `HistoryTransformer` acting in rooms of goals that it was not trained on, drawn with
     `seed`: the histories that it has made when its context is full.
 
     Raises
@@ -52,8 +52,8 @@ def from_checkpoint(path: Path | None, samples: int, length: int | None, seed: i
     ImportError
         The extra ``ad`` is not installed.
     """
-    from rattention.ad import HistoryTransformer, example_checkpoint
-    from rattention.ad.evaluation import collection_of
+    from rattention.studies.dark_room import HistoryTransformer, example_checkpoint
+    from rattention.studies.dark_room.evaluation import collection_of
 
     file = example_checkpoint() if path is None else path
     if not file.is_file():
@@ -97,8 +97,8 @@ def _histories(model: Any, goals: Any, steps: int, seed: int) -> tuple[Sample, .
     """What the model has done in each room by the time it has seen `steps` transitions."""
     import torch
 
-    from rattention.ad import History, evaluate
-    from rattention.ad.evaluation import collection_of
+    from rattention.studies.dark_room import History, evaluate
+    from rattention.studies.dark_room.evaluation import collection_of
 
     seen = History.empty(len(goals))
 
@@ -120,7 +120,7 @@ def _histories(model: Any, goals: Any, steps: int, seed: int) -> tuple[Sample, .
 
 def _step_labels(history: Any, side: int) -> list[tuple[str, ...]]:
     """Where the agent was and what it did, and the query; "+1" where there was reward."""
-    from rattention.ad import ACTIONS
+    from rattention.studies.dark_room import ACTIONS
 
     def place(state: int) -> str:
         return f"({state // side},{state % side})"
@@ -154,7 +154,7 @@ def _bert(
 def _pretrained(
     folder: Path, name: str, words: str, samples: int, length: int | None
 ) -> tuple[Any, tuple[Sample, ...], str]:
-    from rattention.extras import require
+    from rattention._extras import require
 
     transformers, torch = require("transformers", "hf"), require("torch", "hf")
     model = loaded(lambda: transformers.AutoModel.from_pretrained(folder), name, "model")

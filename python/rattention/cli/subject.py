@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rattention import files
-from rattention.degradation import (
+from rattention import _files
+from rattention.studies.degradation import (
     Conversation,
     SyntheticConversation,
     SyntheticSource,
@@ -17,9 +17,9 @@ from rattention.degradation import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rattention.degradation import RecallSource, Source
-    from rattention.degradation.sources import Layered
     from rattention.models import Bert
+    from rattention.studies.degradation import RecallSource, Source
+    from rattention.studies.degradation.sources import Layered
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def load(model: str | None) -> Bert:
 
 def read_text(path: Path) -> str:
     """The text of a file or a pipe; ValueError when it is empty, too long or not UTF-8."""
-    words = files.read_text(path, "utf-8-sig")
+    words = _files.read_text(path, "utf-8-sig")
     if not words.strip():
         raise ValueError(f"{path} is empty: there is nothing to measure")
     return words

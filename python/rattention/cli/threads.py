@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from rattention.config import set_num_threads
+from rattention._config import set_num_threads
 
 
 def use_threads(threads: int, *, pytorch: bool = True) -> None:

@@ -11,14 +11,14 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rattention._files import writable_folder, write_json
 from rattention.cli import attention_text, record, specimen
 from rattention.cli.numbers import whole_numbers
 from rattention.cli.terminal import Style, progress
 from rattention.cli.threads import use_threads
-from rattention.files import writable_folder, write_json
-from rattention.microscope import Rules
-from rattention.microscope.statistics import MapOptions
-from rattention.microscope.visualize import Drawing, visualize
+from rattention.inspect import Rules
+from rattention.inspect.statistics import MapOptions
+from rattention.inspect.visualize import Drawing, visualize
 
 EXAMPLES = (
     "# the shipped transformer that learns from histories, 5 rooms",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from rattention._arguments import whole_number
+from rattention._extras import require
 from rattention.compression.past import Kept, Past, along, in_order
 from rattention.compression.strategies import Strategy, Uniform
-from rattention.extras import require
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rattention._arguments import whole_number
-from rattention.claims import Claims
+from rattention._claims import Claims
+from rattention._extras import require
 from rattention.compression.budget import Budget, require_budget
 from rattention.compression.report import Compression
 from rattention.compression.table import require_strategy
-from rattention.extras import require
 
 require("torch", "torch")
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from rattention._metrics import MetricOptions
 from rattention.compression.budget import Budget, most_kept
 from rattention.compression.past import Kept, Past
 from rattention.mechanisms.softmax import attention_metrics, attention_rows
-from rattention.metrics import MetricOptions
 from rattention.torch.storage import as_array
 
 if TYPE_CHECKING:

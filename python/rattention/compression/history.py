@@ -1,4 +1,4 @@
-"""Histories before a model: fewer transitions for a `rattention.ad.HistoryTransformer` to look at."""
+"""Histories before a model: fewer transitions for a `HistoryTransformer` of a dark room to look at."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rattention._extras import require
 from rattention.compression.budget import Budget, require_budget, resolve_budget
 from rattention.compression.observed import observed_past
 from rattention.compression.table import STRATEGIES, require_strategy
-from rattention.extras import require
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rattention.ad import History, HistoryTransformer
     from rattention.compression.past import Past
     from rattention.compression.strategies import Strategy
+    from rattention.studies.dark_room import History, HistoryTransformer
 
 TOKEN_STRATEGIES = tuple(name for name, strategy in STRATEGIES.items() if not strategy.makes_tokens)
 """Names of strategies that choose tokens and make no new ones: those that serve before a model."""
@@ -61,7 +61,7 @@ def choose_transitions(
 
 @dataclass
 class HistoryBudget:
-    """Holds a growing history within a budget: the argument `compress` of `rattention.ad.evaluate`.
+    """Holds a growing history within a budget: the argument `compress` of `studies.dark_room.evaluate`.
 
     Of a full history `interval` transitions are dropped at once, so that it is not looked at after every
     step; it never holds more than the budget. With ``forget=True`` of `evaluate` the rest is gone for good.

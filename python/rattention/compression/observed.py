@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention.compression.past import Past
-from rattention.microscope import capture
+from rattention.inspect import capture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rattention.compression.past import Attention
     from rattention.compression.strategies import Strategy
-    from rattention.microscope import LayerAttention
+    from rattention.inspect import LayerAttention
 
 
 def observed_past(
@@ -33,7 +33,7 @@ def observed_past(
     Parameters
     ----------
     model:
-        What `rattention.microscope.capture` takes.
+        What `rattention.inspect.capture` takes.
     run:
         One forward pass; not called where `strategy` looks at positions alone.
     shape:

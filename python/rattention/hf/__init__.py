@@ -25,10 +25,10 @@ A model can also be loaded so: ``from_pretrained(..., attn_implementation="ratte
 
 from __future__ import annotations
 
-from rattention import extras
+from rattention import _extras
 
-extras.require("torch", "hf")
-extras.require("transformers", "hf")
+_extras.require("torch", "hf")
+_extras.require("transformers", "hf")
 
 from rattention.hf.conversion import CacheReport, Conversion, cache_report, convert  # noqa: E402
 from rattention.hf.registration import register  # noqa: E402

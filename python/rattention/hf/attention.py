@@ -10,8 +10,8 @@ import rattention.torch as rt
 from rattention.hf.masks import SEGMENT_DTYPE
 
 if TYPE_CHECKING:
+    from rattention._metrics import MetricOptions
     from rattention.mechanisms.masks import Window
-    from rattention.metrics import MetricOptions
 
 NAME = "rattention"
 """Of the implementation, as in ``attn_implementation="rattention"``."""

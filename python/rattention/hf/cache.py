@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
-from rattention.cache import RAttentionCache, rattention_step
+from rattention.mechanisms.rattention_cache import RAttentionCache, rattention_step
 from rattention.torch.storage import as_array, as_tensor
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rattention._arguments import whole_number
-from rattention.cache import RAttentionCache
 from rattention.hf.attention import NAME
 from rattention.hf.converted import PROJECTIONS, RAttentionModule, sliding_window_of
 from rattention.hf.layers import chosen_layers, require_model
 from rattention.hf.registration import register
+from rattention.mechanisms.rattention_cache import RAttentionCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
-from rattention.claims import Claims
+from rattention._claims import Claims
 from rattention.hf.attention import attend
 from rattention.hf.layers import require_model
 from rattention.hf.registration import register_as

@@ -10,11 +10,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from rattention._metrics import ROW_METRICS, MetricOptions
 from rattention.hf.attention import attend, attends_causally
 from rattention.hf.layers import chosen_layers
 from rattention.hf.listening import attention_modules, listening
 from rattention.hf.record import Observation
-from rattention.metrics import ROW_METRICS, MetricOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

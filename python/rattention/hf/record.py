@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention import plots
-from rattention.extras import require
+from rattention._extras import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

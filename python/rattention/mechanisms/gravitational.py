@@ -30,7 +30,7 @@ from rattention.mechanisms.softmax_family import (
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from rattention.metrics import AttentionMetrics, MetricOptions
+    from rattention._metrics import AttentionMetrics, MetricOptions
 
 
 def gravitational_attention(

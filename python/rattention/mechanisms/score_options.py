@@ -19,8 +19,8 @@ from rattention._arguments import (
     truth,
     whole_number,
 )
+from rattention._metrics import MetricOptions
 from rattention.mechanisms.masks import Masks, window_bounds
-from rattention.metrics import MetricOptions
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

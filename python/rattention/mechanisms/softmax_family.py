@@ -9,10 +9,10 @@ import numpy as np
 
 from rattention import _core
 from rattention._arguments import as_array, float_array, integer_array, same_dtype, truth
+from rattention._metrics import AttentionMetrics, MetricOptions, reference_metrics
 from rattention.mechanisms.masks import Masks, query_positions, reference_visible
 from rattention.mechanisms.pooled_map import map_range, map_shape
 from rattention.mechanisms.score_options import require_metric_options
-from rattention.metrics import AttentionMetrics, MetricOptions, reference_metrics
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

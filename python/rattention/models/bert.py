@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import tokenizers
     from numpy.typing import ArrayLike, NDArray
 
-    from rattention.metrics import AttentionMetrics, MetricOptions
+    from rattention._metrics import AttentionMetrics, MetricOptions
     from rattention.models.bert_layers import Listener
 
 
@@ -68,7 +68,7 @@ class Bert:
         checkpoint.require_finite()
         self.listener: Listener | None = None
         """Called as ``listener(layer, query, key, key_mask)`` before each layer of each call attends;
-        `rattention.microscope.capture` sets it."""
+        `rattention.inspect.capture` sets it."""
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str] | None = None) -> Bert:

@@ -19,7 +19,7 @@ from rattention.models.bert_config import ACTIVATIONS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rattention.metrics import AttentionMetrics, MetricOptions
+    from rattention._metrics import AttentionMetrics, MetricOptions
     from rattention.models.bert_config import BertConfig
     from rattention.models.weights import Checkpoint
 

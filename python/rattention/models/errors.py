@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from rattention.files import read_text
+from rattention._files import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path

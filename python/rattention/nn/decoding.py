@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rattention.cache import RAttentionCache, rattention_step
+from rattention.mechanisms.rattention_cache import RAttentionCache, rattention_step
 from rattention.nn.rows import Rows
 from rattention.torch.rotary import rotary
 from rattention.torch.storage import as_array, as_tensor

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from rattention.extras import require
-from rattention.files import replacing
+from rattention._extras import require
+from rattention._files import replacing
 from rattention.models.errors import WeightsError
 
 if TYPE_CHECKING:

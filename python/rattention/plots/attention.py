@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rattention.extras import require
+from rattention._extras import require
 from rattention.plots.style import (
     Size,
     axes_of,

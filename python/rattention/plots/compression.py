@@ -1,4 +1,4 @@
-"""Figures of `rattention.compression.validation`: quality against budget."""
+"""Figures of `rattention.studies.compression`: quality against budget."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rattention.extras import require
+from rattention._extras import require
 from rattention.plots.style import COLOURS, GREY, MARKERS, axes_of, figure_of, percent_axis
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from rattention.compression.validation import Cell, Validation
-    from rattention.compression.validation.results import Spread
-    from rattention.intervals import Interval
+    from rattention.studies.compression import Cell, Validation
+    from rattention.studies.compression.results import Spread
+    from rattention.studies.kit.intervals import Interval
 
 NUMBERS = {
     "share": "Share of the full quality",

@@ -1,4 +1,4 @@
-"""Figures of `rattention.degradation`: how attention changes as its context grows."""
+"""Figures of `rattention.studies.degradation`: how attention changes as its context grows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention.degradation.contexts import AVERAGED, FIRST_TOKENS
-from rattention.degradation.sources import Selection
 from rattention.plots.maps import LABELS, maps_figure, plot_head_map
 from rattention.plots.style import (
     BLUE,
@@ -26,6 +24,8 @@ from rattention.plots.style import (
     rule,
     write_cells,
 )
+from rattention.studies.degradation.contexts import AVERAGED, FIRST_TOKENS
+from rattention.studies.degradation.sources import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from rattention.degradation import ContextMetrics, Degradation, Recall, WindowCutoff
+    from rattention.studies.degradation import ContextMetrics, Degradation, Recall, WindowCutoff
 
 RULES = {
     "entropy": ("entropy", "good spread above"),

@@ -1,4 +1,4 @@
-"""Figures of `rattention.lra`: mechanisms compared in accuracy, time, memory and convergence."""
+"""Figures of `rattention.studies.lra`: mechanisms compared in accuracy, time, memory and convergence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from rattention.extras import require
+from rattention._extras import require
 from rattention.plots.style import (
     BACKING,
     COLOURS,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from rattention.lra.summary import Cell
+    from rattention.studies.lra.summary import Cell
 
 ORDER = ("gravitational", "combined", "multi_timescale", "rattention", "conventional")
 """Which mechanism has which of `COLOURS` and `MARKERS`, the same in every figure."""

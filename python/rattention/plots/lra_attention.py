@@ -1,4 +1,4 @@
-"""What the models of `rattention.lra` attend to."""
+"""What the models of `rattention.studies.lra` attend to."""
 
 from __future__ import annotations
 

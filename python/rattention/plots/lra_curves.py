@@ -1,4 +1,4 @@
-"""Learning curves of `rattention.lra`."""
+"""Learning curves of `rattention.studies.lra`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rattention.extras import require
+from rattention._extras import require
 from rattention.plots.lra import legend_below, look
 from rattention.plots.style import axes_of, figure_of, percent_axis
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from rattention.lra.results import RunRecord
+    from rattention.studies.lra.results import RunRecord
 
 NUMBERS = {
     "validation_accuracy": "Validation accuracy",

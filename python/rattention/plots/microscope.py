@@ -1,4 +1,4 @@
-"""Figures of `rattention.microscope`: how layers and heads differ, over several samples."""
+"""Figures of `rattention.inspect`: how layers and heads differ, over several samples."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from rattention.microscope import Findings, Rules
+    from rattention.inspect import Findings, Rules
 
 DISTRIBUTIONS = {
     "context_mean": "Mean context attention",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rattention.extras import require
+from rattention._extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -32,9 +32,9 @@ derivatives are refused with NotImplementedError.
 
 from __future__ import annotations
 
-from rattention import extras
+from rattention import _extras
 
-extras.require("torch", "torch")
+_extras.require("torch", "torch")
 
 import rattention as ra  # noqa: E402
 from rattention import _core  # noqa: E402

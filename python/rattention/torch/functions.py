@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import torch
 
 from rattention._arguments import real_number, whole_number
+from rattention._metrics import AttentionMetrics, MetricOptions
 from rattention.mechanisms.masks import window_bounds
 from rattention.mechanisms.residual_linear import FEATURE_MAPS
 from rattention.mechanisms.score_options import require_metric_options
 from rattention.mechanisms.softmax import attention
 from rattention.mechanisms.softmax_family import AttentionResult
-from rattention.metrics import AttentionMetrics, MetricOptions
 from rattention.torch import linear_composition, softmax_composition
 from rattention.torch.checks import (
     require_floats,

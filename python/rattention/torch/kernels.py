@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from rattention._metrics import MetricOptions
 from rattention.mechanisms.softmax_family import AttentionResult
-from rattention.metrics import MetricOptions
 from rattention.torch.storage import as_array, as_tensor
 
 if TYPE_CHECKING:

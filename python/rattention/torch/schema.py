@@ -6,8 +6,8 @@ import inspect
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from rattention._metrics import AttentionMetrics
 from rattention.mechanisms.table import MECHANISMS, Functions
-from rattention.metrics import AttentionMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,248 @@
+"""What the numbers mean: stated rules with thresholds of one's own, and the compression each suggests.
+
+A rule looks at one statistic of the query row (`RowStatistics`): it fires for a head, a layer or the model
+when the median over the samples, and over the heads and layers in question, exceeds the rule's threshold.
+What a rule suggests is a hypothesis: attention weights are not importance, and a strategy must be validated
+on the task.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention._files import json_ready
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rattention.inspect.findings import Findings
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Where the rules begin to fire; each is a threshold that a statistic has to exceed."""
+
+    recency_ratio: float = 2.0
+    """Recency bias: recent/distant ratio above this."""
+    entropy: float = 2.0
+    """Broad attention: entropy above this many nats (e^2 is about 7 positions with equal weights)."""
+    relative_entropy: float = 0.8
+    """Broad attention for the length: entropy above this share of ln of the visible positions."""
+    top_mass: float = 0.6
+    """Sparse: more than this share of the mass on the top tenth of the positions."""
+    clustering: float = 2.0
+    """Clustered: runs of attended positions longer than by chance by more than this factor."""
+    sink_mass: float = 0.3
+    """Attention sink: more than this share of the mass on the first four positions."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that nothing can be compared with."""
+        for field in fields(self):
+            if not math.isfinite(getattr(self, field.name)):
+                raise ValueError(f"rule {field.name} must be finite, got {getattr(self, field.name)}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one rule is told."""
+
+    name: str
+    threshold: str
+    """The field of `Rules`."""
+    statistic: str
+    """The field of `RowStatistics`."""
+    says: str
+    unit: str
+    """What the statistic is, in words."""
+    strategy: str
+    """A name in `rattention.compression.STRATEGIES`."""
+    why: str
+
+
+RULES = (
+    Rule(
+        "recency bias",
+        "recency_ratio",
+        "recent_distant_ratio",
+        "recent positions get more attention than distant ones",
+        "recent/distant ratio",
+        "recency",
+        "keep the newest positions",
+    ),
+    Rule(
+        "broad attention",
+        "entropy",
+        "entropy",
+        "attention is spread over several positions",
+        "entropy in nats",
+        "uniform",
+        "keep positions at equal distances: none of them stand out",
+    ),
+    Rule(
+        "broad for its length",
+        "relative_entropy",
+        "relative_entropy",
+        "attention is nearly even over all that is visible",
+        "entropy / ln n",
+        "uniform",
+        "keep positions at equal distances; what is dropped was hardly told from what is kept",
+    ),
+    Rule(
+        "sparse",
+        "top_mass",
+        "top_mass",
+        "few positions carry most of the mass",
+        "mass on the top tenth",
+        "query",
+        'keep the positions with most attention, from the query ("query") or from all rows ("received")',
+    ),
+    Rule(
+        "clustered",
+        "clustering",
+        "clustering",
+        "attended positions lie in groups",
+        "run length against chance",
+        "clusters",
+        "replace each cluster of keys by its mean",
+    ),
+    Rule(
+        "attention sink",
+        "sink_mass",
+        "sink_mass",
+        "the first positions get much attention whatever they hold",
+        "mass on the first four",
+        "sinks",
+        "whatever else is kept, keep the first positions",
+    ),
+)
+"""In the order in which they are told."""
+
+
+@dataclass(frozen=True)
+class Insight:
+    """What one rule found."""
+
+    rule: str
+    fired: bool
+    """For the model: `value` exceeds `threshold`."""
+    statistic: str
+    value: float
+    """The median over samples, layers and heads; NaN where nothing could be measured."""
+    threshold: float
+    layers: tuple[int, ...]
+    """Those in which it fired by itself."""
+    heads: tuple[tuple[int, int], ...]
+    """``(layer, head)`` of those in which it fired by itself."""
+    of_heads: int
+    """Heads measured."""
+    text: str
+    strategy: str
+    """Which compression it suggests, a name in `rattention.compression.STRATEGIES`."""
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON; None where there is no number."""
+        return json_ready({field.name: getattr(self, field.name) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Advice:
+    """All rules, and what they suggest together."""
+
+    insights: tuple[Insight, ...]
+    strategy: str
+    """A name in `rattention.compression.STRATEGIES`."""
+    reason: str
+    compressible: tuple[int, ...]
+    """Layers, those first in which the fewest positions hold 90 % of the attention."""
+    by_layer: dict[int, str]
+    """The same as `strategy` for each layer by itself, from the rules that fired in it."""
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "insights": [insight.as_data() for insight in self.insights],
+            "strategy": self.strategy,
+            "reason": self.reason,
+            "layers_by_compressibility": list(self.compressible),
+            "strategy_by_layer": {str(layer): strategy for layer, strategy in self.by_layer.items()},
+        }
+
+    def lines(self) -> list[str]:
+        """What is told of it, a sentence or two each."""
+        return [insight.text for insight in self.insights] + [self.reason]
+
+
+def advise(findings: Findings, rules: Rules | None = None) -> Advice:
+    """Apply the rules, with the default thresholds where none are given."""
+    thresholds = Rules() if rules is None else rules
+    insights = tuple(_insight(rule, findings, getattr(thresholds, rule.threshold)) for rule in RULES)
+    strategy, reason = _together({insight.rule for insight in insights if insight.fired})
+    needed = findings.per_layer("needed_share")
+    order = np.argsort(np.where(np.isnan(needed), np.inf, needed), kind="stable")
+    by_layer = {
+        layer: _together({insight.rule for insight in insights if layer in insight.layers})[0]
+        for layer in findings.layers
+    }
+    return Advice(insights, strategy, reason, tuple(findings.layers[i] for i in order), by_layer)
+
+
+def _insight(rule: Rule, findings: Findings, threshold: float) -> Insight:
+    layers = findings.per_layer(rule.statistic) > threshold
+    heads = findings.per_head(rule.statistic)
+    value = findings.overall(rule.statistic)
+    insight = Insight(
+        rule=rule.name,
+        fired=value > threshold,
+        statistic=rule.statistic,
+        value=value,
+        threshold=threshold,
+        layers=tuple(n for n, fires in zip(findings.layers, layers, strict=True) if fires),
+        heads=_pairs(findings, heads > threshold),
+        of_heads=int((~np.isnan(findings.per_head("entropy"))).sum()),
+        text="",
+        strategy=rule.strategy,
+    )
+    return replace(insight, text=_told(rule, insight))
+
+
+def _pairs(findings: Findings, fires: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
+    numbers = findings.head_numbers(fires.shape[1])
+    return tuple((findings.layers[i], numbers[h]) for i, h in zip(*np.nonzero(fires), strict=True))
+
+
+def _told(rule: Rule, found: Insight) -> str:
+    """The number, the rule and where it holds, in words."""
+    value = "cannot be measured" if math.isnan(found.value) else f"{found.value:.3g}"
+    layers = f"layers {', '.join(map(str, found.layers))}; " if found.layers else ""
+    where = f"{layers}{len(found.heads)} of {found.of_heads} heads"
+    if found.fired:
+        return (
+            f"{rule.name}: {rule.says} ({rule.unit} {value} > {found.threshold:g}; {where}). "
+            f"Suggests {rule.strategy}: {rule.why}."
+        )
+    return f"{rule.name}: no ({rule.unit} {value}, not > {found.threshold:g}; by themselves: {where})."
+
+
+TOGETHER = (
+    ({"recency bias", "sparse"}, "recent+query", "recent positions matter, and a few distant ones stand out"),
+    ({"recency bias", "clustered"}, "recent+clusters", "recent positions matter, distant ones lie in groups"),
+    ({"recency bias", "attention sink"}, "sinks", "recent positions matter, and the first ones"),
+    ({"sparse"}, "query", "few positions carry most of the attention"),
+    ({"recency bias"}, "recency", "recent positions carry most of the attention"),
+    ({"clustered"}, "clusters", "attended positions lie in groups"),
+    ({"attention sink"}, "sinks", "the first positions carry much of the attention"),
+    ({"broad for its length"}, "uniform", "attention is nearly even"),
+    ({"broad attention"}, "uniform", "attention is spread, and nothing stands out"),
+)
+"""Rules that fired together, and the strategy for them; the first that fits is taken."""
+
+
+def _together(fired: set[str]) -> tuple[str, str]:
+    for rules, strategy, reason in TOGETHER:
+        if rules <= fired:
+            return strategy, f"Try {strategy} first: {reason}. Validate it before you rely on it."
+    return "recency", "No rule fired: nothing stands out; recency is the cheapest to try. Validate it."

@@ -1,0 +1,12 @@
+"""What compression costs: compressed against full, for strategies and budgets, over seeds."""
+
+from __future__ import annotations
+
+from rattention import _extras
+
+_extras.require("scipy.stats", "microscope")
+
+from rattention.studies.compression.results import Cell, Measured, Trial, Validation  # noqa: E402
+from rattention.studies.compression.tasks import Task, validate  # noqa: E402
+
+__all__ = ["Cell", "Measured", "Task", "Trial", "Validation", "validate"]

@@ -1,0 +1,258 @@
+"""Trials, and what they say together: means with confidence intervals over seeds, and of times medians."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention._files import json_ready
+from rattention.studies.kit.intervals import CONFIDENCE, Interval, interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rattention.compression.budget import Budget
+
+ENOUGH = 0.95
+"""The share of the full model's quality that counts as kept."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The model's own layers of constant size, RAttention's: nothing compresses them."""
+
+    label: str
+    nbytes: int
+    """Bytes of all of the model's caches."""
+    full_nbytes: int
+    """Bytes if every layer kept all keys and values."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of a task."""
+
+    quality: float
+    """The task's result, in its own unit."""
+    seconds: float
+    """Of the whole run, with all that compressing takes."""
+    compressing: float = 0.0
+    """Seconds of it spent on choosing and cutting."""
+    nbytes: int = 0
+    """Bytes held of the past."""
+    mass: float | None = None
+    """Share of the newest row's attention that was kept."""
+    against_full: dict[str, float] | None = None
+    """How the outputs differ from those of the full run with this seed."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One strategy at one budget with one seed, and the full runs that it is compared with."""
+
+    strategy: str
+    budget: Budget
+    seed: int
+    turns: tuple[tuple[Measured, Measured], ...]
+    """A full and a compressed run each, one after the other; they differ in their times alone."""
+
+    @property
+    def full(self) -> Measured:
+        """The first full run."""
+        return self.turns[0][0]
+
+    @property
+    def compressed(self) -> Measured:
+        """The first compressed run."""
+        return self.turns[0][1]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of all turns with all seeds, and the quartiles: a single run that was disturbed would move a
+    mean as far as it likes."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def middle(self) -> float:
+        """The median."""
+        return self.median
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One strategy at one budget, over all seeds."""
+
+    strategy: str
+    budget: Budget
+    seeds: int
+    numbers: dict[str, Interval | Spread]
+    """By name: ``quality``; ``share`` of the full run's quality with the same seed, 1 being as good;
+    ``bytes_share``, ``mass``, and what the task measures against the full outputs. Of the times, as `Spread`:
+    ``seconds`` with all that compressing takes, ``speed_up``, the full run's over these, and ``compressing``
+    as a share of the full run's."""
+    turns: int
+    """In how many turns times were taken."""
+
+    def pace(self) -> str:
+        """In words: whether compression makes the model faster; nothing where no times were taken."""
+        speed = self.numbers.get("speed_up")
+        if speed is None:
+            return ""
+        count = f"{self.turns} turn{'s' if self.turns > 1 else ''}"
+        measured = f"median of {count}, quartiles {speed.low:.2f} and {speed.high:.2f}"
+        if speed.low <= 1 <= speed.high:
+            return f"not shown to be faster or slower: {speed.middle:.2f} times as fast ({measured})"
+        if speed.middle < 1:
+            return f"slower: {speed.middle:.2f} times as fast as without ({measured})"
+        return f"faster: {speed.middle:.2f} times as fast as without ({measured})"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """All trials of one task."""
+
+    task: str
+    quality: str
+    higher_is_better: bool
+    trials: tuple[Trial, ...]
+    constant: Constant | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds."""
+        return tuple(dict.fromkeys(trial.seed for trial in self.trials))
+
+    def full_quality(self) -> Interval:
+        """Of the full runs."""
+        by_seed = {trial.seed: trial.full.quality for trial in self.trials}
+        return interval([*by_seed.values()])
+
+    def cells(self) -> list[Cell]:
+        """By strategy and budget, in the order in which they were asked for."""
+        groups: dict[tuple[str, Budget], list[Trial]] = {}
+        for trial in self.trials:
+            groups.setdefault((trial.strategy, trial.budget), []).append(trial)
+        return [
+            Cell(name, budget, len(t), self._numbers(t), sum(len(trial.turns) for trial in t))
+            for (name, budget), t in groups.items()
+        ]
+
+    def best(self, budget: Budget) -> Cell:
+        """The strategy with the largest share of the full quality at `budget`; ValueError without trials."""
+        there = [cell for cell in self.cells() if cell.budget == budget]
+        if not there:
+            raise ValueError(f"budget {budget} was not measured")
+        return max(there, key=lambda cell: cell.numbers["share"].middle)
+
+    def verdict(self, budget: Budget) -> str:
+        """In words: whether the best strategy keeps `ENOUGH` of the quality at `budget`, and what it does to
+        the time."""
+        cell = self.best(budget)
+        pace = cell.pace()
+        return self._kept(cell, budget) + (f". The time to choose counted, it is {pace}" if pace else "")
+
+    def _kept(self, cell: Cell, budget: Budget) -> str:
+        share = _spelled(cell.numbers["share"])
+        kept = f"at budget {budget:g} {cell.strategy!r} keeps {share} of the full model's quality"
+        if cell.numbers["share"].middle >= ENOUGH:
+            unsure = ", on average: the interval has less, too" if cell.numbers["share"].low < ENOUGH else ""
+            return f"{kept}, the {self.quality}: at least the {ENOUGH:.0%} that were asked for{unsure}"
+        mass = cell.numbers.get("mass")
+        why = "" if mass is None else f" although it keeps {mass.middle:.0%} of the query's attention"
+        return f"{kept}, the {self.quality}, less than {ENOUGH:.0%}{why}: the model needs what is dropped"
+
+    def as_data(self) -> dict[str, Any]:
+        """Everything as plain numbers; None for what is not finite."""
+        return {
+            "task": self.task,
+            "quality": self.quality,
+            "higher_is_better": self.higher_is_better,
+            "confidence": CONFIDENCE,
+            "seeds": list(self.seeds),
+            "full_quality": json_ready(vars(self.full_quality())),
+            "constant": None if self.constant is None else vars(self.constant),
+            "cells": [
+                {"strategy": c.strategy, "budget": c.budget, "seeds": c.seeds}
+                | {name: json_ready(vars(number)) for name, number in c.numbers.items()}
+                for c in self.cells()
+            ],
+            "trials": [
+                {"strategy": t.strategy, "budget": t.budget, "seed": t.seed}
+                | {"full": json_ready(vars(t.full)), "compressed": json_ready(vars(t.compressed))}
+                | {"turns": [[full.seconds, ours.seconds] for full, ours in t.turns]}
+                for t in self.trials
+            ],
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Validation:
+        """What `as_data` was made of; times may have been left out of it."""
+        trials = tuple(
+            Trial(t["strategy"], t["budget"], t["seed"], _turns(t["full"], t["compressed"], t.get("turns")))
+            for t in data["trials"]
+        )
+        constant = None if data["constant"] is None else Constant(**data["constant"])
+        return cls(data["task"], data["quality"], data["higher_is_better"], trials, constant)
+
+    def _numbers(self, trials: Sequence[Trial]) -> dict[str, Interval | Spread]:
+        columns: dict[str, Callable[[Trial], float]] = {
+            "quality": lambda t: t.compressed.quality,
+            "share": self._share,
+            "bytes_share": lambda t: t.compressed.nbytes / t.full.nbytes if t.full.nbytes else math.nan,
+        }
+        numbers: dict[str, Interval | Spread] = {
+            name: interval([value(t) for t in trials]) for name, value in columns.items()
+        }
+        numbers |= _times([turn for t in trials for turn in t.turns])
+        masses = [t.compressed.mass for t in trials if t.compressed.mass is not None]
+        if masses:
+            numbers["mass"] = interval(masses)
+        for name in trials[0].compressed.against_full or {}:
+            numbers[name] = interval([(t.compressed.against_full or {})[name] for t in trials])
+        return numbers
+
+    def _share(self, trial: Trial) -> float:
+        ours, full = trial.compressed.quality, trial.full.quality
+        if not self.higher_is_better:
+            ours, full = full, ours
+        return ours / full if full else math.nan
+
+
+def _turns(
+    full: Mapping[str, Any], compressed: Mapping[str, Any], seconds: Sequence[Sequence[float]] | None
+) -> tuple[tuple[Measured, Measured], ...]:
+    """Of a full and a compressed run as data; all turns are as the first but for their times."""
+    ours = Measured(**({"seconds": math.nan} | dict(compressed)))
+    whole = Measured(**({"seconds": math.nan} | dict(full)))
+    if not seconds:
+        return ((whole, ours),)
+    return tuple((replace(whole, seconds=one), replace(ours, seconds=other)) for one, other in seconds)
+
+
+def _times(turns: Sequence[tuple[Measured, Measured]]) -> dict[str, Spread]:
+    """Nothing where some were not taken."""
+    if any(math.isnan(run.seconds) for turn in turns for run in turn):
+        return {}
+    return {
+        "seconds": _spread([ours.seconds for _, ours in turns]),
+        "speed_up": _spread([full.seconds / ours.seconds for full, ours in turns]),
+        "compressing": _spread([ours.compressing / full.seconds for full, ours in turns]),
+    }
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return Spread(float(middle), float(low), float(high))
+
+
+def _spelled(share: Interval | Spread) -> str:
+    if math.isnan(share.low):
+        return f"{share.middle:.1%}"
+    return f"{share.middle:.1%} ({CONFIDENCE:.0%} interval {share.low:.1%} to {share.high:.1%})"

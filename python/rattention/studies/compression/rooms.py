@@ -1,0 +1,164 @@
+"""Transformers that learn from histories: what they get out of held-out rooms when they remember less."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention import _extras
+
+_extras.require("gymnasium", "ad")
+torch: Any = _extras.require("torch", "ad")
+
+from rattention.compression.budget import resolve_budget  # noqa: E402
+from rattention.compression.history import TOKEN_STRATEGIES, HistoryBudget, choose_transitions, past_of  # noqa: E402
+from rattention.compression.past import share_kept  # noqa: E402
+from rattention.compression.strategies import TopK  # noqa: E402
+from rattention.studies.compression.results import Measured  # noqa: E402
+from rattention.studies.compression.tasks import Preview  # noqa: E402
+from rattention.studies.dark_room import evaluate  # noqa: E402
+from rattention.studies.dark_room.evaluation import collection_of  # noqa: E402
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from rattention.compression.budget import Budget
+    from rattention.compression.strategies import Strategy
+    from rattention.studies.compression.results import Constant
+    from rattention.studies.dark_room import History, HistoryTransformer
+
+LAST = 5
+"""Episodes at the end whose mean return is the quality."""
+
+
+class Rooms:
+    """Mean return of the last episodes in rooms of held-out goals.
+
+    Full is the model's whole context of the newest transitions; compressed, what a strategy drops is gone
+    for good and never more than the budget is held. Rooms and random numbers of a seed are the same for all.
+
+    Parameters
+    ----------
+    model:
+        A `rattention.studies.dark_room.HistoryTransformer`.
+    goals:
+        States; the held-out ones of its training by default.
+    episodes:
+        Of each room.
+    steps_between:
+        Transitions that are dropped at once.
+    """
+
+    higher_is_better = True
+    strategies = TOKEN_STRATEGIES
+
+    def __init__(
+        self,
+        model: HistoryTransformer,
+        goals: ArrayLike | None = None,
+        *,
+        episodes: int = 40,
+        steps_between: int = 10,
+    ) -> None:
+        """Check the numbers."""
+        self.model, self.episodes, self.steps_between = model, episodes, steps_between
+        collection = collection_of(model)
+        self.goals: NDArray[np.int64] = np.asarray(collection.split()[1] if goals is None else goals)
+        self.context = int(model.config["context"])
+        if episodes < 1 or steps_between < 1:
+            raise ValueError(f"episodes and steps_between must be >= 1, got {episodes} and {steps_between}")
+        self.quality = f"mean return of the last {min(LAST, episodes)} of {episodes} episodes"
+        self.name = f"dark rooms, {len(self.goals)} goals, context {self.context}"
+        self._seed = 0
+
+    def full(self, seed: int) -> Measured:
+        """With the model's whole context."""
+        self._seed = seed
+        quality, seconds = self._act(None)
+        return Measured(quality, seconds, nbytes=self.context)
+
+    def compressed(self, strategy: Strategy, budget: Budget) -> Measured:
+        """With the same rooms and random numbers; bytes are counted in transitions."""
+        count = resolve_budget(budget, self.context)
+        watched = _Watched(
+            HistoryBudget(self.model, strategy, count, min(self.steps_between, max(1, count - 1)))
+        )
+        quality, seconds = self._act(watched)
+        seconds -= watched.measuring
+        return Measured(quality, seconds, watched.seconds, count, watched.mass())
+
+    def preview(self, seed: int, strategy: Strategy, budget: Budget) -> Preview:
+        """Of a full history of one room, for all layers together."""
+        count = resolve_budget(budget, self.context)
+        history = self._history(seed)
+        kept = choose_transitions(self.model, history, strategy, count)
+        mass = attention_kept(self.model, history, kept)
+        return Preview({"all layers": kept[0].tolist()}, self.context, mass, count, self.context)
+
+    def _history(self, seed: int) -> History:
+        """What the model has seen of its first room by the time that its context is full."""
+        seen: list[History] = []
+
+        def watch(history: History) -> History:
+            seen[:] = [history]
+            return history
+
+        steps = collection_of(self.model).room.steps
+        evaluate(self.model, self.goals[:1], self.context // steps + 1, seed=seed, compress=watch)
+        return seen[0]
+
+    def constant(self) -> Constant | None:
+        """None: histories have no caches."""
+        return None
+
+    def _act(self, compress: _Watched | None) -> tuple[float, float]:
+        began = time.perf_counter()
+        returns = evaluate(
+            self.model,
+            self.goals,
+            self.episodes,
+            seed=self._seed,
+            compress=compress,
+            forget=compress is not None,
+        )
+        return float(returns[:, -LAST:].mean()), time.perf_counter() - began
+
+
+class _Watched:
+    """A `HistoryBudget` whose time is taken, and at some cuts the attention that it keeps."""
+
+    EVERY = 8
+    """Cuts from one measurement of attention to the next."""
+
+    def __init__(self, budget: HistoryBudget) -> None:
+        self.budget = budget
+        self.seconds = 0.0
+        self.measuring = 0.0
+        """Seconds that only the measurement took: no part of what compression costs."""
+        self._cuts = 0
+        self._masses: list[float] = []
+
+    def __call__(self, history: History) -> History:
+        began = time.perf_counter()
+        kept = self.budget(history)
+        chosen = time.perf_counter()
+        self.seconds += chosen - began
+        if len(kept) < len(history):
+            if self._cuts % self.EVERY == 0:
+                assert self.budget.kept is not None
+                self._masses.append(attention_kept(self.budget.model, history, self.budget.kept))
+            self._cuts += 1
+            self.measuring += time.perf_counter() - chosen
+        return kept
+
+    def mass(self) -> float | None:
+        """Mean share of the query's attention to the history that stayed; None without a cut."""
+        return float(np.mean(self._masses)) if self._masses else None
+
+
+def attention_kept(model: HistoryTransformer, history: History, kept: NDArray[np.int64]) -> float:
+    """The query's attention to the transitions `kept` as a share of that to all, mean of the batch."""
+    attention = past_of(model, history, TopK(by="query")).attention("query")
+    return share_kept(attention, kept)

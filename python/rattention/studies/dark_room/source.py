@@ -1,0 +1,144 @@
+"""The agents whose learning is learned: tabular Q-learning, in many rooms at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rattention._arguments import at_least
+from rattention.studies.dark_room.history import History
+from rattention.studies.dark_room.rooms import ACTIONS, DarkRooms, Room
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import ArrayLike, NDArray
+
+Transition = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.float32]", "NDArray[np.int64]"]
+
+_EQUAL = 1e-4
+"""Values closer than this are equal: rounding must not decide where an agent goes."""
+
+SHARES = ("rate", "discount", "optimism", "persistence", "epsilon")
+"""Fields between 0 and 1."""
+
+
+@dataclass(frozen=True)
+class QLearning:
+    """How a source agent learns: ``Q(s, a) += rate * (r + discount * max Q(s', .) - Q(s, a))``.
+
+    So after each step, and after each episode, `replays` times, from everything it has ever done. It takes an
+    action of largest value, but with probability epsilon a random one. ValueError where a number is not in
+    its range.
+    """
+
+    episodes: int = 40
+    """Length of a learning history."""
+    rate: float = 1.0
+    """Learning rate, in [0, 1]: nothing in a room is random."""
+    discount: float = 0.9
+    """Of later rewards, in [0, 1)."""
+    replays: int = 20
+    """Of all past transitions after an episode; each carries a reward one step back."""
+    optimism: float = 0.0
+    """First value of every action, as a share of the largest there can be, ``1 / (1 - discount)``. With more
+    than 0 an agent tries what it has not tried yet; with much more, even when it knows a way to the goal."""
+    persistence: float = 0.8
+    """Probability that of equally good actions the last one is taken again, where it is among them: so an
+    agent that knows nothing yet walks in straight lines and gets somewhere."""
+    epsilon: float = 0.5
+    """Probability of a random action in the first episode."""
+    annealing: int = 20
+    """After so many episodes there are no random actions any more; until then epsilon falls evenly."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, least in (("episodes", 1), ("annealing", 0), ("replays", 0)):
+            at_least(name, getattr(self, name), least)
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.discount == 1:
+            raise ValueError("discount must be below 1: values would grow without end")
+
+    def epsilon_in(self, episode: int) -> float:
+        """The probability of a random action in an episode, counted from 0."""
+        return self.epsilon * max(0.0, 1 - episode / self.annealing) if self.annealing else 0.0
+
+
+def learn(
+    goals: ArrayLike,
+    agent: QLearning | None = None,
+    room: Room | None = None,
+    *,
+    seed: int = 0,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> History:
+    """Q-learning from nothing in a room for each of `goals`: histories ``[rooms, episodes * steps]``.
+
+    The same seed gives the same histories. `progress` wraps the range of episodes, for a bar.
+    """
+    agent = QLearning() if agent is None else agent
+    generator = np.random.default_rng(seed)
+    rooms = DarkRooms(goals, room, generator=generator)
+    table = _Table(agent, rooms.room, len(rooms.goals), generator)
+    columns: list[Transition] = []
+    for episode in progress(range(agent.episodes)):
+        columns += table.episode(rooms, agent.epsilon_in(episode))
+        table.replay()
+    return History(*(np.stack(column, axis=1) for column in zip(*columns, strict=True)))
+
+
+class _Table:
+    """Values ``[rooms, states, actions]`` and what is done with them."""
+
+    def __init__(self, agent: QLearning, room: Room, rooms: int, generator: np.random.Generator) -> None:
+        self.agent, self.generator = agent, generator
+        shape = (rooms, room.states, len(ACTIONS))
+        self.values = np.full(shape, agent.optimism / (1 - agent.discount), np.float32)
+        self.rewards = np.full(shape, np.nan, np.float32)
+        """The largest seen, as a goal may give its reward once; NaN where an action was never tried."""
+        self.next_states = room.next_states()
+        self.every = np.arange(rooms)
+
+    def episode(self, rooms: DarkRooms, epsilon: float) -> list[Transition]:
+        """Act and learn until the episode is over."""
+        states, actions = rooms.reset(), None
+        lived: list[Transition] = []
+        over = False
+        while not over:
+            actions = self._choose(states, actions, epsilon)
+            reached, rewards, over = rooms.step(actions)
+            lived.append((states, actions, rewards, reached))
+            self._update(lived[-1])
+            states = reached
+        return lived
+
+    def _update(self, transition: Transition) -> None:
+        """Learn from one transition in every room."""
+        states, actions, rewards, reached = transition
+        at = (self.every, states, actions)
+        hoped = rewards + self.agent.discount * self.values[self.every, reached].max(axis=1)
+        self.values[at] += self.agent.rate * (hoped - self.values[at])
+        self.rewards[at] = np.fmax(self.rewards[at], rewards)
+
+    def replay(self) -> None:
+        """Learn from every transition there was, all at once."""
+        for _ in range(self.agent.replays):
+            hoped = self.rewards + self.agent.discount * self.values.max(axis=2)[:, self.next_states]
+            change = np.nan_to_num(hoped - self.values)
+            self.values += np.float32(self.agent.rate) * change
+
+    def _choose(
+        self, states: NDArray[np.int64], last: NDArray[np.int64] | None, epsilon: float
+    ) -> NDArray[np.int64]:
+        """The best actions, chance deciding among equals, or random ones."""
+        values = self.values[self.every, states]
+        chances = self.generator.random(values.shape, np.float32)
+        if last is not None:
+            chances[self.every, last] += self.generator.random(len(states)) < self.agent.persistence
+        best = np.where(values >= values.max(axis=1, keepdims=True) - _EQUAL, chances, -1).argmax(axis=1)
+        at_random = self.generator.integers(len(ACTIONS), size=len(states))
+        return np.where(self.generator.random(len(states)) < epsilon, at_random, best)

@@ -1,0 +1,121 @@
+"""Attention metrics of progressively longer contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rattention._metrics import MetricOptions
+from rattention.studies.degradation.sources import Selection
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rattention._metrics import AttentionMetrics
+    from rattention.studies.degradation.sources import Context, Source
+
+    Progress = Callable[[Sequence[int], str], Iterable[int]]
+
+AVERAGED = ("entropy", "local_concentration", "long_range", "retention")
+"""The metrics the story follows."""
+
+FIRST_TOKENS = 50
+"""How many tokens at the beginning count as the first ones: the shortest of the usual contexts."""
+
+
+@dataclass(frozen=True)
+class ContextMetrics:
+    """One context length: averages over the selected layers and heads and all query rows."""
+
+    context_length: int
+    """Tokens asked for."""
+    sequence_length: int
+    """Tokens there were: fewer when the text is shorter."""
+    entropy: float
+    """In nats."""
+    local_concentration: float
+    """Share of the weight on tokens at most `MetricOptions.local_radius` away."""
+    long_range: float
+    """Share of the weight on tokens more than `MetricOptions.long_range_distance` away."""
+    retention: float
+    """Retention score in [0, 1]: how evenly and how far attention reaches."""
+    retention_change: float | None
+    """Against the previous context; None for the first."""
+    first_tokens_share: float
+    """Share of the weight that the first `FIRST_TOKENS` tokens receive, averaged over the query rows."""
+    per_head: dict[str, NDArray[np.float64]]
+    """The four averages of every layer and head, ``[layers, heads]`` each."""
+
+    @property
+    def first_tokens_even_share(self) -> float:
+        """What the first tokens would receive if attention were even."""
+        return min(1.0, FIRST_TOKENS / self.sequence_length)
+
+
+def no_progress(items: Sequence[int], _description: str) -> Iterable[int]:
+    """Show nothing: what the measurements do by default."""
+    return items
+
+
+def measure_contexts(
+    source: Source,
+    lengths: Sequence[int],
+    *,
+    selection: Selection | None = None,
+    options: MetricOptions | None = None,
+    progress: Progress = no_progress,
+) -> tuple[ContextMetrics, ...]:
+    """Measure contexts of `lengths` tokens (special tokens counted), in the order given.
+
+    Parameters
+    ----------
+    source:
+        What gives the contexts.
+    lengths:
+        In tokens, at least 3 each and within the model's positions; else ValueError.
+    selection:
+        Layers and heads to average over; all by default.
+    options:
+        Distances of the metrics.
+    progress:
+        Wraps the lengths while they are worked on, as ``tqdm`` does; its second argument is a title.
+    """
+    selection = selection or Selection.of(source)
+    options = options or MetricOptions()
+    measured: list[ContextMetrics] = []
+    for length in progress(lengths, "contexts"):
+        previous = measured[-1].retention if measured else None
+        measured.append(measure_context(source.context(length), length, selection, options, previous))
+    return tuple(measured)
+
+
+def measure_context(
+    context: Context, asked: int, selection: Selection, options: MetricOptions, previous: float | None
+) -> ContextMetrics:
+    """Measure one context of `asked` tokens; `previous` is the retention that the change is taken against."""
+    layers = context.measure(options)
+    per_head = {name: _per_head(layers, name) for name in AVERAGED}
+    means = {name: selection.mean(values) for name, values in per_head.items()}
+    return ContextMetrics(
+        context_length=asked,
+        sequence_length=context.sequence_length,
+        **means,
+        retention_change=None if previous is None else means["retention"] - previous,
+        first_tokens_share=selection.mean(_first_tokens_share(layers)),
+        per_head=per_head,
+    )
+
+
+def _per_head(layers: Sequence[AttentionMetrics], name: str) -> NDArray[np.float64]:
+    return np.stack([getattr(layer, name)[0].mean(axis=-1, dtype=np.float64) for layer in layers])
+
+
+def _first_tokens_share(layers: Sequence[AttentionMetrics]) -> NDArray[np.float64]:
+    """Per layer and head: a key's `received` is a mean over the rows, and so is their sum."""
+    received = [layer.received for layer in layers]
+    return np.stack(
+        [r[0, :, :FIRST_TOKENS].sum(axis=-1, dtype=np.float64) for r in received if r is not None]
+    )

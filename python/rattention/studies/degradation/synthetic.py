@@ -1,0 +1,112 @@
+"""Attention of no model at all: seeded queries and keys of any length, to tell the story with NumPy alone.
+
+A head's score is a bump around its own position plus noise, ``strength * exp(-d^2 / (2 width^2)) + noise``:
+heads of the first layers are local, those of the last look everywhere. The bump is a sum of random cosines
+(random Fourier features of a Gaussian), so that a context is the beginning of every longer one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rattention.mechanisms.softmax import attention_metrics
+from rattention.studies.degradation.recall import RecallContext
+from rattention.studies.degradation.sources import check_length
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rattention._metrics import AttentionMetrics, MetricOptions
+    from rattention.studies.degradation.sources import Visitor
+
+LAYERS, HEADS, HEAD_DIM = 4, 8, 64
+FREQUENCIES = 16
+"""Cosines per head; twice as many of the head's dimensions carry the position, the others carry noise."""
+FACT, QUESTION = slice(1, 11), slice(-8, None)
+"""Where the synthetic fact and question stand."""
+
+
+class SyntheticContext:
+    """Queries and keys of one length, ``[layers, 1, heads, length, head_dim]``."""
+
+    def __init__(self, query: NDArray[np.float32], key: NDArray[np.float32]) -> None:
+        """Keep the arrays."""
+        self._query, self._key = query, key
+
+    @property
+    def sequence_length(self) -> int:
+        """Rows and keys in the context."""
+        return int(self._query.shape[3])
+
+    def measure(self, options: MetricOptions) -> tuple[AttentionMetrics, ...]:
+        """Metrics of every layer."""
+        return tuple(
+            attention_metrics(q, k, metrics=options) for q, k in zip(self._query, self._key, strict=True)
+        )
+
+    def visit(self, visitor: Visitor) -> None:
+        """Show every layer's queries and keys."""
+        for layer, (query, key) in enumerate(zip(self._query, self._key, strict=True)):
+            visitor(layer, query, key)
+
+
+class SyntheticSource:
+    """Seeded queries and keys: 4 layers of 8 heads. Nothing in them comes from a model or a text."""
+
+    layers = LAYERS
+    heads = HEADS
+
+    def __init__(self, seed: int = 0) -> None:
+        """The same `seed` gives the same numbers."""
+        self._seed = seed
+
+    def context(self, length: int) -> SyntheticContext:
+        """The first `length` positions; ValueError below 3."""
+        return SyntheticContext(*self._arrays(length))
+
+    def _arrays(self, length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        check_length(length)
+        rng = np.random.default_rng(self._seed)
+        bump = _bump_features(rng, length)
+        noise = rng.standard_normal((length, 2, LAYERS, 1, HEADS, HEAD_DIM - bump.shape[-1]))
+        noise = np.moveaxis(noise, 0, -2) * _per_head(1.0, 1.5)
+        query, key = (np.concatenate([bump, n], axis=-1, dtype=np.float32) for n in noise)
+        return query, key
+
+
+class SyntheticConversation(SyntheticSource):
+    """The same, with a question at the end whose queries point at the keys of a fact at the beginning."""
+
+    shortest = 20
+    """Fact, question and a little room."""
+
+    def recall_context(self, length: int) -> RecallContext:
+        """`length` positions; ValueError where fact and question do not fit."""
+        if length < self.shortest:
+            raise ValueError(f"fact and question alone take {self.shortest} tokens, more than {length}")
+        query, key = self._arrays(length)
+        direction = np.random.default_rng([self._seed, 1]).standard_normal((LAYERS, 1, HEADS, 1, HEAD_DIM))
+        direction *= HEAD_DIM**0.25 * _per_head(1.0, 1.6) / np.linalg.norm(direction, axis=-1, keepdims=True)
+        key[..., FACT, :] += direction.astype(np.float32)
+        query[..., QUESTION, :] += direction.astype(np.float32)
+        positions = np.arange(length)
+        return RecallContext(SyntheticContext(query, key), positions[FACT], positions[QUESTION])
+
+
+def _bump_features(rng: np.random.Generator, length: int) -> NDArray[np.float64]:
+    """Features of every position whose dot product is the bump: ``[layers, 1, heads, length, features]``."""
+    width = np.geomspace(2, 40, HEADS)[:, None, None]
+    frequency = rng.standard_normal((LAYERS, 1, HEADS, 1, FREQUENCIES)) / width
+    angle = np.arange(length)[:, None] * frequency
+    strength = _per_head(6.0, 1.0) * HEAD_DIM**0.5
+    features: NDArray[np.float64] = (
+        np.concatenate([np.cos(angle), np.sin(angle)], -1) * (strength / FREQUENCIES) ** 0.5
+    )
+    return features
+
+
+def _per_head(first: float, last: float) -> NDArray[np.float64]:
+    """Numbers from `first` in the very first head to `last` in the last: ``[layers, 1, heads, 1, 1]``."""
+    return np.linspace(first, last, LAYERS * HEADS).reshape(LAYERS, 1, HEADS, 1, 1)

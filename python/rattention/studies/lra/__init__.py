@@ -1,0 +1,49 @@
+"""Mechanisms compared on tasks with long sequences: data, models, training, results.
+
+    >>> from rattention.studies.lra import PRESETS
+    >>> study = PRESETS["smoke"]
+    >>> [run.name for run in study.runs()][:3]
+    ['listops-conventional-0', 'listops-gravitational-0', 'listops-multi_timescale-0']
+
+`run_study` trains what a `Study` lists and writes a folder:
+
+- ``study.yaml`` and ``environment.json``, the settings and where they ran;
+- for each run a folder in ``runs/``: ``metrics.jsonl`` with a line per epoch, ``attention.jsonl`` with one
+  per epoch, layer and head, ``attention_maps.safetensors``, ``model.safetensors``, and ``result.json``,
+  written last, which says that the run is finished;
+- all lines of all runs in ``metrics.parquet`` and ``attention.parquet``, and what the analysis makes of them.
+"""
+
+from __future__ import annotations
+
+from rattention import _extras
+
+_extras.require("torch", "lra")
+
+from rattention.studies.lra.config import MECHANISMS, ModelSize, Run, Study, Training  # noqa: E402
+from rattention.studies.lra.data import Split, TaskData  # noqa: E402
+from rattention.studies.lra.folder import new_name  # noqa: E402
+from rattention.studies.lra.listops import ListOps  # noqa: E402
+from rattention.studies.lra.models import SequenceClassifier, matched_size  # noqa: E402
+from rattention.studies.lra.presets import PRESETS  # noqa: E402
+from rattention.studies.lra.study import run_study  # noqa: E402
+from rattention.studies.lra.tasks import TASKS  # noqa: E402
+from rattention.studies.lra.text import Text  # noqa: E402
+
+__all__ = [
+    "MECHANISMS",
+    "PRESETS",
+    "TASKS",
+    "ListOps",
+    "ModelSize",
+    "Run",
+    "SequenceClassifier",
+    "Split",
+    "Study",
+    "TaskData",
+    "Text",
+    "Training",
+    "matched_size",
+    "new_name",
+    "run_study",
+]

@@ -1,0 +1,122 @@
+"""The folder of a study: whose it is, who writes to it, and its tables."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rattention._config import get_num_threads, show_config
+from rattention._extras import require
+from rattention._files import replacing, write_json
+from rattention._installed import versions
+from rattention.studies.lra.checkpoints import Lines
+from rattention.studies.lra.config import SUBSETS, Study
+from rattention.studies.lra.layout import ATTENTION, ENVIRONMENT, LOCK, METRICS, RUNS, STUDY, flat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WHOLE_NUMBERS = ("seed", "epoch", "step", "peak_memory_bytes", "layer", "head")
+
+
+def new_name() -> str:
+    """Of a folder that begins now."""
+    return f"results_{datetime.datetime.now():%Y%m%d_%H%M%S}"
+
+
+def require_study_or_nothing(folder: str | os.PathLike[str]) -> Path:
+    """The path, where there is nothing yet or a study; ValueError otherwise."""
+    path = Path(folder)
+    if path.is_dir() and not (path / STUDY).exists() and any(p.name != LOCK for p in path.iterdir()):
+        raise ValueError(f"{path} holds no study (there is no {STUDY}): choose a new or an empty folder")
+    return path
+
+
+def open_folder(study: Study, folder: Path) -> None:
+    """Write down the study and where it runs; ValueError where the folder has another one."""
+    path = folder / STUDY
+    if path.exists():
+        before = Study.load(path)
+        _require_same(before, study, folder)
+        study = before.with_more(study)
+    study.save(path)
+    if not (folder / ENVIRONMENT).exists():
+        write_json(folder / ENVIRONMENT, _environment())
+
+
+def _require_same(before: Study, study: Study, folder: Path) -> None:
+    """All settings but the choice of runs."""
+    old, new = _but_the_choice(before), _but_the_choice(study)
+    other = [f"{name} {old.get(name)} instead of {new.get(name)}" for name in {**old, **new}]
+    differing = [
+        text for name, text in zip({**old, **new}, other, strict=True) if old.get(name) != new.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{folder} holds another study, with {'; '.join(differing)}: choose another folder, or the same "
+            "settings to go on"
+        )
+
+
+def _but_the_choice(study: Study) -> dict[str, Any]:
+    return {name: value for name, value in flat(study.as_data()).items() if name not in SUBSETS}
+
+
+def _environment() -> dict[str, Any]:
+    import torch
+
+    return {
+        "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "hardware": show_config() | {"torch": torch.__version__},
+        "versions": versions(),
+        "threads": get_num_threads(),
+    }
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Alone in the folder; ValueError where another process is."""
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ValueError(
+                f"{folder} is in use by another run (process {file.read().strip() or 'unknown'}): wait for "
+                "it, or choose another folder"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def write_tables(folder: Path) -> None:
+    """All lines of all runs, ``metrics.parquet`` and ``attention.parquet``."""
+    for source in (METRICS, ATTENTION):
+        rows = [row for run in sorted((folder / RUNS).glob("*-*-*")) for row in _rows(run, source)]
+        if rows:
+            _write_parquet(folder / f"{Path(source).stem}.parquet", rows)
+
+
+def _rows(run: Path, source: str) -> list[dict[str, Any]]:
+    task, mechanism, seed = run.name.split("-")
+    named = {"task": task, "mechanism": mechanism, "seed": int(seed)}
+    return [named | line for line in Lines(run / source).lines]
+
+
+def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    arrow, parquet = require("pyarrow", "lra"), require("pyarrow.parquet", "lra")
+
+    def kind(name: str) -> Any:
+        if name in ("task", "mechanism"):
+            return arrow.string()
+        return arrow.int64() if name in WHOLE_NUMBERS else arrow.float64()
+
+    schema = arrow.schema([(name, kind(name)) for name in rows[0]])
+    with replacing(path) as temporary:
+        parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), temporary)

@@ -1,0 +1,193 @@
+"""ListOps: the value of nested operators on lists of digits, from the expression as a sequence of tokens.
+
+The grammar is that of Long Range Arena (arXiv 2011.04006, section 2.2.1): MIN, MAX, MED (median, truncated)
+and SM (sum modulo 10) of 2 to 10 arguments, which are digits or expressions again. Brackets stay: an
+operator's token opens and ``]`` closes, 15 tokens in all. A pipeline that dropped the brackets, as the
+benchmark's first one did, makes another task, nearly unsolvable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention import _core
+from rattention._arguments import at_least, real_number, whole_number
+from rattention.studies.lra.cache import kept
+from rattention.studies.lra.data import SPLITS, Split, TaskData
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Progress = Callable[[Iterable[int], str], Iterable[int]]
+    """Wraps steps of long work under a title, for a bar."""
+
+OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
+TOKENS = ("", *map(str, range(10)), *OPERATORS, "]")
+"""By number; 0 is padding."""
+
+VERSION = 1
+"""Of what is drawn: another number means other samples from the same settings."""
+
+TREES = 1 << 16
+"""Drawn at once: a second or less, so that Ctrl-C is heard."""
+
+PATIENCE = 20
+"""Draws in a row without a new sample after which there are none to be had."""
+
+RAREST = 1_000
+"""Trees drawn for each sample that is wanted after which samples are too rare."""
+
+
+@dataclass(frozen=True)
+class ListOps:
+    """Settings; those of the benchmark by default. ValueError where a number is not in its range."""
+
+    train: int = 96_000
+    validation: int = 2_000
+    test: int = 2_000
+    min_length: int = 500
+    """Shorter expressions, and those of just this length, are left out, as in the published generator."""
+    max_length: int = 2_000
+    """Longer expressions, and those of just this length, are left out."""
+    max_depth: int = 10
+    """Levels; there are only digits on the last."""
+    max_args: int = 10
+    """The most arguments of an operator; 2 at least."""
+    operator_share: float = 0.25
+    """Probability of an operator where the depth allows one."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, least in (
+            *((split, 1) for split in SPLITS),
+            ("min_length", 0),
+            ("max_depth", 1),
+            ("max_args", 2),
+            ("seed", 0),
+        ):
+            at_least(name, getattr(self, name), least)
+        if whole_number("max_length", self.max_length) < self.min_length + 2:
+            raise ValueError(
+                f"max_length must be at least min_length + 2, as both are exclusive; got {self.max_length} "
+                f"and {self.min_length}"
+            )
+        if not 0 <= real_number("operator_share", self.operator_share) <= 1:
+            raise ValueError(f"operator_share must be between 0 and 1, got {self.operator_share}")
+
+    @property
+    def length(self) -> int:
+        """The most tokens that a sequence can have."""
+        return self.max_length - 1
+
+    def load(self, cache: Path | None = None, progress: Progress | None = None) -> TaskData:
+        """Draw the samples, none of them twice, or read them where they have been drawn before.
+
+        Parameters
+        ----------
+        cache:
+            A folder for the file of samples; `rattention.studies.lra.cache.default_folder` by default.
+        progress:
+            Wraps the numbers of samples, for a bar.
+
+        Raises
+        ------
+        ValueError
+            There are not so many different expressions within these bounds, or none is ever drawn.
+        OSError
+            The cache cannot be written.
+        """
+        settings = {"version": VERSION, **asdict(self)}
+        whole = kept("listops", settings, lambda: self._draw(progress), cache)
+        counts = [getattr(self, name) for name in SPLITS]
+        ends = np.cumsum([0, *counts])
+        splits = {name: whole.select(np.arange(ends[i], ends[i + 1])) for i, name in enumerate(SPLITS)}
+        return TaskData("listops", len(TOKENS), 10, **splits, token_names=TOKENS)
+
+    def _draw(self, progress: Progress | None) -> Split:
+        """All samples, shuffled: as none comes twice, those found later are longer."""
+        wanted = self.train + self.validation + self.test
+        found: dict[bytes, int] = {}
+        drawn = fruitless = 0
+        steps = range(100) if progress is None else progress(range(100), "drawing ListOps")
+        for step in steps:  # of a hundred parts
+            while len(found) < math.ceil(wanted * (step + 1) / 100):
+                before = len(found)
+                for sequence, label in self._trees(drawn):
+                    found.setdefault(sequence, label)
+                drawn += TREES
+                fruitless = 0 if len(found) > before else fruitless + 1
+                if fruitless == PATIENCE or drawn > PATIENCE * TREES + RAREST * wanted:
+                    raise ValueError(self._too_few(wanted, len(found), drawn))
+        sequences, labels = list(found), np.array([*found.values()])
+        order = np.random.default_rng(self.seed).permutation(wanted)
+        return Split.of((np.frombuffer(sequences[i], np.uint8) for i in order), labels[order])
+
+    def _trees(self, first: int) -> Iterable[tuple[bytes, int]]:
+        tokens, lengths, labels = _core.draw_listops(
+            self.seed,
+            first,
+            TREES,
+            min_length=self.min_length,
+            max_length=self.max_length,
+            max_depth=self.max_depth,
+            max_args=self.max_args,
+            operator_share=self.operator_share,
+        )
+        ends = np.cumsum(lengths).tolist()
+        starts = [0, *ends[:-1]]
+        everything = tokens.tobytes()
+        return zip((everything[a:b] for a, b in zip(starts, ends, strict=True)), labels.tolist(), strict=True)
+
+    def _too_few(self, wanted: int, found: int, drawn: int) -> str:
+        return (
+            f"train, validation and test want {wanted:,} different expressions, and {drawn:,} trees have "
+            f"only {found:,} with more than min_length={self.min_length} and fewer than "
+            f"max_length={self.max_length} tokens, max_depth={self.max_depth} and max_args={self.max_args}: "
+            f"widen these or ask for fewer"
+        )
+
+
+def reference_tree(settings: ListOps, generator: np.random.Generator, depth: int = 1) -> list[int]:
+    """The tokens of one tree, of any length: the grammar as it reads; `_core` draws by it."""
+    if depth >= settings.max_depth or generator.random() >= settings.operator_share:
+        return [1 + int(generator.integers(10))]
+    operator = 11 + int(generator.integers(len(OPERATORS)))
+    count = int(generator.integers(2, settings.max_args + 1))
+    parts = [reference_tree(settings, generator, depth + 1) for _ in range(count)]
+    return [operator, *(token for part in parts for token in part), len(TOKENS) - 1]
+
+
+def evaluate(tokens: NDArray[np.integer[Any]] | list[int]) -> int:
+    """The value of an expression; ValueError where it is none."""
+    stack: list[list[int]] = [[]]
+    operators: list[int] = []
+    for token in map(int, tokens):
+        if 1 <= token <= 10:
+            stack[-1].append(token - 1)
+        elif 11 <= token <= 14:
+            operators.append(token - 11)
+            stack.append([])
+        elif token == len(TOKENS) - 1 and operators and stack[-1]:
+            arguments = stack.pop()
+            stack[-1].append(_VALUES[operators.pop()](arguments))
+        else:
+            raise ValueError(f"token {token} does not fit there")
+    if operators or len(stack[0]) != 1:
+        raise ValueError("tokens are no single closed expression")
+    return stack[0][0]
+
+
+_VALUES: tuple[Callable[[list[int]], int], ...] = (
+    min,
+    max,
+    lambda digits: int(np.median(digits)),
+    lambda digits: sum(digits) % 10,
+)

@@ -1,0 +1,158 @@
+"""What is measured of a model besides its accuracy: what it attends to, and the memory it takes."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import resource
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rattention._extras import require
+from rattention._files import replacing
+from rattention._metrics import MetricOptions
+from rattention.inspect.capture import visiting
+from rattention.mechanisms.masks import window_bounds
+from rattention.studies.lra.batches import collate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rattention.inspect.capture import LayerAttention
+    from rattention.studies.lra.data import Split
+    from rattention.studies.lra.models import SequenceClassifier
+
+METRICS = (
+    "entropy",
+    "local_concentration",
+    "long_range",
+    "retention",
+    "context_mean",
+    "context_std",
+    "recent_distant_ratio",
+    "max_weight",
+)
+"""Of `rattention.AttentionMetrics`, those that are recorded per layer and head."""
+
+MEASURED = MetricOptions(received=False)
+
+MAP_SHAPE = (64, 64)
+
+
+def attention_by_head(model: SequenceClassifier, split: Split, samples: int) -> list[dict[str, Any]]:
+    """Metrics of every layer and head: means over the rows of each of the longest samples, and over these.
+
+    They are streamed; nothing of size n x n is stored. None where a metric has no value in any row, and for
+    ``long_range`` where no row sees a key so far away. Of RAttention the local branch is measured. Each line
+    says how many samples were measured (``samples``) and how many tokens these have (``shortest``,
+    ``longest``).
+    """
+    seen: dict[tuple[int, str], list[NDArray[np.float64]]] = defaultdict(list)
+
+    def visit(layer: LayerAttention) -> None:
+        for name, values in layer.metrics(MEASURED):
+            if name in METRICS:
+                seen[layer.index, name].append(_mean_of_numbers(values[0], axis=1))
+        if _farthest(layer) <= MEASURED.long_range_distance:
+            seen[layer.index, "long_range"][-1].fill(np.nan)
+
+    chosen = longest_samples(split, samples)
+    for index in chosen:
+        _run(model, split, int(index), visit)
+    means = {key: _mean_of_numbers(np.stack(rows), axis=0) for key, rows in seen.items()}
+    layers = sorted({index for index, _ in means})
+    return [
+        {
+            "layer": layer,
+            "head": head,
+            **{name: _number(means[layer, name][head]) for name in METRICS},
+            "samples": len(chosen),
+            "shortest": int(split.lengths[chosen].min()),
+            "longest": int(split.lengths[chosen].max()),
+        }
+        for layer in layers
+        for head in range(len(means[layer, METRICS[0]]))
+    ]
+
+
+def longest_samples(split: Split, count: int) -> NDArray[np.int64]:
+    """Places of the `count` longest samples, or of all, the longest first: in short ones nothing is far."""
+    return np.argsort(-split.lengths, kind="stable")[:count]
+
+
+def _farthest(layer: LayerAttention) -> int:
+    """Positions between a query row and the farthest key that one may see."""
+    last = int(layer.key.shape[2]) - 1
+    reaches = window_bounds(layer.options.get("window"), bool(layer.options.get("causal")))
+    return max(last if reach is None else min(last, reach) for reach in reaches)
+
+
+def save_maps(model: SequenceClassifier, split: Split, path: Path) -> None:
+    """Write the maps of the first sample, ``layer0`` and so on ``[heads, rows, keys]``, pooled to at most
+    64 x 64."""
+    maps: dict[str, NDArray[np.float32]] = {}
+
+    def visit(layer: LayerAttention) -> None:
+        maps[f"layer{layer.index}"] = np.ascontiguousarray(layer.map(shape=MAP_SHAPE)[0], dtype=np.float32)
+
+    _run(model, split, 0, visit)
+    with replacing(path) as temporary:
+        require("safetensors.numpy", "torch").save_file(maps, temporary)
+
+
+@torch.no_grad()
+def _run(model: SequenceClassifier, split: Split, index: int, visit: Any) -> None:
+    """The model on one sample, without dropout."""
+    inputs = collate(split, np.array([index]))
+    was_training = model.training
+    model.eval()
+    try:
+        with visiting(model, visit):
+            model(inputs["tokens"], inputs["lengths"])
+    finally:
+        model.train(was_training)
+
+
+def _mean_of_numbers(values: NDArray[Any], axis: int) -> NDArray[np.float64]:
+    """The mean without NaN; NaN where there is nothing else."""
+    there = ~np.isnan(values)
+    sums = np.where(there, values, 0.0).sum(axis=axis, dtype=np.float64)
+    counts = there.sum(axis=axis)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+class PeakMemory:
+    """The most resident memory of this process since this object was made.
+
+    Where the system does not let the peak be forgotten it is that of the process since its start.
+    """
+
+    def __init__(self, before: int = 0) -> None:
+        """Forget the peak so far; `before` is that of an earlier part of the same run."""
+        self.before = before
+        gc.collect()
+        try:
+            ctypes.CDLL(None).malloc_trim(0)  # memory that earlier runs have freed does not count
+            Path("/proc/self/clear_refs").write_text("5")
+        except (OSError, AttributeError):
+            pass
+
+    def bytes(self) -> int:
+        """The peak so far."""
+        return max(self.before, _high_water_mark())
+
+
+def _high_water_mark() -> int:
+    try:
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,326 @@
+"""What the folders of studies hold: finished and unfinished runs, from one folder or several together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention._extras import require
+from rattention.studies.lra.config import read_yaml
+from rattention.studies.lra.layout import (
+    ATTENTION,
+    ENVIRONMENT,
+    MAPS,
+    METRICS,
+    RESULT,
+    RUNS,
+    SETTINGS,
+    STUDY,
+    flat,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+NAMES = {
+    "conventional": "Conventional",
+    "gravitational": "Gravitational",
+    "multi_timescale": "Multi-timescale",
+    "combined": "Combined",
+    "rattention": "RAttention",
+}
+"""Mechanisms in the order in which tables and figures show them; others come after these."""
+
+TASKS = {"listops": "ListOps", "text": "Text"}
+"""Likewise of tasks."""
+
+NUMBERS = (
+    "test_accuracy",
+    "best_epoch",
+    "epochs",
+    "epochs_to_90_percent",
+    "seconds_per_epoch",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "majority_accuracy",
+)
+"""What a result must have, besides its parameters."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run, as far as it went."""
+
+    task: str
+    mechanism: str
+    seed: int
+    folder: Path
+    """The run's own."""
+    settings: Mapping[str, Any] | None = None
+    """How it went, without task, mechanism and seed; None where that cannot be read."""
+    metrics: Sequence[Mapping[str, Any]] = ()
+    """A line per epoch."""
+    attention: Sequence[Mapping[str, Any]] = ()
+    """A line per epoch, layer and head."""
+    result: Mapping[str, Any] | None = None
+    """None of a run that is not finished."""
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """What the best model attends to in one sample: ``layer0`` and so on, ``[heads, rows, keys]``."""
+
+    @property
+    def name(self) -> str:
+        """As its folder is called."""
+        return f"{self.task}-{self.mechanism}-{self.seed}"
+
+    @property
+    def identity(self) -> tuple[str, str, int]:
+        """Task, mechanism and seed."""
+        return self.task, self.mechanism, self.seed
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """All runs of one or several folders."""
+
+    folders: tuple[Path, ...]
+    runs: tuple[RunRecord, ...]
+    """Each task, mechanism and seed once, in the order of tables."""
+    environments: tuple[Mapping[str, Any], ...]
+    """Of each folder: hardware, versions, threads."""
+    warnings: tuple[str, ...]
+    """What could not be read or was left out, a sentence each."""
+
+    @classmethod
+    def read(cls, folders: Iterable[str | Path]) -> StudyResults:
+        """Read folders that ``rattention lra run`` has written.
+
+        A file or line that is damaged becomes a warning and its run, where numbers are missing, an unfinished
+        one. A run that is in several folders counts once: the first that is finished.
+
+        Raises
+        ------
+        ValueError
+            No folder; a folder that does not exist, is no result or has no runs; runs of the same task with
+            different settings, whose numbers cannot be one table.
+        """
+        paths = tuple(dict.fromkeys(Path(folder) for folder in folders))
+        if not paths:
+            raise ValueError("folders must have at least one folder of results")
+        warnings: list[str] = []
+        found = [run for path in paths for run in _runs(path, warnings)]
+        _require_same_settings(found)
+        environments = tuple(_environment(path / ENVIRONMENT, warnings) for path in paths)
+        if len({_machine(environment) for environment in environments}) > 1:
+            warnings.append(
+                "The folders come from different hardware or numbers of threads: times and memory of their "
+                "runs cannot be compared."
+            )
+        runs = _each_once(found, warnings)
+        return cls(paths, tuple(sorted(runs, key=_order)), environments, tuple(warnings))
+
+    def finished(self) -> list[RunRecord]:
+        """Runs that have a result."""
+        return [run for run in self.runs if run.result is not None]
+
+    def unfinished(self) -> list[RunRecord]:
+        """The others."""
+        return [run for run in self.runs if run.result is None]
+
+    def tasks(self) -> list[str]:
+        """In the order of tables."""
+        return list(dict.fromkeys(run.task for run in self.runs))
+
+    def mechanisms(self, task: str) -> list[str]:
+        """Those with runs of a task, in the order of tables."""
+        return list(dict.fromkeys(run.mechanism for run in self.runs if run.task == task))
+
+    def of(self, task: str, mechanism: str) -> list[RunRecord]:
+        """Runs with all seeds."""
+        return [run for run in self.runs if (run.task, run.mechanism) == (task, mechanism)]
+
+
+def mechanism_name(mechanism: str) -> str:
+    """As people read it."""
+    return NAMES.get(mechanism, mechanism)
+
+
+def task_name(task: str) -> str:
+    """As people read it."""
+    return TASKS.get(task, task)
+
+
+def _order(run: RunRecord) -> tuple[int, str, int, str, int]:
+    tasks, names = list(TASKS), list(NAMES)
+    task = tasks.index(run.task) if run.task in tasks else len(tasks)
+    name = names.index(run.mechanism) if run.mechanism in names else len(names)
+    return task, run.task, name, run.mechanism, run.seed
+
+
+def _runs(folder: Path, warnings: list[str]) -> list[RunRecord]:
+    """Of one folder of results."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: give one that rattention lra run has written")
+    if not (folder / STUDY).is_file() or not (folder / RUNS).is_dir():
+        raise ValueError(
+            f"{folder} holds no results (there is no {STUDY} with a folder {RUNS}): give a folder that "
+            "rattention lra run has written"
+        )
+    runs = []
+    for place in sorted(path for path in (folder / RUNS).iterdir() if path.is_dir()):
+        parts = place.name.rsplit("-", 2)
+        if len(parts) == 3 and all(parts) and parts[2].isdecimal():
+            runs.append(_run(place, parts[0], parts[1], int(parts[2]), warnings))
+        else:
+            warnings.append(f"{place} was left out: its name is no task-mechanism-seed.")
+    if not runs:
+        raise ValueError(f"{folder} has no runs yet")
+    return runs
+
+
+def _run(place: Path, task: str, mechanism: str, seed: int, warnings: list[str]) -> RunRecord:
+    run = RunRecord(
+        task,
+        mechanism,
+        seed,
+        place,
+        _settings(place / SETTINGS, warnings),
+        _lines(place / METRICS, ("epoch", "train_accuracy", "validation_accuracy"), warnings),
+        _lines(place / ATTENTION, ("epoch", "layer", "head"), warnings),
+        maps=_maps(place / MAPS, warnings),
+    )
+    return replace(run, result=_result(place / RESULT, run, warnings))
+
+
+def _result(path: Path, run: RunRecord, warnings: list[str]) -> dict[str, Any] | None:
+    """Of a finished run; None where there is none, or none that can be used."""
+    if not path.exists():
+        return None
+    try:
+        result = json.loads(path.read_text("utf-8"))
+        fault = _fault_of(result, run)
+    except (OSError, ValueError) as error:
+        fault = str(error)
+    if fault:
+        warnings.append(f"{path} cannot be used ({fault}): the run counts as unfinished.")
+        return None
+    return dict(result)
+
+
+def _fault_of(result: Any, run: RunRecord) -> str:
+    """What is wrong with a result; nothing where all is well."""
+    if not isinstance(result, dict):
+        return "it holds no numbers by name"
+    missing = [name for name in NUMBERS if not _is_number(result.get(name))]
+    parameters = result.get("parameters")
+    if not isinstance(parameters, dict) or not _is_number(parameters.get("total")):
+        missing.append("parameters.total")
+    if missing:
+        return f"no number for {', '.join(missing)}"
+    named = (result.get("task"), result.get("mechanism"), result.get("seed"))
+    return "" if named == run.identity else f"it is that of {'-'.join(map(str, named))}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _lines(path: Path, needed: Sequence[str], warnings: list[str]) -> tuple[dict[str, Any], ...]:
+    """The lines that are whole."""
+    try:
+        texts = path.read_text("utf-8").splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        warnings.append(f"{path} cannot be read ({error}).")
+        return ()
+    lines, damaged = [], []
+    for number, text in enumerate(texts, 1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if isinstance(line, dict) and all(_is_number(line.get(name)) for name in needed):
+            lines.append(line)
+        else:
+            damaged.append(number)
+    if damaged:
+        warnings.append(f"{path}: line {', '.join(map(str, damaged))} is damaged and was left out.")
+    return tuple(lines)
+
+
+def _settings(path: Path, warnings: list[str]) -> dict[str, Any] | None:
+    """All that is the same for every mechanism and seed."""
+    try:
+        data = read_yaml(path)
+    except ValueError as error:
+        warnings.append(f"{error}; whether its settings are those of the others is not known.")
+        return None
+    return {name: value for name, value in data.items() if name not in ("task", "mechanism", "seed")}
+
+
+def _maps(path: Path, warnings: list[str]) -> dict[str, NDArray[np.float32]]:
+    if not path.exists():
+        return {}
+    safetensors = require("safetensors.numpy", "torch")
+    try:
+        maps = dict(safetensors.load_file(path))
+    except Exception as error:  # the library has errors of its own for a file that is cut
+        warnings.append(f"{path} cannot be read ({error}): its figure is missing.")
+        return {}
+    if not all(values.ndim == 3 and values.size for values in maps.values()):
+        warnings.append(f"{path} must hold arrays [heads, rows, keys]: its figure is missing.")
+        return {}
+    return {name: maps[name] for name in sorted(maps, key=lambda name: (len(name), name))}
+
+
+def _environment(path: Path, warnings: list[str]) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        warnings.append(f"{path} cannot be read ({error}): on what its runs went is not known.")
+        return {}
+    return dict(data) if isinstance(data, dict) else {}
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    parts = [environment.get("hardware"), environment.get("threads")]
+    return json.dumps(parts, sort_keys=True)
+
+
+def _require_same_settings(runs: Sequence[RunRecord]) -> None:
+    """Of all runs of a task."""
+    first: dict[str, RunRecord] = {}
+    for run in runs:
+        if run.settings is None:
+            continue
+        other = first.setdefault(run.task, run)
+        differing = _differences(flat(other.settings or {}), flat(run.settings))
+        if differing:
+            raise ValueError(
+                f"{other.folder} and {run.folder} have different settings ({'; '.join(differing)}): their "
+                "numbers cannot be one table; analyse their folders one by one"
+            )
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return [f"{name} is {one.get(name)} and {other.get(name)}" for name in names]
+
+
+def _each_once(runs: Sequence[RunRecord], warnings: list[str]) -> list[RunRecord]:
+    """Of runs with the same task, mechanism and seed, the first that is finished."""
+    kept: dict[tuple[str, str, int], RunRecord] = {}
+    for run in runs:
+        other = kept.setdefault(run.identity, run)
+        if other is run:
+            continue
+        better = run if other.result is None and run.result is not None else other
+        left = other if better is run else run
+        kept[run.identity] = better
+        warnings.append(f"{run.name} is in several folders: {better.folder} counts, {left.folder} does not.")
+    return list(kept.values())

@@ -1,0 +1,165 @@
+"""A study: one run after another into a folder, going on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from rattention._files import writable_folder
+from rattention.studies.lra import ranks
+from rattention.studies.lra.folder import locked, open_folder, require_study_or_nothing, write_tables
+from rattention.studies.lra.layout import RUNS
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rattention.studies.lra.config import Run, Study
+    from rattention.studies.lra.data import TaskData
+
+FULL = re.compile(
+    r"no space left|disk quota exceeded|file too large|enforce fail|writer failed", re.IGNORECASE
+)
+"""How libraries that do not raise OSError say that a file could not be written."""
+
+
+def run_study(
+    study: Study, folder: str | os.PathLike[str], progress: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
+    """Every run of a study that is not finished yet, then the analysis.
+
+    Parameters
+    ----------
+    study:
+        What to run. More tasks, mechanisms and seeds of a study may go into its folder later.
+    folder:
+        Gets the results (see the package's documentation); one that is new, empty, or of this study.
+    progress:
+        Is told a line for each run.
+
+    Returns
+    -------
+    The results of the study's runs, as their ``result.json`` has them.
+
+    Raises
+    ------
+    ValueError
+        A folder that holds something else, the results of another study (the message says what differs), or
+        in which another process is at work; data that cannot be used.
+    OSError
+        A folder that cannot be written, a full disk. Finished runs and epochs are kept.
+    FloatingPointError, RuntimeError, KeyboardInterrupt
+        As `rattention.studies.lra.running.do_run` raises them.
+    """
+    ranks.join()
+    with contextlib.ExitStack() as stack:
+        path = writable_folder(require_study_or_nothing(folder))
+        if ranks.rank() == 0:
+            stack.enter_context(locked(path))
+            open_folder(study, path)
+        ranks.meet()
+        stack.enter_context(_full_disk_is_said(path))
+        results = list(_results(study, path, progress))
+    if ranks.rank() == 0:
+        _analyze(path, progress)
+    ranks.meet()
+    return results
+
+
+def _results(study: Study, folder: Path, progress: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """One after another; what is left takes about as long as what was done, run for run."""
+    from rattention.studies.lra.running import do_run, read_result  # transformers takes seconds to import
+
+    runs, loaded = study.runs(), _Loaded()
+    took: list[float] = []
+    for index, run in enumerate(runs):
+        place = folder / RUNS / run.name
+        result = ranks.as_first(read_result(place) if ranks.rank() == 0 else None)
+        head = f"[{index + 1}/{len(runs)}] {run.name}"
+        if result is None:
+            began = time.perf_counter()
+            data = loaded.data(run)
+            if ranks.rank() == 0:
+                _say_mismatch(run, data, progress)
+            result = do_run(run, data, place)
+            took.append(time.perf_counter() - began)
+            if ranks.rank() == 0:
+                write_tables(folder)
+                progress(f"{head}: {_outcome(result)}{_left(took, len(runs) - index - 1)}")
+        elif ranks.rank() == 0:
+            progress(f"{head}: {_outcome(result)} (finished before)")
+        yield dict(result)
+
+
+def _outcome(result: Any) -> str:
+    return (
+        f"test accuracy {result['test_accuracy']:.4f} after {result['epochs']} epochs of "
+        f"{result['seconds_per_epoch']:.1f} s"
+    )
+
+
+def _left(took: list[float], runs: int) -> str:
+    seconds = sum(took) / len(took) * runs
+    left = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    return f"; about {left} left" if runs else ""
+
+
+def _say_mismatch(run: Run, data: TaskData, progress: Callable[[str], None]) -> None:
+    """Where parameters were to be matched and cannot be."""
+    from rattention.studies.lra.models import MATCHED_WITHIN, mismatch
+    from rattention.studies.lra.running import longest
+
+    if run.model.match_parameters:
+        more = mismatch(data.vocabulary, data.classes, run.mechanism, run.model, longest(data))
+        if abs(more) > MATCHED_WITHIN:
+            progress(
+                f"{run.name}: parameters cannot be matched, they are {more:+.0%} off conventional "
+                "attention's; fewer timescales or a wider MLP would do"
+            )
+
+
+class _Loaded:
+    """The data of one task at a time, so that no run's memory is that of another's data."""
+
+    def __init__(self) -> None:
+        self.held: tuple[str, TaskData] | None = None
+
+    def data(self, run: Run) -> TaskData:
+        """Of the run's task; rank 0 makes the cache, which the others read."""
+        if self.held is None or self.held[0] != run.task:
+            self.held = None
+            if ranks.rank() != 0:
+                ranks.meet()
+            self.held = (run.task, run.data.load())
+            if ranks.rank() == 0:
+                ranks.meet()
+        return self.held[1]
+
+
+@contextlib.contextmanager
+def _full_disk_is_said(folder: Path) -> Iterator[None]:
+    """Whatever library met it, a file that could not be written is an OSError that says what is kept."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if not full and (isinstance(error, OSError) or not FULL.search(str(error))):
+            raise
+        raise OSError(
+            f"{folder} cannot be written any more ({error}): finished runs and epochs are kept; make room "
+            "and run the same again to go on"
+        ) from error
+
+
+def _analyze(folder: Path, progress: Callable[[str], None]) -> None:
+    """Tables, figures and findings, where the packages for them are installed."""
+    try:
+        from rattention.studies.lra.analysis import analyze
+
+        analyze([folder], out=folder)
+    except ImportError as error:
+        progress(f"no tables and figures: {error}")
