@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'ad'")
-pytest.importorskip("gymnasium", reason="needs the extra 'ad'")
-pytest.importorskip("tensorboard", reason="needs the extra 'ad'")
+torch = pytest.importorskip("torch", reason="needs the extra 'studies'")
+pytest.importorskip("gymnasium", reason="needs the extra 'studies'")
+pytest.importorskip("tensorboard", reason="needs the extra 'studies'")
 
 import rattention.studies.dark_room as ad
 from rattention.studies.dark_room import (

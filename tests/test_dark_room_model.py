@@ -7,8 +7,8 @@ import doctest
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'ad'")
-pytest.importorskip("gymnasium", reason="needs the extra 'ad'")
+torch = pytest.importorskip("torch", reason="needs the extra 'studies'")
+pytest.importorskip("gymnasium", reason="needs the extra 'studies'")
 
 from rattention.models.errors import WeightsError
 from rattention.studies.dark_room import HistoryTransformer

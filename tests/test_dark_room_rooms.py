@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="needs the extra 'ad'")
-gymnasium = pytest.importorskip("gymnasium", reason="needs the extra 'ad'")
+pytest.importorskip("torch", reason="needs the extra 'studies'")
+gymnasium = pytest.importorskip("gymnasium", reason="needs the extra 'studies'")
 
 from gymnasium.utils.env_checker import check_env
 from rattention.studies.dark_room import (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rattention import _installed
+from rattention._extras import EXTRA_OF
 from rattention._installed import EXTRAS, Requirement, including, packages, versions
 
 if TYPE_CHECKING:
@@ -38,25 +39,30 @@ def test_extras_are_those_of_the_project() -> None:
 
 
 def test_extras_include_others() -> None:
-    assert including("microscope") == {"microscope", "ad", "hf", "models", "torch", "plots", "cli"}
-    assert {"gymnasium", "scipy", "tyro", "pandas"} <= {r.package for r in packages("microscope")}
+    assert including("inspect") == {"inspect", "hf", "models", "torch", "plots"}
+    assert {"gymnasium", "scipy", "tyro", "pandas"} <= {r.package for r in packages("studies")}
 
 
-def required() -> set[tuple[str, str]]:
-    """Module and extra of every call of `rattention._extras.require` with constants."""
+def required() -> set[str]:
+    """The packages of all calls of `rattention._extras.require` with constants."""
     calls = [
         node
         for path in SOURCES.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "require" and len(node.args) == 2
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", getattr(node.func, "attr", "")) == "require"
     ]
-    return {tuple(ast.literal_eval(argument) for argument in call.args) for call in calls}  # type: ignore[misc]
+    names = (call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant))
+    return {str(name).partition(".")[0] for name in names}
 
 
-@pytest.mark.parametrize(("module", "extra"), sorted(required()))
-def test_the_extra_that_is_named_brings_the_module(module: str, extra: str) -> None:
-    name = module.partition(".")[0]
-    assert DISTRIBUTIONS.get(name, name) in {r.package for r in packages(extra)}
+def test_every_required_package_has_its_extra() -> None:
+    assert required() <= set(EXTRA_OF)
+
+
+@pytest.mark.parametrize("package", EXTRA_OF)
+def test_the_extra_that_is_named_brings_the_package(package: str) -> None:
+    assert DISTRIBUTIONS.get(package, package) in {r.package for r in packages(EXTRA_OF[package])}
 
 
 def test_the_library_does_not_import_the_command_line() -> None:
@@ -108,9 +114,9 @@ EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {"clang-
     ("changes", "said", "not_said"),
     [
         ({}, "Nothing is missing: try rattention demo", "To install"),
-        ({"scipy": None}, "pip install 'rattention[lra,microscope]'", "Nothing is missing"),
-        ({"gymnasium": None}, "pip install 'rattention[ad]'", "Nothing is missing"),
-        ({"torch": None, "pandas": None}, "pip install 'rattention[hf]'", "Nothing is missing"),
+        ({"scipy": None}, "pip install 'rattention[inspect]'", "Nothing is missing"),
+        ({"gymnasium": None}, "pip install 'rattention[studies]'", "Nothing is missing"),
+        ({"torch": None, "transformers": None}, "pip install 'rattention[hf]'", "Nothing is missing"),
         ({"tqdm": None, "pypdf": None}, "pip install 'rattention[demo]'", "Nothing is missing"),
         ({"transformers": "4.57.1"}, "4.57.1 (>=5.23 is needed)", "Nothing is missing"),
         ({"openvino": None}, "Nothing is missing but for developers (bench: openvino)", "To install"),

@@ -66,7 +66,7 @@ def test_commands_are_those_there_are() -> None:
 
 
 def test_folders_are_those_there_are() -> None:
-    listed = first_cells(section("Where things live", CONTRIBUTING).split("\n\n")[1])
+    listed = first_cells(section("Where things live", CONTRIBUTING).split("\n\n")[0])
     assert all((ROOT / folder).is_dir() for folder in listed), listed
     packages = {path.parent for path in (ROOT / "python" / "rattention").glob("*/*.py")}
     assert packages <= {ROOT / folder for folder in listed}

@@ -308,7 +308,7 @@ def test_a_folder_without_a_tokenizer(llama, arguments, capsys, tmp_path):
 @pytest.fixture
 def checkpoint(tmp_path):
     ad = pytest.importorskip(
-        "rattention.studies.dark_room", reason="needs the extra 'ad'", exc_type=ImportError
+        "rattention.studies.dark_room", reason="needs the extra 'studies'", exc_type=ImportError
     )
     import torch
 

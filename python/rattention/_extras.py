@@ -9,8 +9,30 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, which `pip install 'rattention[extra]'` brings.
+EXTRA_OF = {
+    "torch": "torch",
+    "transformers": "hf",
+    "safetensors": "models",
+    "tokenizers": "models",
+    "huggingface_hub": "models",
+    "matplotlib": "plots",
+    "tqdm": "cli",
+    "pypdf": "pdf",
+    "pandas": "inspect",
+    "sklearn": "inspect",
+    "scipy": "inspect",
+    "gymnasium": "studies",
+    "tensorboard": "studies",
+    "pyarrow": "studies",
+    "yaml": "studies",
+    "accelerate": "studies",
+    "datasets": "studies",
+}
+"""The extra of ``pyproject.toml`` that brings a package."""
+
+
+def require(module: str) -> ModuleType:
+    """Import `module`, which may be missing.
 
     Raises
     ------
@@ -23,6 +45,6 @@ def require(module: str, extra: str) -> ModuleType:
         package = module.partition(".")[0]
         raise ImportError(
             f"{package} is needed here and cannot be imported ({error}); "
-            f"install it with: pip install 'rattention[{extra}]'",
+            f"install it with: pip install 'rattention[{EXTRA_OF[package]}]'",
             name=package,
         ) from error

@@ -70,7 +70,7 @@ def _sentences(options: Compress, model: Bert, words: str) -> Task:
 
 
 def _native(options: Compress, path: Path, words: str) -> Task:
-    require("torch", "torch")
+    require("torch")
     from rattention.nn import LanguageModel
 
     model = LanguageModel.load(path)
@@ -84,7 +84,7 @@ def _native(options: Compress, path: Path, words: str) -> Task:
 
 
 def _pretrained(options: Compress, folder: Path, name: str, words: str) -> Task:
-    transformers: Any = require("transformers", "hf")
+    transformers: Any = require("transformers")
     model = loaded(lambda: transformers.AutoModelForCausalLM.from_pretrained(folder), name, "causal model")
     tokenizer = loaded(lambda: transformers.AutoTokenizer.from_pretrained(folder), name, "tokenizer")
     return _continuation(options, model, tokenizer(words, verbose=False)["input_ids"])

@@ -46,7 +46,7 @@ SEVERAL = Path("lra_analysis")
 
 def analyze(options: Analyze) -> int:
     """Analyse, print and save; ValueError and OSError say what is wrong with the folders."""
-    require("matplotlib", "plots")
+    require("matplotlib")
     from rattention.studies.lra import analysis
 
     out = options.out or (options.folders[0] if len(options.folders) == 1 else SEVERAL)

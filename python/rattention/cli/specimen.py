@@ -156,7 +156,7 @@ def _pretrained(
 ) -> tuple[Any, tuple[Sample, ...], str]:
     from rattention._extras import require
 
-    transformers, torch = require("transformers", "hf"), require("torch", "hf")
+    transformers, torch = require("transformers"), require("torch")
     model = loaded(lambda: transformers.AutoModel.from_pretrained(folder), name, "model")
     tokenizer = loaded(lambda: transformers.AutoTokenizer.from_pretrained(folder), name, "tokenizer")
     count = _text_length(length, getattr(model.config, "max_position_embeddings", None))

@@ -62,7 +62,7 @@ class Clusters(Strategy):
         self, keys: NDArray[np.float32], weights: NDArray[np.float64], start: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """The cluster of each token of a head, none of them empty."""
-        cluster = require("sklearn.cluster", "microscope")
+        cluster = require("sklearn.cluster")
         form, options = cluster.KMeans, {}
         if len(keys) > MOST_IN_ONE_BATCH:
             form, options = cluster.MiniBatchKMeans, {"batch_size": MOST_IN_ONE_BATCH}

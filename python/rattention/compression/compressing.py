@@ -13,7 +13,7 @@ from rattention.compression.budget import Budget, require_budget
 from rattention.compression.report import Compression
 from rattention.compression.table import require_strategy
 
-require("torch", "torch")
+require("torch")
 
 import torch  # noqa: E402
 

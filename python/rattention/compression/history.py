@@ -106,7 +106,7 @@ def _choosing(strategy: Strategy | str) -> Strategy:
 
 def past_of(model: HistoryTransformer, history: History, strategy: Strategy) -> Past:
     """A history as `model` sees it, for `strategy` to choose from; each sequence in the place of a head."""
-    torch = require("torch", "ad")
+    torch = require("torch")
 
     def run() -> None:
         arrays = (*history.arrays(), history.next_states[:, -1])

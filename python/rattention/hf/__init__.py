@@ -27,8 +27,8 @@ from __future__ import annotations
 
 from rattention import _extras
 
-_extras.require("torch", "hf")
-_extras.require("transformers", "hf")
+_extras.require("torch")
+_extras.require("transformers")
 
 from rattention.hf.conversion import CacheReport, Conversion, cache_report, convert  # noqa: E402
 from rattention.hf.registration import register  # noqa: E402

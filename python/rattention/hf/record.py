@@ -112,7 +112,7 @@ class Observation:
         index = [np.asarray(self._called())[layers], *others]
         labels = dict(zip(("layer", "batch", "head", "token"), index, strict=True))
         flat = {name: array.reshape(-1) for name, array in (labels | columns).items()}
-        frame: DataFrame = require("pandas", "hf").DataFrame(flat)
+        frame: DataFrame = require("pandas").DataFrame(flat)
         return frame
 
     def plot_heads(self, name: str, *, ax: Axes | None = None) -> Axes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rattention._extras import require
 
-require("torch", "torch")
+require("torch")
 
 import torch  # noqa: E402
 

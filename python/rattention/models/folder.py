@@ -75,7 +75,7 @@ def _default_model() -> tuple[Path, str]:
 
 
 def _from_hub(model: str) -> Path:
-    hub = require("huggingface_hub", "models")
+    hub = require("huggingface_hub")
     try:
         folder = Path(hub.snapshot_download(model, allow_patterns=_CONFIG_AND_TOKENS + _SAFETENSORS))
         if not any(folder.glob("model*.safetensors")):

@@ -80,7 +80,7 @@ def _header_length(path: Path) -> int:
 
 def _check_layout(path: Path) -> None:
     """Offsets inside the file, without holes or overlap, and as large as shape and dtype say."""
-    library = require("safetensors", "models")
+    library = require("safetensors")
     try:
         with library.safe_open(path, framework="np"):
             pass

@@ -37,7 +37,7 @@ class Encoding:
 
 def load_tokenizer(folder: Path) -> tokenizers.Tokenizer:
     """The tokenizer in a model folder, without truncation and padding; WeightsError where there is none."""
-    library = require("tokenizers", "models")
+    library = require("tokenizers")
     try:
         if (folder / "tokenizer.json").is_file():
             tokenizer: tokenizers.Tokenizer = library.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -58,7 +58,7 @@ def _word_piece(folder: Path) -> tokenizers.Tokenizer:
     """BERT's tokenizer from ``vocab.txt`` and, where there is one, ``tokenizer_config.json``."""
     path = folder / "tokenizer_config.json"
     options = read_json_object(path) if path.is_file() else {}
-    library = require("tokenizers", "models")
+    library = require("tokenizers")
     special = {name: _special_token(options, name) for name in ("unk", "sep", "pad", "cls", "mask")}
     vocabulary = library.models.WordPiece.read_file(str(folder / "vocab.txt"))
     missing = [special[name] for name in ("unk", "sep", "pad", "cls") if special[name] not in vocabulary]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from rattention import _extras
 
-_extras.require("torch", "torch")
+_extras.require("torch")
 
 from rattention.nn.attention import SelfAttention  # noqa: E402
 from rattention.nn.decoding import DecodingCache  # noqa: E402

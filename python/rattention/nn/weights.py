@@ -37,7 +37,7 @@ def save_model(
     if record:
         metadata[RECORD] = json.dumps(dict(record))
     with replacing(Path(path)) as temporary:
-        require("safetensors.torch", "torch").save_file(tensors, temporary, metadata)
+        require("safetensors.torch").save_file(tensors, temporary, metadata)
 
 
 def load_model(make: Callable[..., Model], path: str | os.PathLike[str]) -> Model:
@@ -67,7 +67,7 @@ def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    safetensors = require("safetensors", "torch")
+    safetensors = require("safetensors")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118

@@ -172,7 +172,7 @@ def lines_figure(
 
 def colour_norm(weights: NDArray[Any], scale: Scale) -> Normalize:
     """Colours from 0 to the largest weights, or over the last `DECADES` powers of ten."""
-    colors = require("matplotlib.colors", "plots")
+    colors = require("matplotlib.colors")
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
     positive = weights[weights > 0]
@@ -186,7 +186,7 @@ def colour_norm(weights: NDArray[Any], scale: Scale) -> Normalize:
 def _image(
     ax: Axes, values: NDArray[np.float64], shown: NDArray[np.bool_], rows: Span, keys: Span
 ) -> AxesImage:
-    colours = require("matplotlib", "plots").colormaps["viridis"].with_extremes(bad="white")
+    colours = require("matplotlib").colormaps["viridis"].with_extremes(bad="white")
     extent = (keys[0] - 0.5, keys[1] - 0.5, rows[1] - 0.5, rows[0] - 0.5)
     blank = np.ma.masked_where(~shown, values)
     ax.spines[:].set_visible(True)
@@ -207,7 +207,7 @@ def _position_axis(axis: Any, span: Span, labels: Sequence[str], *, rotation: fl
         texts = [shortened(labels[i]) if i < len(labels) else str(i) for i in range(start, stop)]
         axis.set_ticks(range(start, stop), texts, fontsize=6.5, rotation=rotation)
         return
-    locator = require("matplotlib.ticker", "plots").MaxNLocator(nbins=5, integer=True)
+    locator = require("matplotlib.ticker").MaxNLocator(nbins=5, integer=True)
     axis.set_major_locator(locator)
 
 

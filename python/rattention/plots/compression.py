@@ -110,7 +110,7 @@ def _axes_of_budgets(ax: Axes, cells: Sequence[Cell], number: str) -> None:
     shares = all(isinstance(budget, float) for budget in budgets)
     ax.set_xscale("log", base=2)
     ax.set_xticks(budgets, [f"{budget:.3g}" for budget in budgets])
-    ax.xaxis.set_minor_locator(require("matplotlib.ticker", "plots").NullLocator())
+    ax.xaxis.set_minor_locator(require("matplotlib.ticker").NullLocator())
     ax.set_xlabel("Budget (share of the tokens)" if shares else "Budget (tokens)")
     ax.set_xlim(budgets[0] / 1.2, budgets[-1] * 1.2)
     ax.set_ylabel(NUMBERS[number])

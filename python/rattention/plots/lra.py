@@ -109,7 +109,7 @@ def plot_convergence(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
             fontsize=8.5,
         )
     _rows(ax, cells)
-    ax.xaxis.set_major_locator(require("matplotlib.ticker", "plots").MaxNLocator(integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(require("matplotlib.ticker").MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlim(0, 1.08 * max(max(cell.values("epochs_to_90_percent")) for cell in cells))
     star = "\n(* did not learn)" if any(cell.failed for cell in cells) else ""
     ax.set_xlabel(f"Epochs to 90 % of the best validation accuracy{star}")
@@ -181,7 +181,7 @@ def plot_radar(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
     """
     polar: Any = ax
     if ax is None:
-        figure = require("matplotlib.figure", "plots").Figure(figsize=(4.6, 4.2), layout="constrained")
+        figure = require("matplotlib.figure").Figure(figsize=(4.6, 4.2), layout="constrained")
         polar = figure.add_subplot(projection="polar")
     angles = np.linspace(0, 2 * math.pi, len(RADAR), endpoint=False)
     for cell, shares in zip(cells, radar_shares(cells), strict=True):
@@ -246,7 +246,7 @@ def cost_figure(tasks: Mapping[str, Sequence[Cell]], *, title: str = "") -> Figu
 def radar_figure(tasks: Mapping[str, Sequence[Cell]], *, title: str = "") -> Figure:
     """`plot_radar`, a panel per task."""
     size = (4.6 * len(tasks), 4.6)
-    figure: Figure = require("matplotlib.figure", "plots").Figure(figsize=size, layout="constrained")
+    figure: Figure = require("matplotlib.figure").Figure(figsize=size, layout="constrained")
     figure.suptitle(title, fontsize=11, fontweight="bold")
     panels = []
     for place, (name, cells) in enumerate(tasks.items()):

@@ -80,7 +80,7 @@ def plot_curves(
                 ax.plot(at, _line(run, number), label=name, **dots, **style)
     ax.set_xlabel("Epoch")
     ax.set_ylabel(NUMBERS[number])
-    ax.xaxis.set_major_locator(require("matplotlib.ticker", "plots").MaxNLocator(integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(require("matplotlib.ticker").MaxNLocator(integer=True, min_n_ticks=1))
     if number.endswith("accuracy"):
         percent_axis(ax, None)
     return ax

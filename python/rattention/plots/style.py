@@ -50,7 +50,7 @@ Size = tuple[float, float]
 
 def figure_of(title: str, rows: int, columns: int, size: Size) -> tuple[Figure, list[Axes]]:
     """A figure of panels, row by row, under a title."""
-    figure = require("matplotlib.figure", "plots").Figure(figsize=size, layout="constrained")
+    figure = require("matplotlib.figure").Figure(figsize=size, layout="constrained")
     if title:
         figure.suptitle(title, fontsize=11, fontweight="bold")
     return figure, [tidy(ax) for ax in figure.subplots(rows, columns, squeeze=False).flat]
@@ -60,9 +60,7 @@ def axes_of(ax: Axes | None) -> Axes:
     """`ax`, or those of a new figure."""
     if ax is not None:
         return ax
-    return tidy(
-        require("matplotlib.figure", "plots").Figure(figsize=(5, 3.4), layout="constrained").add_subplot()
-    )
+    return tidy(require("matplotlib.figure").Figure(figsize=(5, 3.4), layout="constrained").add_subplot())
 
 
 def tidy(ax: Axes) -> Axes:
@@ -81,12 +79,12 @@ def length_axis(ax: Axes, tokens: Sequence[int], room: float = 1.12) -> None:
 
 def percent_axis(ax: Axes, decimals: int | None = 0) -> None:
     """Shares along y as percentages."""
-    ax.yaxis.set_major_formatter(require("matplotlib.ticker", "plots").PercentFormatter(1, decimals))
+    ax.yaxis.set_major_formatter(require("matplotlib.ticker").PercentFormatter(1, decimals))
 
 
 def log_axis(ax: Axes, *, percent: bool = False) -> None:
     """Powers of ten along y with 2 and 5 between them; a plain log axis would write 2 x 10^-2."""
-    ticker = require("matplotlib.ticker", "plots")
+    ticker = require("matplotlib.ticker")
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     between = (1.0, 2.0, 5.0) if high < 10**MOST_DECADES * low else (1.0,)
@@ -101,7 +99,7 @@ def log_axis(ax: Axes, *, percent: bool = False) -> None:
 
 def halo() -> list[Any]:
     """A white rim around letters, so that lines may pass behind them and are not cut."""
-    return [require("matplotlib.patheffects", "plots").withStroke(linewidth=2.2, foreground="white")]
+    return [require("matplotlib.patheffects").withStroke(linewidth=2.2, foreground="white")]
 
 
 def rule(ax: Axes, value: float, meaning: str, *, beside: bool = False) -> None:
@@ -140,7 +138,7 @@ def label_point(ax: Axes, text: str, point: tuple[float, float], others: NDArray
         zorder=5,
     )
 
-    letters: Any = require("matplotlib.text", "plots").Text.get_window_extent
+    letters: Any = require("matplotlib.text").Text.get_window_extent
 
     def covered(place: tuple[float, float]) -> float:
         _put(label, place)
@@ -202,7 +200,7 @@ def label_lines(
 
 def layer_colours(count: int) -> NDArray[np.float64]:
     """From dark to light, one per line; short of the yellow that print loses."""
-    colours = require("matplotlib", "plots").colormaps["viridis"](np.linspace(0, 0.75, count))
+    colours = require("matplotlib").colormaps["viridis"](np.linspace(0, 0.75, count))
     return np.asarray(colours)
 
 

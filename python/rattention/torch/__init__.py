@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from rattention import _extras
 
-_extras.require("torch", "torch")
+_extras.require("torch")
 
 import rattention as ra  # noqa: E402
 from rattention import _core  # noqa: E402

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rattention import _extras
 
-_extras.require("scipy.stats", "microscope")
+_extras.require("scipy.stats")
 
 from rattention.studies.compression.results import Cell, Measured, Trial, Validation  # noqa: E402
 from rattention.studies.compression.tasks import Task, validate  # noqa: E402

@@ -16,7 +16,7 @@ from rattention.studies.compression.readers import reader_of
 from rattention.studies.compression.results import Constant, Measured
 from rattention.studies.compression.tasks import Preview
 
-torch: Any = require("torch", "torch")
+torch: Any = require("torch")
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

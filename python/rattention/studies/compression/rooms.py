@@ -9,8 +9,8 @@ import numpy as np
 
 from rattention import _extras
 
-_extras.require("gymnasium", "ad")
-torch: Any = _extras.require("torch", "ad")
+_extras.require("gymnasium")
+torch: Any = _extras.require("torch")
 
 from rattention.compression.budget import resolve_budget  # noqa: E402
 from rattention.compression.history import TOKEN_STRATEGIES, HistoryBudget, choose_transitions, past_of  # noqa: E402

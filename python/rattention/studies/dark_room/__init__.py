@@ -15,7 +15,7 @@ from __future__ import annotations
 from rattention import _extras
 
 for _module in ("torch", "gymnasium"):
-    _extras.require(_module, "ad")
+    _extras.require(_module)
 
 from rattention.studies.dark_room.comparison import Comparison, compare  # noqa: E402
 from rattention.studies.dark_room.environment import DarkRoom  # noqa: E402

@@ -7,7 +7,7 @@ from typing import Any
 from rattention._extras import require
 from rattention.studies.dark_room.rooms import ACTIONS, DarkRooms, Room
 
-gymnasium = require("gymnasium", "ad")
+gymnasium = require("gymnasium")
 
 
 class DarkRoom(gymnasium.Env):  # type: ignore[misc, name-defined]

@@ -93,7 +93,7 @@ class LearningHistories:
         tensors = {name: getattr(self.history, name).astype(dtype) for name, dtype in _STORED.items()}
         metadata = {SETTINGS: json.dumps(asdict(self.collection)), HARDWARE: json.dumps(show_config())}
         with replacing(Path(path)) as temporary:
-            require("safetensors.numpy", "ad").save_file(
+            require("safetensors.numpy").save_file(
                 tensors | {"goals": self.goals.astype(np.int16)}, temporary, metadata
             )
 
@@ -130,7 +130,7 @@ def collect(
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    safetensors = require("safetensors", "ad")
+    safetensors = require("safetensors")
     if not path.is_file():
         raise ValueError(f"{path} does not exist: make it with rattention ad collect")
     try:

@@ -211,10 +211,10 @@ class _Trainer:
     def run(self) -> None:
         """All steps that are left."""
         state, training = self.state, self.training
-        writer = require("torch.utils.tensorboard", "ad").SummaryWriter(
+        writer = require("torch.utils.tensorboard").SummaryWriter(
             str(self.folder / LOGS), purge_step=state.step
         )
-        bar = require("tqdm", "ad").tqdm(
+        bar = require("tqdm").tqdm(
             total=training.steps, initial=state.step, desc="train", unit="step", disable=None
         )
         with deferred_interrupt() as asked, bar, contextlib.closing(writer):

@@ -36,7 +36,7 @@ def interval(values: Sequence[float]) -> Interval:
     mean = float(array.mean())
     if array.size < 2:
         return Interval(mean, math.nan, math.nan)
-    student = require("scipy.stats", "microscope").t
+    student = require("scipy.stats").t
     half = float(
         student.ppf((1 + CONFIDENCE) / 2, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size)
     )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from rattention import _extras
 
-_extras.require("torch", "lra")
+_extras.require("torch")
 
 from rattention.studies.lra.config import MECHANISMS, ModelSize, Run, Study, Training  # noqa: E402
 from rattention.studies.lra.data import Split, TaskData  # noqa: E402

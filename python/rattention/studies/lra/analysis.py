@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rattention import _extras
 
-_extras.require("scipy.stats", "lra")
+_extras.require("scipy.stats")
 
 from rattention._files import (  # noqa: E402
     figure_format,

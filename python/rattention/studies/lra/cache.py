@@ -46,7 +46,7 @@ def kept(name: str, settings: Mapping[str, Any], make: Callable[[], Split], fold
 
 
 def _write(path: Path, split: Split, settings: str) -> None:
-    arrow, parquet = require("pyarrow", "lra"), require("pyarrow.parquet", "lra")
+    arrow, parquet = require("pyarrow"), require("pyarrow.parquet")
     offsets = arrow.array(split.offsets, arrow.int64())
     tokens = arrow.LargeListArray.from_arrays(offsets, arrow.array(split.tokens))
     table = arrow.table({"tokens": tokens, "label": split.labels}).replace_schema_metadata(
@@ -58,7 +58,7 @@ def _write(path: Path, split: Split, settings: str) -> None:
 
 def _read(path: Path, settings: str) -> Split:
     """ValueError for anything but what `_write` wrote with these settings."""
-    arrow, parquet = require("pyarrow", "lra"), require("pyarrow.parquet", "lra")
+    arrow, parquet = require("pyarrow"), require("pyarrow.parquet")
     try:
         table = parquet.read_table(path, page_checksum_verification=True).combine_chunks()
         written = (table.schema.metadata or {}).get(b"settings", b"").decode("utf-8", "replace")

@@ -228,7 +228,7 @@ class Run:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ValueError where there is none."""
-    yaml = require("yaml", "lra")
+    yaml = require("yaml")
     try:
         data = yaml.safe_load(read_text(path))
     except RecursionError:
@@ -242,7 +242,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def write_yaml(path: Path, data: Mapping[str, Any]) -> None:
     """Write a mapping, whole or not at all."""
-    write_text(path, require("yaml", "lra").safe_dump(dict(data), sort_keys=False))
+    write_text(path, require("yaml").safe_dump(dict(data), sort_keys=False))
 
 
 def _plain(value: Any) -> Any:

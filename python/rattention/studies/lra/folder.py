@@ -110,7 +110,7 @@ def _rows(run: Path, source: str) -> list[dict[str, Any]]:
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    arrow, parquet = require("pyarrow", "lra"), require("pyarrow.parquet", "lra")
+    arrow, parquet = require("pyarrow"), require("pyarrow.parquet")
 
     def kind(name: str) -> Any:
         if name in ("task", "mechanism"):

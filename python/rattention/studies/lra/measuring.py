@@ -101,7 +101,7 @@ def save_maps(model: SequenceClassifier, split: Split, path: Path) -> None:
 
     _run(model, split, 0, visit)
     with replacing(path) as temporary:
-        require("safetensors.numpy", "torch").save_file(maps, temporary)
+        require("safetensors.numpy").save_file(maps, temporary)
 
 
 @torch.no_grad()

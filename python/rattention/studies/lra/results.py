@@ -266,7 +266,7 @@ def _settings(path: Path, warnings: list[str]) -> dict[str, Any] | None:
 def _maps(path: Path, warnings: list[str]) -> dict[str, NDArray[np.float32]]:
     if not path.exists():
         return {}
-    safetensors = require("safetensors.numpy", "torch")
+    safetensors = require("safetensors.numpy")
     try:
         maps = dict(safetensors.load_file(path))
     except Exception as error:  # the library has errors of its own for a file that is cut

@@ -72,7 +72,7 @@ def read_reviews(source: str, part: str) -> Reviews:
 
 
 def _from_parquet(path: Path) -> Reviews:
-    arrow, parquet = require("pyarrow", "lra"), require("pyarrow.parquet", "lra")
+    arrow, parquet = require("pyarrow"), require("pyarrow.parquet")
     try:
         there = parquet.read_schema(path).names
         missing = [name for name in ("text", "label") if name not in there]
@@ -108,7 +108,7 @@ def _from_hub(source: str, part: str) -> Reviews:
 
 
 def _from_datasets(source: str, part: str) -> Reviews:
-    datasets = require("datasets", "lra")
+    datasets = require("datasets")
     try:
         loaded = datasets.load_dataset(source, split=part)
         texts, labels = loaded["text"], loaded["label"]

@@ -123,7 +123,7 @@ def _finish(run: Run, data: TaskData, folder: Path, history: History, pause: Any
 def _best_model(run: Run, data: TaskData, history: History) -> SequenceClassifier:
     model = new_model(run, data)
     path = history.best_checkpoint() / "model.safetensors"
-    model.load_state_dict(require("safetensors.torch", "torch").load_file(path))
+    model.load_state_dict(require("safetensors.torch").load_file(path))
     return model
 
 

@@ -16,8 +16,8 @@ from rattention.studies.lra.batches import TrainingBatches, collate, in_order_of
 from rattention.studies.lra.checkpoints import keep_only, seal, whole_checkpoints
 from rattention.studies.lra.measuring import PeakMemory, attention_by_head
 
-require("accelerate", "lra")
-transformers = require("transformers", "lra")
+require("accelerate")
+transformers = require("transformers")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,7 +130,7 @@ class ClassifierTrainer(transformers.Trainer):  # type: ignore[misc, name-define
         said = {"step": str(self.state.global_step + 1), what: str(number.item())}
         with replacing(path) as temporary:
             tensors = {name: tensor.contiguous() for name, tensor in self.held.items()}
-            require("safetensors.torch", "torch").save_file(tensors, temporary, said)
+            require("safetensors.torch").save_file(tensors, temporary, said)
         raise FloatingPointError(
             f"the {what} became {number.item()} in step {said['step']} of {self.folder.name}; its batch is "
             f"in {path}, the checkpoint of the last epoch is kept. A lower learning rate may help"
@@ -265,7 +265,7 @@ class Hooks(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
 def _bar(name: str, total: int, done: int) -> Any:
     """On stderr where that is a terminal; rank 0 alone."""
     disable = None if ranks.rank() == 0 else True
-    return require("tqdm", "cli").tqdm(
+    return require("tqdm").tqdm(
         total=total, initial=done, desc=name, unit="step", disable=disable, leave=False
     )
 
@@ -276,7 +276,7 @@ def _logs(history: History, folder: Path) -> Any:
     if ranks.rank() != 0:
         yield
         return
-    tensorboard = require("torch.utils.tensorboard", "lra")
+    tensorboard = require("torch.utils.tensorboard")
     writer = tensorboard.SummaryWriter(str(folder / LOGS), purge_step=history.epochs() + 1)
 
     def log(line: Mapping[str, Any]) -> None:

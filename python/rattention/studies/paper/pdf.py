@@ -44,7 +44,7 @@ def read_pages(path: Path) -> Iterator[str]:
     ImportError
         pypdf is missing; the message names the extra that brings it.
     """
-    pypdf = require("pypdf", "pdf")
+    pypdf = require("pypdf")
     _require_pdf_header(path)
     with _no_log_messages("pypdf"):
         try:
