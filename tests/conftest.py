@@ -1,4 +1,4 @@
-"""What all tests share: the option --slow, the marker row(...) and its count of cases, shared data."""
+"""What all tests share: the options --slow and --grid, counts of the reliability matrix, shared data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.grids import covering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,14 +36,24 @@ NOTEBOOKS = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="also run tests marked slow")
+    parser.addoption("--slow", action="store_true", help="also run tests marked slow, and the whole grids")
+    parser.addoption(
+        "--grid",
+        choices=("covering", "whole"),
+        help="of tests with many parameters: cases in which all pairs of values meet (the default), or all "
+        "(the default with --slow)",
+    )
+    parser.addoption("--skipped", metavar="FILE", help="write there what was skipped, for pytest @FILE")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "row(name): the row of the reliability matrix a test fills")
+    config.addinivalue_line("markers", "whole_grid: a case that a covering choice of its grid leaves out")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (config.getoption("--grid") or ("whole" if config.getoption("--slow") else "covering")) == "covering":
+        _thin(config, items)
     skip_slow = pytest.mark.skip(reason="slow: runs with --slow")
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
@@ -50,6 +62,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if missing:
             item.add_marker(pytest.mark.skip(reason=f"the notebook needs {', '.join(missing)}"))
         item.user_properties.extend(("row", marker.args[0]) for marker in item.iter_markers("row"))
+
+
+def _thin(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what a covering choice of each grid leaves out. A case that was asked for by name stays."""
+    grids: dict[object, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if hasattr(item, "callspec") and not any("[" in argument for argument in config.args):
+            grids[item.nodeid.partition("[")[0]].append(item)
+    left_out = set()
+    for grid in grids.values():
+        kept = covering([item.callspec.params for item in grid])  # type: ignore[attr-defined]
+        left_out |= {*grid} - {grid[i] for i in kept}
+    left_out |= {item for item in items if "whole_grid" in item.keywords}
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -64,6 +92,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             total = sum(rows[name]["passed"] for name in names)
             listing = ", ".join(f"{name} {_outcomes(rows[name])}" for name in names)
             terminalreporter.line(f"{letter} {title}: {total} ({listing})")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--skipped")
+    if path is not None:
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        names = dict.fromkeys(report.nodeid for report in reporter.stats.get("skipped", []))
+        Path(path).write_text("".join(f"{name}\n" for name in names), "utf-8")
 
 
 def _count_rows(stats: dict[str, list[object]]) -> dict[str, Counter[str]]:

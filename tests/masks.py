@@ -6,7 +6,9 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import pytest
 
+from tests.grids import covering
 from tests.mechanisms import Sizes
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -20,7 +22,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """At most one from every line."""
 
-COMBINATIONS = ["+".join(filter(None, names)) or "none" for names in product(*CHOICES.values())]
+_ALL = ["+".join(filter(None, names)) or "none" for names in product(*CHOICES.values())]
+_COVERING = covering([dict(zip(CHOICES, names, strict=True)) for names in product(*CHOICES.values())])
+COMBINATIONS = [
+    pytest.param(name, marks=[] if i in _COVERING else [pytest.mark.whole_grid])
+    for i, name in enumerate(_ALL)
+]
+"""Any two of them together by default; all with --slow."""
 SINGLES = [name for names in CHOICES.values() for name in names if name]
 
 

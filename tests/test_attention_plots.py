@@ -19,7 +19,7 @@ from rattention.inspect.gallery import overview_figures, sample_figures
 from rattention.inspect.statistics import MapOptions, examine_sample
 
 from tests.bert_folder import write_folder
-from tests.test_microscope import samples
+from tests.test_examine import samples
 
 
 def weights(heads=3, length=20):
