@@ -87,4 +87,5 @@ def test_ci_runs_the_test_commands_of_this_file() -> None:
     """.ci/run takes the lines from here: it must find exactly these, the lean one first."""
     (pattern,) = re.findall(r"grep -xE '([^']+)' README\.md", (ROOT / ".ci" / "run").read_text("utf-8"))
     lines = [line for line in README.splitlines() if re.fullmatch(pattern, line)]
-    assert lines == [f"pip install -c constraints.txt '.[{extras}]' && pytest" for extras in ("test", "test,all")]
+    commands = [f"pip install -c constraints.txt '.[{extras}]' && pytest" for extras in ("test", "test,all")]
+    assert lines == commands
