@@ -1,12 +1,19 @@
-"""`rattention.rotary` on tensors."""
+"""`rattention.rotary` and `rattention.rattention_step` on tensors."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 
+import rattention as ra
 from rattention.mechanisms.rotary import positive_theta, turning_dims
 from rattention.torch.checks import INTEGERS, require_floats, require_tensors
 from rattention.torch.rotary import plain_angles, plain_turn, turn
+from rattention.torch.storage import as_array, as_tensor
+
+if TYPE_CHECKING:
+    from rattention.mechanisms.rattention_cache import RAttentionCache
 
 
 def rotary(
@@ -56,3 +63,47 @@ def rotary(
     else:
         halves = table[..., : turning // 2], table[..., turning // 2 :]
     return plain_turn(x, *halves, interleaved=bool(interleaved))
+
+
+def rattention_step(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cache: RAttentionCache,
+    *,
+    scale: float | None = None,
+    local_norm_weight: torch.Tensor | None = None,
+    linear_norm_weight: torch.Tensor | None = None,
+    eps: float | None = None,
+    lengths: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The rows of `rattention` for the next tokens: `rattention.rattention_step` on CPU tensors.
+
+    Parameters
+    ----------
+    query, key, value:
+        Tensors ``[batch, heads, tokens, head_dim]``, ``[batch, kv_heads, tokens, head_dim]`` and ``[batch,
+        kv_heads, tokens, value_dim]`` in the dtype of the cache.
+    cache, scale, local_norm_weight, linear_norm_weight, eps:
+        As in `rattention.rattention_step`.
+    lengths:
+        How many of the tokens each sequence has, integers ``[batch]``; all by default.
+
+    Returns
+    -------
+    ``[batch, heads, tokens, value_dim]``, without gradients. Errors are those on arrays, and ValueError for
+    tensors that are not on the CPU.
+    """
+    tensors = {
+        "query": query,
+        "key": key,
+        "value": value,
+        "local_norm_weight": local_norm_weight,
+        "linear_norm_weight": linear_norm_weight,
+        "lengths": lengths,
+    }
+    require_tensors(tensors, tensors)
+    if query.device.type != "cpu":
+        raise ValueError(f"query must be on the CPU, got {query.device}: the cache is there")
+    arrays: dict[str, Any] = {name: None if x is None else as_array(x) for name, x in tensors.items()}
+    return as_tensor(ra.rattention_step(**arrays, cache=cache, scale=scale, eps=eps))
