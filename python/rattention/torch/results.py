@@ -48,8 +48,10 @@ class SoftmaxResults:
         if wanted["metrics"] is None and not wanted["return_lse"]:
             return made[0]
         lse = made[1].to(torch.float32) if wanted["return_lse"] else None
-        measured = made[3 if inputs["return_lse"] else 1 :]
-        return AttentionResult(made[0], lse, _metrics(measured, inputs) if wanted["metrics"] else None)
+        measured = None
+        if wanted["metrics"] is not None:
+            measured = _metrics(made[3 if inputs["return_lse"] else 1 :], inputs)
+        return AttentionResult(made[0], lse, measured)
 
     def require_beside_cpu(self, inputs: Arguments) -> None:
         """Refuse what plain PyTorch does not do; take out the flags, of which it has none."""
@@ -161,7 +163,7 @@ class _NotDifferentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         raise NotImplementedError(
-            "attention metrics, rows and maps are not differentiable: leave them out of the loss, "
+            "attention metrics are not differentiable, nor are rows and maps: leave them out of the loss, "
             "or detach() them"
         )
 

@@ -91,24 +91,25 @@ def scaled_dot_product_attention(
     causal = truth("is_causal", is_causal)
     if causal and attn_mask is not None:
         raise ValueError("attn_mask must be None where is_causal=True: fold causality into the mask")
-    batch, heads = _leading(query, key, value, truth("enable_gqa", enable_gqa))
+    batch, *heads = _leading(query, key, value, truth("enable_gqa", enable_gqa))
+    has_heads = bool(heads[0])
     output = attention(
-        *(_as_four(tensor, batch, bool(heads)) for tensor in (query, key, value)),
+        *(_as_four(tensor, batch, own) for tensor, own in zip((query, key, value), heads, strict=True)),
         causal=causal,
         window=window,
         scale=scale,
         key_mask=_flat("key_mask", key_mask, batch, 1),
         segment_ids=_flat("segment_ids", segment_ids, batch, 1),
-        attn_mask=_dense(attn_mask, batch, bool(heads)),
-        log_discount=_discount(log_discount, batch, bool(heads)),
+        attn_mask=_dense(attn_mask, batch, has_heads),
+        log_discount=_discount(log_discount, batch, has_heads),
         query_offset=0 if causal and query_offset is None else query_offset,
     )
-    return output.reshape(*batch, *heads, *output.shape[-2:])
+    return output.reshape(*batch, *heads[0], *output.shape[-2:])
 
 
-def _leading(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> tuple[Shape, Shape]:
-    """The batch dimensions that all three broadcast to, and the heads of the query: one number, or none where
-    no tensor has more than three dimensions."""
+def _leading(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> tuple[Shape, ...]:
+    """The batch dimensions that all three broadcast to, and the heads of each: one number, or none where no
+    tensor has more than three dimensions."""
     shapes = [tensor.shape[:-2] for tensor in (query, key, value)]
     if min(tensor.dim() for tensor in (query, key, value)) < 2:
         given = _given(query, key, value)
@@ -122,15 +123,14 @@ def _leading(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> tuple[
             f"need enable_gqa=True), got {_given(query, key, value)}"
         ) from error
     if own_heads:
-        return shape, shapes[0][-1:]
-    return (shape[:-1], shape[-1:]) if len(shape) > 1 else (shape, ())
+        return shape, *(s[-1:] for s in shapes)
+    return (shape[:-1], *[shape[-1:]] * 3) if len(shape) > 1 else (shape, (), (), ())
 
 
-def _as_four(tensor: Tensor, batch: Shape, has_heads: bool) -> Tensor:
-    """``[batch, heads, length, dim]``; the heads are its own or, of broadcast tensors, all."""
-    if tensor.dim() == 4 and len(batch) == 1 and tensor.shape[0] == batch[0]:
+def _as_four(tensor: Tensor, batch: Shape, heads: Shape) -> Tensor:
+    """``[batch, heads, length, dim]``, with one head where there are none."""
+    if tensor.dim() == 4 and tensor.shape[:2] == (*batch, *heads):
         return tensor
-    heads = tensor.shape[-3:-2] if has_heads else ()
     whole = tensor.expand(*batch, *heads, *tensor.shape[-2:])
     return whole.reshape(prod(batch), *(heads or (1,)), *tensor.shape[-2:])
 
