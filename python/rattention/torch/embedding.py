@@ -103,6 +103,7 @@ def rattention_step(
         "lengths": lengths,
     }
     require_tensors(tensors, tensors)
+    require_floats(tensors, ("query", "key", "value", "local_norm_weight", "linear_norm_weight"))
     if query.device.type != "cpu":
         raise ValueError(f"query must be on the CPU, got {query.device}: the cache is there")
     arrays: dict[str, Any] = {name: None if x is None else as_array(x) for name, x in tensors.items()}
