@@ -12,7 +12,7 @@ import rattention as ra
 torch = pytest.importorskip("torch", reason="needs torch")
 
 import rattention.torch as rt
-from rattention.torch import functions, kernels, ops, storage
+from rattention.torch import embedding, functions, kernels, maps, ops, sdpa, storage
 
 from tests.torch_inputs import (
     DTYPES,
@@ -385,7 +385,7 @@ def test_torch_says_how_many_threads(use_threads):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("module", [rt, functions], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [rt, embedding, maps, sdpa], ids=lambda m: m.__name__)
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
 

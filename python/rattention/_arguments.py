@@ -118,7 +118,7 @@ def real_number(name: str, value: Any) -> float:
 
 
 def as_float(value: Any) -> float:
-    """A number as float64, infinite where it is beyond."""
+    """A number as float64, infinite where it is too large for that."""
     try:
         return float(value)
     except OverflowError:

@@ -281,7 +281,7 @@ def _scores(
 def _mass(name: str, value: ArrayLike) -> NDArray[Any]:
     mass = float_array(name, value, 3)
     # bfloat16 below 0 has the bits from those of -2^-133 to those of -inf: -0 and NaN lie outside.
-    with np.errstate(invalid="ignore"):  # NaN may lie behind a mask
+    with np.errstate(invalid="ignore"):  # a mask may hide NaN
         negative = (mass > 0x8000) & (mass <= 0xFF80) if mass.dtype == np.uint16 else mass < 0
     if negative.any():
         raise ValueError(f"{name} must be >= 0, {np.count_nonzero(negative)} of its elements are not")

@@ -167,7 +167,7 @@ def reference_rattention(
     segment_ids: ArrayLike | None = None,
     **linear: Any,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`rattention` by its definition, in float64: ``(output, state)``. The law."""
+    """`rattention` by its definition, in float64: ``(output, state)``."""
     hidden: dict[str, Any] = {"key_mask": key_mask, "segment_ids": segment_ids}
     far, state = reference_residual_linear_attention(query, key, value, window=window, **hidden, **linear)
     near = np.zeros_like(far)

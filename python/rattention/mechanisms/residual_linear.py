@@ -162,7 +162,7 @@ def reference_residual_linear_attention(
     key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`residual_linear_attention` by its definition, in float64: ``(output, state)``. The law.
+    """`residual_linear_attention` by its definition, in float64: ``(output, state)``.
 
     A row is ``phi(q) S``, ``S`` the sum of ``phi(k_j)^T v_j`` over the keys it sees, in IEEE arithmetic:
     infinity in a value times a feature of 0 is NaN. No other key can touch it.

@@ -317,7 +317,7 @@ def reference_attention(
     metrics: MetricOptions | None = None,
     **masks: Any,
 ) -> AttentionResult:
-    """`attention` by its definition, in float64, with the whole map in memory: the law the kernels are held
+    """`attention` by its definition, in float64, with the whole map in memory, which tests hold the kernels
     to."""
     q, k = (np.asarray(a).astype(np.float64) for a in (query, key))
     weights = reference_weights(q, k, scale=scale, log_discount=log_discount, **masks)

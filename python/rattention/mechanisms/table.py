@@ -79,8 +79,7 @@ class Functions:
     backward: Callable[..., dict[str, Any]]
     """Gradients of ``sum(output * grad_output)`` by the argument's name."""
     reference: Callable[..., Any]
-    """The same in float64 NumPy, with the whole map in memory: the law. A tuple that begins with the
-    output."""
+    """The definition, in float64 NumPy with the whole map in memory. A tuple that begins with the output."""
     arguments: tuple[Argument, ...]
     """In the order of the signature."""
     has_rope: bool
@@ -110,7 +109,7 @@ class SoftmaxFunctions(Functions):
     second = "return_lse"
 
     def gradients(self, grad_output: Any, **arguments: Any) -> dict[str, Any]:
-        """The same, after a forward pass."""
+        """Those gradients, after a forward pass."""
         return self.backward(grad_output, **arguments, result=self.forward(**arguments, return_lse=True))
 
 
@@ -158,7 +157,7 @@ class Mechanism:
 
     @property
     def reference(self) -> Callable[..., Any]:
-        """Its law in float64."""
+        """The slow float64 reference that defines it."""
         return self.functions.reference
 
     @property

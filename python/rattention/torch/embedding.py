@@ -26,10 +26,31 @@ def rotary(
     cos: torch.Tensor | None = None,
     sin: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`rattention.rotary` on tensors, differentiable in x, cos and sin.
+    """Queries or keys turned to their positions, on tensors: `rattention.rotary`.
 
-    Arguments, shapes, errors and results are those on arrays. Tensors that are not on the CPU, and
-    tables that ask for a gradient, take plain PyTorch.
+    Parameters
+    ----------
+    x:
+        A tensor ``[batch, heads, length, head_dim]``, float32, bfloat16 or float16.
+    positions:
+        Integers ``[length]`` or ``[batch, length]``; 0, 1, 2, ... by default.
+    theta, interleaved, dims:
+        As in `rattention.rotary`.
+    cos, sin:
+        Your own tables, tensors ``[length, dims / 2]`` or ``[batch, length, dims / 2]``, in place of `theta`
+        and `positions`.
+
+    Returns
+    -------
+    A tensor like `x`, differentiable in x, cos and sin. Tensors that are not on the CPU, and tables that ask
+    for a gradient, take plain PyTorch.
+
+    Raises
+    ------
+    ValueError
+        Shapes or values that do not fit; the message names the argument.
+    TypeError
+        Another dtype, or objects that are no dense tensors.
 
     >>> import torch
     >>> import rattention.torch as rt
@@ -77,13 +98,13 @@ def rattention_step(
     eps: float | None = None,
     lengths: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The rows of `rattention` for the next tokens: `rattention.rattention_step` on CPU tensors.
+    """The rows of `rattention` for the next tokens, on tensors: `rattention.rattention_step`.
 
     Parameters
     ----------
     query, key, value:
-        Tensors ``[batch, heads, tokens, head_dim]``, ``[batch, kv_heads, tokens, head_dim]`` and ``[batch,
-        kv_heads, tokens, value_dim]`` in the dtype of the cache.
+        CPU tensors in the dtype of the cache, ``[batch, heads, tokens, head_dim]``, ``[batch, kv_heads,
+        tokens, head_dim]`` and ``[batch, kv_heads, tokens, value_dim]``.
     cache, scale, local_norm_weight, linear_norm_weight, eps:
         As in `rattention.rattention_step`.
     lengths:
@@ -91,8 +112,16 @@ def rattention_step(
 
     Returns
     -------
-    ``[batch, heads, tokens, value_dim]``, without gradients. Errors are those on arrays, and ValueError for
-    tensors that are not on the CPU.
+    ``[batch, heads, tokens, value_dim]``, without gradients.
+
+    Raises
+    ------
+    ValueError
+        Shapes or values that do not fit the cache, or tensors that are not on the CPU.
+    TypeError
+        Another dtype than the cache's, or objects that are no dense tensors.
+    RuntimeError
+        The cache is in use by another thread.
     """
     tensors = {
         "query": query,

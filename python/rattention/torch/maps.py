@@ -37,7 +37,7 @@ def attention_metrics(
     query_offset: int | None = None,
     metrics: MetricOptions | None = None,
 ) -> AttentionMetrics[Tensor]:
-    """Metrics of the attention maps of tensors: `rattention.attention_metrics`.
+    """Metrics of attention maps, on tensors: `rattention.attention_metrics`.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def attention_rows(
     log_discount: Tensor | float | None = None,
     query_offset: int | None = None,
 ) -> Tensor:
-    """The weights of a few query rows of tensors: `rattention.attention_rows`.
+    """The weights of a few query rows, on tensors: `rattention.attention_rows`.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def attention_map(
     log_discount: Tensor | float | None = None,
     query_offset: int | None = None,
 ) -> Tensor:
-    """The attention map of tensors, mean-pooled to at most `shape`: `rattention.attention_map`.
+    """The attention map, mean-pooled to at most `shape`, on tensors: `rattention.attention_map`.
 
     Parameters
     ----------
