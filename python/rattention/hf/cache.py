@@ -9,6 +9,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from rattention.mechanisms.rattention_cache import RAttentionCache
 from rattention.torch import rattention_step
+from rattention.torch.storage import as_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +27,8 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     supports_early_init = False
 
     def __init__(self, window: int, **settings: Any) -> None:
-        """Empty; sizes and dtype come with the first tokens, what else an `RAttentionCache` takes from
-        `settings`."""
+        """Empty; sizes and dtype come with the first tokens, what else an `RAttentionCache` takes, in
+        tensors for arrays, from `settings`."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.window = window
         self.settings = settings
@@ -49,6 +50,9 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             )
         batch, kv_heads, _, head_dim = key_states.shape
         dtype = str(key_states.dtype).removeprefix("torch.")
+        settings = {
+            n: as_array(v.float()) if isinstance(v, torch.Tensor) else v for n, v in self.settings.items()
+        }
         self.contents = RAttentionCache(
             batch,
             kv_heads,
@@ -56,7 +60,7 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.window,
             value_dim=value_states.shape[3],
             dtype=dtype,
-            **self.settings,
+            **settings,
         )
         self.is_initialized = True
 

@@ -10,7 +10,7 @@ import rattention.torch as rt
 from rattention.hf.attention import key_masks, refuse
 from rattention.hf.cache import RAttentionCacheLayer, layer_of
 from rattention.torch.rotary import aligned_rotary
-from rattention.torch.storage import as_array, as_tensor
+from rattention.torch.storage import as_tensor
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -97,8 +97,8 @@ class RAttentionModule(torch.nn.Module):
                 self.window,
                 rope_theta=self.rope_theta,
                 scale=self.scaling,
-                local_norm_weight=as_array(self.local_norm_weight.float()),
-                linear_norm_weight=as_array(self.linear_norm_weight.float()),
+                local_norm_weight=self.local_norm_weight.detach(),
+                linear_norm_weight=self.linear_norm_weight.detach(),
             )
 
         return layer_of(cache, self.layer_idx, empty)
