@@ -50,8 +50,9 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             )
         batch, kv_heads, _, head_dim = key_states.shape
         dtype = str(key_states.dtype).removeprefix("torch.")
-        settings = {
-            n: as_array(v.float()) if isinstance(v, torch.Tensor) else v for n, v in self.settings.items()
+        settings: dict[str, Any] = {
+            name: as_array(value.float()) if isinstance(value, torch.Tensor) else value
+            for name, value in self.settings.items()
         }
         self.contents = RAttentionCache(
             batch,
