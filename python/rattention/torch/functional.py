@@ -198,8 +198,6 @@ def gravitational_attention(
 ) -> Tensor | AttentionResult[Tensor]:
     """Gravitational attention on tensors: `rattention.gravitational_attention`.
 
-    Masks, discount, flags, errors and what is returned are those of `attention`.
-
     Parameters
     ----------
     query, key, value:
@@ -212,7 +210,10 @@ def gravitational_attention(
     eps:
         Added to the power of the distance; > 0.
 
-    Differentiable in query, key, value, masses, gravity, exponent and log_discount.
+    Returns
+    -------
+    As in `attention`; so are the other options and the errors. Differentiable in query, key, value, masses,
+    gravity, exponent and log_discount.
     """
     arguments = {
         "query": query,
