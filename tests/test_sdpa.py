@@ -199,6 +199,7 @@ WRONG = {
     "a mask that wants a gradient": (
         {"attn_mask": torch.zeros(5, 5, requires_grad=True)}, ValueError, "attn_mask is not differentiable"
     ),
+    "a list for a mask": ({"attn_mask": [[True]]}, TypeError, "attn_mask must be a torch.Tensor, got list"),
     "a mask of other heads": ({"attn_mask": torch.zeros(1, 3, 5, 5)}, ValueError, "attn_mask"),
 }  # fmt: skip
 

@@ -115,8 +115,11 @@ def _leading(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> tuple[
         given = _given(query, key, value)
         raise ValueError(f"query, key and value must have at least 2 dimensions, got {given}")
     own_heads = grouped and all(shapes)
+    batches = [s[:-1] for s in shapes] if own_heads else shapes
+    shape = batches[0]
     try:
-        shape = torch.broadcast_shapes(*(s[:-1] if own_heads else s for s in shapes))  # type: ignore[no-untyped-call]
+        if not batches[0] == batches[1] == batches[2]:  # the next line takes as long as a short call
+            shape = torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise ValueError(
             "batch dimensions and heads of query, key and value must broadcast (fewer heads of key and value "
@@ -151,7 +154,10 @@ def _flat(name: str, tensor: Tensor | None, batch: Shape, trailing: int) -> Tens
 
 
 def _dense(mask: Tensor | None, batch: Shape, has_heads: bool) -> Tensor | None:
-    if mask is None or mask.dim() < 3:
+    if mask is None:
+        return None
+    require_tensors({"attn_mask": mask}, ("attn_mask",))
+    if mask.dim() < 3:
         return mask
     if not has_heads:
         mask = mask.unsqueeze(-3)
