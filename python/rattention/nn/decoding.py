@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rattention.mechanisms.rattention_cache import RAttentionCache, rattention_step
+from rattention.mechanisms.rattention_cache import RAttentionCache
 from rattention.nn.rows import Rows
+from rattention.torch import rattention_step
 from rattention.torch.rotary import rotary
 from rattention.torch.storage import as_array, as_tensor
 
@@ -77,8 +78,9 @@ class StateCache(LayerCache):
     """RAttention's ring and state, whose size does not depend on the context."""
 
     def __init__(self, layer: SelfAttention, batch: int) -> None:
-        """Empty, in the dtype of the layer."""
-        weight = layer.key.weight
+        """Empty, in the dtype of the layer and with its norm weights of this moment."""
+        norms, weight = layer.norms, layer.key.weight
+        assert norms is not None
         if weight.device.type != "cpu":
             raise ValueError(f"RAttention layers generate on the CPU only, the model is on {weight.device}")
         self.length = 0
@@ -90,6 +92,8 @@ class StateCache(LayerCache):
             feature_map=layer.feature_map,
             rope_theta=layer.rope_theta,
             dtype=str(weight.dtype).removeprefix("torch."),
+            local_norm_weight=as_array(norms.local_norm_weight.float()),
+            linear_norm_weight=as_array(norms.linear_norm_weight.float()),
         )
 
     @property
@@ -110,11 +114,8 @@ class StateCache(LayerCache):
             seen = torch.cat([as_tensor(self.contents.recent_keys()), key], dim=2)
             first = self.length + query.shape[2] - seen.shape[2]
             layer.tell_local(query, seen, first_position=first)
-        queries, keys, values = (as_array(tensor) for tensor in (query, key, value))
-        weights: dict[str, Any] = {name: as_array(weight.float()) for name, weight in rule.items()}
-        heads = rattention_step(queries, keys, values, self.contents, **weights)
         self.length += query.shape[2]
-        return as_tensor(heads)
+        return rattention_step(query, key, value, self.contents)
 
 
 class DecodingCache:
