@@ -171,6 +171,11 @@ def brief(value: Any) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where there is none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _as_array(name: str, value: Any) -> NDArray[Any]:
     if isinstance(value, list | tuple | str | bytes | int | float | complex) or value is None:
         raise TypeError(f"{name} must be an array, got {type(value).__name__}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from rattention._models import evaluating
 from rattention.nn.attention import SelfAttention
 from rattention.nn.decoding import DecodingCache, LayerCache
 from rattention.nn.weights import load_model, save_model
@@ -230,7 +231,6 @@ class LanguageModel(nn.Module):
         """An empty cache for `batch` sequences; ``forward(tokens, cache=...)`` goes on from what is in it."""
         return DecodingCache(self.encoder.attention_layers(), batch)
 
-    @torch.no_grad()
     def generate(
         self,
         tokens: torch.Tensor,
@@ -266,12 +266,8 @@ class LanguageModel(nn.Module):
             )
         if temperature < 0 or count < 0:
             raise ValueError(f"temperature and count must be >= 0, got {temperature} and {count}")
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             return self._generate(tokens, count, temperature, generator, cache or self.new_cache(len(tokens)))
-        finally:
-            self.train(was_training)
 
     def _generate(
         self,
