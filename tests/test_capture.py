@@ -12,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
+import rattention.nn as rn
 from rattention._metrics import MetricOptions, reference_metrics
 from rattention.inspect import LayerAttention, capture, visiting
 from rattention.inspect.visibility import visible_keys
@@ -26,23 +27,23 @@ from tests.bert_folder import write_folder
 
 OPTIONS = MetricOptions(local_radius=2, long_range_distance=6)
 MECHANISMS = {
-    "softmax": {"rope_theta": 100.0},
-    "sliding_window": {"window": 5, "rope_theta": 100.0},
-    "multi_timescale": {"timescales": [3.0, 20.0]},
-    "gravitational": {},
-    "gravitational_multi_timescale": {
-        "timescales": [3.0, 20.0],
-        "adaptive_timescales": True,
-        "distance": "euclidean",
-        "learn_exponent": True,
-    },
-    "rattention": {"window": 5, "rope_theta": 100.0},
+    mechanism.name: mechanism
+    for mechanism in (
+        rn.Softmax(rope_theta=100.0),
+        rn.SlidingWindow(5, rope_theta=100.0),
+        rn.MultiTimescale(timescales=[3.0, 20.0]),
+        rn.Gravitational(),
+        rn.GravitationalMultiTimescale(
+            timescales=[3.0, 20.0], adaptive=True, distance="euclidean", learn_exponent=True
+        ),
+        rn.RAttention(5, rope_theta=100.0),
+    )
 }
 
 
 def layer_of(mechanism):
     torch.manual_seed(0)
-    layer = SelfAttention(16, 4, kv_heads=2, mechanism=mechanism, causal=True, **MECHANISMS[mechanism])
+    layer = SelfAttention(16, 4, kv_heads=2, mechanism=MECHANISMS[mechanism], causal=True)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.mul_(2)
@@ -71,7 +72,7 @@ def maps_in_torch(layer, x, shown=None):
         strength = layer.gravity.strength()[:, None, None] * own[..., None] * other[:, :, None]
         exponent = layer.gravity.exponent()
         power = 2 if exponent is None else exponent[:, None, None]
-        scores = strength / (torch.cdist(query, key) ** power + layer.softening)
+        scores = strength / (torch.cdist(query, key) ** power + layer.mechanism.softening)
     if layer.timescales is not None:
         slope = layer.timescales.log_discount(x).double()
         slope = slope[..., None] if slope.dim() == 3 else slope[:, None, None]
@@ -90,7 +91,7 @@ def test_rows_metrics_and_maps_of_modules(mechanism):
     layer, shown = layer_of(mechanism), torch.ones(2, 21, dtype=torch.bool)
     shown[1, :4] = False
     with torch.no_grad(), capture(layer) as seen:
-        layer(inputs(), key_mask=shown)
+        layer(inputs(), attention_mask=shown)
     (attention,) = seen
     assert (attention.index, attention.name) == (0, "")
     expected = maps_in_torch(layer, inputs(), shown)
@@ -124,8 +125,7 @@ def test_what_is_captured_is_what_the_module_attends_with(mechanism):
 def test_decoding_with_a_cache(mechanism):
     """Rows of later passes are those of the whole text, over the keys that the cache still has."""
     torch.manual_seed(0)
-    settings = {"mechanism": mechanism, **MECHANISMS[mechanism]}
-    model = LanguageModel(40, dim=16, heads=2, depth=1, pattern=[settings]).eval()
+    model = LanguageModel(40, dim=16, heads=2, depth=1, pattern=MECHANISMS[mechanism]).eval()
     tokens = torch.randint(40, (2, 17), generator=torch.Generator().manual_seed(2))
     with torch.no_grad(), capture(model) as whole:
         model(tokens)

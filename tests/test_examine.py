@@ -241,9 +241,9 @@ def test_no_samples(bert):
 
 def test_layers_of_different_numbers_of_heads():
     torch = pytest.importorskip("torch", reason="needs torch")
-    from rattention.nn import LanguageModel
+    from rattention.nn import LanguageModel, MultiTimescale
 
-    pattern = [{"mechanism": "softmax"}, {"mechanism": "multi_timescale", "timescales": [3.0, 9.0]}]
+    pattern = ["softmax", MultiTimescale(timescales=[3.0, 9.0])]
     torch.manual_seed(0)
     model = LanguageModel(20, dim=16, heads=2, depth=2, pattern=pattern)
     findings = examine(model, [Sample("numbers", (torch.arange(15)[None],))])

@@ -9,8 +9,9 @@ import torch
 
 from rattention.compression.held import Held, Plan
 from rattention.compression.report import LayerUse
-from rattention.nn import TransformerEncoder
-from rattention.nn.decoding import DecodingCache, KeyValueCache, LayerCache
+from rattention.nn import Softmax, TransformerEncoder
+from rattention.nn.attention import LayerCache
+from rattention.nn.decoding import DecodingCache, KeyValueCache
 from rattention.torch.rotary import rotary
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _uses(name: str, encoder: TransformerEncoder) -> dict[int, LayerUse]:
     return {
         index: LayerUse(f"{name}.layers.{index}.attention".lstrip("."))
         for index, layer in enumerate(encoder.attention_layers())
-        if layer.mechanism == "softmax" and layer.causal and layer.window is None
+        if isinstance(layer.mechanism, Softmax) and layer.causal
     }
 
 

@@ -1,4 +1,4 @@
-"""What layers remember while they generate: ring and state for RAttention, keys and values for the others."""
+"""Caches of layers while they generate: ring and state for RAttention, keys and values for the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rattention.mechanisms.masks import window_bounds
 from rattention.mechanisms.rattention_cache import RAttentionCache, rattention_step
+from rattention.nn.attention import LayerCache
+from rattention.nn.mechanisms import RAttention
 from rattention.nn.rows import Rows
 from rattention.torch.rotary import rotary
 from rattention.torch.storage import as_array, as_tensor
@@ -17,34 +20,10 @@ if TYPE_CHECKING:
     from rattention.nn.attention import SelfAttention
 
 
-class LayerCache:
-    """The past of one layer."""
-
-    length: int
-    """Tokens seen."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes it holds."""
-        raise NotImplementedError
-
-    def attend(
-        self,
-        layer: SelfAttention,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        rule: dict[str, Any],
-    ) -> torch.Tensor:
-        """The heads of new tokens; afterwards they belong to the past."""
-        raise NotImplementedError
-
-
 class KeyValueCache(LayerCache):
-    """Keys, values and masses: with a window the last of them, else all, growing with the context."""
+    """Keys, values and masses: the last ones with a window, else all, growing with the context."""
 
     def __init__(self, window: int | None) -> None:
-        """Empty."""
         self.length = 0
         self.window = window
         self.kept = Rows()
@@ -74,11 +53,11 @@ class KeyValueCache(LayerCache):
 
 
 class StateCache(LayerCache):
-    """RAttention's ring and state, whose size does not depend on the context."""
+    """RAttention's ring and state, in the layer's dtype; their size does not depend on the context."""
 
     def __init__(self, layer: SelfAttention, batch: int) -> None:
-        """Empty, in the dtype of the layer."""
-        weight = layer.key.weight
+        weight, options = layer.key.weight, layer.mechanism
+        assert isinstance(options, RAttention)
         if weight.device.type != "cpu":
             raise ValueError(f"RAttention layers generate on the CPU only, the model is on {weight.device}")
         self.length = 0
@@ -86,9 +65,9 @@ class StateCache(LayerCache):
             batch,
             weight.shape[0] // layer.head_dim,
             layer.head_dim,
-            layer.window or 0,
-            feature_map=layer.feature_map,
-            rope_theta=layer.rope_theta,
+            options.window,
+            feature_map=options.feature_map,
+            rope_theta=options.rope_theta,
             dtype=str(weight.dtype).removeprefix("torch."),
         )
 
@@ -125,9 +104,10 @@ class DecodingCache:
     """
 
     def __init__(self, layers: Iterable[SelfAttention], batch: int) -> None:
-        """Empty."""
         self.layers: list[LayerCache] = [
-            KeyValueCache(layer.window) if layer.norms is None else StateCache(layer, batch)
+            StateCache(layer, batch)
+            if isinstance(layer.mechanism, RAttention)
+            else KeyValueCache(window_bounds(layer.window, causal=True)[0])
             for layer in layers
         ]
 
