@@ -264,8 +264,7 @@ def test_dense_masks_of_transformers(dtype):
 
 def converted():
     model = hf_models.build("llama")
-    with pytest.warns(UserWarning, match="until it is fine-tuned"):
-        rattention.hf.convert(model, window=5, layers=[0])
+    rattention.hf.convert(model, window=5, layers=[0])
     return model
 
 

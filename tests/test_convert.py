@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import doctest
-import warnings
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ GREEDY = {"do_sample": False, "max_new_tokens": 8, "pad_token_id": 0}
 
 by_model = pytest.mark.parametrize("name", LLAMA_FAMILY)
 by_layers = pytest.mark.parametrize("layers", [None, [0], [1]], ids=["all", "first", "last"])
-pytestmark = pytest.mark.filterwarnings("ignore:rattention.hf.convert")
+pytestmark = pytest.mark.filterwarnings("error:.*fine-tun")
 
 
 def converted(name="llama", layers=None, window=WINDOW, **changes):
@@ -198,10 +197,11 @@ def test_the_report_tells_the_bytes_there_are(name, layers):
 
 
 def test_the_report_in_words():
-    with pytest.warns(UserWarning, match="until it is fine-tuned"):
-        text = str(convert(build("llama"), 512))
-    assert text.startswith("2 layers are RAttention with a window of 512 now, 128 parameters are new.")
-    assert "It needs fine-tuning" in text
+    report = convert(build("llama"), 512)
+    text = str(report)
+    assert text == repr(report)
+    assert text.startswith("2 layers are now RAttention with a window of 512; 128 parameters are new.")
+    assert "The model needs fine-tuning" in text
     assert text.splitlines()[-1].split()[0] == "262144"
 
 
@@ -383,6 +383,4 @@ def test_selected_sequences_go_on_as_before():
 
 
 def test_examples():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert doctest.testmod(conversion).failed == 0
+    assert doctest.testmod(conversion).failed == 0

@@ -1,4 +1,4 @@
-"""What a converted layer remembers while it generates, as a layer of Transformers' caches."""
+"""The cache of a converted layer, as a layer of Transformers' caches."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """A ring of the last keys and values and the state of all before them: `rattention.RAttentionCache`.
 
-    Padding is not kept. The size does not depend on how many tokens were seen; they cannot be taken back.
+    Padding is not kept. The size does not depend on the number of tokens; they cannot be removed.
     """
 
     is_sliding = False
     supports_early_init = False
 
     def __init__(self, window: int, rope_theta: float) -> None:
-        """Empty; sizes come with the first tokens."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.window = window
         self.rope_theta = rope_theta
@@ -71,9 +70,9 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         local_norm_weight: torch.Tensor,
         linear_norm_weight: torch.Tensor,
     ) -> torch.Tensor:
-        """Take the next tokens in, and give their rows of RAttention.
+        """Add the next tokens and return their rows of RAttention.
 
-        `shown` is bool ``[batch, tokens]``, False where there is padding, whose rows are 0; None is all.
+        `shown` is bool ``[batch, tokens]``, False for padding, whose rows are 0; None is all True.
         """
         if self.contents is None:
             self.lazy_initialization(key, value)
@@ -119,13 +118,13 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.contents, self.seen, self.is_initialized = None, 0, False
 
     def offload(self) -> None:
-        """Nothing: it is on the CPU."""
+        """Do nothing: it is on the CPU."""
 
     def prefetch(self) -> None:
-        """Nothing: it is on the CPU."""
+        """Do nothing: it is on the CPU."""
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Nothing for 0; NotImplementedError otherwise, because the state cannot forget."""
+        """Do nothing for 0; NotImplementedError otherwise, because the state cannot forget."""
         if tokens_to_remove != 0:
             raise NotImplementedError(
                 "RAttention's state cannot take tokens back (assisted or speculative generation): use plain "
