@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rattention as ra
-from rattention.mechanisms.rattention_cache import CHECKED_FROM, HEADER
+from rattention.mechanisms.cache_bytes import CHECKED_FROM, HEADER
 
 from tests.decoding import cache_for, decode, draw, part
 
@@ -128,6 +128,47 @@ def test_bytes_there_and_back(tokens: int, configuration: str, dtype: str) -> No
     assert back.to_bytes() == cache.to_bytes()
 
 
+SETTINGS = {
+    "scale": 0.3,
+    "local_norm_weight": np.linspace(0.5, 2, 20, dtype=np.float32).reshape(4, 5),
+    "linear_norm_weight": np.linspace(2, 0.5, 20, dtype=np.float32).reshape(4, 5),
+    "eps": 0.1,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_is_that_of_every_step(name: str) -> None:
+    """And of what comes of the cache; a step may be called with another."""
+    setting = {name: SETTINGS[name]}
+    cache, inputs = filled(rope_theta=1e4, **setting)
+    rows = next_rows(cache.select(np.arange(2)), inputs)
+    plain, _ = filled(rope_theta=1e4)
+    np.testing.assert_array_equal(decode(inputs, plain.select(np.arange(2)), [3, 4, 5], **setting), rows)
+    assert np.abs(next_rows(plain, inputs) - rows).max() > 1e-3
+    other = {name: np.ones((4, 5), np.float32) if "weight" in name else 1.5}
+    expected = decode(inputs, filled(rope_theta=1e4)[0], [3, 4, 5], **other)
+    np.testing.assert_array_equal(decode(inputs, cache.select(np.arange(2)), [3, 4, 5], **other), expected)
+    for twin in (pickled(cache), copy.deepcopy(cache), ra.RAttentionCache.from_bytes(cache.to_bytes())):
+        assert repr(twin) == repr(cache)
+        np.testing.assert_array_equal(next_rows(twin, inputs), rows)
+    assert f"{name}={'float32[4, 5]' if 'weight' in name else SETTINGS[name]}" in repr(cache)
+
+
+def test_steps_with_all_settings_are_the_forward_pass() -> None:
+    inputs = draw(40, batch=2, dim=6, value_dim=5)
+    cache = cache_for(inputs, 8, rope_theta=1e4, **SETTINGS)
+    expected = ra.rattention(**inputs, window=8, rope_theta=1e4, **SETTINGS)
+    np.testing.assert_allclose(decode(inputs, cache, [7, 8, 30]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_copied() -> None:
+    weight = np.ones((4, 5), np.float32)
+    cache, inputs = filled(local_norm_weight=weight)
+    twin = copy.copy(cache)
+    weight[:] = 7
+    np.testing.assert_array_equal(next_rows(cache, inputs), next_rows(twin, inputs))
+
+
 def test_ragged_and_empty_caches_as_bytes() -> None:
     inputs = draw(12, batch=3)
     cache = cache_for(inputs, 5)
@@ -192,13 +233,17 @@ def forged(*, at: int, value: bytes) -> bytes:
 
 
 FORGERIES = {
-    "another version": (8, struct.pack("<I", 2), "version 2"),
+    "an older version": (8, struct.pack("<I", 1), "version 1 of the format; this release reads version 2"),
     "a negative batch": (16, struct.pack("<q", -1), "makes no sense"),
     "a huge window": (48, struct.pack("<q", 2**61), "its header says"),
     "a huge head_dim": (32, struct.pack("<q", 2**60), "its header says"),
     "an unknown feature map": (56, b"\x07", "makes no sense"),
     "an unknown dtype": (57, b"\x07", "makes no sense"),
     "a NaN theta": (64, struct.pack("<d", np.nan), "rope_theta"),
+    "an infinite scale": (72, struct.pack("<d", np.inf), "scale must be finite"),
+    "an eps of 0": (80, struct.pack("<d", 0.0), "eps must be > 0"),
+    "weights of -2 heads": (88, struct.pack("<q", -2), "makes no sense"),
+    "weights that are not there": (96, struct.pack("<q", 3), "its header says"),
     "a negative length": (HEADER.size, struct.pack("<q", -5), "length of sequence 0"),
     "an endless length": (HEADER.size, struct.pack("<q", 2**62), "length of sequence 0"),
 }
@@ -218,6 +263,23 @@ def test_data_that_is_no_bytes(data: Any) -> None:
 
 
 BAD_CACHES: dict[str, tuple[dict[str, Any], type[Exception], str | None]] = {
+    "scale NaN": ({"scale": np.nan}, ValueError, "scale must be finite"),
+    "eps 0": ({"eps": 0.0}, ValueError, "eps must be > 0"),
+    "weights of another value_dim": (
+        {"local_norm_weight": np.ones((2, 3), np.float32)},
+        ValueError,
+        "local_norm_weight must have shape",
+    ),
+    "weights of heads that do not divide": (
+        {"linear_norm_weight": np.ones((3, 6), np.float32)},
+        ValueError,
+        "linear_norm_weight must have shape",
+    ),
+    "weights in float64": (
+        {"local_norm_weight": np.ones((2, 6))},
+        TypeError,
+        r"^write local_norm_weight\.astype\(np\.float32\): local_norm_weight has dtype float64",
+    ),
     "window -1": ({"window": -1}, ValueError, "window must be >= 0, got -1"),
     "window None": ({"window": None}, TypeError, "window must be an integer"),
     "window a float": ({"window": 2.0}, TypeError, "window must be an integer"),

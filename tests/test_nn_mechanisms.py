@@ -26,9 +26,10 @@ def test_options_are_those_of_the_table(kind):
     row, options = ra.MECHANISMS[kind.name], {field.name for field in dataclasses.fields(kind)}
     assert ("timescales" in options) == ("log_discount" in row.parameters)
     assert ("distance" in options) == ("gravity" in row.parameters)
-    assert ("rope_theta" in options) == ("gravity" not in row.parameters)
+    assert ("rope_theta" in options) == row.has_rope
     assert ("feature_map" in options) == any(a.name == "feature_map" for a in row.functions.arguments)
-    assert "window" in options or "window" not in row.options
+    required = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    assert required == ({"window"} if row.needs_window else set())
 
 
 @by_pattern

@@ -122,7 +122,12 @@ FUNCTIONS = {
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 def test_the_argument_is_named(function, odd):
     """In every place where the object is not taken, as True and None are in some."""
-    own, names = FUNCTIONS[function], inspect.signature(function).parameters
+    own, names = FUNCTIONS[function], [*inspect.signature(function).parameters]
+    if "options" in names:
+        forward = next(
+            m.functions for m in ra.MECHANISMS.values() if function in m.functions.__dict__.values()
+        )
+        names = [*names[:-1], *(a.name for a in forward.arguments if a.optional), *forward.masks]
     messages = {}
     for name in names:
         inputs = {**{key: value for key, value in REQUIRED.items() if key in names}, **own}

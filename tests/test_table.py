@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 import numpy as np
 import pytest
+import rattention as ra
 from numpy.typing import NDArray
 from rattention import mechanisms
+from rattention.mechanisms.options import GravityOptions, LinearOptions, RAttentionOptions, SoftmaxOptions
 from rattention.mechanisms.table import Mechanism, Sizes
 
 from tests.variants import SOFTMAX_FAMILY, TABLE
@@ -20,6 +21,13 @@ by_mechanism = pytest.mark.parametrize("mechanism", TABLE, ids=lambda m: m.name)
 SIZES = Sizes(batch=2, heads=4, length=70, head_dim=6, value_dim=5, kv_heads=2)
 RESULTS = {"return_lse", "metrics", "return_state"}
 """Arguments that only say what is returned."""
+OPTIONS = {
+    ra.attention: SoftmaxOptions,
+    ra.gravitational_attention: GravityOptions,
+    ra.residual_linear_attention: LinearOptions,
+    ra.rattention: RAttentionOptions,
+}
+"""What overloads and the other functions of a row take as ``**options``."""
 
 
 def draw(mechanism: Mechanism, sizes: Sizes = SIZES) -> dict[str, Any]:
@@ -57,9 +65,33 @@ def test_arguments_are_those_of_the_functions(mechanism: Mechanism) -> None:
     assert set(forward) == {*listed, *functions.masks} | (RESULTS & set(forward))
     for name, argument in listed.items():
         assert argument.optional == (forward[name].default is not inspect.Parameter.empty), name
-    passed_on = {"result", "grad_lse"} if mechanism.family == "softmax" else {"grad_state"}
-    backward = set(inspect.signature(mechanism.backward).parameters)
-    assert backward == (set(forward) - RESULTS) | {"grad_output"} | passed_on
+    options = set(OPTIONS[mechanism.forward].__annotations__)
+    keywords = {n for n, p in forward.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert options == keywords - RESULTS - ({"window"} if mechanism.causal_only else set())
+
+
+@by_mechanism
+def test_what_a_row_says_of_itself(mechanism: Mechanism) -> None:
+    functions, name = mechanism.functions, mechanism.name
+    assert mechanism.formula
+    assert "arXiv" in mechanism.source or mechanism.source.startswith("our own")
+    maps = (functions.metrics, functions.rows, functions.map)
+    assert all(maps) if mechanism.family == "softmax" else not any(maps)
+    assert functions.second in inspect.signature(mechanism.forward).parameters
+    assert mechanism.needs_window == name.startswith(("sliding_window", "residual_linear", "rattention"))
+    assert mechanism.causal_only == (mechanism.family == "linear")
+    assert mechanism.has_rope == ("gravit" not in name and name != "residual_linear")
+
+
+@pytest.mark.parametrize("mechanism", SOFTMAX_FAMILY, ids=lambda m: m.name)
+def test_the_map_of_a_row(mechanism: Mechanism) -> None:
+    """Metrics, rows and pooled map by name, as code that looks at any layer calls them."""
+    inputs = {n: a for n, a in draw(mechanism).items() if n != "value"}
+    functions = mechanism.functions
+    rows = functions.rows(**inputs, rows=[0, -1])
+    whole = functions.map(**inputs, shape=(SIZES.length, SIZES.length))
+    np.testing.assert_allclose(rows, whole[:, :, [0, -1]], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(functions.metrics(**inputs).max_weight, whole.max(-1), rtol=1e-5)
 
 
 @by_mechanism
@@ -96,14 +128,6 @@ def test_backward_is_the_derivative_of_the_reference(mechanism: Mechanism) -> No
         expected = float(((ends[0] - ends[1]) * grad).sum()) / (2 * step)
         scale = float(np.abs(gradient * direction).sum())
         assert abs(float((gradient * direction).sum()) - expected) <= 2e-5 * scale, name
-
-
-@by_mechanism
-def test_bytes_are_those_of_the_arrays(mechanism: Mechanism) -> None:
-    inputs = draw(mechanism)
-    arrays = [a for a in inputs.values() if isinstance(a, np.ndarray) and a.ndim > 1]
-    output = prod((SIZES.batch, SIZES.heads, SIZES.length, SIZES.value_dim))
-    assert mechanism.bytes_moved(SIZES) == 4 * (sum(a.size for a in arrays) + output)
 
 
 @by_mechanism

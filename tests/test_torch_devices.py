@@ -146,7 +146,8 @@ def test_nothing_of_the_maps_size(function, options):
 
 def test_every_function_of_the_table_is_here():
     names = {mechanism.forward.__name__ for mechanism in ra.MECHANISMS.values()}
-    assert names == set(functions.COMPOSITIONS) == set(rt.__all__) - {"attention_metrics", "rotary"}
+    assert names == set(functions.COMPOSITIONS)
+    assert names <= set(rt.__all__)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -225,8 +226,8 @@ WRONG = {
     "scale": (rt.attention, (Q, Q, Q), {"scale": float("nan")}, ValueError, "scale must be finite"),
     "metrics": (rt.attention, (Q, Q, Q), {"metrics": "all"}, TypeError, "metrics must be a MetricOptions"),
     "unknown": (rt.attention, (Q, Q, Q), {"casual": True}, TypeError, "unexpected keyword argument 'casual'"),
-    "missing": (rt.rattention, (Q, Q, Q), {}, TypeError, "missing a required.* argument: 'window'"),
-    "by position": (rt.attention, (Q, Q, Q, True), {}, TypeError, "too many positional arguments"),
+    "missing": (rt.rattention, (Q, Q, Q), {}, TypeError, "missing 1 required keyword.*: 'window'"),
+    "by position": (rt.attention, (Q, Q, Q, True), {}, TypeError, "takes 3 positional arguments but 4"),
     "twice": (rt.attention, (Q, Q, Q), {"query": Q}, TypeError, "multiple values for argument 'query'"),
     "feature map": (rt.rattention, (Q, Q, Q), {"window": 2, "feature_map": "elu"}, ValueError, "feature_map"),
     "odd rotation": (rt.rattention, (Q[..., :7],) * 3, {"window": 2, "rope_theta": 9.0}, ValueError, "even"),

@@ -12,7 +12,7 @@ import rattention as ra
 torch = pytest.importorskip("torch", reason="needs torch")
 
 import rattention.torch as rt
-from rattention.torch import functions, kernels, ops, storage
+from rattention.torch import embedding, functions, kernels, maps, ops, sdpa, storage
 
 from tests.torch_inputs import (
     DTYPES,
@@ -150,7 +150,7 @@ def test_opcheck_backward(mechanism, dtype):
     signature, values = operation_inputs(mechanism, dtype)
     values = [v.detach() if isinstance(v, torch.Tensor) else v for v in values]
     results = kernels.forward(signature, values)
-    saved = results[: len(signature.saved)]
+    saved = results[: len(signature.results.saved)]
     grads = [torch.ones_like(r) for r in results[:2]]
     operation = getattr(torch.ops.rattention, f"{signature.name}_backward").default
     assert_checked(torch.library.opcheck(operation, (*grads, *saved, *values)))
@@ -385,7 +385,7 @@ def test_torch_says_how_many_threads(use_threads):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("module", [rt, functions], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [rt, embedding, maps, sdpa], ids=lambda m: m.__name__)
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
 
@@ -394,8 +394,12 @@ def test_functions_look_like_those_on_arrays():
     import inspect
     import pickle
 
-    for name in ("attention", "gravitational_attention", "residual_linear_attention", "rattention"):
+    for name in set(rt.__all__) - {"scaled_dot_product_attention"}:
         function = getattr(rt, name)
-        assert inspect.signature(function) == inspect.signature(getattr(ra, name))
+        here, there = (inspect.signature(f).parameters for f in (function, getattr(ra, name)))
+        assert {n: (p.kind, p.default) for n, p in here.items()} == {
+            n: (p.kind, p.default) for n, p in there.items()
+        }
         assert pickle.loads(pickle.dumps(function)) is function
-        assert f"`rattention.{name}` on tensors, differentiable in query, key, value" in function.__doc__
+        assert "on tensors: `rattention." in function.__doc__
+        assert "array" not in function.__doc__

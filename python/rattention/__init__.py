@@ -1,12 +1,29 @@
-"""Attention for CPUs: exact and windowed kernels in C++, and metrics that look into every attention map
-without storing one.
+"""Attention for CPUs: exact and windowed kernels in C++, and metrics of every attention map without storing
+one.
 
-``import rattention as ra``; arrays are ``[batch, heads, length, head_dim]``. See `attention` for the kernel,
-`attention_metrics` for the microscope and `rattention.models` for pretrained models without PyTorch.
+``import rattention as ra``; arrays are ``[batch, heads, length, head_dim]``. The functions here take NumPy
+arrays and need NumPy alone:
+
+- `attention`, `gravitational_attention`, `residual_linear_attention`, `rattention`: the mechanisms;
+  `RAttentionCache` and `rattention_step` decode with the last; `rotary` turns queries and keys.
+- `attention_metrics`, `attention_rows`, `attention_map`: what an attention map looks like.
+- `MECHANISMS`: the table of all mechanisms; their gradients are in `rattention.mechanisms`.
+
+What else there is, and the extra that installs it:
+
+- `rattention.torch`: the same functions on tensors, differentiable, and a drop-in for PyTorch's
+  ``scaled_dot_product_attention`` (``rattention[torch]``);
+- `rattention.nn`: modules, language models, generation (``rattention[torch]``);
+- `rattention.hf`: models of Transformers on these kernels, and their conversion (``rattention[hf]``);
+- `rattention.inspect`, with `observe` and `capture`: what a model attends to (``rattention[inspect]``);
+- `rattention.compression`, with `compress`: smaller key/value caches (``rattention[inspect]``);
+- `rattention.models`: pretrained BERT without PyTorch (``rattention[models]``);
+- `rattention.studies`: the comparisons in the documentation, repeated (``rattention[studies]``).
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 try:
@@ -25,28 +42,22 @@ from rattention.mechanisms.gravitational import gravitational_attention
 from rattention.mechanisms.rattention import rattention
 from rattention.mechanisms.rattention_cache import RAttentionCache, rattention_step
 from rattention.mechanisms.residual_linear import residual_linear_attention
+from rattention.mechanisms.results import AttentionResult, LinearResult
 from rattention.mechanisms.rotary import rotary
 from rattention.mechanisms.softmax import attention, attention_map, attention_metrics, attention_rows
-from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.mechanisms.table import MECHANISMS
 
 if TYPE_CHECKING:
     from rattention.compression.compressing import compress as compress
     from rattention.hf.observation import observe as observe
-else:
+    from rattention.inspect.capture import capture as capture
 
-    def __getattr__(name: str) -> object:
-        """`compress` and `observe`, which need PyTorch, when they are asked for."""
-        if name == "compress":
-            from rattention.compression.compressing import compress
-
-            return compress
-        if name == "observe":
-            from rattention.hf.observation import observe
-
-            return observe
-        raise AttributeError(f"module 'rattention' has no attribute '{name}'")
-
+_LAZY = {
+    "capture": "rattention.inspect.capture",
+    "compress": "rattention.compression.compressing",
+    "observe": "rattention.hf.observation",
+}
+"""Public names that need optional packages, by module: imported when they are first used."""
 
 __version__: str = _core.__version__
 
@@ -54,14 +65,18 @@ __all__ = [
     "MECHANISMS",
     "AttentionMetrics",
     "AttentionResult",
+    "LinearResult",
     "MetricOptions",
     "RAttentionCache",
     "attention",
     "attention_map",
     "attention_metrics",
     "attention_rows",
+    "capture",
+    "compress",
     "get_num_threads",
     "gravitational_attention",
+    "observe",
     "rattention",
     "rattention_step",
     "residual_linear_attention",
@@ -69,3 +84,15 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _LAZY:
+            raise AttributeError(f"module 'rattention' has no attribute '{name}'")
+        value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

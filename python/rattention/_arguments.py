@@ -1,4 +1,4 @@
-"""Checks at the door: every array a user passes goes through here once, on its way to the C++ core.
+"""Checks of arguments: every array a user passes goes through here once, on its way to the C++ core.
 
 The core reads arrays where they lie, whatever their strides, alignment or flags. bfloat16, which NumPy
 itself does not have, reaches the core as its 16-bit storage (uint16).
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -30,7 +32,7 @@ class BFloat16Storage(np.ndarray):
 
 
 def float_array(name: str, value: Any, rank: int | None = None) -> NDArray[Any]:
-    """The array behind `value` in native byte order, bfloat16 as uint16; TypeError and ValueError name the
+    """`value` as an array in native byte order, bfloat16 as uint16; TypeError and ValueError name the
     argument."""
     if isinstance(value, BFloat16Storage):
         _require_rank(name, value, rank)
@@ -39,15 +41,14 @@ def float_array(name: str, value: Any, rank: int | None = None) -> NDArray[Any]:
     dtype = _dtype_name(array.dtype)
     if dtype not in FLOAT_DTYPES:
         raise TypeError(
-            f"{name} has dtype {dtype}; allowed are {', '.join(FLOAT_DTYPES)} "
-            f"(cast with {name}.astype(numpy.float32))"
+            f"{_cast(name, array.dtype)}{name} has dtype {dtype}; allowed are {', '.join(FLOAT_DTYPES)}"
         )
     _require_rank(name, array, rank)
     return array.view(np.uint16) if dtype == "bfloat16" else array
 
 
 def float32_array(name: str, value: Any, rank: int | None = None) -> NDArray[np.float32]:
-    """The array behind `value`, of one of `FLOAT_DTYPES`, as contiguous float32."""
+    """`value`, an array of one of `FLOAT_DTYPES`, as contiguous float32."""
     array = float_array(name, value, rank)
     if array.dtype == np.uint16:  # the upper half of a float32's bits
         return (np.ascontiguousarray(array).astype(np.uint32) << 16).view(np.float32)
@@ -60,6 +61,11 @@ def same_dtype(**arrays: NDArray[Any]) -> None:
         names = {name: "bfloat16" if a.dtype == np.uint16 else a.dtype.name for name, a in arrays.items()}
         listing = ", ".join(f"{name} is {dtype}" for name, dtype in names.items())
         raise TypeError(f"all inputs must have the same dtype: {listing}")
+
+
+def _cast(name: str, dtype: np.dtype[Any]) -> str:
+    """What to write for an array of other real numbers."""
+    return f"write {name}.astype(np.float32): " if dtype.kind in "fiu" else ""
 
 
 @cache
@@ -94,8 +100,9 @@ def mask_array(name: str, value: Any) -> NDArray[Any]:
     if array.dtype == np.bool_:
         return array
     if array.dtype.name not in FLOAT_DTYPES:
+        cast = _cast(name, array.dtype) if array.dtype.kind == "f" else ""
         raise TypeError(
-            f"{name} must be bool or one of {', '.join(FLOAT_DTYPES)}, got dtype {array.dtype.name}"
+            f"{cast}{name} must be bool or one of {', '.join(FLOAT_DTYPES)}, got dtype {array.dtype.name}"
         )
     return float_array(name, array)
 
@@ -111,7 +118,7 @@ def real_number(name: str, value: Any) -> float:
 
 
 def as_float(value: Any) -> float:
-    """A number as float64, infinite where it is beyond."""
+    """A number as float64, infinite where it is too large for that."""
     try:
         return float(value)
     except OverflowError:
@@ -174,6 +181,19 @@ def brief(value: Any) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its class where there is none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def fields_in_brief(owner: object, names: Iterable[str]) -> str:
+    """A representation of an object with these fields: of arrays and tensors dtype and shape alone."""
+    shown = ", ".join(f"{name}={array_in_brief(getattr(owner, name))}" for name in names)
+    return f"{type(owner).__name__}({shown})"
+
+
+def array_in_brief(value: Any) -> str:
+    """Dtype and shape, as in ``float32[2, 4, 100]``; of anything else its representation."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        return repr(value)
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
 
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:

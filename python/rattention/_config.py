@@ -25,7 +25,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads the next call will use, at most. A child made by ``fork()`` has as many, of its own."""
+    """Threads the next call will use, at most. A child made by ``fork()`` has its own, as many."""
     return int(_core.get_num_threads())
 
 

@@ -7,16 +7,24 @@ visible keys except the row's own position. Weights ``p`` are those of the softm
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
-from rattention._arguments import at_least, truth
+from rattention._arguments import at_least, fields_in_brief, truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+    from typing_extensions import TypeVar
+
+    ArrayT = TypeVar("ArrayT", default=NDArray[Any])
+else:
+    from typing import TypeVar
+
+    ArrayT = TypeVar("ArrayT")
+"""NumPy arrays, or tensors in the results of `rattention.torch`."""
 
 
 @dataclass(frozen=True)
@@ -38,54 +46,56 @@ class MetricOptions:
     received: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse distances that are no whole numbers >= 0."""
         for name in ("local_radius", "long_range_distance"):
             at_least(name, getattr(self, name), 0)
         truth("received", self.received)
 
 
-@dataclass(frozen=True)
-class AttentionMetrics:
+@dataclass(frozen=True, eq=False, repr=False)
+class AttentionMetrics(Generic[ArrayT]):
     """Metrics of every attention map, one number per query row: float32 arrays ``[batch, heads,
-    query_length]``.
+    query_length]``, or tensors where the inputs were.
 
     A row that may attend to nothing has entropy, masses, retention and means 0, ``recent_distant_ratio`` NaN
     and ``max_position`` -1.
     """
 
-    entropy: NDArray[np.float32]
+    entropy: ArrayT
     """``-sum_j p log p``, in nats."""
-    local_concentration: NDArray[np.float32]
+    local_concentration: ArrayT
     """Mass on keys with ``|i - j| <= local_radius``."""
-    long_range: NDArray[np.float32]
+    long_range: ArrayT
     """Mass on keys with ``|i - j| > long_range_distance``."""
-    retention: NDArray[np.float32]
+    retention: ArrayT
     """Mean of the terms that exist: ``entropy / ln(visible)`` (visible > 1), ``1 - local_concentration`` and
     ``min(1, long_range / u)``, where u > 0 is the share of visible keys farther than
     ``long_range_distance``."""
-    context_mean: NDArray[np.float32]
+    context_mean: ArrayT
     """Mean weight over the context; 0 where the context is empty."""
-    context_std: NDArray[np.float32]
+    context_std: ArrayT
     """Population standard deviation of the weights over the context; 0 where the context is empty."""
-    recent_distant_ratio: NDArray[np.float32]
+    recent_distant_ratio: ArrayT
     """Mean weight of the nearest quarter of the context over that of the farthest quarter (each at least one
     key; ties go to the lower index). NaN where the context has fewer than two keys."""
-    max_weight: NDArray[np.float32]
+    max_weight: ArrayT
     """The largest weight."""
-    max_position: NDArray[np.int64]
-    """The key with the largest weight; the lowest index among equals, -1 where there is none."""
-    received: NDArray[np.float32] | None = None
+    max_position: ArrayT
+    """The key with the largest weight, int64; the lowest index among equals, -1 where there is none."""
+    received: ArrayT | None = None
     """Per key, ``[batch, heads, key_length]``: mean weight over the query rows that may see it; 0 where none
-    may.
-    None when it was not asked for."""
+    may. None when it was not asked for."""
 
     @property
-    def empty_rows(self) -> NDArray[np.bool_]:
+    def empty_rows(self) -> ArrayT:
         """Rows that may attend to nothing, ``[batch, heads, query_length]``: they belong in no average."""
-        empty: NDArray[np.bool_] = (self.max_position < 0) & (self.entropy == 0)
+        rows: Any = self
+        empty: ArrayT = (rows.max_position < 0) & (rows.entropy == 0)
         return empty
 
-    def __iter__(self) -> Iterator[tuple[str, NDArray[np.float32] | NDArray[np.int64]]]:
+    def __repr__(self) -> str:
+        return fields_in_brief(self, [name for name, _ in self])
+
+    def __iter__(self) -> Iterator[tuple[str, ArrayT]]:
         """Iterate over ``(name, array)`` of what was measured."""
         for field in fields(self):
             value = getattr(self, field.name)
@@ -125,7 +135,7 @@ def reference_metrics(
     seen = visible.sum(axis=2)
     received = weights.sum(axis=2) / np.maximum(seen, 1) if options.received else None
     position = out.pop("max_position").astype(np.int64)
-    return AttentionMetrics(**out, max_position=position, received=received)  # type: ignore[arg-type]
+    return AttentionMetrics(**out, max_position=position, received=received)
 
 
 def _reference_row(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
-from rattention.mechanisms.rattention_cache import RAttentionCache, rattention_step
-from rattention.torch.storage import as_array, as_tensor
+from rattention.mechanisms.rattention_cache import RAttentionCache
+from rattention.torch import rattention_step
+from rattention.torch.storage import as_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,12 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     is_sliding = False
     supports_early_init = False
 
-    def __init__(self, window: int, rope_theta: float) -> None:
+    def __init__(self, window: int, **settings: Any) -> None:
+        """Empty; sizes and dtype come with the first tokens, other arguments of `RAttentionCache` are
+        `settings`, in which arrays are tensors."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.window = window
-        self.rope_theta = rope_theta
+        self.settings = settings
         self.contents: RAttentionCache | None = None
         self.seen = 0
         """Tokens, padding among them, as Transformers counts positions."""
@@ -45,6 +48,10 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 f"converted layers keep their cache on the CPU, keys are on {key_states.device}: generate "
                 "there, or with use_cache=False"
             )
+        settings: dict[str, Any] = {
+            name: as_array(value.float()) if isinstance(value, torch.Tensor) else value
+            for name, value in self.settings.items()
+        }
         batch, kv_heads, _, head_dim = key_states.shape
         dtype = str(key_states.dtype).removeprefix("torch.")
         self.contents = RAttentionCache(
@@ -53,8 +60,8 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             head_dim,
             self.window,
             value_dim=value_states.shape[3],
-            rope_theta=self.rope_theta,
             dtype=dtype,
+            **settings,
         )
         self.is_initialized = True
 
@@ -65,10 +72,6 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         key: torch.Tensor,
         value: torch.Tensor,
         shown: torch.Tensor | None,
-        *,
-        scale: float,
-        local_norm_weight: torch.Tensor,
-        linear_norm_weight: torch.Tensor,
     ) -> torch.Tensor:
         """Add the next tokens and return their rows of RAttention.
 
@@ -76,26 +79,16 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """
         if self.contents is None:
             self.lazy_initialization(key, value)
-        options = {
-            "scale": scale,
-            "local_norm_weight": as_array(local_norm_weight.float()),
-            "linear_norm_weight": as_array(linear_norm_weight.float()),
-        }
+        assert self.contents is not None
         if shown is None or bool(shown.all()):
-            output = self._step((query, key, value), None, options)
+            output = rattention_step(query, key, value, self.contents)
         else:
             order = shown.logical_not().long().argsort(dim=1, stable=True)  # what is shown comes first
-            gathered = [_along(tensor, order) for tensor in (query, key, value)]
-            output = self._step(gathered, shown.sum(dim=1), options)
+            query, key, value = (_along(tensor, order) for tensor in (query, key, value))
+            output = rattention_step(query, key, value, self.contents, lengths=shown.sum(dim=1))
             output = _along(output, order.argsort(dim=1))
         self.seen += query.shape[2]
         return output
-
-    def _step(self, tokens: Any, lengths: torch.Tensor | None, options: dict[str, Any]) -> torch.Tensor:
-        query, key, value = (as_array(tensor) for tensor in tokens)
-        counts = None if lengths is None else lengths.numpy()
-        assert self.contents is not None
-        return as_tensor(rattention_step(query, key, value, self.contents, lengths=counts, **options))
 
     def update(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Refused: keys and values before the window exist as a state only."""

@@ -91,11 +91,20 @@ class RAttentionModule(torch.nn.Module):
         return *aligned_rotary(query, seen, theta=self.rope_theta, first_position=first), options
 
     def _layer(self, cache: Cache) -> RAttentionCacheLayer:
-        return layer_of(cache, self.layer_idx, lambda: RAttentionCacheLayer(self.window, self.rope_theta))
+        def empty() -> RAttentionCacheLayer:
+            return RAttentionCacheLayer(
+                self.window,
+                rope_theta=self.rope_theta,
+                scale=self.scaling,
+                local_norm_weight=self.local_norm_weight.detach(),
+                linear_norm_weight=self.linear_norm_weight.detach(),
+            )
+
+        return layer_of(cache, self.layer_idx, empty)
 
     def _whole(self, tokens: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
         query, key, value = tokens
-        output: Any = rt.rattention(
+        output: torch.Tensor = rt.rattention(
             query,
             key,
             value,
@@ -106,7 +115,7 @@ class RAttentionModule(torch.nn.Module):
             linear_norm_weight=self.linear_norm_weight,
             **key_masks(mask),
         )
-        return output  # type: ignore[no-any-return]
+        return output
 
     def _next(self, tokens: list[torch.Tensor], mask: torch.Tensor | None, cache: Cache) -> torch.Tensor:
         layer = self._layer(cache)
@@ -119,15 +128,7 @@ class RAttentionModule(torch.nn.Module):
                 "use_cache=False for training"
             )
         query, key, value = tokens
-        output = layer.step(
-            query,
-            key,
-            value,
-            shown,
-            scale=self.scaling,
-            local_norm_weight=self.local_norm_weight,
-            linear_norm_weight=self.linear_norm_weight,
-        )
+        output = layer.step(query, key, value, shown)
         return self._whole(tokens, shown) if differentiable else output
 
 

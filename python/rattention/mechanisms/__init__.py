@@ -2,7 +2,7 @@
 
 The backward functions and the references are here by name; `table.MECHANISMS`, which is
 ``rattention.MECHANISMS``, has each in the row of its mechanism. The references are plain NumPy, O(n^2), and
-the law that all kernels are held to.
+what all kernels are held to.
 """
 
 from __future__ import annotations

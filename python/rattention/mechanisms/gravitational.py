@@ -7,17 +7,16 @@ With ``log_discount`` it is the combined mechanism: gravity whose weights decay 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
 from rattention import _core
 from rattention._arguments import brief, float_array, real_number, same_dtype
-from rattention.mechanisms.masks import Masks, Window
+from rattention.mechanisms.masks import Masks
 from rattention.mechanisms.pooled_map import MAP_SHAPE
 from rattention.mechanisms.score_options import core_options, per_head, query_and_key
 from rattention.mechanisms.softmax_family import (
-    AttentionResult,
     reference_result,
     run_backward,
     run_forward,
@@ -31,8 +30,59 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from rattention._metrics import AttentionMetrics, MetricOptions
+    from rattention.mechanisms.masks import Window
+    from rattention.mechanisms.options import GravityOptions
+    from rattention.mechanisms.results import AttentionResult
 
 
+@overload
+def gravitational_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    *,
+    return_lse: Literal[False] = False,
+    metrics: None = None,
+    **options: Unpack[GravityOptions[ArrayLike]],
+) -> NDArray[Any]: ...
+@overload
+def gravitational_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    *,
+    return_lse: Literal[True],
+    metrics: MetricOptions | None = None,
+    **options: Unpack[GravityOptions[ArrayLike]],
+) -> AttentionResult: ...
+@overload
+def gravitational_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    *,
+    return_lse: bool = False,
+    metrics: MetricOptions,
+    **options: Unpack[GravityOptions[ArrayLike]],
+) -> AttentionResult: ...
+@overload
+def gravitational_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    *,
+    return_lse: bool = False,
+    metrics: MetricOptions | None = None,
+    **options: Unpack[GravityOptions[ArrayLike]],
+) -> NDArray[Any] | AttentionResult: ...
 def gravitational_attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -76,10 +126,11 @@ def gravitational_attention(
         Distances below 1e-19 count as 0. For ``1 - cos(q_i, k_j)`` give vectors of length ``sqrt(1/2)``:
         that is their squared distance.
     """
-    queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
-    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
-    return run_forward(queries, keys, value, options, metrics, return_lse, dtype=np.asarray(query).dtype)
+    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset
+    queries, keys, rule = _scores(
+        query, key, query_mass, key_mass, gravity, eps, exponent, log_discount, *masks
+    )
+    return run_forward(queries, keys, value, rule, metrics, return_lse, dtype=np.asarray(query).dtype)
 
 
 def gravitational_attention_backward(
@@ -91,24 +142,14 @@ def gravitational_attention_backward(
     key_mass: ArrayLike,
     result: AttentionResult,
     *,
-    gravity: ArrayLike | float = 1.0,
-    eps: float = 1e-3,
-    exponent: ArrayLike | float | None = None,
-    causal: bool = False,
-    window: Window = None,
-    key_mask: ArrayLike | None = None,
-    segment_ids: ArrayLike | None = None,
-    attn_mask: ArrayLike | None = None,
-    log_discount: ArrayLike | float | None = None,
-    query_offset: int | None = None,
     grad_lse: ArrayLike | None = None,
+    **options: Unpack[GravityOptions[ArrayLike]],
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients as in `attention_backward`, those of query_mass, key_mass and gravity (``[heads]``), and that
     of exponent (``[heads]``) where it was given."""
-    queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
-    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
-    return run_backward(grad_output, queries, keys, value, result, options, grad_lse, log_discount)
+    queries, keys, rule = _scores(query, key, query_mass, key_mass, **options)
+    log_discount = options.get("log_discount")
+    return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, log_discount)
 
 
 def gravitational_metrics(
@@ -117,23 +158,12 @@ def gravitational_metrics(
     query_mass: ArrayLike,
     key_mass: ArrayLike,
     *,
-    gravity: ArrayLike | float = 1.0,
-    eps: float = 1e-3,
-    exponent: ArrayLike | float | None = None,
-    causal: bool = False,
-    window: Window = None,
-    key_mask: ArrayLike | None = None,
-    segment_ids: ArrayLike | None = None,
-    attn_mask: ArrayLike | None = None,
-    log_discount: ArrayLike | float | None = None,
-    query_offset: int | None = None,
     metrics: MetricOptions | None = None,
+    **options: Unpack[GravityOptions[ArrayLike]],
 ) -> AttentionMetrics:
     """`attention_metrics` of gravitational scores. Options as in `gravitational_attention`."""
-    queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
-    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
-    return run_metrics(queries, keys, options, metrics)
+    queries, keys, rule = _scores(query, key, query_mass, key_mass, **options)
+    return run_metrics(queries, keys, rule, metrics)
 
 
 def gravitational_rows(
@@ -142,23 +172,11 @@ def gravitational_rows(
     query_mass: ArrayLike,
     key_mass: ArrayLike,
     rows: ArrayLike,
-    *,
-    gravity: ArrayLike | float = 1.0,
-    eps: float = 1e-3,
-    exponent: ArrayLike | float | None = None,
-    causal: bool = False,
-    window: Window = None,
-    key_mask: ArrayLike | None = None,
-    segment_ids: ArrayLike | None = None,
-    attn_mask: ArrayLike | None = None,
-    log_discount: ArrayLike | float | None = None,
-    query_offset: int | None = None,
+    **options: Unpack[GravityOptions[ArrayLike]],
 ) -> NDArray[np.float32]:
     """`attention_rows` of gravitational scores. Options as in `gravitational_attention`."""
-    queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
-    options = _options(queries, keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
-    return run_rows(queries, keys, options, rows)
+    queries, keys, rule = _scores(query, key, query_mass, key_mass, **options)
+    return run_rows(queries, keys, rule, rows)
 
 
 def gravitational_map(
@@ -170,22 +188,11 @@ def gravitational_map(
     shape: tuple[int, int] = MAP_SHAPE,
     rows: tuple[int, int] | None = None,
     keys: tuple[int, int] | None = None,
-    gravity: ArrayLike | float = 1.0,
-    eps: float = 1e-3,
-    exponent: ArrayLike | float | None = None,
-    causal: bool = False,
-    window: Window = None,
-    key_mask: ArrayLike | None = None,
-    segment_ids: ArrayLike | None = None,
-    attn_mask: ArrayLike | None = None,
-    log_discount: ArrayLike | float | None = None,
-    query_offset: int | None = None,
+    **options: Unpack[GravityOptions[ArrayLike]],
 ) -> NDArray[np.float32]:
     """`attention_map` of gravitational scores. Options as in `gravitational_attention`."""
-    queries, all_keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
-    options = _options(queries, all_keys, masks, log_discount, query_mass, key_mass, gravity, eps, exponent)
-    return run_map(queries, all_keys, options, shape, rows, keys)
+    queries, all_keys, rule = _scores(query, key, query_mass, key_mass, **options)
+    return run_map(queries, all_keys, rule, shape, rows, keys)
 
 
 def reference_gravitational_attention(
@@ -234,43 +241,47 @@ def reference_gravitational_weights(
     return softmax_over_visible(scores, log_discount, Masks(**masks))
 
 
-def _options(
-    query: NDArray[Any],
-    key: NDArray[Any],
-    masks: Masks,
-    log_discount: ArrayLike | float | None,
+def _scores(
+    query: ArrayLike,
+    key: ArrayLike,
     query_mass: ArrayLike,
     key_mass: ArrayLike,
-    gravity: ArrayLike | float,
-    eps: float,
-    exponent: ArrayLike | float | None,
-) -> _core.ScoreOptions:
+    gravity: ArrayLike | float = 1.0,
+    eps: float = 1e-3,
+    exponent: ArrayLike | float | None = None,
+    log_discount: ArrayLike | float | None = None,
+    *masks: Any,
+    **more_masks: Any,
+) -> tuple[NDArray[Any], NDArray[Any], _core.ScoreOptions]:
+    """Queries and keys as arrays, and what makes scores of them; masks are the fields of `Masks`."""
+    queries, keys = query_and_key(query, key)
     own, other = (_mass(name, m) for name, m in (("query_mass", query_mass), ("key_mass", key_mass)))
-    same_dtype(query=query, query_mass=own, key_mass=other)
+    same_dtype(query=queries, query_mass=own, key_mass=other)
     softening = real_number("eps", eps)
     if softening <= 0:
         raise ValueError(f"eps must be > 0, got {eps!r}")
-    power = None if exponent is None else per_head("exponent", exponent, query.shape[1])
+    power = None if exponent is None else per_head("exponent", exponent, queries.shape[1])
     if power is not None and not (power > 0).all():
         raise ValueError(f"exponent must be > 0, got {brief(exponent)}")
-    return core_options(
-        query,
-        key,
-        masks,
+    rule = core_options(
+        queries,
+        keys,
+        Masks(*masks, **more_masks),
         log_discount,
         scale=1.0,
         query_mass=own,
         key_mass=other,
-        gravity=per_head("gravity", gravity, query.shape[1]),
+        gravity=per_head("gravity", gravity, queries.shape[1]),
         eps=softening,
         exponent=power,
     )
+    return queries, keys, rule
 
 
 def _mass(name: str, value: ArrayLike) -> NDArray[Any]:
     mass = float_array(name, value, 3)
     # bfloat16 below 0 has the bits from those of -2^-133 to those of -inf: -0 and NaN lie outside.
-    with np.errstate(invalid="ignore"):  # NaN may lie behind a mask
+    with np.errstate(invalid="ignore"):  # a mask may hide NaN
         negative = (mass > 0x8000) & (mass <= 0xFF80) if mass.dtype == np.uint16 else mass < 0
     if negative.any():
         raise ValueError(f"{name} must be >= 0, {np.count_nonzero(negative)} of its elements are not")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
 Window = int | tuple[int | None, int | None] | None
 
 
-@dataclass(frozen=True)
-class Masks:
+class Masks(NamedTuple):
     """Masks that compose by AND; query row i has position ``i + offset``, by default ``i + key_length -
     query_length``."""
 

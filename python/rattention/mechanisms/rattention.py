@@ -7,7 +7,7 @@ rotated. Work is O(n w); neither branch's output is ever stored.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from rattention.mechanisms.residual_linear import (
     optional_float32,
     reference_residual_linear_attention,
 )
+from rattention.mechanisms.results import LinearResult
 from rattention.mechanisms.rotary import reference_rotary
 from rattention.mechanisms.score_options import scale_of
 from rattention.mechanisms.softmax import reference_attention
@@ -27,9 +28,41 @@ from rattention.mechanisms.softmax import reference_attention
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from rattention.mechanisms.options import RAttentionOptions
+
 SMALLEST_EPS = float(np.finfo(np.float32).tiny)
 
 
+@overload
+def rattention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    return_state: Literal[False] = False,
+    **options: Unpack[RAttentionOptions[ArrayLike]],
+) -> NDArray[Any]: ...
+@overload
+def rattention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    return_state: Literal[True],
+    **options: Unpack[RAttentionOptions[ArrayLike]],
+) -> LinearResult: ...
+@overload
+def rattention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    return_state: bool = False,
+    **options: Unpack[RAttentionOptions[ArrayLike]],
+) -> NDArray[Any] | LinearResult: ...
 def rattention(
     query: ArrayLike,
     key: ArrayLike,
@@ -46,7 +79,7 @@ def rattention(
     key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     return_state: bool = False,
-) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.float32]]:
+) -> NDArray[Any] | LinearResult:
     """Sliding-window attention to the last ``window + 1`` keys plus linear attention to those before them.
 
     Parameters
@@ -58,7 +91,8 @@ def rattention(
         must divide ``heads``; query head h reads key/value head ``h // (heads // kv_heads)``.
     window:
         w >= -1: row t sees the keys ``t - w ... t`` through softmax attention and ``0 ... t - w - 1`` through
-        the state. Hugging Face's ``sliding_window=W`` is ``window=W - 1``. -1 leaves linear attention alone.
+        the state. Hugging Face's ``sliding_window=W`` is ``window=W - 1``. -1 leaves linear attention alone
+        (in flash-attn it is an infinite window).
     scale:
         Factor on the scores of the sliding window, ``1 / sqrt(head_dim)`` by default.
     rope_theta:
@@ -75,8 +109,8 @@ def rattention(
 
     Returns
     -------
-    The output ``[batch, heads, length, value_dim]`` in the dtype of the inputs, or with `return_state` the
-    pair of it and the state, as in `residual_linear_attention`.
+    The output ``[batch, heads, length, value_dim]`` in the dtype of the inputs, or with `return_state` a
+    `LinearResult` of it and the state, as in `residual_linear_attention`.
 
     Raises
     ------
@@ -86,12 +120,13 @@ def rattention(
         A dtype other than the three above, or objects that are no arrays.
     """
     arrays = linear_inputs(query, key, value)
-    options = linear_options(window, feature_map, initial_state, key_mask, segment_ids)
-    norms = _branch_options(arrays[0], scale, rope_theta, local_norm_weight, linear_norm_weight, eps)
+    linear = feature_map, initial_state, key_mask, segment_ids
+    branches = scale, rope_theta, local_norm_weight, linear_norm_weight, eps
+    rule, norms = _rules(arrays[0], window, *branches, *linear)
     with_state = truth("return_state", return_state)
-    output, state = _core.rattention(*arrays, options, **norms, return_state=with_state)
+    output, state = _core.rattention(*arrays, rule, **norms, return_state=with_state)
     output = as_given(output, query)
-    return output if state is None else (output, state)
+    return output if state is None else LinearResult(output, state)
 
 
 def rattention_backward(
@@ -101,16 +136,8 @@ def rattention_backward(
     value: ArrayLike,
     *,
     window: int,
-    scale: float | None = None,
-    rope_theta: float | None = None,
-    feature_map: str = "softmax",
-    local_norm_weight: ArrayLike | None = None,
-    linear_norm_weight: ArrayLike | None = None,
-    eps: float = 1e-8,
-    initial_state: ArrayLike | None = None,
-    key_mask: ArrayLike | None = None,
-    segment_ids: ArrayLike | None = None,
     grad_state: ArrayLike | None = None,
+    **options: Unpack[RAttentionOptions[ArrayLike]],
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients of ``sum(output * grad_output)``, plus ``sum(state * grad_state)`` where that is given.
 
@@ -118,11 +145,10 @@ def rattention_backward(
     left at 1) and, where given, initial_state. Both branches are computed again.
     """
     arrays = linear_inputs(query, key, value)
-    options = linear_options(window, feature_map, initial_state, key_mask, segment_ids)
-    norms = _branch_options(arrays[0], scale, rope_theta, local_norm_weight, linear_norm_weight, eps)
+    rule, norms = _rules(arrays[0], window, **options)
     grad = float_array("grad_output", grad_output, 4)
     return _core.rattention_backward(
-        *arrays, options, grad, **norms, grad_state=optional_float32("grad_state", grad_state, 4)
+        *arrays, rule, grad, **norms, grad_state=optional_float32("grad_state", grad_state, 4)
     )
 
 
@@ -141,7 +167,7 @@ def reference_rattention(
     segment_ids: ArrayLike | None = None,
     **linear: Any,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`rattention` by its definition, in float64: ``(output, state)``. The law."""
+    """`rattention` by its definition, in float64: ``(output, state)``."""
     hidden: dict[str, Any] = {"key_mask": key_mask, "segment_ids": segment_ids}
     far, state = reference_residual_linear_attention(query, key, value, window=window, **hidden, **linear)
     near = np.zeros_like(far)
@@ -164,24 +190,29 @@ def reference_rms_norm(
     return scaled if weight is None else scaled * np.asarray(weight).astype(np.float64)[:, None]
 
 
-def _branch_options(
+def _rules(
     query: NDArray[Any],
-    scale: float | None,
-    rope_theta: float | None,
-    local_norm_weight: ArrayLike | None,
-    linear_norm_weight: ArrayLike | None,
-    eps: float,
-) -> dict[str, Any]:
+    window: int,
+    scale: float | None = None,
+    rope_theta: float | None = None,
+    local_norm_weight: ArrayLike | None = None,
+    linear_norm_weight: ArrayLike | None = None,
+    eps: float = 1e-8,
+    *linear: Any,
+    **more_linear: Any,
+) -> tuple[_core.LinearOptions, dict[str, Any]]:
+    """The linear branch's options, which are those of `linear_options`, and what the sum takes besides."""
     small = real_number("eps", eps)
     if not small >= SMALLEST_EPS:
         raise ValueError(f"eps must be a positive float32 number, got {eps!r}")
     theta = 0.0 if rope_theta is None else real_number("rope_theta", rope_theta)
     if rope_theta is not None and not theta > 0:
         raise ValueError(f"rope_theta must be positive, got {rope_theta!r}")
-    return {
+    norms = {
         "scale": scale_of(scale, query),
         "rope_theta": theta,
         "local_norm_weight": optional_float32("local_norm_weight", local_norm_weight, 2),
         "linear_norm_weight": optional_float32("linear_norm_weight", linear_norm_weight, 2),
         "eps": small,
     }
+    return linear_options(window, *linear, **more_linear), norms

@@ -6,8 +6,6 @@ residual branch (arXiv 2506.15545, section 3): nothing is copied from token to t
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,17 +13,19 @@ import numpy as np
 from rattention import _core
 from rattention._arguments import (
     FLOAT_DTYPES,
+    array_in_brief,
+    float32_array,
     float_array,
     integer_array,
     real_number,
     whole_number,
 )
+from rattention.mechanisms.cache_bytes import NORM_WEIGHTS, SIZES, pack, parse
 from rattention.mechanisms.rattention import reference_rms_norm
 from rattention.mechanisms.residual_linear import (
     FEATURE_MAPS,
     as_given,
     feature_map_name,
-    optional_float32,
     reference_features,
 )
 from rattention.mechanisms.rotary import reference_rotary
@@ -38,22 +38,12 @@ MAX_SIZE = 2**60
 """Beyond any memory, and small enough for the core's integers."""
 
 FLOAT32 = np.dtype(np.float32)
-FEATURE_MAP_CODES = ("softmax", "relu")
-SIZES = ("batch", "kv_heads", "head_dim", "value_dim", "window")
-
-MAGIC = b"\x93RATCACH"
-VERSION = 1
-HEADER = struct.Struct("<8sII 5q BB6x d")
-"""Magic, version, CRC-32 of all that follows it, the sizes, feature map, dtype, rope_theta (0 = none)."""
-CHECKED_FROM = 16
-"""Where in the header the checksum begins to count."""
 
 
 class RAttentionSnapshot:
     """The contents of an `RAttentionCache` at one time; made by its method ``snapshot``."""
 
     def __init__(self, core: _core.RAttentionCache) -> None:
-        """Of a copy that nothing else holds."""
         self._core = core
 
 
@@ -73,8 +63,8 @@ class RAttentionCache:
         state.
     value_dim:
         Elements of a value, `head_dim` by default; 0 makes empty rows, as everywhere.
-    feature_map, rope_theta:
-        As in `rattention`.
+    feature_map, rope_theta, scale, local_norm_weight, linear_norm_weight, eps:
+        As in `rattention`, of every step. The weights, ``[heads, value_dim]``, are copied.
     dtype:
         Of the tokens, and of the keys and values kept: ``"float32"``, ``"bfloat16"`` or ``"float16"``. The
         state is float32 always, and so are the keys that a rotary embedding has turned, which are kept
@@ -106,13 +96,20 @@ class RAttentionCache:
         feature_map: str = "softmax",
         rope_theta: float | None = None,
         dtype: DTypeLike = "float32",
+        scale: float | None = None,
+        local_norm_weight: ArrayLike | None = None,
+        linear_norm_weight: ArrayLike | None = None,
+        eps: float = 1e-8,
     ) -> None:
-        """An empty cache."""
         given = (batch, kv_heads, head_dim, head_dim if value_dim is None else value_dim, window)
         sizes = (whole_number(name, size) for name, size in zip(SIZES, given, strict=True))
         self._sizes = dict(zip(SIZES, (max(-MAX_SIZE, min(size, MAX_SIZE)) for size in sizes), strict=True))
         self._feature_map = feature_map_name(feature_map)
         self._rope_theta = None if rope_theta is None else _positive("rope_theta", rope_theta)
+        self._scale = None if scale is None else real_number("scale", scale)
+        self._eps = _positive("eps", eps)
+        weights = zip(NORM_WEIGHTS, (local_norm_weight, linear_norm_weight), strict=True)
+        self._weights = {name: self._own_weight(name, weight) for name, weight in weights}
         self._dtype = _dtype_name(dtype)
         self._plain_dtype = None if self._dtype == "bfloat16" else np.dtype(self._dtype)
         self._core = _core.RAttentionCache(
@@ -121,6 +118,30 @@ class RAttentionCache:
             rope_theta=self._rope_theta or 0.0,
             dtype=self._dtype,
         )
+
+    def _own_weight(self, name: str, value: ArrayLike | None) -> NDArray[np.float32] | None:
+        if value is None:
+            return None
+        weight = float32_array(name, value, 2).copy()
+        heads, kv_heads, dim = len(weight), self._sizes["kv_heads"], self._sizes["value_dim"]
+        if weight.shape[1] != dim or heads % max(kv_heads, 1) != 0:
+            raise ValueError(
+                f"{name} must have shape (heads, value_dim), a multiple of {kv_heads} heads and {dim}; got "
+                f"{weight.shape}"
+            )
+        return weight
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The arguments it was made with, besides the sizes."""
+        return {
+            "feature_map": self._feature_map,
+            "rope_theta": self._rope_theta,
+            "dtype": self._dtype,
+            "scale": self._scale,
+            **self._weights,
+            "eps": self._eps,
+        }
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -171,25 +192,15 @@ class RAttentionCache:
         batch = self._sizes["batch"]
         if indices.size and (indices.min() < 0 or indices.max() >= batch):
             raise ValueError(f"sequences must lie in [0, {batch - 1}], got {indices.tolist()}")
-        sizes = self._sizes | {"batch": len(indices)}
-        options = {"feature_map": self._feature_map, "rope_theta": self._rope_theta, "dtype": self._dtype}
-        chosen = RAttentionCache(**sizes, **options)  # type: ignore[arg-type]
+        changed: dict[str, Any] = {"batch": len(indices)}
+        chosen = RAttentionCache(**(self._sizes | self._settings | changed))
         kept = (array.reshape(batch, -1)[indices] for array in self._core.write())
         chosen._core.read(*(array.reshape(-1).view(np.uint8) for array in kept))
         return chosen
 
     def to_bytes(self) -> bytes:
         """The cache as bytes that `from_bytes` reads, in any process with this version of the format."""
-        body = HEADER.pack(
-            MAGIC,
-            VERSION,
-            0,
-            *self._sizes.values(),
-            FEATURE_MAP_CODES.index(self._feature_map),
-            FLOAT_DTYPES.index(self._dtype),
-            self._rope_theta or 0.0,
-        )[CHECKED_FROM:] + b"".join(array.tobytes() for array in self._core.write())
-        return MAGIC + struct.pack("<II", VERSION, zlib.crc32(body)) + body
+        return pack(self._sizes, self._settings, self._core.write())
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview) -> RAttentionCache:
@@ -197,24 +208,17 @@ class RAttentionCache:
         off or something else."""
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data must be bytes, got {type(data).__name__}")
-        view = memoryview(data).cast("B")
-        settings, arrays = _parse(view)
+        settings, arrays = parse(memoryview(data).cast("B"))
         cache = cls(**settings)
         cache._core.read(*arrays)
         return cache
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles go by the bytes."""
         return RAttentionCache.from_bytes, (self.to_bytes(),)
 
     def __repr__(self) -> str:
-        """The arguments it was made with, and its length."""
-        options = self._sizes | {
-            "feature_map": self._feature_map,
-            "rope_theta": self._rope_theta,
-            "dtype": self._dtype,
-        }
-        listing = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        options = self._sizes | self._settings
+        listing = ", ".join(f"{name}={array_in_brief(value)}" for name, value in options.items())
         return f"RAttentionCache({listing}, length={self.length})"
 
 
@@ -227,7 +231,7 @@ def rattention_step(
     scale: float | None = None,
     local_norm_weight: ArrayLike | None = None,
     linear_norm_weight: ArrayLike | None = None,
-    eps: float = 1e-8,
+    eps: float | None = None,
     lengths: ArrayLike | None = None,
 ) -> NDArray[Any]:
     """The rows of `rattention` for the next tokens: a prompt, one token, or any number of them.
@@ -241,7 +245,7 @@ def rattention_step(
     cache:
         What came before; afterwards it holds these tokens as well. It is unchanged where the call fails.
     scale, local_norm_weight, linear_norm_weight, eps:
-        As in `rattention`.
+        In place of those the cache was made with, which None leaves as they are.
     lengths:
         How many of the tokens each sequence has, the first ones: integers ``[batch]``, all by default. The
         others are not looked at, and their rows are 0.
@@ -266,10 +270,10 @@ def rattention_step(
         queries,
         _tokens("key", key, cache),
         _tokens("value", value, cache),
-        scale_of(scale, queries),
-        _norm_weight("local_norm_weight", local_norm_weight),
-        _norm_weight("linear_norm_weight", linear_norm_weight),
-        _positive("eps", eps),
+        scale_of(cache._scale if scale is None else scale, queries),
+        _norm_weight(cache, "local_norm_weight", local_norm_weight),
+        _norm_weight(cache, "linear_norm_weight", linear_norm_weight),
+        cache._eps if eps is None else _positive("eps", eps),
         None if lengths is None else integer_array("lengths", lengths, 1),
     )
     return as_given(output, query)
@@ -287,9 +291,11 @@ def _tokens(name: str, value: ArrayLike, cache: RAttentionCache) -> NDArray[Any]
     return array
 
 
-def _norm_weight(name: str, value: ArrayLike | None) -> NDArray[np.float32] | None:
+def _norm_weight(cache: RAttentionCache, name: str, value: ArrayLike | None) -> NDArray[np.float32] | None:
+    if value is None:
+        return cache._weights[name]
     plain = isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype is FLOAT32
-    return np.ascontiguousarray(value) if plain else optional_float32(name, value, 2)
+    return np.ascontiguousarray(value) if plain else float32_array(name, value, 2)
 
 
 def _positive(name: str, value: Any) -> float:
@@ -309,40 +315,6 @@ def _dtype_name(dtype: DTypeLike) -> str:
             f"dtype must be one of {', '.join(FLOAT_DTYPES)}, got {dtype if dtype is None else name}"
         )
     return name
-
-
-def _parse(view: memoryview) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-    """Settings and contents of a saved cache, after every check that needs no cache."""
-    if view[: len(MAGIC)] != MAGIC[: len(view)]:
-        raise ValueError("data is no saved RAttentionCache: it begins otherwise")
-    if len(view) < HEADER.size:
-        raise ValueError(f"data is cut off: it has {len(view)} bytes, the header alone has {HEADER.size}")
-    _, version, checksum, *sizes, feature_map, dtype, rope_theta = HEADER.unpack_from(view)
-    if version != VERSION:
-        raise ValueError(f"data is of version {version} of the format; this release reads version {VERSION}")
-    if zlib.crc32(view[CHECKED_FROM:]) != checksum:
-        raise ValueError(f"data is damaged or cut off: the checksum of its {len(view)} bytes does not match")
-    if min(sizes) < 0 or feature_map >= len(FEATURE_MAP_CODES) or dtype >= len(FLOAT_DTYPES):
-        raise ValueError("data is no saved RAttentionCache: its header makes no sense")
-    settings = dict(zip(SIZES, sizes, strict=True)) | {
-        "feature_map": FEATURE_MAP_CODES[feature_map],
-        "rope_theta": rope_theta or None,
-        "dtype": FLOAT_DTYPES[dtype],
-    }
-    return settings, _contents(view[HEADER.size :], settings)
-
-
-def _contents(view: memoryview, settings: dict[str, Any]) -> list[NDArray[Any]]:
-    """The arrays in the order of the core's ``write``."""
-    heads = settings["batch"] * settings["kv_heads"]
-    item = 4 if settings["dtype"] == "float32" else 2
-    state = heads * 2 * settings["head_dim"] * settings["value_dim"] * 4
-    ring = heads * settings["window"] * item
-    sizes = [settings["batch"] * 8, ring * settings["head_dim"], ring * settings["value_dim"], state, state]
-    if sum(sizes) != len(view):
-        raise ValueError(f"data has {len(view)} bytes of contents, its header says {sum(sizes)}")
-    ends = np.cumsum(sizes).tolist()
-    return [np.frombuffer(view[end - size : end], np.uint8) for end, size in zip(ends, sizes, strict=True)]
 
 
 def reference_rattention_steps(

@@ -6,7 +6,7 @@ feature map is ``phi(x) = [f(x), f(-x)]`` (Hedgehog, arXiv 2402.04347); there is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
@@ -21,13 +21,46 @@ from rattention._arguments import (
     truth,
     whole_number,
 )
+from rattention.mechanisms.results import LinearResult
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from rattention.mechanisms.options import LinearOptions
+
 FEATURE_MAPS = {"softmax": _core.FeatureMap.softmax, "relu": _core.FeatureMap.relu}
 
 
+@overload
+def residual_linear_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    return_state: Literal[False] = False,
+    **options: Unpack[LinearOptions[ArrayLike]],
+) -> NDArray[Any]: ...
+@overload
+def residual_linear_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    return_state: Literal[True],
+    **options: Unpack[LinearOptions[ArrayLike]],
+) -> LinearResult: ...
+@overload
+def residual_linear_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    return_state: bool = False,
+    **options: Unpack[LinearOptions[ArrayLike]],
+) -> NDArray[Any] | LinearResult: ...
 def residual_linear_attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -39,7 +72,7 @@ def residual_linear_attention(
     key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
     return_state: bool = False,
-) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.float32]]:
+) -> NDArray[Any] | LinearResult:
     """Causal linear attention to all keys but the last ``window + 1``.
 
     Parameters
@@ -52,7 +85,8 @@ def residual_linear_attention(
         must divide ``heads``; query head h reads key/value head ``h // (heads // kv_heads)``.
     window:
         w >= -1: row t sees the keys ``0 ... t - w - 1``. -1 is plain causal linear attention, which sees
-        itself; with w >= length - 1 rows see nothing but the initial state.
+        itself (in flash-attn -1 is an infinite window); with w >= length - 1 rows see nothing but the initial
+        state.
     feature_map:
         f of phi: ``"softmax"`` over head_dim, or ``"relu"``; in float32.
     initial_state:
@@ -67,9 +101,9 @@ def residual_linear_attention(
 
     Returns
     -------
-    The output ``[batch, heads, length, value_dim]`` in the dtype of the inputs, or with `return_state` the
-    pair of it and a float32 state ``[batch, kv_heads, 2 * head_dim, value_dim]``, with one per query head if
-    the initial state has that. A row that sees nothing gives 0.
+    The output ``[batch, heads, length, value_dim]`` in the dtype of the inputs, or with `return_state` a
+    `LinearResult`, which unpacks into it and a float32 state ``[batch, kv_heads, 2 * head_dim, value_dim]``,
+    with one per query head if the initial state has that. A row that sees nothing gives 0.
 
     Raises
     ------
@@ -89,7 +123,7 @@ def residual_linear_attention(
     with_state = truth("return_state", return_state)
     output, state, _ = _core.residual_linear_attention(*arrays, options, return_state=with_state)
     output = as_given(output, query)
-    return output if state is None else (output, state)
+    return output if state is None else LinearResult(output, state)
 
 
 def residual_linear_attention_backward(
@@ -99,11 +133,8 @@ def residual_linear_attention_backward(
     value: ArrayLike,
     *,
     window: int,
-    feature_map: str = "softmax",
-    initial_state: ArrayLike | None = None,
-    key_mask: ArrayLike | None = None,
-    segment_ids: ArrayLike | None = None,
     grad_state: ArrayLike | None = None,
+    **options: Unpack[LinearOptions[ArrayLike]],
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients of ``sum(output * grad_output)``, plus ``sum(state * grad_state)`` where that is given.
 
@@ -111,10 +142,12 @@ def residual_linear_attention_backward(
     pass: the state is summed again.
     """
     arrays = linear_inputs(query, key, value)
-    options = linear_options(window, feature_map, initial_state, key_mask, segment_ids)
     grad = float_array("grad_output", grad_output, 4)
     return _core.residual_linear_attention_backward(
-        *arrays, options, grad, grad_state=optional_float32("grad_state", grad_state, 4)
+        *arrays,
+        linear_options(window, **options),
+        grad,
+        grad_state=optional_float32("grad_state", grad_state, 4),
     )
 
 
@@ -129,7 +162,7 @@ def reference_residual_linear_attention(
     key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`residual_linear_attention` by its definition, in float64: ``(output, state)``. The law.
+    """`residual_linear_attention` by its definition, in float64: ``(output, state)``.
 
     A row is ``phi(q) S``, ``S`` the sum of ``phi(k_j)^T v_j`` over the keys it sees, in IEEE arithmetic:
     infinity in a value times a feature of 0 is NaN. No other key can touch it.
@@ -183,10 +216,10 @@ def linear_inputs(
 
 def linear_options(
     window: int,
-    feature_map: str,
-    initial_state: ArrayLike | None,
-    key_mask: ArrayLike | None,
-    segment_ids: ArrayLike | None,
+    feature_map: str = "softmax",
+    initial_state: ArrayLike | None = None,
+    key_mask: ArrayLike | None = None,
+    segment_ids: ArrayLike | None = None,
 ) -> _core.LinearOptions:
     """What all of the linear family take, in the core's form; the core checks the shapes."""
     reach = whole_number("window", window)

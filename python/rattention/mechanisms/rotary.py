@@ -46,7 +46,7 @@ def rotary(
     dims:
         Only the first `dims` dimensions turn, an even number; the others are copied. All by default.
     cos, sin:
-        Tables of one's own, ``[length, dims / 2]`` or ``[batch, length, dims / 2]`` of the three dtypes, in
+        Your own tables, ``[length, dims / 2]`` or ``[batch, length, dims / 2]`` of the three dtypes, in
         place of `theta` and `positions` (rows of a longer table: ``cos=table[positions]``).
 
     Returns
@@ -143,7 +143,7 @@ def reference_rotary(
     cos: ArrayLike | None = None,
     sin: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
-    """`rotary` by its definition, in float64; no embedding where `theta` is None. The law."""
+    """`rotary` by its definition, in float64; no embedding where `theta` is None."""
     if theta is None:
         return rows
     turning = rows.shape[3] if dims is None else dims

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 UNLIMITED = -1
-"""How the core is told that a window has no end on one side."""
+"""The reach of a window without an end on that side, in the core's terms."""
 
 MAX_OFFSET = 2**40
 """Far beyond any sequence, and small enough that positions cannot overflow."""
@@ -74,8 +74,8 @@ def core_options(
 
 
 def _core_reach(reach: int | None) -> int:
-    """A reach in the core's terms; anything beyond 2**62 is as good as unlimited and cannot overflow
-    there."""
+    """A reach in the core's terms; what is larger than 2**62 is as good as unlimited and cannot
+    overflow there."""
     return UNLIMITED if reach is None else min(reach, 2**62)
 
 

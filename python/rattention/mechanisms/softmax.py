@@ -2,20 +2,19 @@
 
 With ``window=w`` it is sliding-window attention, the local branch of RAttention (arXiv 2506.15545, section
 2, whose sum runs over the w + 1 tokens ``t - w ... t``); work and memory are then O(n w). With
-``log_discount`` a weight decays with distance.
+``log_discount`` a weight decays with distance: one number per head is ALiBi, arXiv 2108.12409.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
-from rattention.mechanisms.masks import Masks, Window
+from rattention.mechanisms.masks import Masks
 from rattention.mechanisms.pooled_map import MAP_SHAPE
 from rattention.mechanisms.score_options import core_options, query_and_key, scale_of
 from rattention.mechanisms.softmax_family import (
-    AttentionResult,
     reference_result,
     run_backward,
     run_forward,
@@ -28,9 +27,53 @@ from rattention.mechanisms.softmax_family import (
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from rattention import _core
     from rattention._metrics import AttentionMetrics, MetricOptions
+    from rattention.mechanisms.masks import Window
+    from rattention.mechanisms.options import SoftmaxOptions
+    from rattention.mechanisms.results import AttentionResult
 
 
+@overload
+def attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    return_lse: Literal[False] = False,
+    metrics: None = None,
+    **options: Unpack[SoftmaxOptions[ArrayLike]],
+) -> NDArray[Any]: ...
+@overload
+def attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    return_lse: Literal[True],
+    metrics: MetricOptions | None = None,
+    **options: Unpack[SoftmaxOptions[ArrayLike]],
+) -> AttentionResult: ...
+@overload
+def attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    return_lse: bool = False,
+    metrics: MetricOptions,
+    **options: Unpack[SoftmaxOptions[ArrayLike]],
+) -> AttentionResult: ...
+@overload
+def attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    return_lse: bool = False,
+    metrics: MetricOptions | None = None,
+    **options: Unpack[SoftmaxOptions[ArrayLike]],
+) -> NDArray[Any] | AttentionResult: ...
 def attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -60,8 +103,8 @@ def attention(
         Row i sees no key after its own position.
     window:
         An int w or a pair (left, right): row i sees ``i - left <= j <= i + right``. An int means (w, 0)
-        under causal, that is w + 1 keys, and (w, w) otherwise. Hugging Face's ``sliding_window=W`` is
-        ``window=W - 1``.
+        under causal, that is w + 1 keys, and (w, w) otherwise. None is unlimited, on either side of a pair;
+        flash-attn writes -1 for that. Hugging Face's ``sliding_window=W`` is ``window=W - 1``.
     scale:
         Factor on the scores, ``1 / sqrt(head_dim)`` by default.
     key_mask:
@@ -74,7 +117,8 @@ def attention(
         query_length, key_length]``.
     log_discount:
         ``ln gamma <= 0``, a number, one per head, or one per query ``[batch, heads, query_length]``: adds
-        ``log_discount_i * |i - j|`` to the scores of row i.
+        ``log_discount_i * |i - j|`` to the scores of row i. One per head is ALiBi (arXiv 2108.12409), with
+        ``log_discount = -slopes``.
     query_offset:
         Position of the first query row among the keys; ``key_length - query_length`` by default.
     return_lse:
@@ -86,8 +130,7 @@ def attention(
     Returns
     -------
     The output ``[batch, heads, query_length, value_dim]``, or an `AttentionResult` when `return_lse` or
-    `metrics` is given.
-    A row that may attend to nothing gives 0.
+    `metrics` is given. A row that may attend to nothing gives 0.
 
     Raises
     ------
@@ -96,10 +139,9 @@ def attention(
     TypeError
         A dtype other than the three above, or objects that are no arrays.
     """
-    queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
-    options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
-    return run_forward(queries, keys, value, options, metrics, return_lse, dtype=np.asarray(query).dtype)
+    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset
+    queries, keys, rule = _scores(query, key, scale, log_discount, *masks)
+    return run_forward(queries, keys, value, rule, metrics, return_lse, dtype=np.asarray(query).dtype)
 
 
 def attention_backward(
@@ -109,15 +151,8 @@ def attention_backward(
     value: ArrayLike,
     result: AttentionResult,
     *,
-    causal: bool = False,
-    window: Window = None,
-    scale: float | None = None,
-    key_mask: ArrayLike | None = None,
-    segment_ids: ArrayLike | None = None,
-    attn_mask: ArrayLike | None = None,
-    log_discount: ArrayLike | float | None = None,
-    query_offset: int | None = None,
     grad_lse: ArrayLike | None = None,
+    **options: Unpack[SoftmaxOptions[ArrayLike]],
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients of ``sum(output * grad_output)``, plus ``sum(lse * grad_lse)`` where that is given, by name,
     float32: query, key, value and, where given, log_discount.
@@ -126,10 +161,9 @@ def attention_backward(
     again from its lse, tile by tile: nothing of size ``query_length x key_length`` is stored, and tiles
     outside a window are skipped.
     """
-    queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
-    options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
-    return run_backward(grad_output, queries, keys, value, result, options, grad_lse, log_discount)
+    queries, keys, rule = _scores(query, key, **options)
+    log_discount = options.get("log_discount")
+    return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, log_discount)
 
 
 def attention_metrics(
@@ -146,12 +180,29 @@ def attention_metrics(
     query_offset: int | None = None,
     metrics: MetricOptions | None = None,
 ) -> AttentionMetrics:
-    """Metrics of the attention maps of `query` and `key`, without values and without the maps. Options as in
-    `attention`."""
-    queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
-    options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
-    return run_metrics(queries, keys, options, metrics)
+    """Metrics of the attention maps of `query` and `key`, without values and without storing the maps.
+
+    Parameters
+    ----------
+    query, key:
+        As in `attention`, and so are the options that hide, scale and discount.
+    metrics:
+        Distances, and whether to measure `received`; ``MetricOptions()`` by default.
+
+    Returns
+    -------
+    `AttentionMetrics`, float32 arrays ``[batch, heads, query_length]``. Memory is O(query_length).
+
+    Raises
+    ------
+    ValueError
+        Shapes or values that do not fit; the message names the argument.
+    TypeError
+        A dtype other than float32, bfloat16 and float16, or objects that are no arrays.
+    """
+    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset
+    queries, keys, rule = _scores(query, key, scale, log_discount, *masks)
+    return run_metrics(queries, keys, rule, metrics)
 
 
 def attention_rows(
@@ -168,15 +219,29 @@ def attention_rows(
     log_discount: ArrayLike | float | None = None,
     query_offset: int | None = None,
 ) -> NDArray[np.float32]:
-    """The weights of a few query rows, ``[batch, heads, len(rows), key_length]``: work and memory are O(rows
-    * key_length).
+    """The weights of a few query rows: work and memory are O(rows * key_length).
 
-    `rows` are indices of query rows, negative ones counting from the end. Options as in `attention`.
+    Parameters
+    ----------
+    query, key:
+        As in `attention`, and so are the options.
+    rows:
+        Indices of query rows, integers ``[rows]``; negative ones count from the end.
+
+    Returns
+    -------
+    Float32 ``[batch, heads, len(rows), key_length]``, 0 where a key is hidden.
+
+    Raises
+    ------
+    ValueError
+        Shapes or values that do not fit, or rows out of range; the message names the argument.
+    TypeError
+        A dtype other than float32, bfloat16 and float16, or objects that are no arrays.
     """
-    queries, keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
-    options = core_options(queries, keys, masks, log_discount, scale=scale_of(scale, queries))
-    return run_rows(queries, keys, options, rows)
+    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset
+    queries, keys, rule = _scores(query, key, scale, log_discount, *masks)
+    return run_rows(queries, keys, rule, rows)
 
 
 def attention_map(
@@ -223,10 +288,23 @@ def attention_map(
     ValueError, TypeError
         As `attention`, and where `shape`, `rows` or `keys` are none.
     """
-    queries, all_keys = query_and_key(query, key)
-    masks = Masks(causal, window, key_mask, segment_ids, attn_mask, query_offset)
-    options = core_options(queries, all_keys, masks, log_discount, scale=scale_of(scale, queries))
-    return run_map(queries, all_keys, options, shape, rows, keys)
+    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset
+    queries, all_keys, rule = _scores(query, key, scale, log_discount, *masks)
+    return run_map(queries, all_keys, rule, shape, rows, keys)
+
+
+def _scores(
+    query: ArrayLike,
+    key: ArrayLike,
+    scale: float | None = None,
+    log_discount: ArrayLike | float | None = None,
+    *masks: Any,
+    **more_masks: Any,
+) -> tuple[NDArray[Any], NDArray[Any], _core.ScoreOptions]:
+    """Queries and keys as arrays, and what makes scores of them; masks are the fields of `Masks`."""
+    queries, keys = query_and_key(query, key)
+    hidden = Masks(*masks, **more_masks)
+    return queries, keys, core_options(queries, keys, hidden, log_discount, scale=scale_of(scale, queries))
 
 
 def reference_attention(
@@ -239,7 +317,7 @@ def reference_attention(
     metrics: MetricOptions | None = None,
     **masks: Any,
 ) -> AttentionResult:
-    """`attention` by its definition, in float64, with the whole map in memory: the law the kernels are held
+    """`attention` by its definition, in float64, with the whole map in memory, which tests hold the kernels
     to."""
     q, k = (np.asarray(a).astype(np.float64) for a in (query, key))
     weights = reference_weights(q, k, scale=scale, log_discount=log_discount, **masks)

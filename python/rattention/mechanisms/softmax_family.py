@@ -3,7 +3,7 @@ visible keys."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,44 +12,11 @@ from rattention._arguments import as_array, float_array, integer_array, same_dty
 from rattention._metrics import AttentionMetrics, MetricOptions, reference_metrics
 from rattention.mechanisms.masks import Masks, query_positions, reference_visible
 from rattention.mechanisms.pooled_map import map_range, map_shape
+from rattention.mechanisms.results import AttentionResult
 from rattention.mechanisms.score_options import require_metric_options
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-
-class _AttentionParts(NamedTuple):
-    output: NDArray[Any]
-    """``[batch, heads, query_length, value_dim]``, in the dtype of the inputs."""
-    lse: NDArray[np.float32] | None
-    """Natural logarithm of the softmax's denominator, ``[batch, heads, query_length]``; -inf for empty
-    rows."""
-    metrics: AttentionMetrics | None
-    """One number per query row for every metric asked for."""
-
-
-class AttentionResult(_AttentionParts):
-    """What `attention` returns when more than the output is asked for: output, lse and metrics.
-
-    A result with an lse also keeps what rounding took from it, for the backward pass, which would lose digits
-    without: its lse in float64, and the rest of an output of 16 bits. Results made by hand go without.
-    """
-
-    exact_lse: NDArray[np.float64] | None = None
-    output_rest: NDArray[Any] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        output: NDArray[Any],
-        lse: NDArray[np.float64] | None,
-        rest: NDArray[Any] | None,
-        metrics: AttentionMetrics | None,
-    ) -> AttentionResult:
-        """From an lse in float64 and the rest of the output."""
-        result = cls(output, None if lse is None else lse.astype(np.float32), metrics)
-        result.exact_lse, result.output_rest = lse, rest
-        return result
 
 
 def run_forward(
@@ -103,7 +70,7 @@ def run_backward(
     rest = None if result.output_rest is None else float_array("result.output_rest", result.output_rest, 4)
     gradients = _core.attention_backward(query, key, values, options, outputs, lse, grads, grad_of_lse, rest)
     for name in ("gravity", "exponent", "log_discount"):
-        if name in gradients and not (name == "log_discount" and np.ndim(log_discount) == 3):  # type: ignore[arg-type]
+        if name in gradients and not (name == "log_discount" and getattr(log_discount, "ndim", 0) == 3):
             gradients[name] = gradients[name].sum(axis=(0, 2), dtype=np.float64).astype(np.float32)
     return gradients
 
@@ -191,4 +158,4 @@ def reference_result(
         output[b, h, i] = weights[b, h, i, seen] @ v[b, h, seen]
     positions = query_positions(masks, *weights.shape[2:])
     measured = reference_metrics(weights, visible, positions, metrics) if metrics else None
-    return AttentionResult(output, lse, measured)  # type: ignore[arg-type]
+    return AttentionResult(output, lse, measured)

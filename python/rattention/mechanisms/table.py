@@ -5,13 +5,24 @@ Tests, benchmarks and the operations for other frameworks iterate over it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from rattention.mechanisms.cost import (
+    Sizes,
+    discounted_flops,
+    discounted_gravitational_flops,
+    gravitational_flops,
+    rattention_flops,
+    residual_linear_flops,
+    softmax_flops,
+)
 from rattention.mechanisms.gravitational import (
     gravitational_attention,
     gravitational_attention_backward,
+    gravitational_map,
+    gravitational_metrics,
+    gravitational_rows,
     reference_gravitational_attention,
 )
 from rattention.mechanisms.masks import Masks
@@ -21,50 +32,17 @@ from rattention.mechanisms.residual_linear import (
     residual_linear_attention,
     residual_linear_attention_backward,
 )
-from rattention.mechanisms.softmax import attention, attention_backward, reference_attention
+from rattention.mechanisms.softmax import (
+    attention,
+    attention_backward,
+    attention_map,
+    attention_metrics,
+    attention_rows,
+    reference_attention,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-FLOAT32_BYTES = 4
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of one problem with as many queries as keys; `window` counts neighbours to the left, None is
-    all."""
-
-    batch: int
-    heads: int
-    length: int
-    head_dim: int
-    value_dim: int
-    kv_heads: int
-    window: int | None = None
-    causal: bool = True
-
-    @property
-    def features(self) -> int:
-        """Elements of phi(query) in the linear family."""
-        return 2 * self.head_dim
-
-    @property
-    def query_length(self) -> int:
-        """The length, as the softmax family calls it."""
-        return self.length
-
-    @property
-    def key_length(self) -> int:
-        """The length, as the softmax family calls it."""
-        return self.length
-
-    @property
-    def pairs(self) -> int:
-        """Visible (query, key) pairs over batch and heads."""
-        n, w = self.length, self.length if self.window is None else min(self.window, self.length)
-        if not self.causal:
-            return self.batch * self.heads * (n * n if w == n else n * (2 * w + 1) - w * (w + 1))
-        return self.batch * self.heads * (n * (w + 1) - w * (w + 1) // 2 if w < n else n * (n + 1) // 2)
 
 
 @dataclass(frozen=True)
@@ -88,29 +66,63 @@ class Argument:
 
 @dataclass(frozen=True)
 class Functions:
-    """What mechanisms are called by: one set of functions with the same arguments, besides `masks`.
+    """What mechanisms are called by: one set of functions with the same arguments, besides `masks`."""
 
-    The families differ in what passes from forward to backward::
+    family: ClassVar[Literal["softmax", "linear"]]
+    masks: ClassVar[tuple[str, ...]]
+    """Options that hide keys; none is differentiable."""
+    second: ClassVar[str]
+    """The flag of `forward` that asks for its second result, through which gradients flow, too."""
 
-        result = forward(**inputs, return_lse=True)                # softmax: AttentionResult
-        gradients = backward(grad_output, **inputs, result=result)
-
-        output, state = forward(**inputs, return_state=True)       # linear
-        gradients = backward(grad_output, **inputs, grad_state=None)
-    """
-
-    family: Literal["softmax", "linear"]
     forward: Callable[..., Any]
     """The output ``[batch, heads, query_length, value_dim]``."""
     backward: Callable[..., dict[str, Any]]
     """Gradients of ``sum(output * grad_output)`` by the argument's name."""
     reference: Callable[..., Any]
-    """The same in float64 NumPy, with the whole map in memory: the law. A tuple that begins with the
-    output."""
+    """The definition, in float64 NumPy with the whole map in memory. A tuple that begins with the output."""
     arguments: tuple[Argument, ...]
     """In the order of the signature."""
-    masks: tuple[str, ...]
-    """Options that hide keys; none is differentiable."""
+    has_rope: bool
+    """Whether a rotary embedding may turn what is scored: the scores are dot products."""
+    metrics: Callable[..., Any] | None = None
+    """Metrics of the map; it and the next two take all arguments of `forward` but the values, by name, and
+    are None where there is no map: in the linear family."""
+    rows: Callable[..., Any] | None = None
+    """The weights of a few query rows, which it takes as ``rows``."""
+    map: Callable[..., Any] | None = None
+    """The map, mean-pooled; takes ``shape``, and ranges as ``rows`` and ``keys``."""
+
+    def gradients(self, grad_output: Any, **arguments: Any) -> dict[str, Any]:
+        """Gradients of ``sum(output * grad_output)`` by name, for the arguments of `forward`."""
+        return self.backward(grad_output, **arguments)
+
+
+class SoftmaxFunctions(Functions):
+    """Weights that sum to 1. Forward passes its result to backward::
+
+    result = forward(**inputs, return_lse=True)                # an AttentionResult
+    gradients = backward(grad_output, **inputs, result=result, grad_lse=None)
+    """
+
+    family = "softmax"
+    masks = Masks._fields
+    second = "return_lse"
+
+    def gradients(self, grad_output: Any, **arguments: Any) -> dict[str, Any]:
+        """Those gradients, after a forward pass."""
+        return self.backward(grad_output, **arguments, result=self.forward(**arguments, return_lse=True))
+
+
+class LinearFunctions(Functions):
+    """A state of fixed size. Backward needs nothing of forward::
+
+    output, state = forward(**inputs, return_state=True)       # a LinearResult
+    gradients = backward(grad_output, **inputs, grad_state=None)
+    """
+
+    family = "linear"
+    masks = ("key_mask", "segment_ids")
+    second = "return_state"
 
 
 @dataclass(frozen=True)
@@ -126,8 +138,7 @@ class Mechanism:
     options: dict[str, Any]
     """What makes this mechanism of its function, such as a window."""
     flops: Callable[[Sizes], int]
-    """Multiplications and additions of the forward pass; exponentials, divisions and roots count as one. Of
-    the linear family token by token, the fewest there are."""
+    """Multiplications and additions of the forward pass; see `rattention.mechanisms.cost`."""
 
     @property
     def family(self) -> str:
@@ -146,26 +157,32 @@ class Mechanism:
 
     @property
     def reference(self) -> Callable[..., Any]:
-        """Its law in float64."""
+        """The slow float64 reference that defines it."""
         return self.functions.reference
+
+    @property
+    def gradients(self) -> Callable[..., dict[str, Any]]:
+        """Gradients of ``sum(output * grad_output)`` by name, for the arguments of `forward`."""
+        return self.functions.gradients
+
+    @property
+    def needs_window(self) -> bool:
+        """Whether it is not this mechanism without a window."""
+        return "window" in self.options
+
+    @property
+    def causal_only(self) -> bool:
+        """Whether no row can see what comes after it, whatever the options."""
+        return "causal" not in self.functions.masks
+
+    @property
+    def has_rope(self) -> bool:
+        """Whether a rotary embedding may turn its queries and keys: its scores are dot products."""
+        return self.functions.has_rope
 
     def argument(self, name: str) -> Argument:
         """One of its functions' arguments."""
         return next(a for a in self.functions.arguments if a.name == name)
-
-    def gradients(self, grad_output: Any, **arguments: Any) -> dict[str, Any]:
-        """Gradients of ``sum(output * grad_output)`` by name, for the arguments of `forward`."""
-        if self.family == "softmax":
-            arguments["result"] = self.forward(**arguments, return_lse=True)
-        return self.backward(grad_output, **arguments)
-
-    def bytes_moved(self, sizes: Sizes) -> int:
-        """Bytes the forward pass must read and write at least, in float32: inputs and outputs once."""
-        arguments = self.functions.arguments
-        shapes = [a.shape for a in arguments if a.kind == "array" and a.name in self.parameters]
-        shapes.append(("batch", "heads", "length", "value_dim"))
-        elements: list[int] = [prod(getattr(sizes, name) for name in shape) for shape in shapes]
-        return FLOAT32_BYTES * sum(elements)
 
 
 def _array(name: str, shape: str, *, optional: bool = False) -> Argument:
@@ -184,19 +201,17 @@ _FEATURE_MAP = Argument("feature_map", "choice", optional=True)
 _WINDOW = Argument("window", "integer")
 _INITIAL_STATE = _array("initial_state", "batch kv_heads features value_dim", optional=True)
 
-_SOFTMAX_MASKS = tuple(field.name for field in fields(Masks))
-_LINEAR_MASKS = ("key_mask", "segment_ids")
-
-_ATTENTION = Functions(
-    "softmax",
+_ATTENTION = SoftmaxFunctions(
     attention,
     attention_backward,
     reference_attention,
     (*_QUERY_KEY_VALUE, _SCALE, _LOG_DISCOUNT),
-    _SOFTMAX_MASKS,
+    has_rope=True,
+    metrics=attention_metrics,
+    rows=attention_rows,
+    map=attention_map,
 )
-_GRAVITATIONAL = Functions(
-    "softmax",
+_GRAVITATIONAL = SoftmaxFunctions(
     gravitational_attention,
     gravitational_attention_backward,
     reference_gravitational_attention,
@@ -209,18 +224,19 @@ _GRAVITATIONAL = Functions(
         Argument("exponent", "per head", optional=True, differentiable=True),
         _LOG_DISCOUNT,
     ),
-    _SOFTMAX_MASKS,
+    has_rope=False,
+    metrics=gravitational_metrics,
+    rows=gravitational_rows,
+    map=gravitational_map,
 )
-_RESIDUAL_LINEAR = Functions(
-    "linear",
+_RESIDUAL_LINEAR = LinearFunctions(
     residual_linear_attention,
     residual_linear_attention_backward,
     reference_residual_linear_attention,
     (*_QUERY_KEY_VALUE, _WINDOW, _FEATURE_MAP, _INITIAL_STATE),
-    _LINEAR_MASKS,
+    has_rope=False,
 )
-_RATTENTION = Functions(
-    "linear",
+_RATTENTION = LinearFunctions(
     rattention,
     rattention_backward,
     reference_rattention,
@@ -235,38 +251,8 @@ _RATTENTION = Functions(
         _EPS,
         _INITIAL_STATE,
     ),
-    _LINEAR_MASKS,
+    has_rope=True,
 )
-
-
-def _softmax_flops(sizes: Sizes) -> int:
-    return sizes.pairs * (2 * sizes.head_dim + 2 * sizes.value_dim + 4)
-
-
-def _discounted_flops(sizes: Sizes) -> int:
-    return _softmax_flops(sizes) + 2 * sizes.pairs
-
-
-def _gravitational_flops(sizes: Sizes) -> int:
-    return sizes.pairs * (3 * sizes.head_dim + 2 * sizes.value_dim + 8)
-
-
-def _discounted_gravitational_flops(sizes: Sizes) -> int:
-    return _gravitational_flops(sizes) + 2 * sizes.pairs
-
-
-def _residual_linear_flops(sizes: Sizes) -> int:
-    """Per head and token: phi, and 2 F Dv for the product with the state or for the addition to it."""
-    per_head = 3 * sizes.features + 2 * sizes.features * sizes.value_dim
-    return sizes.batch * sizes.length * (sizes.heads + sizes.kv_heads) * per_head
-
-
-def _rattention_flops(sizes: Sizes) -> int:
-    """Both branches, the rotation of queries and keys, two norms and their sum."""
-    rotations = 3 * (sizes.heads + sizes.kv_heads) * sizes.head_dim
-    norms = sizes.heads * (2 * (4 * sizes.value_dim + 2) + sizes.value_dim)
-    branches = _softmax_flops(replace(sizes, causal=True)) + _residual_linear_flops(sizes)
-    return branches + sizes.batch * sizes.length * (rotations + norms)
 
 
 _SOFTMAX = ("query", "key", "value")
@@ -282,43 +268,44 @@ MECHANISMS: dict[str, Mechanism] = {
             _ATTENTION,
             _SOFTMAX,
             options={},
-            flops=_softmax_flops,
+            flops=softmax_flops,
         ),
         Mechanism(
             "sliding_window",
             "out_t = sum_{j=t-w..t} softmax_j(scale q_t.k_j) v_j",
-            "RAttention, arXiv 2506.15545, section 2",
+            "Longformer, arXiv 2004.05150, section 3.1; RAttention, arXiv 2506.15545, section 2",
             _ATTENTION,
             _SOFTMAX,
             options={"causal": True, "window": 64},
-            flops=_softmax_flops,
+            flops=softmax_flops,
         ),
         Mechanism(
             "multi_timescale",
             "out_i = sum_j softmax_j(scale q_i.k_j + ln(gamma_h) |i-j|) v_j",
-            "exponential discount per head; timescales fold into heads",
+            "ALiBi, arXiv 2108.12409, section 3, for one slope -log_discount per head; constant decays as in "
+            "RetNet, arXiv 2307.08621, section 2.2; several timescales as heads of one softmax: our own",
             _ATTENTION,
             (*_SOFTMAX, "log_discount"),
             options={"log_discount": -0.05},
-            flops=_discounted_flops,
+            flops=discounted_flops,
         ),
         Mechanism(
             "gravitational",
             "out_i = sum_j softmax_j(G m_i m_j / (|q_i-k_j|^2 + eps)) v_j",
-            "Newton's law with softened squared distance in place of the dot product",
+            "our own: Newton's law, its squared distance softened by eps, in place of the dot product",
             _GRAVITATIONAL,
             _GRAVITY,
             options={"eps": 1e-3},
-            flops=_gravitational_flops,
+            flops=gravitational_flops,
         ),
         Mechanism(
             "gravitational_multi_timescale",
             "out_i = sum_j softmax_j(G m_i m_j / (|q_i-k_j|^2 + eps) + ln(gamma_h) |i-j|) v_j",
-            "gravitational scores with the discount of multi_timescale",
+            "our own: gravitational scores with the discount of multi_timescale",
             _GRAVITATIONAL,
             (*_GRAVITY, "log_discount"),
             options={"eps": 1e-3, "log_discount": -0.05},
-            flops=_discounted_gravitational_flops,
+            flops=discounted_gravitational_flops,
         ),
         Mechanism(
             "residual_linear",
@@ -327,7 +314,7 @@ MECHANISMS: dict[str, Mechanism] = {
             _RESIDUAL_LINEAR,
             (*_SOFTMAX, "initial_state"),
             options={"window": 64},
-            flops=_residual_linear_flops,
+            flops=residual_linear_flops,
         ),
         Mechanism(
             "rattention",
@@ -336,7 +323,7 @@ MECHANISMS: dict[str, Mechanism] = {
             _RATTENTION,
             (*_SOFTMAX, "local_norm_weight", "linear_norm_weight", "initial_state"),
             options={"window": 64, "rope_theta": 10000.0},
-            flops=_rattention_flops,
+            flops=rattention_flops,
         ),
     )
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention._arguments import bool_array, integer_array
+from rattention._arguments import bool_array, fields_in_brief, integer_array
 from rattention.models.bert_config import read_config
 from rattention.models.bert_layers import Embeddings, Layer, Request, dense
 from rattention.models.bert_weights import has_any, has_classifier, open_bert
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rattention.models.bert_layers import Listener
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class BertOutput:
     """What one forward pass gives."""
 
@@ -43,6 +43,9 @@ class BertOutput:
     """The embeddings and every layer's output, when asked for."""
     metrics: tuple[AttentionMetrics, ...] | None
     """One per layer, when asked for."""
+
+    def __repr__(self) -> str:
+        return fields_in_brief(self, ("last_hidden_state", "attention_mask", "pooler_output", "logits"))
 
 
 class Bert:
@@ -90,6 +93,9 @@ class Bert:
             A library of the extra ``models`` is not installed.
         """
         return cls(*find_model(source))
+
+    def __repr__(self) -> str:
+        return f"Bert({self.name!r}, {self.config})"
 
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:

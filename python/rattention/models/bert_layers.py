@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rattention import _core
+from rattention.mechanisms.results import AttentionResult
 from rattention.mechanisms.softmax import attention
-from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.models.bert_config import ACTIVATIONS
 
 if TYPE_CHECKING:

@@ -97,7 +97,7 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.mechanism = options = as_mechanism(mechanism)
-        if MECHANISMS[options.name].family == "linear" and not causal:
+        if MECHANISMS[options.name].causal_only and not causal:
             raise ValueError(f"mechanism {options.name!r} is causal: give causal=True")
         self.head_dim = _head_dim(dim, heads, kv_heads, head_dim)
         self.causal = causal

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rattention.mechanisms.masks import window_bounds
-from rattention.mechanisms.rattention_cache import RAttentionCache, rattention_step
+from rattention.mechanisms.rattention_cache import RAttentionCache
 from rattention.nn.attention import LayerCache
 from rattention.nn.mechanisms import RAttention
 from rattention.nn.rows import Rows
+from rattention.torch import rattention_step
 from rattention.torch.rotary import rotary
 from rattention.torch.storage import as_array, as_tensor
 
@@ -53,13 +54,16 @@ class KeyValueCache(LayerCache):
 
 
 class StateCache(LayerCache):
-    """RAttention's ring and state, in the layer's dtype; their size does not depend on the context."""
+    """RAttention's ring and state, in the layer's dtype and with its norm weights of this moment; their size
+    does not depend on the context."""
 
     def __init__(self, layer: SelfAttention, batch: int) -> None:
-        weight, options = layer.key.weight, layer.mechanism
+        options, norms, weight = layer.mechanism, layer.norms, layer.key.weight
         assert isinstance(options, RAttention)
+        assert norms is not None
         if weight.device.type != "cpu":
             raise ValueError(f"RAttention layers generate on the CPU only, the model is on {weight.device}")
+        weights: dict[str, Any] = {name: as_array(w.float()) for name, w in norms.rule().items()}
         self.length = 0
         self.contents = RAttentionCache(
             batch,
@@ -69,6 +73,7 @@ class StateCache(LayerCache):
             feature_map=options.feature_map,
             rope_theta=options.rope_theta,
             dtype=str(weight.dtype).removeprefix("torch."),
+            **weights,
         )
 
     @property
@@ -89,11 +94,8 @@ class StateCache(LayerCache):
             seen = torch.cat([as_tensor(self.contents.recent_keys()), key], dim=2)
             first = self.length + query.shape[2] - seen.shape[2]
             layer.tell_local(query, seen, first_position=first)
-        queries, keys, values = (as_array(tensor) for tensor in (query, key, value))
-        weights: dict[str, Any] = {name: as_array(weight.float()) for name, weight in rule.items()}
-        heads = rattention_step(queries, keys, values, self.contents, **weights)
         self.length += query.shape[2]
-        return as_tensor(heads)
+        return rattention_step(query, key, value, self.contents)
 
 
 class DecodingCache:

@@ -1,7 +1,8 @@
 """The mechanisms on PyTorch tensors: differentiable, compiled and exported like any operation of PyTorch.
 
 The functions are those of `rattention`, with the same names, parameters, shapes and results, on tensors
-``[batch, heads, length, head_dim]`` in place of arrays::
+``[batch, heads, length, head_dim]`` in place of arrays; `scaled_dot_product_attention` has the arguments of
+PyTorch's::
 
     >>> import torch
     >>> import rattention.torch as rt
@@ -24,8 +25,8 @@ derivatives are refused with NotImplementedError.
 - Under ``torch.autocast("cpu")`` query, key, value and masses are cast to its dtype.
 - Tensors that are not on the CPU (CUDA, meta, ...) are computed in plain PyTorch by the same formula, the
   linear family in chunks. Values of tensors, such as masses below 0, are checked on the CPU alone.
-- Metrics are measured on the CPU alone and are not differentiable: a backward pass through them raises
-  NotImplementedError.
+- Metrics, rows and maps are measured on the CPU alone and are not differentiable: a backward pass through
+  them raises NotImplementedError. `rattention_step` has no gradients.
 - `rattention.torch.distributed` splits one long sequence over several processes.
 - `torch.set_num_threads` sets the threads, unless `rattention.set_num_threads` does.
 """
@@ -36,23 +37,28 @@ from rattention import _extras
 
 _extras.require("torch")
 
-import rattention as ra  # noqa: E402
 from rattention import _core  # noqa: E402
-from rattention.torch.embedding import rotary  # noqa: E402
-from rattention.torch.functions import attention_metrics, on_tensors  # noqa: E402
+from rattention.torch.embedding import rattention_step, rotary  # noqa: E402
+from rattention.torch.functional import (  # noqa: E402
+    attention,
+    gravitational_attention,
+    rattention,
+    residual_linear_attention,
+)
+from rattention.torch.maps import attention_map, attention_metrics, attention_rows  # noqa: E402
+from rattention.torch.sdpa import scaled_dot_product_attention  # noqa: E402
 
 _core.share_openmp_team()
 
-attention = on_tensors(ra.attention)
-gravitational_attention = on_tensors(ra.gravitational_attention)
-residual_linear_attention = on_tensors(ra.residual_linear_attention)
-rattention = on_tensors(ra.rattention)
-
 __all__ = [
     "attention",
+    "attention_map",
     "attention_metrics",
+    "attention_rows",
     "gravitational_attention",
     "rattention",
+    "rattention_step",
     "residual_linear_attention",
     "rotary",
+    "scaled_dot_product_attention",
 ]

@@ -1,4 +1,4 @@
-"""What tensors must be, told in PyTorch's terms; the core checks shapes and values itself."""
+"""What tensors must be, in PyTorch's terms; the core checks shapes and values itself."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ def require_floats(arguments: Mapping[str, Any], names: Iterable[str]) -> None:
     for name in names:
         value = arguments[name]
         if isinstance(value, torch.Tensor) and value.dtype not in FLOATS:
-            raise TypeError(
-                f"{name} has dtype {value.dtype}; allowed are {ALLOWED} (cast with {name}.float())"
-            )
+            cast = "" if value.dtype == torch.bool or value.is_complex() else f"write {name}.float(): "
+            raise TypeError(f"{cast}{name} has dtype {value.dtype}; allowed are {ALLOWED}")
 
 
 def require_one_dtype(arguments: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -63,7 +62,8 @@ def require_mask_dtypes(arguments: Mapping[str, Any]) -> None:
     if dense is None:
         return
     if dense.dtype != torch.bool and dense.dtype not in FLOATS:
-        raise TypeError(f"attn_mask must be bool or one of {ALLOWED}, got {dense.dtype}")
+        cast = "write attn_mask.float(): " if dense.dtype == torch.float64 else ""
+        raise TypeError(f"{cast}attn_mask must be bool or one of {ALLOWED}, got {dense.dtype}")
     if dense.requires_grad and torch.is_grad_enabled():
         raise ValueError("attn_mask is not differentiable: give attn_mask.detach()")
 

@@ -33,19 +33,19 @@ class FromBefore(torch.autograd.Function):
 
 
 class SumBefore(torch.autograd.Function):
-    """The sum over all ranks before, zeros on the first; its gradient is the sum over all ranks behind."""
+    """The sum over all ranks before, zeros on the first; its gradient is the sum over all ranks after it."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
         """A logarithmic number of messages."""
         ctx.group = group
-        return _sum_behind(tensor, 1, group)
+        return _exclusive_sum(tensor, 1, group)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
         """As many in the other direction."""
-        return _sum_behind(grad, -1, ctx.group), None
+        return _exclusive_sum(grad, -1, ctx.group), None
 
 
 def agree(names: Sequence[str], describe: Callable[[], Sequence[float]], group: ProcessGroup) -> list[int]:
@@ -81,7 +81,7 @@ def _gathered(numbers: Sequence[float], group: ProcessGroup) -> list[list[float]
     return [tensor.tolist() for tensor in everybody]
 
 
-def _sum_behind(own: torch.Tensor, step: int, group: ProcessGroup) -> torch.Tensor:
+def _exclusive_sum(own: torch.Tensor, step: int, group: ProcessGroup) -> torch.Tensor:
     """The sum over all ranks that the steps come from: each round doubles how many are in it."""
     total = _shifted(own, step, group)
     distance = 1

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rattention._arguments import real_number, whole_number
-from rattention._metrics import AttentionMetrics, MetricOptions
+from rattention._arguments import brief, real_number, truth, whole_number
 from rattention.mechanisms.masks import window_bounds
-from rattention.mechanisms.residual_linear import FEATURE_MAPS
-from rattention.mechanisms.score_options import require_metric_options
-from rattention.mechanisms.softmax import attention
-from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.torch import linear_composition, softmax_composition
 from rattention.torch.checks import (
     require_floats,
@@ -22,13 +17,12 @@ from rattention.torch.checks import (
     require_shapes,
     require_tensors,
 )
-from rattention.torch.ops import OPERATIONS, SIGNATURES
-from rattention.torch.schema import METRIC_NAMES, Signature
+from rattention.torch.ops import OPERATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-P = ParamSpec("P")
+    from rattention.torch.schema import Signature
 
 COMPOSITIONS: dict[str, Callable[..., list[torch.Tensor]]] = {
     function.__name__: function
@@ -40,84 +34,16 @@ COMPOSITIONS: dict[str, Callable[..., list[torch.Tensor]]] = {
     )
 }
 
-DOCUMENTATION = """`rattention.{name}` on tensors, differentiable in {differentiable}.
 
-Arguments, shapes, errors and results are those on arrays, with tensors in the place of arrays. Tensors that
-are not on the CPU are computed in plain PyTorch.
-
-"""
-
-
-def on_tensors(function: Callable[P, Any]) -> Callable[P, Any]:
-    """The counterpart of a public function on arrays, with the same parameters."""
-    signature = SIGNATURES[function]
-    names = tuple(signature.defaults)
-    by_position = names[: function.__code__.co_argcount]
-    optional = {n: d for n, d in signature.defaults.items() if d is not signature.required}
-
-    def call(*args: P.args, **kwargs: P.kwargs) -> Any:
-        arguments = {**optional, **dict(zip(by_position, args, strict=False)), **kwargs}
-        twice = any(name in kwargs for name in by_position[: len(args)])
-        if twice or len(args) > len(by_position) or set(arguments) != set(names):
-            signature.complain(*args, **kwargs)
-        return _run(signature, arguments)
-
-    call.__name__ = call.__qualname__ = signature.name
-    call.__module__ = "rattention.torch"
-    listing = ", ".join(signature.differentiable)
-    head = DOCUMENTATION.format(name=signature.name, differentiable=listing)
-    call.__doc__ = head + (function.__doc__ or "")
-    call.__signature__ = signature.parameters  # type: ignore[attr-defined]
-    return call
-
-
-def attention_metrics(
-    query: torch.Tensor, key: torch.Tensor, *, metrics: MetricOptions | None = None, **options: Any
-) -> AttentionMetrics:
-    """`rattention.attention_metrics` on CPU tensors; not differentiable.
-
-    `options` are those of `attention` besides `return_lse`.
-
-    >>> import torch
-    >>> import rattention.torch as rt
-    >>> query, key = torch.randn(2, 1, 4, 256, 32)
-    >>> rt.attention_metrics(query, key, causal=True).entropy.shape
-    torch.Size([1, 4, 256])
-    """
-    signature = SIGNATURES[attention]
-    for name in options:
-        if name == "return_lse" or name not in signature.defaults:
-            raise TypeError(f"attention_metrics() got an unexpected keyword argument '{name}'")
-    arguments = signature.defaults | options
-    arguments |= {"query": query, "key": key, "value": key, "return_lse": False}
-    require_tensors(arguments, ("query", "key"))
-    arguments["value"] = key[..., :0]
-    arguments["metrics"] = MetricOptions() if metrics is None else metrics
-    return _run(signature, arguments).metrics  # type: ignore[no-any-return]
-
-
-def _run(signature: Signature, arguments: dict[str, Any]) -> Any:
-    is_softmax = signature.functions.family == "softmax"
-    metrics: MetricOptions | None = arguments.pop("metrics", None)
-    wants_lse = bool(arguments.pop("return_lse", False))
+def run(signature: Signature, arguments: dict[str, Any]) -> Any:
+    """What the public function of these operations returns for all of its arguments."""
+    results = signature.results
+    wanted = {flag: arguments.pop(flag) for flag in results.flags}
     inputs = _prepared(signature, arguments)
-    if is_softmax:
-        require_metric_options(metrics)
-        inputs["return_lse"] = wants_lse or _will_be_differentiated(signature, inputs)
-        inputs["metrics"] = None if metrics is None else _as_integers(metrics)
-    else:
-        inputs["return_state"] = bool(inputs["return_state"])
-    if inputs["query"].device.type == "cpu":
-        results = _operated(signature, inputs)
-    else:
-        results = _composed(signature, inputs)
-    if not is_softmax:
-        return (results[0], results[1]) if inputs["return_state"] else results[0]
-    if metrics is None and not wants_lse:
-        return results[0]
-    measured = None if metrics is None else _metrics(results[3 if inputs["return_lse"] else 1 :], inputs)
-    lse = results[1].to(torch.float32) if wants_lse else None
-    return AttentionResult(results[0], lse, measured)  # type: ignore[arg-type]
+    inputs |= results.asked(wanted, _will_be_differentiated(signature, inputs))
+    on_cpu = inputs["query"].device.type == "cpu"
+    made = _operated(signature, inputs) if on_cpu else _composed(signature, inputs)
+    return results.returned(made, wanted, inputs)
 
 
 def _will_be_differentiated(signature: Signature, inputs: dict[str, Any]) -> bool:
@@ -156,7 +82,7 @@ def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]
         if arguments[name] is not None:
             arguments[name] = arguments[name].to(torch.float32)
     if "causal" in arguments:
-        arguments["causal"] = _flag("causal", arguments["causal"])
+        arguments["causal"] = truth("causal", arguments["causal"])
         if arguments["window"] is not None:
             bounds = window_bounds(arguments["window"], arguments["causal"])
             arguments["window"] = [-1 if reach is None else min(reach, 2**62) for reach in bounds]
@@ -192,68 +118,15 @@ def _require_per_query(name: str, value: torch.Tensor, query: torch.Tensor) -> N
         )
 
 
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return value
-
-
-def _as_integers(metrics: MetricOptions) -> list[int]:
-    return [min(metrics.local_radius, 2**62), min(metrics.long_range_distance, 2**62), int(metrics.received)]
-
-
 def _composed(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor]:
     """Plain PyTorch, after the checks of shapes and numbers that the core would do."""
     query, key, value = (inputs[name] for name in ("query", "key", "value"))
     require_shapes(query, key, value)
     require_other_shapes(signature.functions, inputs)
-    inputs.pop("return_lse", None)
-    if inputs.pop("metrics", None) is not None:
-        raise ValueError(
-            f"metrics are measured on the CPU only, query is on {query.device}: move the tensors with .cpu()"
-        )
+    signature.results.require_beside_cpu(inputs)
     for name in ("scale", "eps", "rope_theta"):
         if inputs.get(name) is not None:
             number = real_number(name, inputs[name])
             if name != "scale" and number <= 0:
-                raise ValueError(f"{name} must be > 0, got {inputs[name]!r}")
-    if signature.functions.family == "linear":
-        _require_linear(inputs, query, key)
+                raise ValueError(f"{name} must be > 0, got {brief(inputs[name])}")
     return COMPOSITIONS[signature.name](**inputs)
-
-
-def _require_linear(inputs: dict[str, Any], query: torch.Tensor, key: torch.Tensor) -> None:
-    if inputs["window"] < -1:
-        raise ValueError(f"window must be >= -1, got {inputs['window']}")
-    if inputs["feature_map"] not in FEATURE_MAPS:
-        raise ValueError(
-            f"feature_map must be one of {', '.join(FEATURE_MAPS)}, got {inputs['feature_map']!r}"
-        )
-    if query.shape[2] != key.shape[2]:
-        raise ValueError(f"key has length {key.shape[2]}, query has {query.shape[2]}; they must be equal")
-
-
-class _NotDifferentiable(torch.autograd.Function):
-    """Metrics in a loss: an error in place of a gradient that is silently missing."""
-
-    @staticmethod
-    def forward(ctx: Any, measured: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
-        return measured.view_as(measured)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise NotImplementedError(
-            "attention metrics are not differentiable: leave them out of the loss, or detach() them"
-        )
-
-
-def _metrics(measured: Sequence[torch.Tensor], inputs: dict[str, Any]) -> AttentionMetrics:
-    results = [tensor.detach() for tensor in measured]
-    if not torch.compiler.is_compiling():
-        sources = [inputs["query"], inputs["key"]]
-        results = [
-            _NotDifferentiable.apply(t, *sources) if t.is_floating_point() else t  # type: ignore[no-untyped-call]
-            for t in results
-        ]
-    named: dict[str, Any] = dict(zip(METRIC_NAMES, results, strict=False))
-    return AttentionMetrics(**named)

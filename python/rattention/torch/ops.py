@@ -12,7 +12,7 @@ import torch
 
 from rattention.torch import kernels
 from rattention.torch.checks import require_shapes
-from rattention.torch.schema import METRIC_NAMES, Signature, signatures
+from rattention.torch.schema import Signature, signatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,38 +59,12 @@ def _empty_results(signature: Signature, values: Sequence[Any]) -> list[torch.Te
     arguments = dict(zip(signature.names, values, strict=True))
     query, key, value = (arguments[name] for name in ("query", "key", "value"))
     require_shapes(query, key, value)
-    batch, heads, rows, dim = query.shape
-    output = query.new_empty(batch, heads, rows, value.shape[3])
-    if signature.functions.family == "linear":
-        start = arguments["initial_state"]
-        state_heads = key.shape[1] if start is None else start.shape[1]
-        shape = (batch, state_heads, 2 * dim, value.shape[3])
-        return (
-            [output, query.new_empty(shape, dtype=torch.float32)] if arguments["return_state"] else [output]
-        )
-    saved = []
-    if arguments["return_lse"]:
-        rest = output.new_empty(0) if output.dtype == torch.float32 else torch.empty_like(output)
-        saved = [query.new_empty((batch, heads, rows), dtype=torch.float64), rest]
-    numbers = query.new_empty((batch, heads, rows), dtype=torch.float32)
-    return [output, *saved, *_empty_metrics(arguments["metrics"], numbers, key.shape[2])]
-
-
-def _empty_metrics(metrics: Sequence[int] | None, rows: torch.Tensor, keys: int) -> list[torch.Tensor]:
-    if metrics is None:
-        return []
-    results = []
-    for name in METRIC_NAMES:
-        if name == "received":
-            if metrics[2]:
-                results.append(rows.new_empty((*rows.shape[:2], keys)))
-        else:
-            results.append(torch.empty_like(rows, dtype=torch.int64 if name == "max_position" else None))
-    return results
+    output = query.new_empty(*query.shape[:3], value.shape[3])
+    return [output, *signature.results.empty(output, arguments)]
 
 
 def _empty_gradients(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
-    arguments = dict(zip(signature.names, values[2 + len(signature.saved) :], strict=True))
+    arguments = dict(zip(signature.names, values[2 + len(signature.results.saved) :], strict=True))
     given = (arguments[name] for name in signature.differentiable)
     return [t.new_empty(t.shape) for t in given if t is not None]
 
@@ -100,7 +74,7 @@ def _saver(signature: Signature) -> Callable[..., None]:
         ctx.set_materialize_grads(False)
         arguments = dict(zip(signature.names, inputs, strict=True))
         tensors = [arguments.pop(name) for name in signature.tensors]
-        ctx.save_for_backward(*output[: len(signature.saved)], *tensors)
+        ctx.save_for_backward(*output[: len(signature.results.saved)], *tensors)
         ctx.numbers = arguments
         ctx.output_shape = output[0].shape
 
@@ -108,7 +82,7 @@ def _saver(signature: Signature) -> Callable[..., None]:
 
 
 def _gradients_by(signature: Signature, operation: Callable[..., list[torch.Tensor]]) -> Callable[..., Any]:
-    count = len(signature.saved)
+    count = len(signature.results.saved)
 
     def backward(ctx: Any, grads: Sequence[torch.Tensor | None]) -> Any:
         saved = ctx.saved_tensors

@@ -1,7 +1,7 @@
 """The softmax family in plain PyTorch, for tensors that the kernels cannot read.
 
 The same formula as the kernels', chunked over query rows; with a window only the keys in reach are scored.
-A NaN behind a causal or dense mask can reach other rows here, which in the kernels it cannot.
+A NaN that a causal or dense mask hides can reach other rows here, which in the kernels it cannot.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def per_kv_head(
 
 
 def _power(distance: torch.Tensor, exponent: torch.Tensor | None) -> torch.Tensor:
-    """Of distances 0 it has no gradient."""
+    """A distance of 0 has no gradient."""
     if exponent is None:
         return distance.square()
     apart = distance > 0

@@ -1,0 +1,70 @@
+"""What the public functions return besides the plain output; one class per family of mechanisms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+
+from rattention._arguments import fields_in_brief
+from rattention._metrics import ArrayT, AttentionMetrics
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class _AttentionParts(NamedTuple, Generic[ArrayT]):
+    output: ArrayT
+    """``[batch, heads, query_length, value_dim]``, in the dtype of the inputs."""
+    lse: ArrayT | None
+    """Natural logarithm of the softmax's denominator, float32 ``[batch, heads, query_length]``; -inf for
+    empty rows."""
+    metrics: AttentionMetrics[ArrayT] | None
+    """One number per query row for every metric asked for."""
+
+
+class AttentionResult(_AttentionParts[ArrayT]):
+    """What the softmax family returns when more than the output is asked for: output, lse and metrics.
+
+    A result with an lse also keeps what rounding took from it, for the backward pass, which would lose digits
+    without: its lse in float64, and the rest of an output of 16 bits. Results made by hand go without.
+    """
+
+    exact_lse: NDArray[np.float64] | None = None
+    output_rest: NDArray[Any] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        output: NDArray[Any],
+        lse: NDArray[np.float64] | None,
+        rest: NDArray[Any] | None,
+        metrics: AttentionMetrics | None,
+    ) -> AttentionResult:
+        """From an lse in float64 and the rest of the output."""
+        result = AttentionResult(output, None if lse is None else lse.astype("float32"), metrics)
+        result.exact_lse, result.output_rest = lse, rest
+        return result
+
+    def __repr__(self) -> str:
+        return fields_in_brief(self, self._fields)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+class _LinearParts(NamedTuple, Generic[ArrayT]):
+    output: ArrayT
+    """``[batch, heads, length, value_dim]``, in the dtype of the inputs."""
+    state: ArrayT
+    """What the last row reads, float32 ``[batch, kv_heads, 2 * head_dim, value_dim]``, with one per query
+    head if the initial state has that."""
+
+
+class LinearResult(_LinearParts[ArrayT]):
+    """What the linear family returns with ``return_state=True``: output and state."""
+
+    def __repr__(self) -> str:
+        return fields_in_brief(self, self._fields)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
