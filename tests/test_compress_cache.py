@@ -17,8 +17,8 @@ import rattention as ra
 import rattention.hf
 import rattention.torch as rt
 from rattention.compression import STRATEGIES, Clusters, compressing
-from rattention.compression.held import RECENT, Held, Plan
-from rattention.compression.report import LayerUse
+from rattention.compression.held import RECENT, Held
+from rattention.compression.report import LayerUse, Plan
 from rattention.nn import LanguageModel
 
 from tests.compressed_models import FAMILIES, GREEDY, family, run, small, stepwise

@@ -140,5 +140,5 @@ def test_advice_as_data():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_thresholds_must_be_numbers(value):
-    with pytest.raises(ValueError, match="rule entropy must be finite"):
+    with pytest.raises(ValueError, match="threshold entropy must be finite"):
         Rules(entropy=value)

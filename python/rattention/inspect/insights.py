@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rules:
+class Limits:
+    """Finite numbers that statistics are compared with."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not math.isfinite(getattr(self, field.name)):
+                raise ValueError(f"threshold {field.name} must be finite, got {getattr(self, field.name)}")
+
+
+@dataclass(frozen=True)
+class Rules(Limits):
     """Where the rules begin to fire; each is a threshold that a statistic has to exceed."""
 
     recency_ratio: float = 2.0
@@ -38,12 +48,6 @@ class Rules:
     """Clustered: runs of attended positions longer than by chance by more than this factor."""
     sink_mass: float = 0.3
     """Attention sink: more than this share of the mass on the first four positions."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that nothing can be compared with."""
-        for field in fields(self):
-            if not math.isfinite(getattr(self, field.name)):
-                raise ValueError(f"rule {field.name} must be finite, got {getattr(self, field.name)}")
 
 
 @dataclass(frozen=True)
