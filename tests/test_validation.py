@@ -21,11 +21,11 @@ import rattention as ra
 from rattention.cli import compression_text
 from rattention.cli.terminal import Style
 from rattention.compression import STRATEGIES, Clusters, Recency, TopK
-from rattention.compression.observed import observed_past
 from rattention.hf import convert
 from rattention.models import Bert
 from rattention.nn import rattention_pattern
 from rattention.studies.compression import Measured, Trial, Validation, validate
+from rattention.studies.compression.history import observed_past
 from rattention.studies.compression.language import Continuation
 from rattention.studies.compression.results import Constant
 from rattention.studies.compression.sentences import Sentences

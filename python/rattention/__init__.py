@@ -31,7 +31,7 @@ from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.mechanisms.table import MECHANISMS
 
 if TYPE_CHECKING:
-    from rattention.compression.compressing import compress as compress
+    from rattention.compression import compress as compress
     from rattention.inspect.hooks import capture as capture
     from rattention.inspect.observe import observe as observe
 else:
@@ -39,7 +39,7 @@ else:
     def __getattr__(name: str) -> object:
         """`capture`, `compress` and `observe`, when they are asked for."""
         if name == "compress":
-            from rattention.compression.compressing import compress
+            from rattention.compression import compress
 
             return compress
         if name in ("capture", "observe"):
