@@ -147,6 +147,20 @@ def truth(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def chosen_numbers(name: str, numbers: int | Iterable[int] | None, there: Iterable[int]) -> tuple[int, ...]:
+    """One number or several as a sorted tuple, all that are `there` for None; ValueError for any other."""
+    available = sorted(there)
+    if numbers is None:
+        return tuple(available)
+    given: Any = numbers if hasattr(numbers, "__iter__") else (numbers,)
+    chosen = sorted({whole_number(name, number) for number in given})
+    if not chosen or not set(chosen) <= set(available):
+        whole = available == [*range(len(available))]
+        allowed = f"numbers from 0 to {len(available) - 1}" if whole else f"some of {available}"
+        raise ValueError(f"{name} must be {allowed}, got {chosen}")
+    return tuple(chosen)
+
+
 def require_seed(name: str, value: Any) -> int:
     """What all random generators take: an integer from 0 to `LARGEST_SEED`."""
     seed = whole_number(name, value)
