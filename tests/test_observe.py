@@ -16,7 +16,7 @@ import rattention as ra
 from rattention._metrics import ROW_METRICS, MetricOptions, reference_metrics
 from rattention.inspect import pretrained
 from rattention.models import Bert
-from rattention.nn import LanguageModel
+from rattention.nn import GravitationalMultiTimescale, LanguageModel, RAttention, SlidingWindow, Softmax
 
 from tests.bert_folder import write_folder
 from tests.hf_models import DECODERS, ENCODERS, build, padding, tokens
@@ -291,20 +291,19 @@ def test_figures():
     assert len(observed(model, names=["max_weight"]).figure().axes) == 2
 
 
-MODULES = {
-    "softmax": {"rope_theta": 100.0},
-    "sliding_window": {"window": 5},
-    "gravitational_multi_timescale": {"timescales": [3.0, 20.0]},
-    "rattention": {"window": 5, "rope_theta": 100.0},
-}
+MODULES = (
+    Softmax(rope_theta=100.0),
+    SlidingWindow(5),
+    GravitationalMultiTimescale(timescales=[3.0, 20.0]),
+    RAttention(5, rope_theta=100.0),
+)
 
 
-@pytest.mark.parametrize("mechanism", MODULES)
+@pytest.mark.parametrize("mechanism", MODULES, ids=lambda mechanism: mechanism.name)
 def test_models_of_rattention_nn(mechanism):
     """In one pass with the output what `capture` gives in a pass of its own; padding is in no average."""
     torch.manual_seed(0)
-    settings = {"mechanism": mechanism, **MODULES[mechanism]}
-    model = LanguageModel(64, dim=16, heads=2, depth=2, pattern=[settings]).eval()
+    model = LanguageModel(64, dim=16, heads=2, depth=2, pattern=mechanism).eval()
     with torch.no_grad():
         expected = model(tokens())
         with ra.observe(model, names=(*ROW_METRICS, "received"), metrics=OPTIONS) as seen:
