@@ -51,7 +51,13 @@ def test_a_window_of_two_sides():
     model = rn.LanguageModel(128, 16, 2, 2, pattern=rn.SlidingWindow((5, 3), rope_theta=9.0)).eval()
     narrow = rn.LanguageModel(128, 16, 2, 2, pattern=rn.SlidingWindow(5, rope_theta=9.0)).eval()
     narrow.load_state_dict(model.state_dict())
-    assert torch.equal(model.generate(TEXT[:, :20], 9), narrow.generate(TEXT[:, :20], 9))
+    expected = TEXT[:, :20]
+    for _ in range(9):
+        expected = torch.cat([expected, narrow(expected)[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(model.generate(TEXT[:, :20], 9), expected)
+    cache = model.new_cache(1)
+    model.generate(TEXT[:, :20], 9, cache=cache)
+    assert [len(layer.kept) for layer in cache.layers] == [5, 5]
     encoder = rn.TransformerEncoder(16, 2, 1, pattern=rn.SlidingWindow((5, 3)))
     x = torch.randn(1, 20, 16, requires_grad=True)
     encoder(x)[0, 9].sum().backward()
