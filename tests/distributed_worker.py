@@ -13,7 +13,7 @@ from pathlib import Path
 import rattention.torch as rt
 import torch
 import torch.distributed as dist
-from rattention.nn import LanguageModel
+from rattention.nn import LanguageModel, RAttention
 from rattention.torch.distributed import context_parallel_rattention
 from torch.nn.parallel import DistributedDataParallel
 
@@ -111,7 +111,7 @@ def two_layers():
 def data_parallel():
     """Gradients of a language model whose batch is spread over the ranks."""
     torch.manual_seed(0)
-    pattern = [{"mechanism": "rattention", "window": 5, "rope_theta": 1e4}, {"mechanism": "softmax"}]
+    pattern = [RAttention(5, rope_theta=1e4), "softmax"]
     model = LanguageModel(vocabulary=11, dim=16, heads=2, depth=2, pattern=pattern)
     tokens = torch.randint(11, (dist.get_world_size(), 30))
     loss(model, tokens).backward()

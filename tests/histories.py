@@ -7,7 +7,7 @@ import signal
 
 import numpy as np
 import torch
-from rattention.nn import rattention_pattern
+from rattention.nn import Softmax, rattention_pattern
 from rattention.studies.dark_room import (
     Collection,
     History,
@@ -22,9 +22,9 @@ SMALL = Collection(Room(size=3, steps=4), QLearning(episodes=6), per_goal=4, hel
 SIZES = {"context": 8, "dim": 16, "heads": 2, "depth": 2}
 QUICK = Training(steps=8, batch=4, every=1, warmup=2, log_every=3, checkpoint_every=4)
 PATTERNS = {
-    "softmax": [{"mechanism": "softmax", "rope_theta": 100.0}],
+    "softmax": Softmax(rope_theta=100.0),
     "rattention": rattention_pattern(window=4),
-    "gravitational": [{"mechanism": "gravitational"}],
+    "gravitational": "gravitational",
 }
 
 

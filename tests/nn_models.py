@@ -9,34 +9,24 @@ torch = pytest.importorskip("torch", reason="needs torch")
 
 import rattention.nn as rn
 
+TIMESCALES = [4.0, 32.0]
 PATTERNS = {
-    "softmax": [{"mechanism": "softmax", "rope_theta": 100.0}],
-    "sliding_window": [{"mechanism": "sliding_window", "window": 8, "rope_theta": 100.0}],
-    "gravitational": [{"mechanism": "gravitational"}],
-    "multi_timescale": [{"mechanism": "multi_timescale", "timescales": [4.0, 32.0]}],
-    "gravitational_multi_timescale": [
-        {"mechanism": "gravitational_multi_timescale", "timescales": [3.0, 9.0]}
-    ],
-    "adaptive timescales": [
-        {"mechanism": "multi_timescale", "timescales": [4.0, 32.0], "adaptive_timescales": True}
-    ],
-    "Euclidean": [{"mechanism": "gravitational", "distance": "euclidean"}],
-    "exponents": [{"mechanism": "gravitational", "learn_exponent": True}],
-    "cosine": [
-        {"mechanism": "gravitational", "distance": "cosine", "learn_exponent": True, "softening": 0.1}
-    ],
+    "softmax": [rn.Softmax(rope_theta=100.0)],
+    "sliding_window": [rn.SlidingWindow(8, rope_theta=100.0)],
+    "gravitational": [rn.Gravitational()],
+    "multi_timescale": [rn.MultiTimescale(timescales=TIMESCALES)],
+    "gravitational_multi_timescale": [rn.GravitationalMultiTimescale(timescales=[3.0, 9.0])],
+    "adaptive timescales": [rn.MultiTimescale(timescales=TIMESCALES, adaptive=True)],
+    "Euclidean": [rn.Gravitational(distance="euclidean")],
+    "exponents": [rn.Gravitational(learn_exponent=True)],
+    "cosine": [rn.Gravitational(distance="cosine", learn_exponent=True, softening=0.1)],
     "combined": [
-        {
-            "mechanism": "gravitational_multi_timescale",
-            "timescales": [4.0, 32.0],
-            "adaptive_timescales": True,
-            "distance": "euclidean",
-            "learn_exponent": True,
-            "window": 50,
-        }
+        rn.GravitationalMultiTimescale(
+            timescales=TIMESCALES, adaptive=True, distance="euclidean", learn_exponent=True, window=50
+        )
     ],
-    "rattention": [{"mechanism": "rattention", "window": 8, "rope_theta": 100.0}],
-    "rattention, relu": [{"mechanism": "rattention", "window": 0, "feature_map": "relu"}],
+    "rattention": [rn.RAttention(8, rope_theta=100.0)],
+    "rattention, relu": [rn.RAttention(0, feature_map="relu")],
     "hybrid": rn.rattention_pattern(window=8, rope_theta=100.0),
 }
 by_pattern = pytest.mark.parametrize("pattern", PATTERNS)

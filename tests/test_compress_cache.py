@@ -5,6 +5,7 @@ rattention.nn."""
 from __future__ import annotations
 
 import doctest
+import importlib
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ pytest.importorskip("sklearn", reason="needs scikit-learn")
 import rattention as ra
 import rattention.hf
 import rattention.torch as rt
-from rattention.compression import STRATEGIES, Clusters, compressing
-from rattention.compression.held import RECENT, Held, Plan
-from rattention.compression.report import LayerUse
-from rattention.nn import LanguageModel
+from rattention.compression import STRATEGIES, Clusters
+from rattention.compression.held import RECENT, Held
+from rattention.compression.report import LayerUse, Plan
+from rattention.nn import LanguageModel, RAttention, SlidingWindow, Softmax
 
 from tests.compressed_models import FAMILIES, GREEDY, family, run, small, stepwise
 from tests.hf_models import build, padding, tokens
@@ -242,7 +243,7 @@ def test_all_queries_of_a_prompt_choose():
 def test_clusters_in_a_model_whose_tokens_are_all_alike(strategy):
     """Without positions all their keys are equal: a budget of one token loses nothing."""
     torch.manual_seed(0)
-    model = LanguageModel(9, dim=16, heads=2, depth=2, pattern=[{"mechanism": "softmax"}]).eval()
+    model = LanguageModel(9, dim=16, heads=2, depth=2, pattern="softmax").eval()
     prompt, rest = torch.full((1, 20), 3), torch.tensor([[5, 1, 3]])
     expected = stepwise(model, [prompt, rest])
     with ra.compress(model, strategy, 1) as use:
@@ -259,7 +260,7 @@ def test_recency_without_slack_is_a_sliding_window(kind):
         model = build("mistral", sliding_window=None)
         expected = run(build("mistral", sliding_window=BUDGET + 1), text)[0]
     else:
-        model, local = small("nn"), [{"mechanism": "sliding_window", "window": BUDGET, "rope_theta": 1e4}]
+        model, local = small("nn"), SlidingWindow(BUDGET, rope_theta=1e4)
         other = LanguageModel(64, dim=32, heads=4, depth=2, kv_heads=2, pattern=local).eval()
         other.load_state_dict(model.state_dict())
         with torch.no_grad():
@@ -287,11 +288,7 @@ def test_language_models(strategy):
 
 def test_layers_of_constant_size_stay():
     """RAttention's and those of windows; of a pattern the full layers are compressed."""
-    pattern = [
-        {"mechanism": "rattention", "window": 4},
-        {"mechanism": "sliding_window", "window": 4},
-        {"mechanism": "softmax"},
-    ]
+    pattern = [RAttention(4), SlidingWindow(4), Softmax()]
     model = LanguageModel(64, dim=32, heads=2, depth=3, pattern=pattern).eval()
     with ra.compress(model, "received", 5) as use:
         model.generate(tokens(), 3)
@@ -347,4 +344,4 @@ def test_import_needs_numpy_alone():
 
 
 def test_examples():
-    assert doctest.testmod(compressing).failed == 0
+    assert doctest.testmod(importlib.import_module("rattention.compression.compressing")).failed == 0

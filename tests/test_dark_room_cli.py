@@ -137,7 +137,7 @@ class TestTrain:
         code, _, err = ad(*TRAIN, "--steps", "1", "--pattern", pattern, "--window", "5")
         assert code == 0, err
         layers = HistoryTransformer.load(run / "dark_room.safetensors").encoder.attention_layers()
-        assert layers[0].mechanism == pattern
+        assert layers[0].mechanism.name == pattern
         assert layers[0].window == (5 if pattern in ("sliding_window", "rattention") else None)
 
     def test_interrupted_and_resumed(self, ad, run, monkeypatch):

@@ -52,7 +52,7 @@ class TestModel:
     def test_layers_are_those_of_the_pattern(self):
         model = small_model(pattern=PATTERNS["rattention"], depth=4)
         layers = model.encoder.attention_layers()
-        assert [layer.mechanism for layer in layers] == ["rattention"] * 3 + ["softmax"]
+        assert [layer.mechanism.name for layer in layers] == ["rattention"] * 3 + ["softmax"]
         assert all(layer.causal for layer in layers)
 
     def test_places_share_rows_and_columns(self):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rattention import _installed
-from rattention._extras import EXTRA_OF
+from rattention._extras import EXTRA_OF, OLDEST, require
 from rattention._installed import EXTRAS, Requirement, including, packages, versions
 
 if TYPE_CHECKING:
@@ -54,6 +54,21 @@ def required() -> set[str]:
     ]
     names = (call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant))
     return {str(name).partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("package", OLDEST)
+def test_versions_that_are_too_old(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is that of the project; one before it is refused."""
+    major, minor = OLDEST[package]
+    (line,) = (line for line in project()[EXTRA_OF[package]] if line.startswith(package))
+    assert line.split(",")[0] == f"{package}>={major}.{minor}"
+    module = pytest.importorskip(package, reason=f"needs {package}")
+    monkeypatch.setattr(module, "__version__", f"{major}.{minor}.0+cpu")
+    assert require(package) is module
+    for old in (f"{major - 1}.99.1", f"{major}.{minor - 1}"):
+        monkeypatch.setattr(module, "__version__", old)
+        with pytest.raises(ImportError, match=rf"{package} >= {major}\.{minor} is needed here, got {old}"):
+            require(package)
 
 
 def test_every_required_package_has_its_extra() -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("yaml", reason="needs the extra 'lra'")
 
 from rattention.models.errors import WeightsError
 from rattention.studies.lra import MECHANISMS, PRESETS, ModelSize, SequenceClassifier, matched_size
-from rattention.studies.lra.models import attention_layers, layer_options, mismatch, parameters, sinusoids
+from rattention.studies.lra.models import attention_layers, mechanism_of, mismatch, parameters, sinusoids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,7 +92,7 @@ class TestLayers:
     @pytest.mark.parametrize(("name", "mechanism"), MECHANISMS.items())
     def test_are_of_the_mechanism(self, name, mechanism):
         layers = attention_layers(classifier(name))
-        assert [layer.mechanism for layer in layers] == [mechanism] * 2
+        assert [layer.mechanism.name for layer in layers] == [mechanism] * 2
         assert all(layer.causal == (name == "rattention") for layer in layers)
         assert all(layer.window == (3 if name == "rattention" else None) for layer in layers)
         assert all(
@@ -108,7 +108,7 @@ class TestLayers:
         with pytest.raises(
             ValueError, match=r"unknown mechanism 'linear': there are conventional, gravit.*rattention"
         ):
-            layer_options("linear", SIZE)
+            mechanism_of("linear", SIZE)
 
 
 class TestOptions:

@@ -58,6 +58,8 @@ def damaged(path, case):
         tensors["embedding.weight"] = torch.zeros(3, 3)
     elif case == "unknown option":
         config["colour"] = "red"
+    elif case == "another option":
+        config["pattern"] = [{"mechanism": "multi_timescale", "learn_timescales": True}]
     elif case == "huge":
         config["vocabulary"] = 10**12
     metadata = {} if case == "no config" else {"rattention.config": json.dumps(config)}
@@ -75,6 +77,7 @@ def damaged(path, case):
         ("extra", "Unexpected key.*more"),
         ("shape", "size mismatch for embedding.weight"),
         ("unknown option", "colour"),
+        ("another option", "mechanism 'multi_timescale' has no option learn_timescales"),
         ("huge", "size mismatch"),
         ("no config", "not written by save"),
         ("cut off", "cannot be read"),

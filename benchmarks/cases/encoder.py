@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.race import Setup
 
 SDPA, EAGER = "PyTorch SDPA", "PyTorch eager, maps in memory"
-TIMESCALES = {"timescales": [4.0, 32.0, 256.0], "learn_timescales": False}
+TIMESCALES = {"timescales": [4.0, 32.0, 256.0], "learn": False}
 """Fixed ones: SDPA falls back to stored maps where its bias wants a gradient."""
 LAYERS: dict[str, dict[str, Any]] = {
     "conventional": {"mechanism": "softmax"},

@@ -31,7 +31,7 @@ def ours(setup: Setup, layer: dict[str, Any]) -> Runner:
 def plain(setup: Setup, layer: dict[str, Any]) -> Runner:
     """Steps of the model with the same mechanism in plain PyTorch; ImportError where its maps do not fit."""
     torch, model = load(setup), _model(setup, layer)
-    gravity = "gravitational" in layer["mechanism"]
+    gravity = model["encoder"].attention_layers()[0].gravity is not None
     if gravity:
         _require_memory(setup, model)
     attend = (_Gravity if gravity else _Sdpa)(torch, setup.length)

@@ -72,7 +72,7 @@ def _plain_rattention(layer: Any, query: Any, key: Any, value: Any, rule: Any, m
         **rule,
         window=layer.window,
         rope_theta=layer.rope_theta,
-        feature_map=layer.feature_map,
+        feature_map=layer.mechanism.feature_map,
         eps=1e-8,
         return_state=False,
     )[0]

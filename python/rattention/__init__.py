@@ -48,14 +48,14 @@ from rattention.mechanisms.softmax import attention, attention_map, attention_me
 from rattention.mechanisms.table import MECHANISMS
 
 if TYPE_CHECKING:
-    from rattention.compression.compressing import compress as compress
-    from rattention.hf.observation import observe as observe
-    from rattention.inspect.capture import capture as capture
+    from rattention.compression import compress as compress
+    from rattention.inspect.hooks import capture as capture
+    from rattention.inspect.observe import observe as observe
 
 _LAZY = {
-    "capture": "rattention.inspect.capture",
-    "compress": "rattention.compression.compressing",
-    "observe": "rattention.hf.observation",
+    "capture": "rattention.inspect",
+    "compress": "rattention.compression",
+    "observe": "rattention.inspect",
 }
 """Public names that need optional packages, by module: imported when they are first used."""
 

@@ -147,6 +147,20 @@ def truth(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def chosen_numbers(name: str, numbers: int | Iterable[int] | None, there: Iterable[int]) -> tuple[int, ...]:
+    """One number or several as a sorted tuple, all that are `there` for None; ValueError for any other."""
+    available = sorted(there)
+    if numbers is None:
+        return tuple(available)
+    given: Any = numbers if hasattr(numbers, "__iter__") else (numbers,)
+    chosen = sorted({whole_number(name, number) for number in given})
+    if not chosen or not set(chosen) <= set(available):
+        whole = available == [*range(len(available))]
+        allowed = f"numbers from 0 to {len(available) - 1}" if whole else f"some of {available}"
+        raise ValueError(f"{name} must be {allowed}, got {chosen}")
+    return tuple(chosen)
+
+
 def require_seed(name: str, value: Any) -> int:
     """What all random generators take: an integer from 0 to `LARGEST_SEED`."""
     seed = whole_number(name, value)
@@ -176,6 +190,11 @@ def brief(value: Any) -> str:
     """A value as messages show it: in a few words, however long, deep or odd it is."""
     text = _SHORT.repr(value)
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where there is none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def fields_in_brief(owner: object, names: Iterable[str]) -> str:

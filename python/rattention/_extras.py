@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,20 +32,30 @@ EXTRA_OF = {
 """The extra of ``pyproject.toml`` that brings a package."""
 
 
+OLDEST = {"torch": (2, 5), "transformers": (5, 23)}
+"""Versions of packages of which older ones fail late and obscurely, as in ``pyproject.toml``."""
+
+
 def require(module: str) -> ModuleType:
     """Import `module`, which may be missing.
 
     Raises
     ------
     ImportError
-        `module` cannot be imported; the message names the extra to install and the underlying fault.
+        `module` cannot be imported or is too old; the message names the extra to install and the underlying
+        fault.
     """
+    package = module.partition(".")[0]
+    install = f"install it with: pip install 'rattention[{EXTRA_OF[package]}]'"
     try:
-        return importlib.import_module(module)
+        loaded = importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
         raise ImportError(
-            f"{package} is needed here and cannot be imported ({error}); "
-            f"install it with: pip install 'rattention[{EXTRA_OF[package]}]'",
-            name=package,
+            f"{package} is needed here and cannot be imported ({error}); {install}", name=package
         ) from error
+    version = getattr(loaded, "__version__", "")
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers and module in OLDEST and tuple(map(int, numbers.groups())) < OLDEST[module]:
+        least = ".".join(map(str, OLDEST[module]))
+        raise ImportError(f"{package} >= {least} is needed here, got {version}; {install}", name=package)
+    return loaded

@@ -291,16 +291,17 @@ def _histories(folder: Path) -> LearningHistories:
     return _collected(Collection(), folder)[0]
 
 
-def _pattern(name: str, window: int) -> list[dict[str, Any]]:
-    """What distinguishes the layers, for `rattention.nn.TransformerEncoder`."""
-    from rattention.nn import rattention_pattern
+def _pattern(name: str, window: int) -> Any:
+    """The `pattern` of `rattention.nn.TransformerEncoder`."""
+    from rattention.nn import SlidingWindow, rattention_pattern
     from rattention.studies.dark_room.model import TURNED_AND_NOT
 
-    if name == "softmax":
-        return [dict(layer) for layer in TURNED_AND_NOT]
-    if name == "rattention":
-        return rattention_pattern(window)
-    return [{"mechanism": name, "window": window} if name == "sliding_window" else {"mechanism": name}]
+    patterns = {
+        "softmax": TURNED_AND_NOT,
+        "rattention": rattention_pattern(window),
+        "sliding_window": SlidingWindow(window),
+    }
+    return patterns.get(name, name)
 
 
 def _model_path(options: Evaluate) -> Path:

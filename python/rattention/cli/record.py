@@ -75,18 +75,18 @@ def _head_rows(measured: Degradation) -> list[list[float]]:
 
 
 def _save_figures(folder: Path, measured: Degradation, subject: Subject) -> list[Path]:
-    from rattention import plots
+    from rattention.studies.degradation import figures as draw
 
     longest = measured.contexts[-1].sequence_length
     figures = {
-        "metrics": plots.metrics_figure(measured, title=f"Attention of {subject.name} as its context grows"),
-        "heads": plots.heads_figure(measured, title=f"Every head of {subject.name} at {longest} tokens"),
-        "reach": plots.reach_figure(
+        "metrics": draw.metrics_figure(measured, title=f"Attention of {subject.name} as its context grows"),
+        "heads": draw.heads_figure(measured, title=f"Every head of {subject.name} at {longest} tokens"),
+        "reach": draw.reach_figure(
             measured, title=f"Dilution, and what a window would cut off: {subject.name}"
         ),
     }
     if measured.recall:
-        figures["recall"] = plots.recall_figure(
+        figures["recall"] = draw.recall_figure(
             measured, title=f"Does the question find its fact? {subject.name}"
         )
     paths = []

@@ -42,7 +42,7 @@ def remarks(measured: Degradation, subject: Subject) -> list[str]:
         notes.append(
             f"the text has only {short[0].sequence_length} tokens; asked for {asked}, all of it was used"
         )
-    distance = measured.options.long_range_distance
+    distance = measured.metrics.long_range_distance
     near = [c.context_length for c in measured.contexts if c.sequence_length <= distance + 1]
     if near:
         notes.append(
@@ -99,7 +99,7 @@ def _opening(measured: Degradation, subject: Subject, style: Style) -> str:
     ]
     averages = f"averages over query rows and {' and '.join(parts) if parts else 'all layers and heads'}"
     title = style.title(f"Attention of {subject.name} as its context grows")
-    near, far = measured.options.local_radius, measured.options.long_range_distance
+    near, far = measured.metrics.local_radius, measured.metrics.long_range_distance
     distances = f"local: attention within {near} tokens; long-range: beyond {far} tokens"
     return f"{title}\n{subject.description}\n{averages}\n{distances}"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention._arguments import first_line
 from rattention.cli.subject import read_text
 from rattention.inspect import Sample
 from rattention.models import Bert
@@ -180,8 +181,9 @@ def loaded(load: Callable[[], Any], name: str, what: str) -> Any:
     try:
         return load()
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{name} holds no {what} that Transformers can load: {reason}") from error
+        raise WeightsError(
+            f"{name} holds no {what} that Transformers can load: {first_line(error)}"
+        ) from error
 
 
 def _parts(tokens: list[Any], length: int, samples: int) -> list[list[Any]]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rattention.models import Bert
-    from rattention.studies.degradation import RecallSource, Source
-    from rattention.studies.degradation.sources import Layered
+    from rattention.models.bert_config import BertConfig
+    from rattention.studies.degradation import Source
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Subject:
     description: str
     """One line about model and text."""
     source: Source
-    conversation: RecallSource
+    conversation: Source
     longest: int | None
     """The model's positions; None where there is no limit."""
     data: dict[str, Any]
@@ -74,7 +74,7 @@ def synthetic(seed: int) -> Subject:
     )
 
 
-def _sizes(model: Layered) -> str:
+def _sizes(model: Source | BertConfig) -> str:
     return f"{model.layers} layers of {model.heads} heads"
 
 

@@ -1,6 +1,6 @@
 """Models of Hugging Face Transformers on these kernels.
 
-After `register`, any model that takes its attention from Transformers' ``AttentionInterface`` computes it
+After `register`, any model that takes its attention from Transformers' ``AttentionInterface`` can compute it
 here, with the same logits as with the implementation "eager"::
 
     >>> import torch
@@ -17,9 +17,9 @@ here, with the same logits as with the implementation "eager"::
     >>> model.generate(tokens, max_new_tokens=3, min_new_tokens=3, do_sample=False).shape
     torch.Size([1, 15])
 
-A model can also be loaded so: ``from_pretrained(..., attn_implementation="rattention")``.
+A model can also be loaded with it: ``from_pretrained(..., attn_implementation="rattention")``.
 
-`convert` turns layers of a model into RAttention, so that what it keeps while it generates does not grow.
+`convert` turns layers of a model into RAttention, whose cache does not grow with the text.
 `rattention.observe` measures the attention of a model while it runs.
 """
 

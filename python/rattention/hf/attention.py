@@ -1,4 +1,4 @@
-"""Softmax attention as models of Transformers call it: the function behind ``"rattention"``."""
+"""Softmax attention as models of Transformers call it: the implementation ``"rattention"``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import rattention.torch as rt
 from rattention.hf.masks import SEGMENT_DTYPE
 
 if TYPE_CHECKING:
-    from rattention._metrics import MetricOptions
     from rattention.mechanisms.masks import Window
 
 NAME = "rattention"
-"""Of the implementation, as in ``attn_implementation="rattention"``."""
+"""Of the implementation: ``attn_implementation="rattention"``."""
 
 REFUSED = {
     "softcap": "capped scores (attn_logit_softcapping)",
@@ -25,7 +24,7 @@ REFUSED = {
     "block_indices": "sparse attention to chosen blocks",
     "cache": "a paged cache",
 }
-"""Arguments by which models ask for what the kernels do not have; to leave them out would change results."""
+"""Arguments of models that the kernels do not support; to ignore them would change results."""
 
 
 def attention_forward(
@@ -41,17 +40,17 @@ def attention_forward(
     Parameters
     ----------
     module:
-        The attention module; its attribute ``is_causal`` counts where the argument of that name is None.
+        The attention module; its attribute ``is_causal`` applies where the argument of that name is None.
     query:
         ``[batch, heads, query_length, head_dim]``; the last row stands on the last key there is.
     key, value:
         ``[batch, kv_heads, key_length, head_dim]``.
     attention_mask:
-        Of `rattention_mask`, or 4-D as a user gives it: that one alone then says what is seen, as with the
+        Of `rattention_mask`, or 4-D as a user gives it: then it alone says what is seen, as with the
         implementation "eager".
     arguments:
-        ``scaling``, the factor on the scores; ``is_causal``; ``sliding_window=W``, which shows W keys on
-        each side, the row's own among them; ``dropout`` of the weights, which must be 0.
+        ``scaling``, the factor on the scores; ``is_causal``; ``sliding_window=W``: a row sees W keys on each
+        side, its own among them; ``dropout`` of the weights, which must be 0.
 
     Returns
     -------
@@ -60,7 +59,7 @@ def attention_forward(
     Raises
     ------
     ValueError
-        Something is asked for that the kernels do not have; the message names it.
+        The model asks for something that the kernels do not support; the message names it.
     """
     output = attend(module, query, key, value, attention_mask, **arguments)
     return output.transpose(1, 2).contiguous(), None
@@ -72,14 +71,12 @@ def attend(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    *,
-    metrics: MetricOptions | None = None,
     **arguments: Any,
 ) -> Any:
-    """`rattention.torch.attention` with the arguments of `attention_forward`, and its `metrics`."""
+    """`rattention.torch.attention` with the arguments of `attention_forward`."""
     options = kernel_options(module, attention_mask, **arguments)
     key, value = known_keys(attention_mask, key, value)
-    return rt.attention(query, key, value, metrics=metrics, **options)
+    return rt.attention(query, key, value, **options)
 
 
 def kernel_options(
@@ -102,7 +99,7 @@ def kernel_options(
 
 
 def known_keys(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Keys or values without those that a mask of keys does not reach: room for tokens to come."""
+    """Keys or values without those beyond a mask of keys, where a cache has room for later tokens."""
     if mask is None or mask.dim() == 4:
         return tensors
     return tuple(tensor[:, :, : mask.shape[1]] for tensor in tensors)
@@ -114,7 +111,7 @@ def attends_causally(module: torch.nn.Module, is_causal: bool | None) -> bool:
 
 
 def refuse(dropout: float, others: dict[str, Any]) -> None:
-    """Raise ValueError where a model asks for what the kernels do not have."""
+    """Raise ValueError where a model asks for something that the kernels do not support."""
     if others.get("output_attentions"):
         raise ValueError(
             f'attention implementation "{NAME}" stores no attention maps (output_attentions=True); '

@@ -1,4 +1,4 @@
-"""What a converted layer remembers while it generates, as a layer of Transformers' caches."""
+"""The cache of a converted layer, as a layer of Transformers' caches."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """A ring of the last keys and values and the state of all before them: `rattention.RAttentionCache`.
 
-    Padding is not kept. The size does not depend on how many tokens were seen; they cannot be taken back.
+    Padding is not kept. The size does not depend on the number of tokens; they cannot be removed.
     """
 
     is_sliding = False
     supports_early_init = False
 
     def __init__(self, window: int, **settings: Any) -> None:
-        """Empty; sizes and dtype come with the first tokens, what else an `RAttentionCache` takes, in
-        tensors for arrays, from `settings`."""
+        """Empty; sizes and dtype come with the first tokens, other arguments of `RAttentionCache` are
+        `settings`, in which arrays are tensors."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.window = window
         self.settings = settings
@@ -48,12 +48,12 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 f"converted layers keep their cache on the CPU, keys are on {key_states.device}: generate "
                 "there, or with use_cache=False"
             )
-        batch, kv_heads, _, head_dim = key_states.shape
-        dtype = str(key_states.dtype).removeprefix("torch.")
         settings: dict[str, Any] = {
             name: as_array(value.float()) if isinstance(value, torch.Tensor) else value
             for name, value in self.settings.items()
         }
+        batch, kv_heads, _, head_dim = key_states.shape
+        dtype = str(key_states.dtype).removeprefix("torch.")
         self.contents = RAttentionCache(
             batch,
             kv_heads,
@@ -73,9 +73,9 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         value: torch.Tensor,
         shown: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Take the next tokens in, and give their rows of RAttention.
+        """Add the next tokens and return their rows of RAttention.
 
-        `shown` is bool ``[batch, tokens]``, False where there is padding, whose rows are 0; None is all.
+        `shown` is bool ``[batch, tokens]``, False for padding, whose rows are 0; None is all True.
         """
         if self.contents is None:
             self.lazy_initialization(key, value)
@@ -111,13 +111,13 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.contents, self.seen, self.is_initialized = None, 0, False
 
     def offload(self) -> None:
-        """Nothing: it is on the CPU."""
+        """Do nothing: it is on the CPU."""
 
     def prefetch(self) -> None:
-        """Nothing: it is on the CPU."""
+        """Do nothing: it is on the CPU."""
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Nothing for 0; NotImplementedError otherwise, because the state cannot forget."""
+        """Do nothing for 0; NotImplementedError otherwise, because the state cannot forget."""
         if tokens_to_remove != 0:
             raise NotImplementedError(
                 "RAttention's state cannot take tokens back (assisted or speculative generation): use plain "

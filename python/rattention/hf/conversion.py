@@ -1,15 +1,15 @@
-"""Layers of a model turned into RAttention, and what that saves while it generates."""
+"""Converting layers of a model to RAttention, and the memory that saves in generation."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rattention._arguments import whole_number
+from transformers import PreTrainedModel
+
+from rattention._arguments import chosen_numbers, whole_number
 from rattention.hf.attention import NAME
 from rattention.hf.converted import PROJECTIONS, RAttentionModule, sliding_window_of
-from rattention.hf.layers import chosen_layers, require_model
 from rattention.hf.registration import register
 from rattention.mechanisms.rattention_cache import RAttentionCache
 
@@ -17,20 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import torch
-    from transformers import PreTrainedModel
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 """Values of ``config.model_type``: the models whose attention is known to be what is replaced."""
 
 CONTEXTS = (1024, 4096, 16_384, 65_536, 262_144)
 
-FINE_TUNING = (
-    "a converted model computes something else than it was trained for: its answers are poor until it is "
-    "fine-tuned"
-)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CacheReport:
     """Bytes of the caches of one sequence, over context lengths."""
 
@@ -41,8 +35,7 @@ class CacheReport:
     original: tuple[int, ...]
     """Bytes of the cache that the model had before."""
 
-    def __str__(self) -> str:
-        """A table."""
+    def __repr__(self) -> str:
         lines = [f"{'context':>10}{'original':>14}{'converted':>14}{'saved':>8}"]
         for context, now, before in zip(self.contexts, self.converted, self.original, strict=True):
             sizes = "".join(f"{size / 2**20:>10.1f} MiB" for size in (before, now))
@@ -50,9 +43,9 @@ class CacheReport:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Conversion:
-    """What `convert` did to a model."""
+    """What `convert` did to a model; printed, a report in words with the table of `cache`."""
 
     layers: tuple[int, ...]
     """The layers that are RAttention now."""
@@ -61,11 +54,11 @@ class Conversion:
     """Numbers in the norms' weights, which are 1 until they are trained."""
     cache: CacheReport
 
-    def __str__(self) -> str:
-        """In words, with the table of bytes."""
+    def __repr__(self) -> str:
         return (
-            f"{len(self.layers)} layers are RAttention with a window of {self.window} now, "
-            f"{self.new_parameters} parameters are new.\nIt needs fine-tuning: {FINE_TUNING}.\n"
+            f"{len(self.layers)} layers are now RAttention with a window of {self.window}; "
+            f"{self.new_parameters} parameters are new.\nThe model needs fine-tuning: it computes something "
+            "else than it was trained for, and its answers are poor until then.\n"
             f"Cache of one sequence:\n{self.cache}"
         )
 
@@ -77,8 +70,8 @@ def convert(
 ) -> Conversion:
     """Turn layers of a Llama-family model into RAttention, in place; **the model then needs fine-tuning**.
 
-    The layers keep their projections and gain the weights of two norms. What they keep of a text while they
-    generate no longer grows with it: the last keys and values and a state (arXiv 2506.15545, section 3).
+    The layers keep their projections and gain the weights of two norms. Their cache no longer grows with the
+    text: it holds the last keys and values and a state (arXiv 2506.15545, section 3).
     ``model.generate`` works as before, greedy, sampling or with beams, with padding, and with
     ``past_key_values`` of an earlier turn.
 
@@ -93,36 +86,30 @@ def convert(
 
     Returns
     -------
-    A `Conversion`; printed, it tells the bytes of the caches over context lengths.
+    A `Conversion`; printed, it says what was done, that fine-tuning is left to do, and how many bytes the
+    caches have.
 
     Raises
     ------
     TypeError
-        `model` is none of Transformers, or other arguments are no integers.
+        `model` is no `transformers.PreTrainedModel`, or other arguments are no integers.
     ValueError
         The model has no such layers, or layers that are converted already or have another rotary embedding.
-
-    Warns
-    -----
-    UserWarning
-        That the model needs fine-tuning.
 
     Notes
     -----
     Train with ``use_cache=False`` and without dropout of attention weights. A saved model is read back by
-    the same conversion of the original, and ``load_state_dict``. Position ids are not looked at, save that
-    packed sequences stay apart; generation with a cache is on the CPU. Tokens in the cache can be neither
-    taken back nor hidden by a later mask.
+    the same conversion of the original, and ``load_state_dict``. Position ids are ignored, except that packed
+    sequences stay apart; generation with a cache runs on the CPU. Tokens in the cache can neither be removed
+    nor hidden by a later mask.
 
-    >>> import torch, warnings
+    >>> import torch
     >>> from transformers import LlamaConfig, LlamaForCausalLM
     >>> import rattention.hf
     >>> config = LlamaConfig(vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=4,
     ...                      num_attention_heads=4, num_key_value_heads=2)
     >>> model = LlamaForCausalLM(config).eval()
-    >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("ignore")
-    ...     conversion = rattention.hf.convert(model, window=16, layers=[0, 1, 2])
+    >>> conversion = rattention.hf.convert(model, window=16, layers=[0, 1, 2])
     >>> conversion.new_parameters
     192
     >>> model.generate(torch.arange(40)[None], max_new_tokens=3, min_new_tokens=3, do_sample=False).shape
@@ -132,14 +119,13 @@ def convert(
     if width < 0:
         raise ValueError(f"window must be >= 0, got {width}")
     found = _convertible(model)
-    chosen = chosen_layers(layers, found)
+    chosen = chosen_numbers("layers", layers, found)
     thetas = {index: _rope_theta(found[index][2]) for index in chosen}
     register()
     model.set_attn_implementation(NAME)
     for index in chosen:
         parent, name, attention = found[index]
         setattr(parent, name, RAttentionModule(attention, width, thetas[index]))
-    warnings.warn(f"rattention.hf.convert: {FINE_TUNING}", UserWarning, stacklevel=2)
     added = sum(2 * found[index][2].q_proj.out_features for index in chosen)
     return Conversion(chosen, width, added, cache_report(model))
 
@@ -181,7 +167,8 @@ def _converted_bytes(attention: RAttentionModule) -> int:
 
 def _convertible(model: PreTrainedModel) -> dict[int, tuple[torch.nn.Module, str, Any]]:
     """Attention modules that can be replaced, by layer: what holds them, their name there, and themselves."""
-    require_model(model)
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(f"model must be a transformers.PreTrainedModel, got {type(model).__name__}")
     found: dict[int, tuple[torch.nn.Module, str, Any]] = {
         int(child.layer_idx): (parent, name, child)
         for parent in model.modules()

@@ -1,7 +1,7 @@
 """Masks of Transformers as one number per key: padding or segments, never a table of queries by keys.
 
-Causality and window reach the attention by arguments of its own, as with the flash implementations; here it
-is made sure that a mask holds nothing else.
+Causality and window reach the attention through their own arguments, as with the flash implementations; this
+module makes sure that a mask holds nothing else.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ EXPRESSED = {
 
 CONJUNCTION = "and_masks.<locals>.and_mask"
 REMAPPED = "remap_positions_for_packed_sequence.<locals>.inner_mask"
-"""Positions within a segment count by one: distances are those of the rows."""
+"""Positions within a segment increase by one: distances are those of the rows."""
 
 SEGMENT_DTYPE = torch.int32
-"""Tells segment ids from padding, which is bool."""
+"""Distinguishes segment ids from padding, which is bool."""
 
 
 def rattention_mask(
@@ -61,12 +61,12 @@ def rattention_mask(
     device:
         Of the mask that is made where none is given.
     others:
-        What other implementations need.
+        Arguments for other implementations.
 
     Returns
     -------
     Bool ``[batch, keys]``, True = attend; or int32 segment ids of that shape for packed sequences; or None.
-    ``keys`` is less than `kv_length` where a cache of fixed size has room for tokens to come.
+    ``keys`` is less than `kv_length` where a cache of fixed size has room for later tokens.
 
     Raises
     ------

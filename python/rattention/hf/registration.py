@@ -1,4 +1,4 @@
-"""Where Transformers learns of the implementation."""
+"""Registration of the implementation with Transformers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def register() -> None:
-    """Make ``attn_implementation="rattention"`` known to Transformers; again does no harm.
+    """Make ``attn_implementation="rattention"`` known to Transformers; calling it again does no harm.
 
-    Honoured are causality, sliding windows, scaling, grouped key/value heads, padding on either side, packed
-    sequences (position ids that begin anew), cached decoding and masks ``[batch, heads, queries, keys]`` of
-    one's own. Masks that models make themselves have one number per key, so that nothing grows with the
-    square of the length. Capped scores, sinks, position biases, paged caches, other mask patterns and, in
-    training, dropout of attention weights raise ValueError.
+    Supported are causality, sliding windows, scaling, grouped key/value heads, padding on either side, packed
+    sequences (position ids that restart), cached decoding and 4-D masks given by the user. Masks that models
+    make have one number per key, so that nothing grows with the square of the length. Capped scores, sinks,
+    position biases, paged caches, other mask patterns and, in training, dropout of attention weights raise
+    ValueError.
 
     >>> import rattention.hf
     >>> rattention.hf.register()

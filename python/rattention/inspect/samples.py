@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+
+from rattention._models import evaluating, kind_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,18 +24,5 @@ class Sample:
 
     def run(self, model: Any) -> Any:
         """The model's output, without gradients and dropout."""
-        torch = sys.modules.get("torch")
-        if torch is None or not isinstance(model, torch.nn.Module):
+        with evaluating(model) if kind_of(model) in ("torch", "transformers") else nullcontext():
             return model(*self.inputs, **self.options)
-        with torch.no_grad(), _evaluating(model):
-            return model(*self.inputs, **self.options)
-
-
-@contextlib.contextmanager
-def _evaluating(model: Any) -> Any:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

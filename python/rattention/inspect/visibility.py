@@ -12,7 +12,7 @@ from rattention.mechanisms.pooled_map import bin_edges
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rattention.inspect.capture import LayerAttention
+    from rattention.inspect.hooks import LayerAttention
 
 NAMES = ("causal", "window", "key_mask", "segment_ids", "attn_mask", "query_offset")
 
@@ -21,11 +21,11 @@ def visible_keys(attention: LayerAttention, row: int) -> NDArray[np.bool_]:
     """Which keys query row `row` (>= 0) may see, ``[batch, heads, key_length]``."""
     batch, heads, rows, keys = _sizes(attention)
     masks = _masks(attention.options)
-    options = masks._asdict() | {"query_offset": int(query_positions(masks, rows, keys)[row])}
+    masks = masks._replace(query_offset=int(query_positions(masks, rows, keys)[row]))
     if masks.attn_mask is not None:
         whole = np.broadcast_to(masks.attn_mask, (batch, heads, rows, keys))
-        options["attn_mask"] = whole[:, :, row : row + 1]
-    visible, _ = reference_visible(Masks(**options), batch, heads, 1, keys)
+        masks = masks._replace(attn_mask=whole[:, :, row : row + 1])
+    visible, _ = reference_visible(masks, batch, heads, 1, keys)
     return visible[:, :, 0]
 
 

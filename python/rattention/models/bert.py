@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention._arguments import bool_array, integer_array
+from rattention._arguments import bool_array, fields_in_brief, integer_array
 from rattention.models.bert_config import read_config
 from rattention.models.bert_layers import Embeddings, Layer, Request, dense
 from rattention.models.bert_weights import has_any, has_classifier, open_bert
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from rattention._metrics import AttentionMetrics, MetricOptions
-    from rattention.models.bert_layers import Listener
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class BertOutput:
     """What one forward pass gives."""
 
@@ -43,6 +42,9 @@ class BertOutput:
     """The embeddings and every layer's output, when asked for."""
     metrics: tuple[AttentionMetrics, ...] | None
     """One per layer, when asked for."""
+
+    def __repr__(self) -> str:
+        return fields_in_brief(self, ("last_hidden_state", "attention_mask", "pooler_output", "logits"))
 
 
 class Bert:
@@ -66,9 +68,6 @@ class Bert:
             dense(checkpoint, "classifier") if has_classifier(self.config, checkpoint) else None
         )
         checkpoint.require_finite()
-        self.listener: Listener | None = None
-        """Called as ``listener(layer, query, key, key_mask)`` before each layer of each call attends;
-        `rattention.inspect.capture` sets it."""
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str] | None = None) -> Bert:
@@ -90,6 +89,9 @@ class Bert:
             A library of the extra ``models`` is not installed.
         """
         return cls(*find_model(source))
+
+    def __repr__(self) -> str:
+        return f"Bert({self.name!r}, {self.config})"
 
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
@@ -136,7 +138,6 @@ class Bert:
         attention_mask: ArrayLike | None = None,
         metrics: MetricOptions | None = None,
         hidden_states: bool = False,
-        on_attention: Callable[[int, NDArray[np.float32], NDArray[np.float32]], None] | None = None,
     ) -> BertOutput:
         """Run the model. No attention map is ever stored.
 
@@ -151,9 +152,6 @@ class Bert:
             Also measure every layer's attention, in the same pass.
         hidden_states:
             Also return the embeddings and every layer's output.
-        on_attention:
-            Called as ``on_attention(layer, query, key)`` before each layer attends, with arrays
-            ``[batch, heads, length, head_dim]``, so that anything can be measured without a stored map.
 
         Raises
         ------
@@ -163,7 +161,7 @@ class Bert:
             Arrays of another kind.
         """
         ids, types, mask = self._inputs(inputs, token_type_ids, attention_mask)
-        request = Request(len(ids), None if mask.all() else mask, metrics, on_attention, self.listener)
+        request = Request(len(ids), None if mask.all() else mask, metrics)
         state = self._embeddings(ids, types)
         states, measured = [state], []
         for layer in self._layers:
@@ -181,6 +179,10 @@ class Bert:
             hidden_states=tuple(s.reshape(last.shape) for s in states) if hidden_states else None,
             metrics=None if metrics is None else tuple(m for m in measured if m is not None),
         )
+
+    def attention_layers(self) -> dict[str, Layer]:
+        """By the names that the checkpoint gives them, for `rattention.inspect.capture`."""
+        return {f"encoder.layer.{i}.attention.self": layer for i, layer in enumerate(self._layers)}
 
     def _pool(self, hidden: NDArray[np.float32]) -> NDArray[np.float32] | None:
         if self._pooler is None:

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from rattention._arguments import brief
+from rattention._arguments import brief, first_line
 from rattention._extras import require
 from rattention.models.errors import WeightsError
 
@@ -80,11 +80,8 @@ def _from_hub(model: str) -> Path:
         folder = Path(hub.snapshot_download(model, allow_patterns=_CONFIG_AND_TOKENS + _SAFETENSORS))
         if not any(folder.glob("model*.safetensors")):
             folder = Path(hub.snapshot_download(model, allow_patterns=_CONFIG_AND_TOKENS + _PICKLED))
-    except (
-        Exception
-    ) as error:  # HTTP libraries' own classes, OSError, ValueError: the Hub promises none in particular
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # the Hub's client promises no class in particular
         raise WeightsError(
-            f"{model!r} is no folder here and cannot be had from the Hugging Face Hub: {reason}"
+            f"{model!r} is no folder here and cannot be had from the Hugging Face Hub: {first_line(error)}"
         ) from error
     return folder

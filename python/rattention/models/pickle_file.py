@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention._arguments import first_line
 from rattention.models.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -51,11 +52,8 @@ def read_pickle(path: Path) -> dict[str, TorchEntry]:
     _refuse_bomb(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # UnpicklingError, RuntimeError, OSError, EOFError and more, by the kind of damage
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{path} cannot be loaded safely: {reason}") from error
+    except Exception as error:  # of many classes, by the kind of damage
+        raise WeightsError(f"{path} cannot be loaded safely: {first_line(error)}") from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path} must hold a state dict, got {type(state).__name__}")
     tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rattention._arguments import brief
+from rattention._arguments import brief, fields_in_brief
 from rattention._extras import require
 from rattention.models.errors import WeightsError, read_json_object
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Encoding:
     """Tokens of a batch of texts, padded at the end to the longest: arrays and lists ``[batch, length]``."""
 
@@ -33,6 +33,9 @@ class Encoding:
     """First and one past the last character of every token in its own text; (0, 0) where there is none."""
     special_tokens_mask: NDArray[np.bool_]
     """True for special tokens and padding, which stand for no characters of a text."""
+
+    def __repr__(self) -> str:
+        return fields_in_brief(self, ("input_ids", "token_type_ids", "attention_mask"))
 
 
 def load_tokenizer(folder: Path) -> tokenizers.Tokenizer:

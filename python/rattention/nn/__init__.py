@@ -1,4 +1,4 @@
-"""Trainable modules: self-attention by every mechanism, transformers of it, generation at constant memory.
+"""Trainable modules: self-attention with every mechanism, transformers, generation at constant memory.
 
     >>> import torch
     >>> from rattention.nn import LanguageModel, rattention_pattern
@@ -11,7 +11,7 @@
     torch.Size([1, 105])
 
 Dropout is on embeddings and residuals. Dropout on attention weights is not supported: the weights are never
-stored, and a kernel that drops some would have to draw the same numbers again in its backward pass.
+stored, and a kernel that drops some would need the same random numbers again in its backward pass.
 """
 
 from __future__ import annotations
@@ -22,17 +22,27 @@ _extras.require("torch")
 
 from rattention.nn.attention import SelfAttention  # noqa: E402
 from rattention.nn.decoding import DecodingCache  # noqa: E402
-from rattention.nn.models import (  # noqa: E402
-    LanguageModel,
-    TransformerEncoder,
-    count_parameters,
+from rattention.nn.mechanisms import (  # noqa: E402
+    Gravitational,
+    GravitationalMultiTimescale,
+    MultiTimescale,
+    RAttention,
+    SlidingWindow,
+    Softmax,
     rattention_pattern,
 )
+from rattention.nn.models import LanguageModel, TransformerEncoder, count_parameters  # noqa: E402
 
 __all__ = [
     "DecodingCache",
+    "Gravitational",
+    "GravitationalMultiTimescale",
     "LanguageModel",
+    "MultiTimescale",
+    "RAttention",
     "SelfAttention",
+    "SlidingWindow",
+    "Softmax",
     "TransformerEncoder",
     "count_parameters",
     "rattention_pattern",

@@ -1,4 +1,4 @@
-"""Self-attention as a module, one class for every mechanism of the table."""
+"""Self-attention as a module, one class for every mechanism."""
 
 from __future__ import annotations
 
@@ -9,20 +9,40 @@ from torch import nn
 
 import rattention.torch as rt
 from rattention.mechanisms.table import MECHANISMS
+from rattention.nn.mechanisms import RAttention, WithGravity, WithTimescales, as_mechanism
 from rattention.nn.parts import BranchNorms, Gravity, Timescales
 from rattention.torch.rotary import aligned_rotary, rotary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
-    from rattention.nn.decoding import LayerCache
+    from rattention.mechanisms.masks import Window
+    from rattention.nn.mechanisms import Mechanism
 
-    Listener = Callable[[torch.Tensor, torch.Tensor, dict[str, Any]], None]
+    Hook = Callable[..., Any]
 
-MODULES = tuple(name for name in MECHANISMS if name != "residual_linear")
-"""Mechanisms that are a layer by themselves: the linear branch alone does not see the nearest tokens."""
 
-DEFAULT_TIMESCALES = (4.0, 16.0, 64.0, 256.0)
+class LayerCache:
+    """What one layer keeps of the tokens before."""
+
+    length: int
+    """Tokens seen."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it holds."""
+        raise NotImplementedError
+
+    def attend(
+        self,
+        layer: SelfAttention,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        rule: dict[str, Any],
+    ) -> torch.Tensor:
+        """The heads' outputs for new tokens, which are in the cache afterwards."""
+        raise NotImplementedError
 
 
 class SelfAttention(nn.Module):
@@ -36,51 +56,30 @@ class SelfAttention(nn.Module):
         Query heads, and key/value heads, which must divide them (all by default). Of a mechanism with
         timescales: of each timescale.
     mechanism:
-        A name in `rattention.MECHANISMS`: ``"softmax"``, ``"sliding_window"``, ``"gravitational"``,
-        ``"multi_timescale"``, ``"gravitational_multi_timescale"`` or ``"rattention"``. The gravitational ones
-        learn a positive mass of every token for every head and a positive gravity per head. Those with
-        timescales have query, key, value and masses of their own for each timescale; the projection back is
-        their decoder, a learned linear map from the outputs of all timescales, each an exponentially
-        discounted (Laplace-like) view of the sequence, to `dim`. RAttention learns the weights of its two
-        norms.
+        `Softmax`, `SlidingWindow`, `MultiTimescale`, `Gravitational`, `GravitationalMultiTimescale` or
+        `RAttention` of `rattention.nn`, with its options; or its name in `rattention.MECHANISMS`, for the
+        default options; or what its `as_dict` gives.
     causal:
-        Rows see no later ones. RAttention is always causal and wants this to be True.
+        Rows see no later ones. RAttention is always causal and requires True.
     head_dim:
         ``dim // heads`` by default.
-    window:
-        As in `rattention.attention`; needed for ``"sliding_window"`` and ``"rattention"``.
-    rope_theta:
-        Base of a rotary embedding of queries and keys; None is none. Not for the gravitational ones, whose
-        scores are distances.
-    timescales, learn_timescales:
-        Numbers of positions over which a weight decays by a factor of e, and whether training changes them.
-        4, 16, 64 and 256 by default.
-    adaptive_timescales:
-        Whether every token sets how far back it looks: a learned linear gate of the token multiplies each
-        timescale, for its row, by a factor from 1/e to e; 1 at first.
-    distance, learn_exponent:
-        Of the gravitational ones: ``"squared_euclidean"`` ``|q - k|^2``, ``"euclidean"`` ``|q - k|``, or
-        ``"cosine"`` ``1 - cos(q, k)``, where the cosine with a vector of length 0 is 0; and whether training
-        changes the exponent, a positive one of ``|q - k|``, or of ``sqrt(1 - cos)``, for every head.
-    softening:
-        Added to these distances; it bounds the scores.
-    feature_map:
-        Of RAttention's linear branch, ``"softmax"`` or ``"relu"``.
     bias:
         Whether projections have one.
 
     Raises
     ------
     ValueError
-        Sizes that do not fit each other, an unknown mechanism, or an option it does not have.
+        Sizes that do not fit each other, an unknown mechanism, or one that needs an option.
+    TypeError
+        `mechanism` is something else.
 
     Notes
     -----
     There is no dropout of attention weights: they are never stored.
 
     >>> import torch
-    >>> from rattention.nn import SelfAttention
-    >>> layer = SelfAttention(64, heads=4, kv_heads=2, mechanism="rattention", causal=True, window=8)
+    >>> from rattention.nn import RAttention, SelfAttention
+    >>> layer = SelfAttention(64, heads=4, kv_heads=2, mechanism=RAttention(window=8), causal=True)
     >>> layer(torch.randn(1, 100, 64)).shape
     torch.Size([1, 100, 64])
     """
@@ -91,81 +90,73 @@ class SelfAttention(nn.Module):
         heads: int,
         kv_heads: int | None = None,
         *,
-        mechanism: str = "softmax",
+        mechanism: Mechanism | str | Mapping[str, Any] = "softmax",
         causal: bool = False,
         head_dim: int | None = None,
-        window: int | None = None,
-        rope_theta: float | None = None,
-        timescales: Sequence[float] | None = None,
-        learn_timescales: bool = True,
-        adaptive_timescales: bool = False,
-        distance: str = "squared_euclidean",
-        learn_exponent: bool = False,
-        softening: float = 1.0,
-        feature_map: str = "softmax",
         bias: bool = False,
     ) -> None:
-        """Make the layer; parameters as above."""
         super().__init__()
-        if mechanism not in MODULES:
-            raise ValueError(f"mechanism must be one of {', '.join(MODULES)}, got {mechanism!r}")
-        learned = MECHANISMS[mechanism].parameters
-        _require_options(mechanism, learned, causal, window, rope_theta)
-        if (timescales is not None or adaptive_timescales) and "log_discount" not in learned:
-            raise ValueError(f"mechanism {mechanism!r} has no timescales")
-        if (distance != "squared_euclidean" or learn_exponent) and "gravity" not in learned:
-            raise ValueError(f"mechanism {mechanism!r} has no distance: its scores are products")
+        self.mechanism = options = as_mechanism(mechanism)
+        if MECHANISMS[options.name].causal_only and not causal:
+            raise ValueError(f"mechanism {options.name!r} is causal: give causal=True")
         self.head_dim = _head_dim(dim, heads, kv_heads, head_dim)
-        scales = len(timescales or DEFAULT_TIMESCALES) if "log_discount" in learned else 1
+        self.causal = causal
+        self.window: Window = getattr(options, "window", None)
+        self.rope_theta: float | None = getattr(options, "rope_theta", None)
+        scales = len(options.timescales) if isinstance(options, WithTimescales) else 1
         all_heads, all_kv_heads = scales * heads, scales * (kv_heads or heads)
-        self.mechanism, self.causal, self.window, self.rope_theta = mechanism, causal, window, rope_theta
-        self.softening, self.feature_map = softening, feature_map
         self.query = nn.Linear(dim, all_heads * self.head_dim, bias=bias)
         self.key = nn.Linear(dim, all_kv_heads * self.head_dim, bias=bias)
         self.value = nn.Linear(dim, all_kv_heads * self.head_dim, bias=bias)
         self.output = nn.Linear(all_heads * self.head_dim, dim, bias=bias)
         self.gravity = (
-            Gravity(dim, all_heads, all_kv_heads, self.head_dim, distance, learn_exponent)
-            if "gravity" in learned
+            Gravity(options, dim, all_heads, all_kv_heads, self.head_dim)
+            if isinstance(options, WithGravity)
             else None
         )
-        self.timescales = (
-            Timescales(
-                timescales or DEFAULT_TIMESCALES,
-                heads,
-                learn_timescales,
-                dim if adaptive_timescales else None,
-            )
-            if "log_discount" in learned
-            else None
-        )
-        self.norms = BranchNorms(heads, self.head_dim) if "local_norm_weight" in learned else None
-        self.listener: Listener | None = None
-        """Called as ``listener(query, key, options)`` before the layer attends: heads that are rotated, and
-        the keyword arguments of `softmax_family`, causality and window among them. Of RAttention: what the
-        local branch sees."""
+        self.timescales = Timescales(options, heads, dim) if isinstance(options, WithTimescales) else None
+        self.norms = BranchNorms(heads, self.head_dim) if isinstance(options, RAttention) else None
+        self.attention_hook: Hook | None = None
+        """Called as ``attention_hook(function, query, key, value, options)`` in the place of the function,
+        with heads that are rotated. For RAttention's local branch function and value are None."""
 
     def forward(
         self,
         x: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
         *,
-        key_mask: torch.Tensor | None = None,
         segment_ids: torch.Tensor | None = None,
         cache: LayerCache | None = None,
     ) -> torch.Tensor:
         """``[batch, length, dim]`` to the same.
 
-        Masks are those of `rattention.attention`. With a `cache`, see `LanguageModel.new_cache`, the tokens
-        go on from those in it; there are no masks then and no gradients.
+        Parameters
+        ----------
+        x:
+            The tokens.
+        attention_mask:
+            As in Transformers: ``[batch, length]``, bool or integers, 1 or True = attend, 0 or False =
+            padding, which no token sees. (``key_padding_mask`` of `torch.nn` has the opposite meaning.)
+        segment_ids:
+            Integers ``[batch, length]``; tokens see those with the same number.
+        cache:
+            Of `LanguageModel.new_cache`: the tokens follow those in it. Excludes masks and gradients.
+
+        Raises
+        ------
+        TypeError
+            `attention_mask` is no tensor of bools or integers.
+        ValueError
+            A mask of another shape or with other numbers than 0 and 1, or a cache with masks or gradients.
         """
         query, key, value = (self._heads(linear(x)) for linear in (self.query, self.key, self.value))
         if self.gravity is not None:
             query, key = self.gravity.positions(query, key)
         if cache is None:
-            masks = {"key_mask": key_mask, "segment_ids": segment_ids}
+            masks = {"key_mask": as_key_mask(attention_mask, x), "segment_ids": segment_ids}
             heads = self._attend(query, key, value, self._rule(x), masks)
         else:
-            _require_decoding(self.causal, key_mask, segment_ids)
+            _require_decoding(self.causal, attention_mask, segment_ids)
             heads = cache.attend(self, query, key, value, self._rule(x))
         joined: torch.Tensor = self.output(heads.transpose(1, 2).flatten(2))
         return joined
@@ -176,18 +167,10 @@ class SelfAttention(nn.Module):
 
     def _rule(self, x: torch.Tensor) -> dict[str, Any]:
         """What the mechanism's function takes besides query, key, value, masks and window."""
-        rule: dict[str, Any] = {}
-        if self.gravity is not None:
-            own, other = self.gravity(x)
-            strength = self.gravity.strength()
-            rule |= {"query_mass": own, "key_mass": other, "gravity": strength, "eps": self.softening}
-            rule["exponent"] = self.gravity.exponent()
+        rule = {} if self.gravity is None else self.gravity.rule(x)
         if self.timescales is not None:
             rule["log_discount"] = self.timescales.log_discount(x)
-        if self.norms is not None:
-            rule["local_norm_weight"] = self.norms.local_norm_weight
-            rule["linear_norm_weight"] = self.norms.linear_norm_weight
-        return rule
+        return rule if self.norms is None else self.norms.rule()
 
     def _attend(
         self,
@@ -197,9 +180,10 @@ class SelfAttention(nn.Module):
         rule: dict[str, Any],
         masks: dict[str, Any],
     ) -> torch.Tensor:
-        if self.norms is not None:
-            self.tell_local(query, key, **masks)
-            rule |= {"window": self.window, "rope_theta": self.rope_theta, "feature_map": self.feature_map}
+        if isinstance(self.mechanism, RAttention):
+            self.show_local(query, key, **masks)
+            rule |= {"window": self.window, "rope_theta": self.rope_theta}
+            rule["feature_map"] = self.mechanism.feature_map
             heads = rt.rattention(query, key, value, **rule, **masks)
         else:
             query, key = rotary(query, key, theta=self.rope_theta)
@@ -212,24 +196,43 @@ class SelfAttention(nn.Module):
         """The mechanism on heads that are rotated already."""
         function = rt.attention if self.gravity is None else rt.gravitational_attention
         options = {"causal": self.causal, "window": self.window, **rule}
-        if self.listener is not None:
-            self.listener(query, key, options)
+        if self.attention_hook is not None:
+            return self.attention_hook(function, query, key, value, options)  # type: ignore[no-any-return]
         heads: torch.Tensor = function(query, key, value, **options)
         return heads
 
-    def tell_local(
+    def show_local(
         self, query: torch.Tensor, key: torch.Tensor, *, first_position: int = 0, **masks: Any
     ) -> None:
-        """Tell the listener of RAttention's local branch; the last query and key are of one token, and
+        """Show RAttention's local branch to the hook; the last query and key are of one token, and
         `first_position` is the first key's."""
-        if self.listener is not None:
+        if self.attention_hook is not None:
             query, key = aligned_rotary(query, key, theta=self.rope_theta, first_position=first_position)
-            self.listener(query, key, {"causal": True, "window": self.window, **masks})
+            self.attention_hook(None, query, key, None, {"causal": True, "window": self.window, **masks})
 
-    def extra_repr(self) -> str:
-        """The mechanism, in the module's text."""
-        names = ("mechanism", "causal", "window", "rope_theta")
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"mechanism={self.mechanism}, causal={self.causal}"
+
+
+def as_key_mask(attention_mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
+    """An `attention_mask` for tokens `x` ``[batch, length, dim]`` as bool, True = attend."""
+    if attention_mask is None:
+        return None
+    if not isinstance(attention_mask, torch.Tensor):
+        raise TypeError(f"attention_mask must be a tensor, got {type(attention_mask).__name__}")
+    if attention_mask.is_floating_point() or attention_mask.is_complex():
+        raise TypeError(f"attention_mask must be bool or integers (1 = attend), got {attention_mask.dtype}")
+    if attention_mask.shape != x.shape[:2]:
+        raise ValueError(
+            f"attention_mask must be [batch, length] = {list(x.shape[:2])}, got {list(attention_mask.shape)}"
+        )
+    shown = attention_mask.bool()
+    # Under torch.compile numbers are not known yet.
+    if shown is not attention_mask and not torch.compiler.is_compiling() and not shown.is_meta:
+        others = attention_mask[shown != attention_mask]
+        if len(others) > 0:
+            raise ValueError(f"attention_mask must hold 0 and 1 (1 = attend), got {others[0].item()}")
+    return shown
 
 
 def _head_dim(dim: int, heads: int, kv_heads: int | None, head_dim: int | None) -> int:
@@ -240,25 +243,10 @@ def _head_dim(dim: int, heads: int, kv_heads: int | None, head_dim: int | None) 
     return dim // heads if head_dim is None else head_dim
 
 
-def _require_options(
-    mechanism: str,
-    learned: tuple[str, ...],
-    causal: bool,
-    window: int | None,
-    rope_theta: float | None,
-) -> None:
-    if mechanism in ("sliding_window", "rattention") and window is None:
-        raise ValueError(f"mechanism {mechanism!r} needs a window")
-    if mechanism == "rattention" and not causal:
-        raise ValueError("mechanism 'rattention' is causal: give causal=True")
-    if rope_theta is not None and "gravity" in learned:
-        raise ValueError(f"mechanism {mechanism!r} has no rope_theta: its scores are distances")
-
-
 def _require_decoding(causal: bool, *masks: torch.Tensor | None) -> None:
     if not causal:
         raise ValueError("a cache needs causal attention")
     if any(mask is not None for mask in masks):
-        raise ValueError("key_mask and segment_ids do not go with a cache")
+        raise ValueError("attention_mask and segment_ids cannot be combined with a cache")
     if torch.is_grad_enabled():
         raise ValueError("decoding with a cache has no gradients: call it under torch.no_grad()")

@@ -1,4 +1,4 @@
-"""What layers remember while they generate: ring and state for RAttention, keys and values for the others."""
+"""Caches of layers while they generate: ring and state for RAttention, keys and values for the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rattention.mechanisms.masks import window_bounds
 from rattention.mechanisms.rattention_cache import RAttentionCache
+from rattention.nn.attention import LayerCache
+from rattention.nn.mechanisms import RAttention
 from rattention.nn.rows import Rows
 from rattention.torch import rattention_step
 from rattention.torch.rotary import rotary
@@ -18,34 +21,10 @@ if TYPE_CHECKING:
     from rattention.nn.attention import SelfAttention
 
 
-class LayerCache:
-    """The past of one layer."""
-
-    length: int
-    """Tokens seen."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes it holds."""
-        raise NotImplementedError
-
-    def attend(
-        self,
-        layer: SelfAttention,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        rule: dict[str, Any],
-    ) -> torch.Tensor:
-        """The heads of new tokens; afterwards they belong to the past."""
-        raise NotImplementedError
-
-
 class KeyValueCache(LayerCache):
-    """Keys, values and masses: with a window the last of them, else all, growing with the context."""
+    """Keys, values and masses: the last ones with a window, else all, growing with the context."""
 
     def __init__(self, window: int | None) -> None:
-        """Empty."""
         self.length = 0
         self.window = window
         self.kept = Rows()
@@ -75,25 +54,26 @@ class KeyValueCache(LayerCache):
 
 
 class StateCache(LayerCache):
-    """RAttention's ring and state, whose size does not depend on the context."""
+    """RAttention's ring and state, in the layer's dtype and with its norm weights of this moment; their size
+    does not depend on the context."""
 
     def __init__(self, layer: SelfAttention, batch: int) -> None:
-        """Empty, in the dtype of the layer and with its norm weights of this moment."""
-        norms, weight = layer.norms, layer.key.weight
+        options, norms, weight = layer.mechanism, layer.norms, layer.key.weight
+        assert isinstance(options, RAttention)
         assert norms is not None
         if weight.device.type != "cpu":
             raise ValueError(f"RAttention layers generate on the CPU only, the model is on {weight.device}")
+        weights: dict[str, Any] = {name: as_array(w.float()) for name, w in norms.rule().items()}
         self.length = 0
         self.contents = RAttentionCache(
             batch,
             weight.shape[0] // layer.head_dim,
             layer.head_dim,
-            layer.window or 0,
-            feature_map=layer.feature_map,
-            rope_theta=layer.rope_theta,
+            options.window,
+            feature_map=options.feature_map,
+            rope_theta=options.rope_theta,
             dtype=str(weight.dtype).removeprefix("torch."),
-            local_norm_weight=as_array(norms.local_norm_weight.float()),
-            linear_norm_weight=as_array(norms.linear_norm_weight.float()),
+            **weights,
         )
 
     @property
@@ -110,10 +90,10 @@ class StateCache(LayerCache):
         rule: dict[str, Any],
     ) -> torch.Tensor:
         """One step of the cache."""
-        if layer.listener is not None:
+        if layer.attention_hook is not None:
             seen = torch.cat([as_tensor(self.contents.recent_keys()), key], dim=2)
             first = self.length + query.shape[2] - seen.shape[2]
-            layer.tell_local(query, seen, first_position=first)
+            layer.show_local(query, seen, first_position=first)
         self.length += query.shape[2]
         return rattention_step(query, key, value, self.contents)
 
@@ -126,9 +106,10 @@ class DecodingCache:
     """
 
     def __init__(self, layers: Iterable[SelfAttention], batch: int) -> None:
-        """Empty."""
         self.layers: list[LayerCache] = [
-            KeyValueCache(layer.window) if layer.norms is None else StateCache(layer, batch)
+            StateCache(layer, batch)
+            if isinstance(layer.mechanism, RAttention)
+            else KeyValueCache(window_bounds(layer.window, causal=True)[0])
             for layer in layers
         ]
 

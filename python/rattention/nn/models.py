@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from rattention.nn.attention import SelfAttention
-from rattention.nn.decoding import DecodingCache, LayerCache
+from rattention._models import evaluating
+from rattention.nn.attention import SelfAttention, as_key_mask
+from rattention.nn.decoding import DecodingCache
+from rattention.nn.mechanisms import Softmax, as_pattern
 from rattention.nn.weights import load_model, save_model
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    Pattern = Sequence[Mapping[str, Any]]
+    from rattention.nn.attention import LayerCache
+    from rattention.nn.mechanisms import Pattern
 
-SOFTMAX = ({"mechanism": "softmax", "rope_theta": 10_000.0},)
+FULL = Softmax(rope_theta=10_000.0)
 """Every layer sees everything, with rotary embedding."""
-
-
-def rattention_pattern(window: int = 512, rope_theta: float = 10_000.0) -> list[dict[str, Any]]:
-    """Three layers of RAttention with rotary embedding to one of full attention without positions (arXiv
-    2506.15545, section 4)."""
-    local = {"mechanism": "rattention", "window": window, "rope_theta": rope_theta}
-    return [dict(local) for _ in range(3)] + [{"mechanism": "softmax"}]
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:
     """Numbers of parameters in attention, MLPs, embeddings and norms, and in total.
 
-    >>> from rattention.nn import SelfAttention, count_parameters
-    >>> count_parameters(SelfAttention(64, heads=4, mechanism="rattention", causal=True, window=8))
+    >>> from rattention.nn import RAttention, SelfAttention, count_parameters
+    >>> count_parameters(SelfAttention(64, heads=4, mechanism=RAttention(window=8), causal=True))
     {'attention': 16512, 'total': 16512}
     """
     counts: Counter[str] = Counter()
@@ -50,7 +47,6 @@ class Mlp(nn.Module):
     """Two linear maps with a GELU between them."""
 
     def __init__(self, dim: int, hidden: int) -> None:
-        """From `dim` to `hidden` and back."""
         super().__init__()
         self.up = nn.Linear(dim, hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
@@ -62,19 +58,18 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind an RMSNorm and added to its input."""
+    """Attention and MLP, each after an RMSNorm and added to its input."""
 
     def __init__(self, attention: SelfAttention, dim: int, mlp_dim: int, dropout: float) -> None:
-        """Around an attention layer of width `dim`."""
         super().__init__()
         self.attention_norm, self.mlp_norm = nn.RMSNorm(dim), nn.RMSNorm(dim)
         self.attention = attention
         self.mlp = Mlp(dim, mlp_dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: torch.Tensor, cache: LayerCache | None, **masks: Any) -> torch.Tensor:
-        """``[batch, length, dim]`` to the same."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cache=cache, **masks))
+    def forward(self, x: torch.Tensor, **options: Any) -> torch.Tensor:
+        """``[batch, length, dim]`` to the same, with the options of `SelfAttention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), **options))
         y: torch.Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
         return y
 
@@ -84,15 +79,13 @@ class TransformerEncoder(nn.Module):
 
     Parameters
     ----------
-    dim, heads, kv_heads:
+    dim, heads, kv_heads, causal, head_dim:
         As in `SelfAttention`, for all layers.
     depth:
         Number of layers.
     pattern:
-        What distinguishes the layers: keyword arguments of `SelfAttention`, one mapping per layer, repeated
-        from the start where there are more layers. Full attention with rotary embedding by default.
-    causal:
-        Of all layers.
+        The mechanism of all layers, or a sequence with one for each, repeated from the start where there are
+        more layers; see `SelfAttention`. Full attention with rotary embedding by default.
     mlp_dim:
         Width inside the MLPs, ``4 * dim`` by default.
     dropout:
@@ -100,9 +93,9 @@ class TransformerEncoder(nn.Module):
 
     >>> import torch
     >>> from rattention.nn import TransformerEncoder
-    >>> encoder = TransformerEncoder(64, heads=4, depth=2, pattern=[{"mechanism": "gravitational"}])
-    >>> shown = torch.arange(50)[None] < torch.tensor([[50], [30]])
-    >>> encoder(torch.randn(2, 50, 64), key_mask=shown).shape
+    >>> encoder = TransformerEncoder(64, heads=4, depth=2, pattern="gravitational")
+    >>> mask = torch.arange(50)[None] < torch.tensor([[50], [30]])
+    >>> encoder(torch.randn(2, 50, 64), attention_mask=mask).shape
     torch.Size([2, 50, 64])
     """
 
@@ -113,38 +106,34 @@ class TransformerEncoder(nn.Module):
         depth: int,
         *,
         kv_heads: int | None = None,
-        pattern: Pattern = SOFTMAX,
+        pattern: Pattern = FULL,
         causal: bool = False,
+        head_dim: int | None = None,
         mlp_dim: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        """Make the layers; parameters as above."""
         super().__init__()
-        if not pattern:
-            raise ValueError("pattern must have at least one layer")
-        self.layers = nn.ModuleList(
-            Block(
-                SelfAttention(dim, heads, kv_heads, causal=causal, **pattern[i % len(pattern)]),
-                dim,
-                4 * dim if mlp_dim is None else mlp_dim,
-                dropout,
-            )
-            for i in range(depth)
+        kinds, hidden = as_pattern(pattern), 4 * dim if mlp_dim is None else mlp_dim
+        attentions = (
+            SelfAttention(dim, heads, kv_heads, mechanism=kind, causal=causal, head_dim=head_dim)
+            for kind in itertools.islice(itertools.cycle(kinds), depth)
         )
+        self.layers = nn.ModuleList(Block(attention, dim, hidden, dropout) for attention in attentions)
         self.norm = nn.RMSNorm(dim)
 
     def forward(
         self,
         x: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
         *,
-        key_mask: torch.Tensor | None = None,
         segment_ids: torch.Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> torch.Tensor:
-        """``[batch, length, dim]`` to the same; masks are those of `rattention.attention`."""
-        pasts: Sequence[LayerCache | None] = [None] * len(self.layers) if cache is None else cache.layers
-        for layer, past in zip(self.layers, pasts, strict=True):
-            x = layer(x, past, key_mask=key_mask, segment_ids=segment_ids)
+        """``[batch, length, dim]`` to the same; masks and errors are those of `SelfAttention`."""
+        key_mask = as_key_mask(attention_mask, x)
+        caches: Sequence[LayerCache | None] = [None] * len(self.layers) if cache is None else cache.layers
+        for layer, past in zip(self.layers, caches, strict=True):
+            x = layer(x, attention_mask=key_mask, segment_ids=segment_ids, cache=past)
         y: torch.Tensor = self.norm(x)
         return y
 
@@ -162,12 +151,12 @@ class LanguageModel(nn.Module):
         Number of tokens.
     dropout:
         On embeddings and residuals.
-    dim, heads, kv_heads, depth, pattern, mlp_dim:
+    dim, heads, kv_heads, depth, pattern, head_dim, mlp_dim:
         As in `TransformerEncoder`; see `rattention_pattern`.
 
     >>> import torch
-    >>> from rattention.nn import LanguageModel, count_parameters
-    >>> layers = [{"mechanism": "multi_timescale", "timescales": [4.0, 64.0]}]
+    >>> from rattention.nn import LanguageModel, MultiTimescale, count_parameters
+    >>> layers = MultiTimescale(timescales=[4.0, 64.0])
     >>> model = LanguageModel(100, dim=32, heads=2, depth=2, pattern=layers, dropout=0.1)
     >>> model(torch.zeros(1, 7, dtype=torch.int64)).shape
     torch.Size([1, 7, 100])
@@ -183,54 +172,46 @@ class LanguageModel(nn.Module):
         depth: int,
         *,
         kv_heads: int | None = None,
-        pattern: Pattern = SOFTMAX,
+        pattern: Pattern = FULL,
+        head_dim: int | None = None,
         mlp_dim: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        """Make the model; parameters as above."""
         super().__init__()
-        self.config = {
-            "vocabulary": vocabulary,
+        layers: dict[str, Any] = {
             "dim": dim,
             "heads": heads,
             "depth": depth,
             "kv_heads": kv_heads,
-            "pattern": [dict(layer) for layer in pattern],
+            "pattern": [kind.as_dict() for kind in as_pattern(pattern)],
+            "head_dim": head_dim,
             "mlp_dim": mlp_dim,
             "dropout": dropout,
         }
+        self.config = {"vocabulary": vocabulary} | layers
+        """Arguments that make such a model, as JSON has them."""
         self.embedding = nn.Embedding(vocabulary, dim)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
         self.dropout = nn.Dropout(dropout)
-        self.encoder = TransformerEncoder(
-            dim,
-            heads,
-            depth,
-            kv_heads=kv_heads,
-            pattern=pattern,
-            causal=True,
-            mlp_dim=mlp_dim,
-            dropout=dropout,
-        )
+        self.encoder = TransformerEncoder(**layers, causal=True)
 
     def forward(
         self,
         tokens: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
         *,
-        key_mask: torch.Tensor | None = None,
         segment_ids: torch.Tensor | None = None,
         cache: DecodingCache | None = None,
     ) -> torch.Tensor:
-        """Tokens ``[batch, length]`` to logits ``[batch, length, vocabulary]``."""
+        """Tokens ``[batch, length]`` to logits ``[batch, length, vocabulary]``; masks: `SelfAttention`."""
         x = self.dropout(self.embedding(tokens))
-        x = self.encoder(x, key_mask=key_mask, segment_ids=segment_ids, cache=cache)
+        x = self.encoder(x, attention_mask, segment_ids=segment_ids, cache=cache)
         return nn.functional.linear(x, self.embedding.weight)
 
     def new_cache(self, batch: int) -> DecodingCache:
-        """An empty cache for `batch` sequences; ``forward(tokens, cache=...)`` goes on from what is in it."""
+        """An empty cache for `batch` sequences: ``forward(tokens, cache=...)`` goes on after its tokens."""
         return DecodingCache(self.encoder.attention_layers(), batch)
 
-    @torch.no_grad()
     def generate(
         self,
         tokens: torch.Tensor,
@@ -240,20 +221,20 @@ class LanguageModel(nn.Module):
         generator: torch.Generator | None = None,
         cache: DecodingCache | None = None,
     ) -> torch.Tensor:
-        """`count` more tokens, one after another.
+        """Append `count` tokens, one after another.
 
         Parameters
         ----------
         tokens:
-            The prompt ``[batch, length]``, or with a `cache` what follows the tokens in it.
+            The prompt ``[batch, length]``, without padding; with a `cache` what follows the tokens in it.
         count:
-            How many to add.
+            Number of tokens to generate.
         temperature:
-            Of the logits; 0 takes the most likely token.
+            Divides the logits before sampling; 0 takes the most likely token.
         generator:
-            Of the random numbers.
+            Random numbers for sampling.
         cache:
-            One of `new_cache`; afterwards it holds all tokens but the last, which the next call begins with.
+            Of `new_cache`; afterwards it holds all tokens but the last, with which the next call begins.
 
         Returns
         -------
@@ -266,12 +247,8 @@ class LanguageModel(nn.Module):
             )
         if temperature < 0 or count < 0:
             raise ValueError(f"temperature and count must be >= 0, got {temperature} and {count}")
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             return self._generate(tokens, count, temperature, generator, cache or self.new_cache(len(tokens)))
-        finally:
-            self.train(was_training)
 
     def _generate(
         self,

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-
-DISTANCES = ("squared_euclidean", "euclidean", "cosine")
-"""What gravity may fall with: ``|q - k|^2``, ``|q - k|`` or ``1 - cos(q, k)``."""
+    from rattention.nn.mechanisms import WithGravity, WithTimescales
 
 
 class Gravity(nn.Module):
@@ -24,31 +20,27 @@ class Gravity(nn.Module):
     learned exponent, one per head.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        kv_heads: int,
-        head_dim: int,
-        distance: str = "squared_euclidean",
-        learn_exponent: bool = False,
-    ) -> None:
-        """For all heads of a layer; `distance` is one of `DISTANCES`."""
+    def __init__(self, options: WithGravity, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
         super().__init__()
-        if distance not in DISTANCES:
-            raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, got {distance!r}")
-        power = 1.0 if distance == "euclidean" else 2.0
-        expected = 1.0 if distance == "cosine" else head_dim ** (power / 2)
-        self.distance = distance
+        power = 1.0 if options.distance == "euclidean" else 2.0
+        expected = 1.0 if options.distance == "cosine" else head_dim ** (power / 2)
+        self.distance, self.softening = options.distance, options.softening
         self.query_mass = nn.Linear(dim, heads)
         self.key_mass = nn.Linear(dim, kv_heads)
         self.log_gravity = nn.Parameter(torch.full((heads,), math.log(expected)))
-        self.log_exponent = nn.Parameter(torch.full((heads,), math.log(power))) if learn_exponent else None
+        exponents = torch.full((heads,), math.log(power))
+        self.log_exponent = nn.Parameter(exponents) if options.learn_exponent else None
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``[batch, length, dim]`` to masses ``[batch, heads, length]`` and ``[batch, kv_heads, length]``."""
         masses = [nn.functional.softplus(linear(x)).mT for linear in (self.query_mass, self.key_mass)]
         return masses[0], masses[1]
+
+    def rule(self, x: torch.Tensor) -> dict[str, Any]:
+        """Arguments of `rattention.torch.gravitational_attention`."""
+        own, other = self(x)
+        rule = {"query_mass": own, "key_mass": other, "gravity": self.strength(), "eps": self.softening}
+        return rule | {"exponent": self.exponent()}
 
     def positions(self, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What distances are between, ``[batch, heads, length, head_dim]``; for cosines two columns more."""
@@ -89,21 +81,16 @@ class Timescales(nn.Module):
 
     log_timescale: torch.Tensor
 
-    def __init__(
-        self, timescales: Sequence[float], heads: int, learned: bool, gate_dim: int | None = None
-    ) -> None:
-        """`timescales` in positions, > 0; each serves `heads` heads. A gate of tokens of `gate_dim`, or
-        none."""
+    def __init__(self, options: WithTimescales, heads: int, dim: int) -> None:
+        """Each timescale has `heads` heads; `dim` is the width of the tokens."""
         super().__init__()
-        if not timescales or not all(0 < t < math.inf for t in timescales):
-            raise ValueError(f"timescales must be positive numbers of positions, got {tuple(timescales)}")
-        logarithms = torch.tensor([math.log(t) for t in timescales])
-        if learned:
+        logarithms = torch.tensor([math.log(t) for t in options.timescales])
+        if options.learn:
             self.log_timescale = nn.Parameter(logarithms)
         else:
             self.register_buffer("log_timescale", logarithms)
         self.heads = heads
-        self.gate = None if gate_dim is None else nn.Linear(gate_dim, len(timescales))
+        self.gate = nn.Linear(dim, len(logarithms)) if options.adaptive else None
         if self.gate is not None:
             nn.init.zeros_(self.gate.weight)
             nn.init.zeros_(self.gate.bias)
@@ -119,10 +106,13 @@ class Timescales(nn.Module):
 
 
 class BranchNorms(nn.Module):
-    """Weights of the two norms of RAttention, ``[heads, head_dim]``."""
+    """Weights of the two norms of RAttention, ``[heads, head_dim]``, 1 at first."""
 
     def __init__(self, heads: int, head_dim: int) -> None:
-        """All 1 at first."""
         super().__init__()
         self.local_norm_weight = nn.Parameter(torch.ones(heads, head_dim))
         self.linear_norm_weight = nn.Parameter(torch.ones(heads, head_dim))
+
+    def rule(self) -> dict[str, Any]:
+        """Arguments of `rattention.torch.rattention`."""
+        return {"local_norm_weight": self.local_norm_weight, "linear_norm_weight": self.linear_norm_weight}

@@ -6,7 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from rattention.nn import LanguageModel
+from rattention.nn import LanguageModel, RAttention
 from rattention.nn.decoding import DecodingCache
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class NativeReader(Reader):
 
     def windows(self) -> list[int]:
         """Of layers with the mechanism of that name."""
-        layers = self.model.encoder.attention_layers()
-        return [layer.window or 0 for layer in layers if layer.mechanism == "rattention"]
+        kinds = [layer.mechanism for layer in self.model.encoder.attention_layers()]
+        return [kind.window for kind in kinds if isinstance(kind, RAttention)]
 
     def token_nbytes(self) -> int:
         """By the sizes of the projections."""

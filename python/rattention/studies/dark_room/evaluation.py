@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rattention._arguments import whole_number
+from rattention._models import evaluating
 from rattention.studies.dark_room.histories import Collection
 from rattention.studies.dark_room.history import History
 from rattention.studies.dark_room.rooms import DarkRooms, Room
@@ -69,12 +70,8 @@ def evaluate(
     rooms = DarkRooms(goals, room or collection_of(model).room, generator=np.random.default_rng((seed, 0)))
     agent = _Agent(model, len(rooms.goals), temperature, np.random.default_rng((seed, 1)), compress, forget)
     _check_room(model, rooms.room)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         return np.stack([_episode(agent, rooms) for _ in progress(range(episodes))], axis=1)
-    finally:
-        model.train(was_training)
 
 
 def collection_of(model: HistoryTransformer) -> Collection:

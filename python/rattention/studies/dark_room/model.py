@@ -8,15 +8,16 @@ import torch
 from torch import nn
 
 from rattention.models.errors import WeightsError
-from rattention.nn import TransformerEncoder
+from rattention.nn import Softmax, TransformerEncoder
+from rattention.nn.mechanisms import as_pattern
 from rattention.nn.weights import load_model, load_record, save_model
 
 if TYPE_CHECKING:
     import os
 
-    from rattention.nn.models import Pattern
+    from rattention.nn.mechanisms import Pattern
 
-TURNED_AND_NOT = ({"mechanism": "softmax", "rope_theta": 10_000.0}, {"mechanism": "softmax"})
+TURNED_AND_NOT = (Softmax(rope_theta=10_000.0), Softmax())
 """Full attention, with rotary embedding in every other layer: those without find what happened in a state
 however long ago it was."""
 
@@ -76,7 +77,7 @@ class HistoryTransformer(nn.Module):
             "columns": columns,
             "heads": heads,
             "kv_heads": kv_heads,
-            "pattern": [dict(layer) for layer in pattern],
+            "pattern": [kind.as_dict() for kind in as_pattern(pattern)],
             "mlp_dim": mlp_dim,
             "dropout": dropout,
         }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention._arguments import first_line
 from rattention._extras import require
 from rattention._files import replacing, writable_folder
 from rattention.studies.lra.data import Split
@@ -67,7 +68,7 @@ def _read(path: Path, settings: str) -> Split:
         offsets = rows.offsets.to_numpy()
         values = rows.values.slice(offsets[0], offsets[-1] - offsets[0]).to_numpy()
     except (arrow.ArrowException, KeyError, OSError, AttributeError, IndexError) as error:
-        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        raise ValueError(first_line(error)) from error
     if written != settings:
         raise ValueError("it was made with other settings")
     return Split(values, (offsets - offsets[0]).astype(np.int64), labels.astype(np.int64))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rattention._arguments import at_least, real_number, require_seed
 from rattention._extras import require
 from rattention._files import read_text, write_text
-from rattention.nn.parts import DISTANCES
+from rattention.nn.mechanisms import DISTANCES
 from rattention.studies.lra.listops import ListOps
 from rattention.studies.lra.reading import from_mapping
 from rattention.studies.lra.tasks import TASKS

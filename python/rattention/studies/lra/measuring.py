@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from rattention._extras import require
 from rattention._files import replacing
 from rattention._metrics import MetricOptions
-from rattention.inspect.capture import visiting
+from rattention._models import evaluating
+from rattention.inspect.hooks import visiting
 from rattention.mechanisms.masks import window_bounds
 from rattention.studies.lra.batches import collate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rattention.inspect.capture import LayerAttention
+    from rattention.inspect.hooks import LayerAttention
     from rattention.studies.lra.data import Split
     from rattention.studies.lra.models import SequenceClassifier
 
@@ -104,17 +104,11 @@ def save_maps(model: SequenceClassifier, split: Split, path: Path) -> None:
         require("safetensors.numpy").save_file(maps, temporary)
 
 
-@torch.no_grad()
 def _run(model: SequenceClassifier, split: Split, index: int, visit: Any) -> None:
     """The model on one sample, without dropout."""
     inputs = collate(split, np.array([index]))
-    was_training = model.training
-    model.eval()
-    try:
-        with visiting(model, visit):
-            model(inputs["tokens"], inputs["lengths"])
-    finally:
-        model.train(was_training)
+    with evaluating(model), visiting(model, visit):
+        model(inputs["tokens"], inputs["lengths"])
 
 
 def _mean_of_numbers(values: NDArray[Any], axis: int) -> NDArray[np.float64]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from rattention.nn import SelfAttention, TransformerEncoder, count_parameters
+from rattention.nn import RAttention, SelfAttention, TransformerEncoder, count_parameters
+from rattention.nn.mechanisms import Mechanism, as_mechanism
 from rattention.nn.weights import load_model, save_model
 from rattention.studies.lra.config import MECHANISMS, ModelSize, known
 
@@ -24,20 +25,17 @@ HEAD_DIM_STEP = 4
 """Matched head sizes are multiples of this: others leave vector registers half empty."""
 
 
-def layer_options(mechanism: str, size: ModelSize) -> dict[str, Any]:
-    """What a `SelfAttention` layer of a mechanism gets besides width and heads."""
-    known("mechanism", mechanism, MECHANISMS)
-    options: dict[str, Any] = {"mechanism": MECHANISMS[mechanism], "causal": mechanism == "rattention"}
-    if size.head_dim is not None:
-        options["head_dim"] = size.head_dim
-    if mechanism == "rattention":
+def mechanism_of(name: str, size: ModelSize) -> Mechanism:
+    """The mechanism of a model's layers, with the options in `size` that concern it."""
+    known("mechanism", name, MECHANISMS)
+    options: dict[str, Any] = {"mechanism": MECHANISMS[name]}
+    if name == "rattention":
         options["window"] = size.window
-    if has_timescales(mechanism):
-        options["timescales"] = list(size.timescales)
-        options["adaptive_timescales"] = size.adaptive_timescales
-    if "gravitational" in MECHANISMS[mechanism]:
+    if has_timescales(name):
+        options |= {"timescales": size.timescales, "adaptive": size.adaptive_timescales}
+    if "gravitational" in MECHANISMS[name]:
         options |= {"distance": size.distance, "learn_exponent": size.learn_exponent}
-    return options
+    return as_mechanism(options)
 
 
 def has_timescales(mechanism: str) -> bool:
@@ -97,8 +95,7 @@ class SequenceClassifier(nn.Module):
             "size": asdict(size),
             "length": length,
         }
-        options = layer_options(mechanism, size)
-        causal = options.pop("causal")
+        layers = mechanism_of(mechanism, size)
         self.tokens = nn.Embedding(vocabulary, size.dim)
         self.positions = _learned_positions(length, size.dim) if size.positions == "learned" else None
         self.dropout = nn.Dropout(size.dropout)
@@ -106,8 +103,9 @@ class SequenceClassifier(nn.Module):
             size.dim,
             size.heads,
             size.depth,
-            pattern=[options],
-            causal=causal,
+            pattern=layers,
+            causal=isinstance(layers, RAttention),
+            head_dim=size.head_dim,
             mlp_dim=size.mlp_dim,
             dropout=size.dropout,
         )
@@ -138,7 +136,7 @@ class SequenceClassifier(nn.Module):
             raise ValueError(f"the model takes {self.length} tokens at most, got {longest}")
         shown = torch.arange(longest, device=tokens.device) < lengths[:, None]
         x = self.dropout(self._embedded(tokens))
-        x = self.encoder(x, key_mask=None if bool(shown.all()) else shown)
+        x = self.encoder(x, None if bool(shown.all()) else shown)
         mean = (x * shown[..., None]).sum(dim=1) / lengths[:, None]
         logits = self.head(self.pooled(mean))
         if labels is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention._arguments import first_line
 from rattention._extras import require
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _from_parquet(path: Path) -> Reviews:
             )
         columns = parquet.read_table(path, columns=["text", "label"]).to_pydict()
     except (arrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is no Parquet file that can be read: {_first_line(error)}") from error
+        raise ValueError(f"{path} is no Parquet file that can be read: {first_line(error)}") from error
     return Reviews.of(str(path), columns["text"], columns["label"])
 
 
@@ -114,10 +115,6 @@ def _from_datasets(source: str, part: str) -> Reviews:
         texts, labels = loaded["text"], loaded["label"]
     except Exception as error:  # whatever the network, the Hub or a file of it raises
         raise ValueError(
-            f"cannot load the dataset {source!r} ({type(error).__name__}: {_first_line(error)}); {ELSEWHERE}"
+            f"cannot load the dataset {source!r} ({type(error).__name__}: {first_line(error)}); {ELSEWHERE}"
         ) from error
     return Reviews.of(f"{source}, {part}", list(texts), list(labels))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,6 +11,7 @@ import torch
 
 from rattention._extras import require
 from rattention._files import json_ready, replacing
+from rattention._models import evaluating
 from rattention.studies.lra import ranks
 from rattention.studies.lra.batches import TrainingBatches, collate, in_order_of_length
 from rattention.studies.lra.checkpoints import keep_only, seal, whole_checkpoints
@@ -33,7 +34,6 @@ CHECKPOINTS, LOGS, FAILED_BATCH = "checkpoints", "tensorboard", "failed_batch.sa
 SCHEDULERS = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
-@torch.no_grad()
 def evaluate(
     model: SequenceClassifier, split: Split, batch: int, pause: Callable[[], None] = lambda: None
 ) -> tuple[float, float]:
@@ -41,18 +41,14 @@ def evaluate(
 
     `pause` is called between batches.
     """
-    was_training = model.training
-    model.eval()
     loss, correct = 0.0, 0
-    try:
+    with evaluating(model):
         for indices in in_order_of_length(split, batch)[ranks.rank() :: ranks.ranks()]:
             pause()
             inputs = collate(split, indices)
             outputs = model(**inputs)
             loss += outputs["loss"].item() * len(indices)
             correct += _correct(outputs["logits"], inputs["labels"])
-    finally:
-        model.train(was_training)
     loss, right = ranks.totals((loss, correct))
     return loss / len(split), right / len(split)
 
