@@ -77,11 +77,9 @@ class MetricArrays {
 // Runs the forward pass and what rides on it. GIL released by the caller.
 void run(const ScoreProblem& problem, SoftmaxForward want, MetricDistances distances, const RowMetricOutputs* outputs,
          float* received) {
-  std::optional<RowMetrics> metrics;
   std::optional<ReceivedInPassing> passing;
   if (received != nullptr && ReceivedInPassing::possible(problem)) passing.emplace(problem);
-  if (outputs != nullptr)
-    want.observers = &metrics.emplace(problem, distances, *outputs, passing ? &*passing : nullptr);
+  if (outputs != nullptr) want.observer = row_metrics(problem, distances, *outputs, passing ? &*passing : nullptr);
   softmax_forward(problem, want);
   if (received == nullptr) return;
   if (passing) return passing->store(received);

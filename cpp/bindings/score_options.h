@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "softmax/score_tiles.h"
+#include "softmax/score_problem.h"
 
 namespace rattention::bindings {
 

@@ -5,6 +5,7 @@
 
 #include "core/threads.h"
 #include "softmax/softmax_attention.h"
+#include "softmax/sweep.h"
 
 namespace rattention {
 namespace {

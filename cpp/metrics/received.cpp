@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/threads.h"
+#include "softmax/score_tile.h"
 
 namespace rattention {
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "core/tensor.h"
-#include "softmax/score_tiles.h"
+#include "softmax/score_problem.h"
 
 namespace rattention {
 

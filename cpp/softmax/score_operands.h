@@ -7,7 +7,7 @@
 #include "core/scratch.h"
 #include "kernels/bf16_kernels.h"
 #include "kernels/tile_kernels.h"
-#include "softmax/score_problem.h"
+#include "softmax/task_plan.h"
 
 namespace rattention {
 

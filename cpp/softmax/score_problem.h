@@ -77,13 +77,4 @@ struct ScoreProblem {
 // callers start from. std::invalid_argument where query and key do not fit.
 ScoreProblem scaled_dot_product(const TensorView& query, const TensorView& key);
 
-// Consecutive rows [first, first + rows) of one query head.
-struct QueryBlock {
-  std::int64_t head = 0;
-  std::int64_t first = 0;
-  std::int64_t rows = 0;
-  std::int64_t slot = 0;  // where the block's rows lie in the task's buffers
-  KeySpan keys;           // all that its rows can see
-};
-
 }  // namespace rattention

@@ -8,6 +8,7 @@
 
 #include "core/threads.h"
 #include "kernels/bf16_kernels.h"
+#include "softmax/sweep.h"
 #include "softmax/weighted_values.h"
 
 namespace rattention {
@@ -31,14 +32,13 @@ class ForwardTask {
         top_(scratch.take(task.rows)),
         total_(scratch.take(task.rows)),
         sees_(scratch.take(task.rows)),
-        observer_(want.observers != nullptr ? want.observers->make() : nullptr) {
+        observer_(want.observer ? want.observer(task) : nullptr) {
     for (const QueryBlock& block : task.blocks) {
       std::fill_n(output_of(block, 0), block.rows * columns_, 0.0F);
     }
     std::fill(top_, top_ + task.rows, -kInfinity);
     std::fill(total_, total_ + task.rows, 0.0F);
     std::fill(sees_, sees_ + task.rows, 0.0F);
-    if (observer_) observer_->begin(task);
   }
 
   static std::int64_t floats(const SoftmaxForward& want, std::int64_t rows, Format format) {
@@ -197,8 +197,8 @@ struct RowWriter {
 
 // Products of bfloat16 where the processor has them, the task is made of it and nothing wants to see float32 weights.
 Format format_of(const ScoreProblem& problem, const SoftmaxForward& want) {
-  const bool fits = bf16_kernels() != nullptr && !problem.gravity && problem.rotary == nullptr &&
-                    want.observers == nullptr && want.value != nullptr;
+  const bool fits = bf16_kernels() != nullptr && !problem.gravity && problem.rotary == nullptr && !want.observer &&
+                    want.value != nullptr;
   const auto is_bfloat16 = [](const TensorView& view) { return view.dtype == DType::bf16; };
   return fits && is_bfloat16(problem.query) && is_bfloat16(problem.key) && is_bfloat16(*want.value) ? Format::bf16
                                                                                                     : Format::f32;

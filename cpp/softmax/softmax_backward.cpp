@@ -7,6 +7,7 @@
 
 #include "core/pack.h"
 #include "core/threads.h"
+#include "softmax/score_tile.h"
 #include "softmax/tile_turns.h"
 
 namespace rattention {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/tensor.h"
-#include "softmax/score_tiles.h"
+#include "softmax/score_problem.h"
 
 namespace rattention {
 

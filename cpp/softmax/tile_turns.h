@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "softmax/score_tiles.h"
+#include "softmax/task_plan.h"
 
 namespace rattention {
 

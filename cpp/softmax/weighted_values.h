@@ -7,7 +7,7 @@
 #include "core/scratch.h"
 #include "core/tensor.h"
 #include "kernels/tile_kernels.h"
-#include "softmax/score_tiles.h"
+#include "softmax/score_tile.h"
 
 namespace rattention {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "reference.h"
-#include "softmax/score_tiles.h"
+#include "softmax/score_problem.h"
 
 namespace rattention::test {
 

@@ -1,63 +1,15 @@
-// The tiled score loop that all mechanisms of the softmax family share.
-//
-// Work is cut into tasks: a few blocks of query rows of the heads that read one key/value head. A task walks over the
-// key tiles its rows can see, packs each tile once and scores it block by block; a visitor turns the scores into
-// outputs, statistics or gradients. Tiles lie on a grid fixed by the key length alone, so results depend neither on
-// tasks nor on threads.
+// One tile of scores: a block of query rows against some of the keys, as a row-wise softmax takes them.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "core/scratch.h"
-#include "core/threads.h"
 #include "kernels/tile_kernels.h"
 #include "softmax/score_operands.h"
+#include "softmax/task_plan.h"
 
 namespace rattention {
-
-// Blocks per task, at most. More of them spread the packing of a tile over more rows; fewer balance better between
-// threads, and there are fewer where tasks would not go round.
-constexpr std::int64_t kTaskBlocks = 96;
-
-struct Task {
-  std::int64_t part = 0;  // in the order of the plan
-  std::int64_t lane = 0;  // key/value head, counted over the batch
-  std::int64_t batch = 0;
-  std::int64_t kv_head = 0;
-  std::vector<QueryBlock> blocks;
-  KeySpan keys;
-  std::int64_t rows = 0;
-
-  void add(QueryBlock block);
-};
-
-// The rows [rows.first, rows.last) of all query heads that read one key/value head, as a task of its own.
-Task row_task(const ScoreProblem& problem, std::int64_t batch, std::int64_t kv_head, KeySpan rows);
-
-// The tasks of a problem: parts of the query rows of each key/value head.
-class TaskPlan {
- public:
-  // As many as the threads need, from the last rows to the first: under causality the last are the longest and should
-  // start first. For passes whose results do not depend on the parts.
-  explicit TaskPlan(const ScoreProblem& problem);
-  // Parts of a fixed number of blocks, from the first rows to the last.
-  TaskPlan(const ScoreProblem& problem, std::int64_t blocks_per_task);
-
-  std::int64_t count() const { return heads_ * parts_; }
-  std::int64_t parts() const { return parts_; }
-  std::int64_t heads() const { return heads_; }
-  Task task(std::int64_t index) const;
-
- private:
-  QueryBlock block(std::int64_t kv_head, std::int64_t index) const;
-
-  const ScoreProblem& problem_;
-  std::int64_t heads_ = 0;   // key/value heads of the whole batch
-  std::int64_t blocks_ = 0;  // per key/value head
-  std::int64_t parts_ = 0;   // tasks per key/value head
-  bool last_first_ = false;
-};
 
 // Working memory for one tile of scores.
 class ScoreTile {
@@ -148,23 +100,5 @@ class ScoreTile {
   std::int64_t lowest_segment_ = 0;
   std::int64_t highest_segment_ = 0;
 };
-
-// Walks over the key tiles of a task. visit.tile(span) is called once per tile, visit.block(tile, block) once per block
-// that sees some of it.
-template <typename Visitor>
-void sweep(const Task& task, ScoreTile& tile, Visitor& visit) {
-  for (const QueryBlock& block : task.blocks) tile.load_queries(task.batch, block);
-  for (std::int64_t start = task.keys.first / kTileKeys * kTileKeys; start < task.keys.last; start += kTileKeys) {
-    stop_if_asked();
-    const KeySpan span = tile.whole_panels(task.keys.intersect({start, start + kTileKeys}));
-    tile.load_keys(task.batch, task.kv_head, span);
-    visit.tile(span);
-    for (const QueryBlock& block : task.blocks) {
-      if (block.keys.intersect(span).empty()) continue;
-      tile.score(task.batch, block);
-      visit.block(tile, block);
-    }
-  }
-}
 
 }  // namespace rattention
