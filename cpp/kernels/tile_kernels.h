@@ -114,9 +114,6 @@ struct TileKernels {
   bool (*all_finite)(const float* x, std::int64_t n);
   // Lowest index whose element equals `value`, n if there is none.
   std::int64_t (*find)(const float* x, std::int64_t n, float value);
-
-  // Single-precision multiply-adds at full rate for about `seconds`; returns GFLOP/s of the calling thread.
-  double (*fma_rate)(double seconds);
 };
 
 // The kernels of active_isa().
