@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/pack.h"
+#include "softmax/score_rule.h"
 
 namespace rattention {
 namespace {
@@ -36,7 +37,8 @@ ScoreOperands::ScoreOperands(const ScoreProblem& problem, Scratch& scratch, std:
       kernels_(tile_kernels()),
       format_(format),
       dim_(floats_per_row(problem, format)),
-      few_rows_(format == Format::f32 && !problem.gravity && problem.few_rows() && dim_ % kernels_.lanes == 0),
+      few_rows_(format == Format::f32 && problem.rule->product() == PairProduct::dot && problem.few_rows() &&
+                dim_ % kernels_.lanes == 0),
       queries_(scratch.take(rows_with_room(query_rows, format) * dim_)),
       panels_(scratch.take((kTileKeys + kernels_.panel) * dim_)),
       staging_(scratch.take(kernels_.panel * dim_)) {}
@@ -54,7 +56,7 @@ void ScoreOperands::load_queries(std::int64_t batch, const QueryBlock& block) {
     load_row(problem_.query, batch, block.head, row, rows + r * dim_, dim_);
     if (problem_.rotary != nullptr) problem_.rotary->apply(rows + r * dim_, problem_.masks.position(row));
   }
-  if (!problem_.gravity) kernels_.scale(rows, block.rows * dim_, problem_.scale);
+  if (problem_.rule->product() == PairProduct::dot) kernels_.scale(rows, block.rows * dim_, problem_.scale);
 }
 
 void ScoreOperands::load_rounded_queries(std::int64_t batch, const QueryBlock& block) {
@@ -126,7 +128,8 @@ void ScoreOperands::score_panel(const QueryBlock& block, KeySpan rows, std::int6
   }
   const float* panel = panels_ + offset * dim_;
   if (format_ == Format::f32) {
-    const auto score = problem_.gravity ? kernels_.distance_panel : kernels_.score_panel;
+    const bool dot = problem_.rule->product() == PairProduct::dot;
+    const auto score = dot ? kernels_.score_panel : kernels_.distance_panel;
     score(queries_of(block) + rows.first * dim_, rows.size(), dim_, panel, to.scores + rows.first * to.stride + offset,
           to.stride, to.maxima + rows.first * kernels_.lanes);
     return;

@@ -35,7 +35,7 @@ class ScoreOperands {
   void load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span);
   // What the scores are still to be multiplied with, > 0: bfloat16 queries would be rounded by it.
   float unit() const;
-  // Scores, but for unit(), or squared distances under gravity, of some rows of the block with the
+  // Scores, but for unit(), or squared distances, of some rows of the block with the
   // panel of keys that begins at `offset` of the loaded ones. Rows of the block beside these may be overwritten.
   void score_panel(const QueryBlock& block, KeySpan rows, std::int64_t offset, const ScoreRows& to) const;
   // Queries of Format::f32 as loaded: times scale for dot products.

@@ -15,19 +15,21 @@ constexpr float kExactTop = 0x1p20F;
 
 }  // namespace
 
-std::int64_t ScoreTile::floats(const ScoreProblem& problem, std::int64_t query_rows, Format format) {
-  return ScoreOperands::floats(problem, query_rows, format) + Scratch::round_up(kBlockRows * kStride) +
-         3 * Scratch::round_up(kTileKeys) + Scratch::round_up(2 * kBlockRows * tile_kernels().lanes);
+std::int64_t ScoreTile::floats(const ScoreProblem& problem, std::int64_t query_rows, Format format, bool backward) {
+  return ScoreOperands::floats(problem, query_rows, format) + problem.rule->floats(problem, query_rows, backward) +
+         Scratch::round_up(kBlockRows * kStride) + 2 * Scratch::round_up(kTileKeys) +
+         Scratch::round_up(2 * kBlockRows * tile_kernels().lanes);
 }
 
-ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows, Format format)
+ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows, Format format,
+                     const RuleGradients* gradients)
     : problem_(problem),
       kernels_(tile_kernels()),
       operands_(problem, scratch, query_rows, format),
+      rule_(problem.rule->tile(problem, query_rows, gradients, scratch)),
       scores_(scratch.take(kBlockRows * kStride)),
       lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
       row_lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
-      masses_(scratch.take(kTileKeys)),
       maxima_(scratch.take(2 * kBlockRows * kernels_.lanes)) {}
 
 void ScoreTile::load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span) {
@@ -73,17 +75,9 @@ KeySpan ScoreTile::span_of(std::int64_t batch, std::int64_t query_row) const {
 
 void ScoreTile::score(std::int64_t batch, const QueryBlock& block) {
   for (std::int64_t r = 0; r < block.rows; ++r) spans_[r] = span_of(batch, problem_.query_row(block.first + r));
-  if (problem_.gravity) load_masses(batch, block.head);
+  rule_->load_keys(batch, block.head, keys_);
   score_panels(block);
   for (std::int64_t r = 0; r < block.rows; ++r) finish_row(batch, block, r);
-}
-
-void ScoreTile::load_masses(std::int64_t batch, std::int64_t head) {
-  const TensorView& mass = problem_.gravity->key_mass;
-  const std::int64_t mass_head = problem_.gravity->mass_head(head, problem_.query.heads());
-  for (std::int64_t j = 0; j < keys_.size(); ++j) {
-    masses_[j] = load_element(mass.row(batch, mass_head, keys_.first + j), mass.dtype);
-  }
 }
 
 KeySpan ScoreTile::panels_seen_by_all(const QueryBlock& block) const {
@@ -142,33 +136,16 @@ void ScoreTile::apply_unit(std::int64_t r) {
   unit_[r] = 1;
 }
 
-// Squared distances become scores.
-void ScoreTile::add_gravity(std::int64_t batch, std::int64_t head, std::int64_t query_row, std::int64_t r,
-                            float* scores) {
-  const Gravity& gravity = *problem_.gravity;
-  const KeySpan keys = spans_[r];
-  const float query_mass = load_element(gravity.query_mass.row(batch, head, query_row), gravity.query_mass.dtype);
-  const auto keep = [&] {
-    if (distances_ != nullptr) std::copy(scores, scores + keys.size(), distances_of(r));
-  };
-  if (gravity.exponent != nullptr) {
-    keep();
-    if (gravity.exponent[head] != 2) kernels_.raise(scores, keys.size(), gravity.exponent[head] / 2);
-  }
-  kernels_.invert(scores, keys.size(), gravity.eps);
-  if (gravity.exponent == nullptr) keep();
-  kernels_.gravitate(scores, masses_ + (keys.first - keys_.first), keys.size(), gravity.strength[head] * query_mass);
-}
-
-// Gravity, discount and masks; returns whether any score changed.
+// Score rule, discount and masks; returns whether any score changed.
 bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int64_t r, float* scores) {
   const KeySpan keys = spans_[r];
   const Masks& masks = problem_.masks;
   const std::int64_t query_row = problem_.query_row(block.first + r);
-  if (problem_.gravity) add_gravity(batch, block.head, query_row, r, scores);
+  const bool by_rule = problem_.rule->changes_products();
   const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys);
-  const bool changes = shown != nullptr || problem_.log_discount != nullptr || problem_.gravity;
+  const bool changes = shown != nullptr || problem_.log_discount != nullptr || by_rule;
   if (changes) apply_unit(r);
+  if (by_rule) rule_->to_scores({batch, block.head, query_row, r, block.slot + r}, keys, scores);
   if (problem_.log_discount != nullptr) {
     const auto distance = static_cast<float>(keys.first - problem_.distance_origin(query_row));
     const float slope = problem_.log_discount_of(batch, block.head, query_row);

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/scratch.h"
 #include "kernels/tile_kernels.h"
 #include "softmax/score_operands.h"
+#include "softmax/score_rule.h"
 #include "softmax/task_plan.h"
 
 namespace rattention {
@@ -14,13 +16,14 @@ namespace rattention {
 // Working memory for one tile of scores.
 class ScoreTile {
  public:
-  // Floats from row to row: the tile and a vector of padding; no power of two, which would map all rows to one cache
-  // set.
-  static constexpr std::int64_t kStride = kTileKeys + 16;
+  static constexpr std::int64_t kStride = kTileStride;
 
-  ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows, Format format = Format::f32);
+  // The backward pass gives where the score rule's own gradients go.
+  ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows, Format format = Format::f32,
+            const RuleGradients* gradients = nullptr);
   // Floats the constructor takes from the scratch.
-  static std::int64_t floats(const ScoreProblem& problem, std::int64_t query_rows, Format format = Format::f32);
+  static std::int64_t floats(const ScoreProblem& problem, std::int64_t query_rows, Format format = Format::f32,
+                             bool backward = false);
 
   void load_queries(std::int64_t batch, const QueryBlock& block) { operands_.load_queries(batch, block); }
   // The keys to load for those of `span`.
@@ -49,12 +52,7 @@ class ScoreTile {
   float* at(std::int64_t r, std::int64_t key) { return row(r) + (key - keys_.first); }
   Bf16* rounded_at(std::int64_t r, std::int64_t key) { return reinterpret_cast<Bf16*>(row(r)) + (key - keys_.first); }
   KeySpan keys() const { return keys_; }
-  // Keeps of gravitational scores, in [kBlockRows][kStride] floats for the backward pass, the squared distances where
-  // there is an exponent, else 1 / (squared distance + eps).
-  void keep_distances(float* distances) { distances_ = distances; }
-  float* distances_of(std::int64_t r) { return distances_ + r * kStride + (spans_[r].first - keys_.first); }
-  // The loaded keys' masses, from keys().first on, for the head scored last.
-  const float* masses() const { return masses_; }
+  RuleTile& rule() { return *rule_; }
   // The block's queries as loaded: times scale for dot products.
   const float* queries_of(const QueryBlock& block) const { return operands_.queries_of(block); }
   // Whether row r sees some key of this tile.
@@ -67,26 +65,23 @@ class ScoreTile {
   float* row(std::int64_t r) const { return scores_ + r * kStride; }
   void look_at_masks(std::int64_t batch);
   bool has_padding(KeySpan keys) const;
-  void load_masses(std::int64_t batch, std::int64_t head);
   KeySpan span_of(std::int64_t batch, std::int64_t query_row) const;
   KeySpan panels_seen_by_all(const QueryBlock& block) const;
   void score_panels(const QueryBlock& block);
   float max_around_whole_panels(std::int64_t r);
   void finish_row(std::int64_t batch, const QueryBlock& block, std::int64_t r);
   void apply_unit(std::int64_t r);
-  void add_gravity(std::int64_t batch, std::int64_t head, std::int64_t query_row, std::int64_t r, float* scores);
   bool add_terms(std::int64_t batch, const QueryBlock& block, std::int64_t r, float* scores);
 
   const ScoreProblem& problem_;
   const TileKernels& kernels_;
   ScoreOperands operands_;
+  std::unique_ptr<RuleTile> rule_;
   float* scores_;
   std::int32_t* lanes_;      // of the tile: padding
   std::int32_t* row_lanes_;  // of one row
-  float* masses_;            // of the loaded keys, for the head scored last
-  float* distances_ = nullptr;
-  float* maxima_;  // per row and lane, as the scores of whole_ are made; then room for maxima nobody wants
-  KeySpan whole_;  // the panels that every row of the block sees whole
+  float* maxima_;            // per row and lane, as the scores of whole_ are made; then room for maxima nobody wants
+  KeySpan whole_;            // the panels that every row of the block sees whole
   KeySpan keys_;
   float top_[kBlockRows] = {};
   float unscaled_top_[kBlockRows] = {};  // without unit_

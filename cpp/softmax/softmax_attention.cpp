@@ -197,8 +197,8 @@ struct RowWriter {
 
 // Products of bfloat16 where the processor has them, the task is made of it and nothing wants to see float32 weights.
 Format format_of(const ScoreProblem& problem, const SoftmaxForward& want) {
-  const bool fits = bf16_kernels() != nullptr && !problem.gravity && problem.rotary == nullptr && !want.observer &&
-                    want.value != nullptr;
+  const bool fits = bf16_kernels() != nullptr && problem.rule->product() == PairProduct::dot &&
+                    problem.rotary == nullptr && !want.observer && want.value != nullptr;
   const auto is_bfloat16 = [](const TensorView& view) { return view.dtype == DType::bf16; };
   return fits && is_bfloat16(problem.query) && is_bfloat16(problem.key) && is_bfloat16(*want.value) ? Format::bf16
                                                                                                     : Format::f32;
