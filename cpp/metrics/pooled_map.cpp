@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/threads.h"
+#include "softmax/float_operands.h"
 #include "softmax/softmax_attention.h"
 #include "softmax/sweep.h"
 
@@ -134,8 +135,9 @@ class PooledMap {
     want.lse = lse_.data();
     softmax_task(problem_, want, task);
     Scratch& scratch = thread_scratch();
-    scratch.reset(ScoreTile::floats(problem_, task.rows));
-    ScoreTile tile(problem_, scratch, task.rows);
+    scratch.reset(FloatOperands::floats(problem_, nullptr, task.rows) + ScoreTile::floats(problem_, task.rows));
+    FloatOperands operands(problem_, nullptr, task.rows, scratch);
+    ScoreTile tile(problem_, operands, task.rows, scratch);
     MapSums sums(problem_, rows_, keys_, task, lse_.data(), map_, edges_of(index));
     sweep(within(task, keys_.range()), tile, sums);
   }

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/threads.h"
+#include "softmax/float_operands.h"
 #include "softmax/score_tile.h"
 
 namespace rattention {
@@ -57,8 +58,9 @@ class ColumnTask {
 
   void run(float* received) {
     Scratch& scratch = thread_scratch();
-    scratch.reset(ScoreTile::floats(problem_, kBlockRows));
-    ScoreTile tile(problem_, scratch, kBlockRows);
+    scratch.reset(FloatOperands::floats(problem_, nullptr, kBlockRows) + ScoreTile::floats(problem_, kBlockRows));
+    FloatOperands operands(problem_, nullptr, kBlockRows, scratch);
+    ScoreTile tile(problem_, operands, kBlockRows, scratch);
     tile.load_keys(batch_, head_ / problem_.group(), keys_);
     for (std::int64_t first = 0; first < problem_.row_count; first += kBlockRows) {
       stop_if_asked();

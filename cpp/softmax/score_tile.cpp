@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <type_traits>
 
 namespace rattention {
 namespace {
@@ -15,17 +14,16 @@ constexpr float kExactTop = 0x1p20F;
 
 }  // namespace
 
-std::int64_t ScoreTile::floats(const ScoreProblem& problem, std::int64_t query_rows, Format format, bool backward) {
-  return ScoreOperands::floats(problem, query_rows, format) + problem.rule->floats(problem, query_rows, backward) +
-         Scratch::round_up(kBlockRows * kStride) + 2 * Scratch::round_up(kTileKeys) +
-         Scratch::round_up(2 * kBlockRows * tile_kernels().lanes);
+std::int64_t ScoreTile::floats(const ScoreProblem& problem, std::int64_t query_rows, bool backward) {
+  return problem.rule->floats(problem, query_rows, backward) + Scratch::round_up(kBlockRows * kStride) +
+         2 * Scratch::round_up(kTileKeys) + Scratch::round_up(2 * kBlockRows * tile_kernels().lanes);
 }
 
-ScoreTile::ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows, Format format,
+ScoreTile::ScoreTile(const ScoreProblem& problem, TileOperands& operands, std::int64_t query_rows, Scratch& scratch,
                      const RuleGradients* gradients)
     : problem_(problem),
       kernels_(tile_kernels()),
-      operands_(problem, scratch, query_rows, format),
+      operands_(operands),
       rule_(problem.rule->tile(problem, query_rows, gradients, scratch)),
       scores_(scratch.take(kBlockRows * kStride)),
       lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
@@ -103,7 +101,7 @@ void ScoreTile::score_panels(const QueryBlock& block) {
     while (last > first && spans_[last - 1].intersect(panel).empty()) --last;
     if (first == last) continue;
     const bool whole = key >= whole_.first && key < whole_.last;
-    operands_.score_panel(block, {first, last}, key - keys_.first, {scores_, kStride, whole ? maxima_ : unused});
+    operands_.score_panel(block, {first, last}, key - keys_.first, scores_, whole ? maxima_ : unused);
   }
 }
 
@@ -160,26 +158,19 @@ bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int6
 
 float ScoreTile::to_weights_of(std::int64_t r, float shift) {
   const KeySpan keys = spans_[r];
-  if (operands_.format() == Format::f32) return kernels_.exp(scores_of(r), keys.size(), shift);
-  // The row's largest weight has to be exactly 1, in the sum and rounded to bfloat16 alike.
+  // The row's largest weight has to be exactly 1, whatever its format.
   const float unscaled = shift == top_[r] ? unscaled_top_[r] : shift / unit_[r];
-  return bf16_kernels()->exp2(scores_of(r), keys.size(), unit_[r] * kLog2E, unscaled, rounded_at(r, keys.first));
+  return operands_.to_weights(row(r), keys.first - keys_.first, keys.size(), unit_[r], unscaled);
 }
 
 void ScoreTile::clear_unseen(std::int64_t r, KeySpan keys) {
   const KeySpan seen = spans_[r].empty() ? KeySpan{keys.last, keys.last} : spans_[r];
-  const auto clear = [&](auto* weights) {
-    std::fill(weights, weights + (seen.first - keys.first), std::remove_reference_t<decltype(*weights)>{});
-    std::fill(weights + (seen.last - keys.first), weights + keys.size(), std::remove_reference_t<decltype(*weights)>{});
-  };
-  if (operands_.format() == Format::f32) return clear(at(r, keys.first));
-  clear(rounded_at(r, keys.first));
+  operands_.clear_weights(row(r), keys.first - keys_.first, seen.first - keys_.first);
+  operands_.clear_weights(row(r), seen.last - keys_.first, keys.last - keys_.first);
 }
 
 float ScoreTile::weight_at(std::int64_t r, std::int64_t key) const {
-  const std::int64_t j = key - keys_.first;
-  if (operands_.format() == Format::f32) return row(r)[j];
-  return load_element(reinterpret_cast<const std::byte*>(row(r)) + 2 * j, DType::bf16);
+  return operands_.weight_at(row(r), key - keys_.first);
 }
 
 void ScoreTile::to_weights(std::int64_t batch, const QueryBlock& block, std::int64_t r, double lse) {

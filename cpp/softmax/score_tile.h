@@ -7,9 +7,9 @@
 
 #include "core/scratch.h"
 #include "kernels/tile_kernels.h"
-#include "softmax/score_operands.h"
 #include "softmax/score_rule.h"
 #include "softmax/task_plan.h"
+#include "softmax/tile_operands.h"
 
 namespace rattention {
 
@@ -18,12 +18,11 @@ class ScoreTile {
  public:
   static constexpr std::int64_t kStride = kTileStride;
 
-  // The backward pass gives where the score rule's own gradients go.
-  ScoreTile(const ScoreProblem& problem, Scratch& scratch, std::int64_t query_rows, Format format = Format::f32,
+  // For tasks of `query_rows`. The backward pass gives where the score rule's own gradients go.
+  ScoreTile(const ScoreProblem& problem, TileOperands& operands, std::int64_t query_rows, Scratch& scratch,
             const RuleGradients* gradients = nullptr);
   // Floats the constructor takes from the scratch.
-  static std::int64_t floats(const ScoreProblem& problem, std::int64_t query_rows, Format format = Format::f32,
-                             bool backward = false);
+  static std::int64_t floats(const ScoreProblem& problem, std::int64_t query_rows, bool backward = false);
 
   void load_queries(std::int64_t batch, const QueryBlock& block) { operands_.load_queries(batch, block); }
   // The keys to load for those of `span`.
@@ -34,8 +33,8 @@ class ScoreTile {
   void score(std::int64_t batch, const QueryBlock& block);
 
   // After score(): the keys of row r (counted within the block) in this tile, and their scores, -inf
-  // where hidden. They are padded with -inf to whole vectors. Those of bfloat16 may lack a factor that to_weights_of()
-  // brings in.
+  // where hidden. They are padded with -inf to whole vectors. Those of operands with a unit may lack it until
+  // to_weights_of().
   KeySpan keys_of(std::int64_t r) const { return spans_[r]; }
   std::int64_t visible_of(std::int64_t r) const { return visible_[r]; }  // how many of them are not hidden
   float max_of(std::int64_t r) const { return top_[r]; }                 // the largest score, NaN left out
@@ -43,18 +42,16 @@ class ScoreTile {
   // Turns the scores of row r of the block scored last into weights e^(score - lse). A NaN in lse comes to the keys not
   // hidden. In float32 an lse of some hundreds would miss a weight's last digits.
   void to_weights(std::int64_t batch, const QueryBlock& block, std::int64_t r, double lse);
-  // Turns the scores of row r into weights e^(score - shift) in the format of the tile, and returns their sum.
+  // Turns the scores of row r into weights e^(score - shift) in the format of the operands, and returns their sum.
   float to_weights_of(std::int64_t r, float shift);
   // Makes 0 the weights of those of `keys` that row r does not see.
   void clear_unseen(std::int64_t r, KeySpan keys);
   float weight_at(std::int64_t r, std::int64_t key) const;
-  // The row's storage at `key`, which need not be one that it sees.
+  // The row's storage, from the first of keys() on, and at a key that the row need not see.
+  float* row(std::int64_t r) const { return scores_ + r * kStride; }
   float* at(std::int64_t r, std::int64_t key) { return row(r) + (key - keys_.first); }
-  Bf16* rounded_at(std::int64_t r, std::int64_t key) { return reinterpret_cast<Bf16*>(row(r)) + (key - keys_.first); }
   KeySpan keys() const { return keys_; }
   RuleTile& rule() { return *rule_; }
-  // The block's queries as loaded: times scale for dot products.
-  const float* queries_of(const QueryBlock& block) const { return operands_.queries_of(block); }
   // Whether row r sees some key of this tile.
   bool sees_some(std::int64_t r) const { return visible_[r] > 0; }
   // Lanes of loaded keys, all bits set where masks other than the span show the key to the row, until the next call;
@@ -62,7 +59,6 @@ class ScoreTile {
   const std::int32_t* shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys);
 
  private:
-  float* row(std::int64_t r) const { return scores_ + r * kStride; }
   void look_at_masks(std::int64_t batch);
   bool has_padding(KeySpan keys) const;
   KeySpan span_of(std::int64_t batch, std::int64_t query_row) const;
@@ -75,7 +71,7 @@ class ScoreTile {
 
   const ScoreProblem& problem_;
   const TileKernels& kernels_;
-  ScoreOperands operands_;
+  TileOperands& operands_;
   std::unique_ptr<RuleTile> rule_;
   float* scores_;
   std::int32_t* lanes_;      // of the tile: padding

@@ -7,6 +7,7 @@
 
 #include "core/pack.h"
 #include "core/threads.h"
+#include "softmax/float_operands.h"
 #include "softmax/score_tile.h"
 #include "softmax/tile_turns.h"
 
@@ -33,7 +34,8 @@ class BackwardTask {
         columns_(padded(dim_)),
         value_dim_(saved.value.dim()),
         value_columns_(padded(value_dim_)),
-        tile_(problem, scratch, task.rows, Format::f32, &gradients.rule),
+        operands_(problem, nullptr, task.rows, scratch),
+        tile_(problem, operands_, task.rows, scratch, &gradients.rule),
         queries_(scratch.take(task.rows * columns_)),
         grad_outputs_(scratch.take(task.rows * value_columns_)),
         finite_queries_(scratch.take(kBlockRows * columns_)),
@@ -56,9 +58,10 @@ class BackwardTask {
     const auto up = Scratch::round_up;
     const std::int64_t columns = padded(problem.query.dim());
     const std::int64_t value_columns = padded(saved.value.dim());
-    return ScoreTile::floats(problem, rows, Format::f32, true) + 2 * up(rows * columns) + up(rows * value_columns) +
-           up(kBlockRows * columns) + up(kBlockRows * value_columns) + up(2 * rows) + up(columns) +
-           up(rows * kRowNumbers) + 2 * up(kBackwardKeys * columns) + 2 * up(kBackwardKeys * value_columns) +
+    return FloatOperands::floats(problem, nullptr, rows) + ScoreTile::floats(problem, rows, true) +
+           2 * up(rows * columns) + up(rows * value_columns) + up(kBlockRows * columns) +
+           up(kBlockRows * value_columns) + up(2 * rows) + up(columns) + up(rows * kRowNumbers) +
+           2 * up(kBackwardKeys * columns) + 2 * up(kBackwardKeys * value_columns) +
            up((kBackwardKeys + tile_kernels().panel) * value_columns) + up(kBlockRows * ScoreTile::kStride) +
            up(kBlockRows * tile_kernels().lanes);
   }
@@ -105,7 +108,7 @@ class BackwardTask {
     for (std::int64_t r = 0; r < block.rows; ++r) {
       const std::int64_t row = block.first + r;
       float* query = queries_ + (block.slot + r) * columns_;
-      std::copy_n(tile_.queries_of(block) + r * dim_, dim_, query);
+      std::copy_n(operands_.queries_of(block) + r * dim_, dim_, query);
       std::fill(query + dim_, query + columns_, 0.0F);
       std::fill_n(grad_queries_ + (block.slot + r) * columns_, columns_, 0.0F);
       float* grad_output = grad_outputs_ + (block.slot + r) * value_columns_;
@@ -305,6 +308,7 @@ class BackwardTask {
   const std::int64_t columns_;
   const std::int64_t value_dim_;
   const std::int64_t value_columns_;
+  FloatOperands operands_;
   ScoreTile tile_;
   float* queries_;  // as the tile has them, rows of whole vectors
   float* grad_outputs_;
