@@ -24,13 +24,13 @@ KeySpan map_rows(const ScoreProblem& problem, const Bins& rows, const Task& task
 }
 
 Task within(const Task& task, KeySpan keys) {
-  Task part = task;
-  part.keys = {};
-  for (QueryBlock& block : part.blocks) {
+  Task narrowed = task;
+  narrowed.keys = {};
+  for (QueryBlock& block : narrowed.blocks) {
     block.keys = block.keys.intersect(keys);
-    part.keys = part.keys.join(block.keys);
+    narrowed.keys = narrowed.keys.join(block.keys);
   }
-  return part;
+  return narrowed;
 }
 
 // Adds the weights of a task's rows to the map. Rows that one bin holds are summed key by key before keys are pooled:

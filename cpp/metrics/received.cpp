@@ -26,8 +26,8 @@ class SeenRows {
       --starts_[keys.last - keys_.first];
       return;
     }
-    problem_.masks.visible(batch_, head_, problem_.query_row(row), keys, lanes_);
-    for (std::int64_t j = 0; j < keys.size(); ++j) seen_[keys.first - keys_.first + j] -= lanes_[j];
+    problem_.masks.visible(batch_, head_, problem_.query_row(row), keys, flags_);
+    for (std::int64_t j = 0; j < keys.size(); ++j) seen_[keys.first - keys_.first + j] -= flags_[j];
   }
 
   // Sums to means.
@@ -47,7 +47,7 @@ class SeenRows {
   KeySpan keys_;
   std::int64_t starts_[kTileKeys + 1] = {};
   std::int64_t seen_[kTileKeys] = {};
-  std::int32_t lanes_[kTileKeys] = {};
+  std::int32_t flags_[kTileKeys] = {};
 };
 
 // One tile of keys of one query head: sums over all rows, in the order of the rows.

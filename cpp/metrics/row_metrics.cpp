@@ -45,10 +45,10 @@ class TileMass {
   TileMass(const RowWeights& row) : row_(row), kernels_(tile_kernels()) {}
 
   float inside(KeySpan range) const {
-    const KeySpan part = range.intersect(row_.keys);
-    if (part.empty()) return 0;
-    if (part.size() == row_.keys.size()) return row_.sums.weight;
-    return kernels_.sum(row_.weights + (part.first - row_.keys.first), part.size());
+    const KeySpan common = range.intersect(row_.keys);
+    if (common.empty()) return 0;
+    if (common.size() == row_.keys.size()) return row_.sums.weight;
+    return kernels_.sum(row_.weights + (common.first - row_.keys.first), common.size());
   }
 
   float outside(KeySpan range) const {

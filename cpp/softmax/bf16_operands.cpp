@@ -17,7 +17,7 @@ const Bf16* halves(const float* pairs) { return reinterpret_cast<const Bf16*>(pa
 // Two bfloat16 take the room of a float.
 std::int64_t floats_per_row(const ScoreProblem& problem) { return ceil_div(problem.query.dim(), kStep) * kStep / 2; }
 
-// They are multiplied in whole tiles of rows.
+// They are multiplied in whole tile registers of rows.
 std::int64_t rows_with_room(std::int64_t rows) { return rows + Bf16Kernels::kRows; }
 
 }  // namespace
@@ -80,7 +80,8 @@ void Bf16Operands::pack_keys() {
 
 void Bf16Operands::score_panel(const QueryBlock& block, KeySpan rows, std::int64_t offset, float* tile,
                                float* maxima) const {
-  const std::int64_t first = rows.first / Bf16Kernels::kRows * Bf16Kernels::kRows;  // the last tile ends in the block
+  const std::int64_t first =
+      rows.first / Bf16Kernels::kRows * Bf16Kernels::kRows;  // the last register ends in the block
   products_.score_panel(halves(queries_ + (block.slot + first) * dim_), rows.last - first, 2 * dim_,
                         halves(panels_ + offset * dim_), tile + first * kTileStride + offset, kTileStride,
                         maxima + first * kernels_.lanes);

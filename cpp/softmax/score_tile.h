@@ -54,9 +54,9 @@ class ScoreTile {
   RuleTile& rule() { return *rule_; }
   // Whether row r sees some key of this tile.
   bool sees_some(std::int64_t r) const { return visible_[r] > 0; }
-  // Lanes of loaded keys, all bits set where masks other than the span show the key to the row, until the next call;
+  // A flag per key, all bits set where masks other than the span show the key to the row, until the next call;
   // nullptr where they show all.
-  const std::int32_t* shown_lanes(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys);
+  const std::int32_t* shown_flags(std::int64_t batch, std::int64_t head, std::int64_t query_row, KeySpan keys);
 
  private:
   void look_at_masks(std::int64_t batch);
@@ -74,10 +74,10 @@ class ScoreTile {
   TileOperands& operands_;
   std::unique_ptr<RuleTile> rule_;
   float* scores_;
-  std::int32_t* lanes_;      // of the tile: padding
-  std::int32_t* row_lanes_;  // of one row
-  float* maxima_;            // per row and lane, as the scores of whole_ are made; then room for maxima nobody wants
-  KeySpan whole_;            // the panels that every row of the block sees whole
+  std::int32_t* padding_flags_;  // of the tile
+  std::int32_t* row_flags_;      // of one row
+  float* maxima_;  // per row and lane, as the scores of whole_ are made; then room for maxima nobody wants
+  KeySpan whole_;  // the panels that every row of the block sees whole
   KeySpan keys_;
   float top_[kBlockRows] = {};
   float unscaled_top_[kBlockRows] = {};  // without unit_

@@ -119,7 +119,7 @@ class ForwardTask {
   // Weights times what is infinite or NaN, of the keys that are not hidden.
   void add_not_finite(ScoreTile& tile, const QueryBlock& block, std::int64_t r) {
     const KeySpan keys = tile.keys_of(r);
-    const std::int32_t* shown = tile.shown_lanes(task_.batch, block.head, problem_.query_row(block.first + r), keys);
+    const std::int32_t* shown = tile.shown_flags(task_.batch, block.head, problem_.query_row(block.first + r), keys);
     for (const std::int64_t key : operands_.not_finite()) {
       const bool outside = key < keys.first || key >= keys.last;
       if (outside || (shown != nullptr && shown[key - keys.first] == 0)) continue;

@@ -7,7 +7,8 @@
 namespace rattention {
 namespace {
 
-// Tasks per thread that let the dynamic schedule even out differences.
+// Tasks per thread, so that threads which take the next as they become free end at about the same time. Every task
+// packs its keys for itself.
 constexpr std::int64_t kTasksPerThread = 4;
 
 QueryBlock query_block(const ScoreProblem& problem, std::int64_t head, std::int64_t first, std::int64_t last) {
@@ -65,7 +66,7 @@ Task row_task(const ScoreProblem& problem, std::int64_t batch, std::int64_t kv_h
 Task TaskPlan::task(std::int64_t index) const {
   Task task;
   task.part = index / heads_;
-  task.lane = index % heads_;
+  task.kv_index = index % heads_;
   const std::int64_t part = last_first_ ? parts_ - 1 - task.part : task.part;
   task.batch = index % heads_ / problem_.key.heads();
   task.kv_head = index % heads_ % problem_.key.heads();

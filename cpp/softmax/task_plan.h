@@ -17,13 +17,13 @@ struct QueryBlock {
   KeySpan keys;           // all that its rows can see
 };
 
-// Blocks per task, at most. More of them spread the packing of a tile over more rows; fewer balance better between
-// threads, and there are fewer where tasks would not go round.
+// Blocks per task, at most: all rows of a head of 4608 tokens, so that its keys are packed once. Fewer balance better
+// between threads, and there are fewer where tasks would not go round.
 constexpr std::int64_t kTaskBlocks = 96;
 
 struct Task {
-  std::int64_t part = 0;  // in the order of the plan
-  std::int64_t lane = 0;  // key/value head, counted over the batch
+  std::int64_t part = 0;      // in the order of the plan
+  std::int64_t kv_index = 0;  // key/value head, counted over the batch
   std::int64_t batch = 0;
   std::int64_t kv_head = 0;
   std::vector<QueryBlock> blocks;
