@@ -14,8 +14,8 @@ namespace rattention {
 
 constexpr float kLog2E = 1.44269504088896340736F;
 
-// Rows of scores that are hot in the first-level cache while a panel of keys is: with AVX-512 48 by 64 scores are 12 KiB,
-// a panel of depth 64 is 16 KiB. A multiple of the 6 and of the 16 rows that kernels take at a time.
+// Rows of scores that are hot in the first-level cache while a panel of keys is: 48 by 64 scores are 12 KiB, a panel of
+// depth 64 is 16 KiB (AVX-512). A multiple of the 6 and of the 16 rows that kernels take at a time.
 constexpr std::int64_t kBlockRows = 48;
 // Keys per tile: long enough that per-row, per-tile work (maximum, rescaling) is small, short enough for keys, values,
 // queries and outputs of a task to share a second-level cache of 2 MiB (at depth 64, keys and values are 256 KiB each).

@@ -57,7 +57,7 @@ class RuleTile {
   virtual void to_factors(const RuleRow& /*row*/, KeySpan /*keys*/, float* /*gradients*/) {}
   // ... sum w q over the tile's rows becomes the gradient of the key ...
   virtual void finish_key(std::int64_t /*key*/, const float* /*key_row*/, float* /*sum*/) {}
-  // ... and what the keys' own parameters got is added to RuleGradients, by one task at a time.
+  // ... and what the keys' own parameters got is added to RuleGradients, by one task at a time for those keys.
   virtual void store_keys() {}
   // After all tiles: sum w k becomes the gradient of the query as it was before scale.
   virtual void finish_query(const RuleRow& /*row*/, const float* /*query*/, float* /*sum*/) {}
