@@ -13,7 +13,7 @@
 #include "bindings/module.h"
 #include "bindings/score_options.h"
 #include "core/threads.h"
-#include "kernels/tile_kernels.h"
+#include "kernels/fma_rate.h"
 #include "metrics/pooled_map.h"
 #include "metrics/received.h"
 #include "metrics/row_metrics.h"
@@ -77,11 +77,9 @@ class MetricArrays {
 // Runs the forward pass and what rides on it. GIL released by the caller.
 void run(const ScoreProblem& problem, SoftmaxForward want, MetricDistances distances, const RowMetricOutputs* outputs,
          float* received) {
-  std::optional<RowMetrics> metrics;
   std::optional<ReceivedInPassing> passing;
   if (received != nullptr && ReceivedInPassing::possible(problem)) passing.emplace(problem);
-  if (outputs != nullptr)
-    want.observers = &metrics.emplace(problem, distances, *outputs, passing ? &*passing : nullptr);
+  if (outputs != nullptr) want.observer = row_metrics(problem, distances, *outputs, passing ? &*passing : nullptr);
   softmax_forward(problem, want);
   if (received == nullptr) return;
   if (passing) return passing->store(received);
@@ -195,7 +193,7 @@ double fma_peak(double seconds, int threads) {
   std::vector<double> rates(static_cast<std::size_t>(threads));
   const int before = get_num_threads();
   set_num_threads(threads);
-  parallel_for(threads, [&](std::int64_t i) { rates[static_cast<std::size_t>(i)] = tile_kernels().fma_rate(seconds); });
+  parallel_for(threads, [&](std::int64_t i) { rates[static_cast<std::size_t>(i)] = fma_rate(seconds); });
   set_num_threads(before);
   double total = 0;
   for (const double rate : rates) total += rate;

@@ -79,20 +79,17 @@ py::dict attention_backward(const py::array& query, const py::array& key, const 
   saved.lse = row_numbers<double>("lse", lse, problem);
   if (grad_lse) saved.grad_lse = row_numbers<float>("grad_lse", *grad_lse, problem);
 
-  const std::vector<std::int64_t> rows{shape[0], shape[1], shape[2]};
   Gradients arrays;
   SoftmaxGradients gradients;
   gradients.query = arrays.add("query", shape_of(problem.query));
   gradients.key = arrays.add("key", shape_of(problem.key));
   gradients.value = arrays.add("value", shape_of(saved.value));
-  if (problem.gravity) {
-    const TensorView& mass = problem.gravity->key_mass;
-    gradients.query_mass = arrays.add("query_mass", rows);
-    gradients.key_mass = arrays.add("key_mass", {mass.batch(), mass.heads(), mass.length()});
-    gradients.strength = arrays.add("gravity", rows);
-    if (problem.gravity->exponent != nullptr) gradients.exponent = arrays.add("exponent", rows);
+  for (const RuleParameter& parameter : problem.rule->parameters(problem)) {
+    gradients.rule.push_back(arrays.add(parameter.name, parameter.shape));
   }
-  if (problem.log_discount != nullptr) gradients.log_discount = arrays.add("log_discount", rows);
+  if (problem.log_discount != nullptr) {
+    gradients.log_discount = arrays.add("log_discount", {shape[0], shape[1], shape[2]});
+  }
   {
     const CoreCall call;
     softmax_backward(problem, saved, gradients);

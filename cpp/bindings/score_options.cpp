@@ -2,78 +2,84 @@
 
 #include <pybind11/stl.h>
 
-#include <vector>
+#include <memory>
+#include <optional>
+#include <utility>
 
 #include "bindings/arrays.h"
 #include "bindings/module.h"
 #include "softmax/checks.h"
+#include "softmax/rule_gravity.h"
 
 namespace py = pybind11;
 
 namespace rattention::bindings {
 namespace {
 
-Gravity make_gravity(const ScoreProblem& problem, const ScoreOptions& options) {
-  Gravity gravity;
-  gravity.query_mass = mass_view("query_mass", *options.query_mass);
-  gravity.key_mass = mass_view("key_mass", *options.key_mass);
+using Array = std::optional<py::array>;
+
+void set_dense_mask(const py::array& mask, ScoreProblem& problem) {
+  const TensorView& query = problem.query;
+  problem.masks.dense = dense_mask(mask, {query.batch(), query.heads(), query.length(), problem.key.length()});
+}
+
+void set_discount(const py::array& log_discount, ScoreProblem& problem) {
+  const TensorView& query = problem.query;
+  problem.discount_per_query = log_discount.ndim() == 3;
+  problem.log_discount = problem.discount_per_query
+                             ? floats("log_discount", log_discount, {query.batch(), query.heads(), query.length()})
+                             : floats("log_discount", log_discount, {query.heads()});
+}
+
+void set_gravity(const py::array& query_mass, const py::array& key_mass, const py::array& strength, float eps,
+                 const Array& exponent, ScoreProblem& problem) {
   const std::int64_t heads = problem.query.heads();
-  gravity.strength = floats("gravity", *options.gravity, {heads});
-  if (options.exponent) gravity.exponent = floats("exponent", *options.exponent, {heads});
-  gravity.eps = options.eps;
-  check_masses(problem, gravity);
-  return gravity;
+  Gravity gravity;
+  gravity.query_mass = mass_view("query_mass", query_mass);
+  gravity.key_mass = mass_view("key_mass", key_mass);
+  gravity.strength = floats("gravity", strength, {heads});
+  gravity.eps = eps;
+  if (exponent) gravity.exponent = floats("exponent", *exponent, {heads});
+  problem.rule = std::make_shared<GravityRule>(gravity, problem);
 }
 
-void set_discount(const py::array& log_discount, ScoreProblem* problem) {
-  const TensorView& query = problem->query;
-  problem->discount_per_query = log_discount.ndim() == 3;
-  problem->log_discount = problem->discount_per_query
-                              ? floats("log_discount", log_discount, {query.batch(), query.heads(), query.length()})
-                              : floats("log_discount", log_discount, {query.heads()});
-}
-
+// A new option is an argument here and a setting.
 ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t query_offset, float scale,
-                          std::optional<py::array> key_mask, std::optional<py::array> segment_ids,
-                          std::optional<py::array> attn_mask, std::optional<py::array> log_discount,
-                          std::optional<py::array> query_mass, std::optional<py::array> key_mass,
-                          std::optional<py::array> gravity, float eps, std::optional<py::array> exponent) {
-  if (segment_ids) segment_ids = own_integers(*segment_ids);
-  return {left,
-          right,
-          query_offset,
-          scale,
-          std::move(key_mask),
-          std::move(segment_ids),
-          std::move(attn_mask),
-          std::move(log_discount),
-          std::move(query_mass),
-          std::move(key_mass),
-          std::move(gravity),
-          eps,
-          std::move(exponent)};
+                          const Array& key_mask, const Array& segments, const Array& attn_mask,
+                          const Array& log_discount, const Array& query_mass, const Array& key_mass,
+                          const Array& gravity, float eps, const Array& exponent) {
+  ScoreOptions options;
+  const auto add = [&](std::function<void(ScoreProblem&)> set) { options.settings.push_back(std::move(set)); };
+  add([=](ScoreProblem& problem) {
+    problem.scale = scale;
+    problem.masks.query_offset = query_offset;
+    problem.masks.left = left;
+    problem.masks.right = right;
+  });
+  if (key_mask) {
+    add([mask = *key_mask](ScoreProblem& problem) {
+      problem.masks.padding = padding_mask(mask, problem.query.batch(), problem.key.length());
+    });
+  }
+  if (segments) {
+    add([ids = own_integers(*segments)](ScoreProblem& problem) {
+      problem.masks.segments = segment_ids(ids, problem.query.batch(), problem.key.length());
+    });
+  }
+  if (attn_mask) add([mask = *attn_mask](ScoreProblem& problem) { set_dense_mask(mask, problem); });
+  if (log_discount) add([discount = *log_discount](ScoreProblem& problem) { set_discount(discount, problem); });
+  add([](ScoreProblem& problem) { check_positions(problem); });
+  if (query_mass) {
+    add([=](ScoreProblem& problem) { set_gravity(*query_mass, *key_mass, *gravity, eps, exponent, problem); });
+  }
+  return options;
 }
 
 }  // namespace
 
 ScoreProblem make_problem(const py::array& query, const py::array& key, const ScoreOptions& options) {
-  const TensorView queries = tensor_view("query", query);
-  ScoreProblem problem = scaled_dot_product(queries, tensor_view("key", key));
-  problem.scale = options.scale;
-  const std::int64_t batch = problem.query.batch();
-  const std::int64_t keys = problem.key.length();
-  Masks& masks = problem.masks;
-  masks.query_offset = options.query_offset;
-  masks.left = options.left;
-  masks.right = options.right;
-  if (options.key_mask) masks.padding = padding_mask(*options.key_mask, batch, keys);
-  if (options.segment_ids) masks.segments = segment_ids(*options.segment_ids, batch, keys);
-  if (options.attn_mask) {
-    masks.dense = dense_mask(*options.attn_mask, {batch, problem.query.heads(), problem.query.length(), keys});
-  }
-  if (options.log_discount) set_discount(*options.log_discount, &problem);
-  check_positions(problem);
-  if (options.query_mass) problem.gravity = make_gravity(problem, options);
+  ScoreProblem problem = scaled_dot_product(tensor_view("query", query), tensor_view("key", key));
+  for (const auto& set : options.settings) set(problem);
   return problem;
 }
 

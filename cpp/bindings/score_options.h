@@ -3,29 +3,17 @@
 
 #include <pybind11/numpy.h>
 
-#include <cstdint>
-#include <optional>
+#include <functional>
+#include <vector>
 
-#include "softmax/score_tiles.h"
+#include "softmax/score_problem.h"
 
 namespace rattention::bindings {
 
-// Holds the arrays that a problem points into. Their shapes are checked where they meet query and key.
+// What each option makes of a problem of query and key, in order. They hold the arrays that a problem points into, and
+// check their shapes.
 struct ScoreOptions {
-  std::int64_t left = Masks::kUnlimited;
-  std::int64_t right = Masks::kUnlimited;
-  std::int64_t query_offset = 0;
-  float scale = 1.0F;
-  std::optional<pybind11::array> key_mask;
-  std::optional<pybind11::array> segment_ids;
-  std::optional<pybind11::array> attn_mask;
-  std::optional<pybind11::array> log_discount;
-  // Gravitational scores where given: all but the exponent.
-  std::optional<pybind11::array> query_mass;
-  std::optional<pybind11::array> key_mass;
-  std::optional<pybind11::array> gravity;
-  float eps = 0.0F;
-  std::optional<pybind11::array> exponent;
+  std::vector<std::function<void(ScoreProblem&)>> settings;
 };
 
 ScoreProblem make_problem(const pybind11::array& query, const pybind11::array& key, const ScoreOptions& options);

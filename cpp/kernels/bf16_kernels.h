@@ -3,6 +3,9 @@
 // The instructions multiply pairs: two elements that lie next to each other along the summed dimension. A right operand
 // [depth][columns] therefore lies as [depth / 2][columns][2], a left operand [rows][depth] as it is. Depths are padded
 // with zeros to multiples of `depth`. Denormal operands count as zero.
+//
+// Why these are not oneDNN's: on an Intel Xeon with AMX version 3.2 took AVX-512 for scores of depth 64, 105-120
+// GFLOP/s a core, and its own tiles for weights times values alone, 0.8-1.8 TFLOP/s; these ran at 1.4-2.1 for both.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +15,12 @@ namespace rattention {
 using Bf16 = std::uint16_t;  // the bits of a number
 
 struct Bf16Kernels {
-  // Rows of a tile: left operands and scores need the room for whole tiles, and what lies in the rows beyond is read
-  // and written.
+  // Rows of a tile register: left operands and scores need the room for whole ones, and what lies in the rows beyond is
+  // read and written.
   static constexpr std::int64_t kRows = 16;
   static constexpr std::int64_t kDepth = 32;
-  static constexpr std::int64_t kPanel = 64;  // keys, that of the float32 kernels beside it
-  static constexpr std::int64_t kBlock = 48;  // rows that multiply_add takes at a time; others work at some loss
+  static constexpr std::int64_t kPanel = 64;        // keys, that of the float32 kernels beside it
+  static constexpr std::int64_t kRowsAtATime = 48;  // rows that multiply_add takes at a time; others work at some loss
 
   // To be called on a thread before its products and after them. Between the two no other library may multiply there.
   void (*begin)();

@@ -1,5 +1,5 @@
-// See bf16_kernels.h: products by AMX tiles of 16 rows by 16 columns (or by 32 elements along the summed dimension).
-// Internal linkage only, as in tile_kernels.inl.
+// See bf16_kernels.h: products by AMX's tile registers of 16 rows by 16 columns (or by 32 elements along the summed
+// dimension). Internal linkage only, as in tile_kernels.inl.
 #define RATTENTION_LANES 16
 #include "kernels/bf16_kernels.h"
 #include "kernels/simd.h"
@@ -10,7 +10,7 @@ using rattention::Bf16;
 using std::int64_t;
 
 constexpr int64_t kPanel = rattention::Bf16Kernels::kPanel;
-constexpr int64_t kTile = rattention::Bf16Kernels::kRows;  // rows and columns of a tile of sums
+constexpr int64_t kTile = rattention::Bf16Kernels::kRows;  // rows and columns of a register of sums
 constexpr int64_t kDepth = rattention::Bf16Kernels::kDepth;
 
 struct alignas(64) TileShapes {

@@ -203,6 +203,17 @@ inline Vec nearest(Vec x) {
   return shifted - magic;
 }
 
+// The last elements of a row as a whole vector.
+inline Vec load_part(const float* x, std::int64_t n, float filling) {
+  Vec v = broadcast(filling);
+  for (std::int64_t i = 0; i < n; ++i) v[i] = x[i];
+  return v;
+}
+
+inline void store_part(float* x, std::int64_t n, Vec v) {
+  for (std::int64_t i = 0; i < n; ++i) x[i] = v[i];
+}
+
 inline Vec max_of(Vec a, float b) { return a > broadcast(b) ? a : broadcast(b); }
 inline Vec min_of(Vec a, float b) { return a < broadcast(b) ? a : broadcast(b); }
 

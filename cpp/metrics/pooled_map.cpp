@@ -4,7 +4,9 @@
 #include <limits>
 
 #include "core/threads.h"
+#include "softmax/float_operands.h"
 #include "softmax/softmax_attention.h"
+#include "softmax/sweep.h"
 
 namespace rattention {
 namespace {
@@ -22,13 +24,13 @@ KeySpan map_rows(const ScoreProblem& problem, const Bins& rows, const Task& task
 }
 
 Task within(const Task& task, KeySpan keys) {
-  Task part = task;
-  part.keys = {};
-  for (QueryBlock& block : part.blocks) {
+  Task narrowed = task;
+  narrowed.keys = {};
+  for (QueryBlock& block : narrowed.blocks) {
     block.keys = block.keys.intersect(keys);
-    part.keys = part.keys.join(block.keys);
+    narrowed.keys = narrowed.keys.join(block.keys);
   }
-  return part;
+  return narrowed;
 }
 
 // Adds the weights of a task's rows to the map. Rows that one bin holds are summed key by key before keys are pooled:
@@ -133,8 +135,9 @@ class PooledMap {
     want.lse = lse_.data();
     softmax_task(problem_, want, task);
     Scratch& scratch = thread_scratch();
-    scratch.reset(ScoreTile::floats(problem_, task.rows));
-    ScoreTile tile(problem_, scratch, task.rows);
+    scratch.reset(FloatOperands::floats(problem_, nullptr, task.rows) + ScoreTile::floats(problem_, task.rows));
+    FloatOperands operands(problem_, nullptr, task.rows, scratch);
+    ScoreTile tile(problem_, operands, task.rows, scratch);
     MapSums sums(problem_, rows_, keys_, task, lse_.data(), map_, edges_of(index));
     sweep(within(task, keys_.range()), tile, sums);
   }

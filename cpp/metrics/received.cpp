@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "core/threads.h"
+#include "softmax/float_operands.h"
+#include "softmax/score_tile.h"
 
 namespace rattention {
 namespace {
@@ -24,8 +26,8 @@ class SeenRows {
       --starts_[keys.last - keys_.first];
       return;
     }
-    problem_.masks.visible(batch_, head_, problem_.query_row(row), keys, lanes_);
-    for (std::int64_t j = 0; j < keys.size(); ++j) seen_[keys.first - keys_.first + j] -= lanes_[j];
+    problem_.masks.visible(batch_, head_, problem_.query_row(row), keys, flags_);
+    for (std::int64_t j = 0; j < keys.size(); ++j) seen_[keys.first - keys_.first + j] -= flags_[j];
   }
 
   // Sums to means.
@@ -45,7 +47,7 @@ class SeenRows {
   KeySpan keys_;
   std::int64_t starts_[kTileKeys + 1] = {};
   std::int64_t seen_[kTileKeys] = {};
-  std::int32_t lanes_[kTileKeys] = {};
+  std::int32_t flags_[kTileKeys] = {};
 };
 
 // One tile of keys of one query head: sums over all rows, in the order of the rows.
@@ -56,8 +58,9 @@ class ColumnTask {
 
   void run(float* received) {
     Scratch& scratch = thread_scratch();
-    scratch.reset(ScoreTile::floats(problem_, kBlockRows));
-    ScoreTile tile(problem_, scratch, kBlockRows);
+    scratch.reset(FloatOperands::floats(problem_, nullptr, kBlockRows) + ScoreTile::floats(problem_, kBlockRows));
+    FloatOperands operands(problem_, nullptr, kBlockRows, scratch);
+    ScoreTile tile(problem_, operands, kBlockRows, scratch);
     tile.load_keys(batch_, head_ / problem_.group(), keys_);
     for (std::int64_t first = 0; first < problem_.row_count; first += kBlockRows) {
       stop_if_asked();

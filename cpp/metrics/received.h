@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "softmax/row_observer.h"
-#include "softmax/score_tiles.h"
+#include "softmax/task_plan.h"
 
 namespace rattention {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "core/threads.h"
@@ -44,10 +45,10 @@ class TileMass {
   TileMass(const RowWeights& row) : row_(row), kernels_(tile_kernels()) {}
 
   float inside(KeySpan range) const {
-    const KeySpan part = range.intersect(row_.keys);
-    if (part.empty()) return 0;
-    if (part.size() == row_.keys.size()) return row_.sums.weight;
-    return kernels_.sum(row_.weights + (part.first - row_.keys.first), part.size());
+    const KeySpan common = range.intersect(row_.keys);
+    if (common.empty()) return 0;
+    if (common.size() == row_.keys.size()) return row_.sums.weight;
+    return kernels_.sum(row_.weights + (common.first - row_.keys.first), common.size());
   }
 
   float outside(KeySpan range) const {
@@ -63,11 +64,12 @@ class TileMass {
 class RowMetricsObserver : public RowObserver {
  public:
   RowMetricsObserver(const ScoreProblem& problem, MetricDistances distances, RowMetricOutputs outputs,
-                     ReceivedInPassing* received)
-      : problem_(problem), distances_(distances), outputs_(outputs), received_(received) {}
-
-  void begin(const Task& task) override {
-    rows_.assign(static_cast<std::size_t>(task.rows), RowState{});
+                     ReceivedInPassing* received, const Task& task)
+      : problem_(problem),
+        distances_(distances),
+        outputs_(outputs),
+        received_(received),
+        rows_(static_cast<std::size_t>(task.rows)) {
     VisibleKeysOfBatch keys(problem_.masks, task.batch);
     for (const QueryBlock& block : task.blocks) {
       stop_if_asked();
@@ -193,8 +195,11 @@ class RowMetricsObserver : public RowObserver {
 
 }  // namespace
 
-std::unique_ptr<RowObserver> RowMetrics::make() const {
-  return std::make_unique<RowMetricsObserver>(problem_, distances_, outputs_, received_);
+MakeRowObserver row_metrics(const ScoreProblem& problem, MetricDistances distances, RowMetricOutputs outputs,
+                            ReceivedInPassing* received) {
+  return [&problem, distances, outputs, received](const Task& task) {
+    return std::make_unique<RowMetricsObserver>(problem, distances, outputs, received, task);
+  };
 }
 
 }  // namespace rattention

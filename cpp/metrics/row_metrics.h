@@ -2,11 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include "metrics/received.h"
 #include "softmax/row_observer.h"
-#include "softmax/score_tiles.h"
 
 namespace rattention {
 
@@ -28,20 +26,8 @@ struct RowMetricOutputs {
   std::int64_t* max_position;
 };
 
-class RowMetrics : public RowObserverFactory {
- public:
-  // `received`, where given, is told of every row too.
-  RowMetrics(const ScoreProblem& problem, MetricDistances distances, RowMetricOutputs outputs,
-             ReceivedInPassing* received = nullptr)
-      : problem_(problem), distances_(distances), outputs_(outputs), received_(received) {}
-
-  std::unique_ptr<RowObserver> make() const override;
-
- private:
-  const ScoreProblem& problem_;
-  MetricDistances distances_;
-  RowMetricOutputs outputs_;
-  ReceivedInPassing* received_;
-};
+// `received`, where given, is told of every row too. Both it and the problem must outlive the forward pass.
+MakeRowObserver row_metrics(const ScoreProblem& problem, MetricDistances distances, RowMetricOutputs outputs,
+                            ReceivedInPassing* received = nullptr);
 
 }  // namespace rattention

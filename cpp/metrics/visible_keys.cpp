@@ -25,20 +25,20 @@ std::int64_t distance_holding(const VisibleKeys& visible, std::int64_t position,
 }  // namespace
 
 std::int64_t VisibleKeys::count(KeySpan keys) const {
-  const KeySpan part = keys.intersect(span_);
-  if (part.empty()) return 0;
-  if (listed_ == nullptr) return part.size();
-  return std::lower_bound(listed_->begin(), listed_->end(), part.last) -
-         std::lower_bound(listed_->begin(), listed_->end(), part.first);
+  const KeySpan common = keys.intersect(span_);
+  if (common.empty()) return 0;
+  if (listed_ == nullptr) return common.size();
+  return std::lower_bound(listed_->begin(), listed_->end(), common.last) -
+         std::lower_bound(listed_->begin(), listed_->end(), common.first);
 }
 
 VisibleKeysOfBatch::VisibleKeysOfBatch(const Masks& masks, std::int64_t batch) : masks_(masks), batch_(batch) {
   if (!masks.has_holes()) return;
   const KeySpan all{0, masks.key_length};
-  lanes_.assign(static_cast<std::size_t>(masks.key_length), -1);
-  if (masks.padding) masks.padded(batch, all, lanes_.data());
+  flags_.assign(static_cast<std::size_t>(masks.key_length), -1);
+  if (masks.padding) masks.padded(batch, all, flags_.data());
   for (std::int64_t j = 0; j < masks.key_length; ++j) {
-    if (lanes_[static_cast<std::size_t>(j)] == 0) continue;
+    if (flags_[static_cast<std::size_t>(j)] == 0) continue;
     unpadded_.push_back(j);
     if (masks.segments != nullptr) by_segment_[masks.segments[batch * masks.key_length + j]].push_back(j);
   }
@@ -48,10 +48,10 @@ VisibleKeys VisibleKeysOfBatch::row(std::int64_t head, std::int64_t query_row) {
   const KeySpan span = masks_.span(query_row);
   if (!masks_.has_holes()) return {span, nullptr};
   if (masks_.dense) {
-    masks_.visible(batch_, head, query_row, {0, masks_.key_length}, lanes_.data());
+    masks_.visible(batch_, head, query_row, {0, masks_.key_length}, flags_.data());
     of_row_.clear();
     for (const std::int64_t j : unpadded_) {
-      if (lanes_[static_cast<std::size_t>(j)] != 0) of_row_.push_back(j);
+      if (flags_[static_cast<std::size_t>(j)] != 0) of_row_.push_back(j);
     }
     return {span, &of_row_};
   }

@@ -38,7 +38,7 @@ class VisibleKeysOfBatch {
   std::vector<std::int64_t> unpadded_;
   std::unordered_map<std::int64_t, std::vector<std::int64_t>> by_segment_;
   std::vector<std::int64_t> of_row_;
-  std::vector<std::int32_t> lanes_;
+  std::vector<std::int32_t> flags_;
 };
 
 // The nearest and the farthest quarter of a row's context (its visible keys but its own position), each at least one

@@ -10,7 +10,7 @@
 #include "core/rotary.h"
 #include "linear/state_scan.h"
 #include "rattention/rattention.h"
-#include "softmax/score_tiles.h"
+#include "softmax/score_problem.h"
 
 namespace rattention {
 

@@ -14,7 +14,7 @@
 #include "rattention/norm_weights.h"
 #include "rattention/rattention_prefill.h"
 #include "softmax/checks.h"
-#include "softmax/score_tiles.h"
+#include "softmax/score_tile.h"
 
 namespace rattention {
 namespace {

@@ -46,27 +46,6 @@ void check_positions(const ScoreProblem& problem) {
        "; every query row needs a segment id");
 }
 
-void check_masses(const ScoreProblem& problem, const Gravity& gravity) {
-  const TensorView& query = problem.query;
-  const TensorView& key = problem.key;
-  const auto text = [](std::int64_t b, std::int64_t h, std::int64_t n) {
-    return "(" + std::to_string(b) + ", " + std::to_string(h) + ", " + std::to_string(n) + ")";
-  };
-  const auto came = [&](const TensorView& mass) { return text(mass.batch(), mass.heads(), mass.length()); };
-  const auto fits = [](const TensorView& mass, std::int64_t b, std::int64_t h, std::int64_t n) {
-    return mass.batch() == b && mass.heads() == h && mass.length() == n;
-  };
-  const TensorView& own = gravity.query_mass;
-  if (!fits(own, query.batch(), query.heads(), query.length())) {
-    fail("query_mass must have shape " + text(query.batch(), query.heads(), query.length()) + ", got " + came(own));
-  }
-  const TensorView& other = gravity.key_mass;
-  if (!fits(other, key.batch(), query.heads(), key.length()) && !fits(other, key.batch(), key.heads(), key.length())) {
-    fail("key_mass must have shape " + text(key.batch(), query.heads(), key.length()) + " or " +
-         text(key.batch(), key.heads(), key.length()) + ", got " + came(other));
-  }
-}
-
 std::int64_t checked_product(std::int64_t a, std::int64_t b) {
   std::int64_t product = 0;
   if (__builtin_mul_overflow(a, b, &product) || product > (std::numeric_limits<std::int64_t>::max() >> 4)) {

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "core/tensor.h"
-#include "softmax/score_tiles.h"
+#include "softmax/score_problem.h"
 
 namespace rattention {
 
@@ -18,9 +18,6 @@ void check_query_and_key(const TensorView& query, const TensorView& key);
 void check_value(const TensorView& key, const TensorView& value);
 // Every query position must have a segment id where segments are given.
 void check_positions(const ScoreProblem& problem);
-
-// Query masses [B, H, Lq, 1] and key masses [B, H or Hkv, Lk, 1].
-void check_masses(const ScoreProblem& problem, const Gravity& gravity);
 
 // a * b for sizes, or std::bad_alloc where the product cannot be an array's size: an allocation of that size must fail
 // anyway.

@@ -44,30 +44,30 @@ KeySpan Masks::span(std::int64_t row) const {
   return keys;
 }
 
-void Masks::padded(std::int64_t b, KeySpan keys, std::int32_t* lanes) const {
-  const std::byte* flags = padding->data + b * padding->strides[0] + keys.first * padding->strides[1];
-  for (std::int64_t j = 0; j < keys.size(); ++j) lanes[j] = flags[j * padding->strides[1]] != std::byte{0} ? -1 : 0;
+void Masks::padded(std::int64_t b, KeySpan keys, std::int32_t* flags) const {
+  const std::byte* shown = padding->data + b * padding->strides[0] + keys.first * padding->strides[1];
+  for (std::int64_t j = 0; j < keys.size(); ++j) flags[j] = shown[j * padding->strides[1]] != std::byte{0} ? -1 : 0;
 }
 
-void Masks::visible(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, std::int32_t* lanes) const {
+void Masks::visible(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, std::int32_t* flags) const {
   const std::int64_t n = keys.size();
-  std::fill(lanes, lanes + n, -1);
+  std::fill(flags, flags + n, -1);
   if (segments != nullptr) {
     const std::int64_t* ids = segments + b * key_length;
     const std::int64_t own = ids[position(row)];
-    for (std::int64_t j = 0; j < n; ++j) lanes[j] &= ids[keys.first + j] == own ? -1 : 0;
+    for (std::int64_t j = 0; j < n; ++j) flags[j] &= ids[keys.first + j] == own ? -1 : 0;
   }
   if (!dense) return;
   const std::byte* entries = dense_row(*dense, b, h, row, keys);
   const TileKernels& kernels = tile_kernels();
   if (!dense->boolean) {
     by_floats(*dense, entries, n, [&](std::int64_t first, const float* mask, std::int64_t count) {
-      kernels.and_differs(mask, count, kHidden, lanes + first);
+      kernels.and_differs(mask, count, kHidden, flags + first);
     });
   } else if (dense->strides[3] == 1) {
-    kernels.and_bytes(reinterpret_cast<const std::uint8_t*>(entries), n, lanes);
+    kernels.and_bytes(reinterpret_cast<const std::uint8_t*>(entries), n, flags);
   } else {
-    for (std::int64_t j = 0; j < n; ++j) lanes[j] &= entries[j * dense->strides[3]] != std::byte{0} ? -1 : 0;
+    for (std::int64_t j = 0; j < n; ++j) flags[j] &= entries[j * dense->strides[3]] != std::byte{0} ? -1 : 0;
   }
 }
 

@@ -63,9 +63,9 @@ struct Masks {
   bool has_holes() const { return padding || varies_by_row(); }
 
   // Per key of [keys.first, keys.last): all bits set where the padding mask shows it, else 0.
-  void padded(std::int64_t b, KeySpan keys, std::int32_t* lanes) const;
+  void padded(std::int64_t b, KeySpan keys, std::int32_t* flags) const;
   // The same for segments and dense mask of one row.
-  void visible(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, std::int32_t* lanes) const;
+  void visible(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, std::int32_t* flags) const;
 
   // Adds a float mask to the row's scores of `keys`.
   void add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, float* scores) const;

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "kernels/tile_kernels.h"
-#include "softmax/score_tiles.h"
+#include "softmax/task_plan.h"
 
 namespace rattention {
 
@@ -21,6 +22,7 @@ struct RowWeights {
   bool new_top;          // the largest score so far lies in this tile, where its weight is exactly 1
 };
 
+// Of one task; rows are named by their slot within it.
 class RowObserver {
  public:
   RowObserver() = default;
@@ -28,21 +30,12 @@ class RowObserver {
   RowObserver& operator=(const RowObserver&) = delete;
   virtual ~RowObserver() = default;
 
-  // Rows are named by their slot within the task.
-  virtual void begin(const Task& task) = 0;
   virtual void add(std::int64_t slot, const RowWeights& row) = 0;
   // All tiles seen; `denominator` is the sum of weights.
   virtual void finish(std::int64_t slot, float denominator) = 0;
 };
 
-// Makes one observer per task; called from several threads at once.
-class RowObserverFactory {
- public:
-  RowObserverFactory() = default;
-  RowObserverFactory(const RowObserverFactory&) = delete;
-  RowObserverFactory& operator=(const RowObserverFactory&) = delete;
-  virtual ~RowObserverFactory() = default;
-  virtual std::unique_ptr<RowObserver> make() const = 0;
-};
+// Called once per task, by several threads at once.
+using MakeRowObserver = std::function<std::unique_ptr<RowObserver>(const Task&)>;
 
 }  // namespace rattention

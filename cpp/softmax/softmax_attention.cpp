@@ -4,11 +4,11 @@
 #include <cmath>
 #include <limits>
 #include <memory>
-#include <optional>
 
 #include "core/threads.h"
-#include "kernels/bf16_kernels.h"
-#include "softmax/weighted_values.h"
+#include "softmax/bf16_operands.h"
+#include "softmax/float_operands.h"
+#include "softmax/sweep.h"
 
 namespace rattention {
 namespace {
@@ -18,39 +18,37 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // One task of the forward pass: running maximum, denominator and unnormalised output of every row.
 class ForwardTask {
  public:
-  ForwardTask(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task, Scratch& scratch,
-              Format format)
+  ForwardTask(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task, TileOperands& operands,
+              Scratch& scratch)
       : problem_(problem),
         want_(want),
         task_(task),
         kernels_(tile_kernels()),
-        columns_(WeightedValues::columns(want.value)),
+        operands_(operands),
+        columns_(TileOperands::columns(want.value)),
         in_place_(in_place(want)),
-        values_(want.value, scratch, format, problem.few_rows()),
         output_(scratch.take(in_place_ ? 0 : task.rows * columns_)),
         top_(scratch.take(task.rows)),
         total_(scratch.take(task.rows)),
         sees_(scratch.take(task.rows)),
-        observer_(want.observers != nullptr ? want.observers->make() : nullptr) {
+        observer_(want.observer ? want.observer(task) : nullptr) {
     for (const QueryBlock& block : task.blocks) {
       std::fill_n(output_of(block, 0), block.rows * columns_, 0.0F);
     }
     std::fill(top_, top_ + task.rows, -kInfinity);
     std::fill(total_, total_ + task.rows, 0.0F);
     std::fill(sees_, sees_ + task.rows, 0.0F);
-    if (observer_) observer_->begin(task);
   }
 
-  static std::int64_t floats(const SoftmaxForward& want, std::int64_t rows, Format format) {
+  static std::int64_t floats(const SoftmaxForward& want, std::int64_t rows) {
     const std::int64_t own_rows = in_place(want) ? 0 : rows;
-    return WeightedValues::floats(want.value, format) +
-           Scratch::round_up(own_rows * WeightedValues::columns(want.value)) + 3 * Scratch::round_up(rows);
+    return Scratch::round_up(own_rows * TileOperands::columns(want.value)) + 3 * Scratch::round_up(rows);
   }
 
-  void tile(KeySpan span) { values_.load(task_.batch, task_.kv_head, span); }
+  void tile(KeySpan) { operands_.load_values(); }
 
   void block(ScoreTile& tile, const QueryBlock& block) {
-    const std::int64_t step = values_.rows_at_a_time();
+    const std::int64_t step = operands_.rows_at_a_time();
     for (std::int64_t first = 0; first < block.rows; first += step) {
       group(tile, block, first, std::min(block.rows, first + step));
     }
@@ -68,7 +66,7 @@ class ForwardTask {
   // Rows of whole vectors of float32 are summed where they are wanted.
   static bool in_place(const SoftmaxForward& want) {
     return want.output != nullptr && want.output->dtype == DType::f32 &&
-           want.value->dim() == WeightedValues::columns(want.value);
+           want.value->dim() == TileOperands::columns(want.value);
   }
 
   float* output_of(const QueryBlock& block, std::int64_t r) const {
@@ -82,14 +80,14 @@ class ForwardTask {
     KeySpan keys;
     for (std::int64_t r = first; r < last; ++r) keys = keys.join(tile.keys_of(r));
     if (keys.empty()) return;
-    keys = values_.whole_steps(keys);
+    keys = operands_.whole_steps(keys);
     for (std::int64_t r = first; r < last; ++r) {
       if (!tile.keys_of(r).empty()) weigh(tile, block, r);
       tile.clear_unseen(r, keys);
     }
     if (want_.value == nullptr) return;
-    values_.add(tile, first, last - first, keys, output_of(block, first));
-    if (values_.not_finite().empty()) return;
+    operands_.add_values(tile.row(first), last - first, keys, output_of(block, first));
+    if (operands_.not_finite().empty()) return;
     for (std::int64_t r = first; r < last; ++r) add_not_finite(tile, block, r);
   }
 
@@ -121,11 +119,11 @@ class ForwardTask {
   // Weights times what is infinite or NaN, of the keys that are not hidden.
   void add_not_finite(ScoreTile& tile, const QueryBlock& block, std::int64_t r) {
     const KeySpan keys = tile.keys_of(r);
-    const std::int32_t* shown = tile.shown_lanes(task_.batch, block.head, problem_.query_row(block.first + r), keys);
-    for (const std::int64_t key : values_.not_finite()) {
+    const std::int32_t* shown = tile.shown_flags(task_.batch, block.head, problem_.query_row(block.first + r), keys);
+    for (const std::int64_t key : operands_.not_finite()) {
       const bool outside = key < keys.first || key >= keys.last;
       if (outside || (shown != nullptr && shown[key - keys.first] == 0)) continue;
-      values_.add_not_finite(tile.weight_at(r, key), key, output_of(block, r));
+      operands_.add_not_finite(tile.weight_at(r, key), key, output_of(block, r));
     }
   }
 
@@ -165,9 +163,9 @@ class ForwardTask {
   const SoftmaxForward& want_;
   const Task& task_;
   const TileKernels& kernels_;
+  TileOperands& operands_;
   const std::int64_t columns_;  // value_dim, rounded up to whole vectors
   const bool in_place_;
-  WeightedValues values_;
   float* output_;
   float* top_;    // largest score so far
   float* total_;  // sum of weights so far
@@ -195,28 +193,24 @@ struct RowWriter {
   }
 };
 
-// Products of bfloat16 where the processor has them, the task is made of it and nothing wants to see float32 weights.
-Format format_of(const ScoreProblem& problem, const SoftmaxForward& want) {
-  const bool fits = bf16_kernels() != nullptr && !problem.gravity && problem.rotary == nullptr &&
-                    want.observers == nullptr && want.value != nullptr;
-  const auto is_bfloat16 = [](const TensorView& view) { return view.dtype == DType::bf16; };
-  return fits && is_bfloat16(problem.query) && is_bfloat16(problem.key) && is_bfloat16(*want.value) ? Format::bf16
-                                                                                                    : Format::f32;
+template <typename Operands>
+float* run_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task) {
+  Scratch& scratch = thread_scratch();
+  scratch.reset(Operands::floats(problem, want.value, task.rows) + ScoreTile::floats(problem, task.rows) +
+                ForwardTask::floats(want, task.rows));
+  Operands operands(problem, want.value, task.rows, scratch);
+  ScoreTile tile(problem, operands, task.rows, scratch);
+  ForwardTask forward(problem, want, task, operands, scratch);
+  sweep(task, tile, forward);
+  return forward.finish();
 }
 
 }  // namespace
 
+// Observers want to see float32 weights.
 float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, const Task& task) {
-  const Format format = format_of(problem, want);
-  const Bf16Session session(format == Format::bf16 ? bf16_kernels() : nullptr);
-  std::optional<Interrupts> none;
-  if (format == Format::bf16) none.emplace(nullptr);  // a hook may use another library's products
-  Scratch& scratch = thread_scratch();
-  scratch.reset(ScoreTile::floats(problem, task.rows, format) + ForwardTask::floats(want, task.rows, format));
-  ScoreTile tile(problem, scratch, task.rows, format);
-  ForwardTask forward(problem, want, task, scratch, format);
-  sweep(task, tile, forward);
-  return forward.finish();
+  if (!want.observer && Bf16Operands::possible(problem, want.value)) return run_task<Bf16Operands>(problem, want, task);
+  return run_task<FloatOperands>(problem, want, task);
 }
 
 void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want) {
@@ -229,8 +223,9 @@ void softmax_rows(const ScoreProblem& problem, const double* lse, float* weights
   parallel_for(plan.count(), [&](std::int64_t index) {
     const Task task = plan.task(index);
     Scratch& scratch = thread_scratch();
-    scratch.reset(ScoreTile::floats(problem, task.rows));
-    ScoreTile tile(problem, scratch, task.rows);
+    scratch.reset(FloatOperands::floats(problem, nullptr, task.rows) + ScoreTile::floats(problem, task.rows));
+    FloatOperands operands(problem, nullptr, task.rows, scratch);
+    ScoreTile tile(problem, operands, task.rows, scratch);
     RowWriter writer{problem, task, lse, weights};
     sweep(task, tile, writer);
   });

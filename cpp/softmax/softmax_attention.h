@@ -3,14 +3,14 @@
 
 #include "core/tensor.h"
 #include "softmax/row_observer.h"
-#include "softmax/score_tiles.h"
+#include "softmax/task_plan.h"
 
 namespace rattention {
 
 // output[b, h, i] = sum_j softmax_j(score_ij) value[b, h / group, j]; lse in natural units, contiguous [batch, heads,
 // row_count], -inf for a row that sees no key. It is float64 because weights are made again from it: rounded to
 // float32, an lse of some hundreds would miss them by a relative 1e-5. `value` and `output` go together and may be
-// absent (only statistics wanted); so may lse and observers.
+// absent (only statistics wanted); so may lse and the observer.
 struct SoftmaxForward {
   const TensorView* value = nullptr;
   const OutputView* output = nullptr;
@@ -18,7 +18,7 @@ struct SoftmaxForward {
   // equal, and needs it. Goes with such an output, or is absent.
   const OutputView* output_rest = nullptr;
   double* lse = nullptr;
-  const RowObserverFactory* observers = nullptr;
+  MakeRowObserver observer;
 };
 
 void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want);

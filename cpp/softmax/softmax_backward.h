@@ -2,7 +2,8 @@
 #pragma once
 
 #include "core/tensor.h"
-#include "softmax/score_tiles.h"
+#include "softmax/score_problem.h"
+#include "softmax/score_rule.h"
 
 namespace rattention {
 
@@ -21,11 +22,8 @@ struct SoftmaxGradients {
   float* query = nullptr;         // [batch, heads, query_length, head_dim]
   float* key = nullptr;           // [batch, kv_heads, key_length, head_dim]
   float* value = nullptr;         // [batch, kv_heads, key_length, value_dim]
-  float* query_mass = nullptr;    // [batch, heads, query_length]
-  float* key_mass = nullptr;      // as the problem's key masses
-  float* strength = nullptr;      // [batch, heads, query_length]: dL/dG by row; summed by the caller in row order
-  float* exponent = nullptr;      // [batch, heads, query_length]: the same for the exponent
-  float* log_discount = nullptr;  // [batch, heads, query_length]: the same where there is one per head
+  float* log_discount = nullptr;  // [batch, heads, query_length]: by row; summed by the caller in row order
+  RuleGradients rule{};           // of the rule's parameters
 };
 
 void softmax_backward(const ScoreProblem& problem, const SoftmaxSaved& saved, const SoftmaxGradients& gradients);

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "softmax/score_tiles.h"
+#include "softmax/task_plan.h"
 
 namespace rattention {
 
@@ -23,7 +23,7 @@ class TileTurns {
  private:
   std::int64_t next_part(std::int64_t from, std::int64_t tile) const;
   std::size_t slot(const Task& task, std::int64_t tile) const {
-    return static_cast<std::size_t>(task.lane * tiles_ + tile);
+    return static_cast<std::size_t>(task.kv_index * tiles_ + tile);
   }
 
   std::int64_t tile_keys_;

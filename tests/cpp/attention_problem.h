@@ -5,11 +5,13 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <random>
 #include <vector>
 
 #include "reference.h"
-#include "softmax/score_tiles.h"
+#include "softmax/rule_gravity.h"
+#include "softmax/score_problem.h"
 
 namespace rattention::test {
 
@@ -82,6 +84,12 @@ inline double mass_of(const TensorView& masses, std::int64_t b, std::int64_t h, 
   return static_cast<double>(load_element(masses.row(b, h, i), masses.dtype));
 }
 
+// nullptr where scores are dot products.
+inline const Gravity* gravity_of(const ScoreProblem& problem) {
+  const auto* rule = dynamic_cast<const GravityRule*>(problem.rule.get());
+  return rule != nullptr ? &rule->gravity() : nullptr;
+}
+
 inline double exponent_of(const Gravity& gravity, std::int64_t h) {
   return gravity.exponent != nullptr ? static_cast<double>(gravity.exponent[h]) : 2;
 }
@@ -93,8 +101,8 @@ inline Matrix reference_scores(const ScoreProblem& problem, const Inputs& inputs
   Matrix scores = static_cast<double>(problem.scale) * (query * key.transpose());
   for (Eigen::Index i = 0; i < scores.rows(); ++i)
     for (Eigen::Index j = 0; j < scores.cols(); ++j) {
-      if (problem.gravity) {
-        const Gravity& gravity = *problem.gravity;
+      if (gravity_of(problem) != nullptr) {
+        const Gravity& gravity = *gravity_of(problem);
         scores(i, j) =
             static_cast<double>(gravity.strength[h]) * mass_of(gravity.query_mass, b, h, i) *
             mass_of(gravity.key_mass, b, gravity.mass_head(h, problem.query.heads()), j) /
@@ -128,7 +136,11 @@ class Bodies {
         key_mass_(Array::positive(shape.batch, mass_heads, shape.keys, 1, 12)),
         strength_(Array::positive(1, 1, shape.heads, 1, 13)) {}
 
-  Gravity gravity() const { return {query_mass_.view(), key_mass_.view(), strength_.values().data(), 0.75F}; }
+  // Pulls the queries of `problem` instead of its dot products; exponents are one per head.
+  void pull(ScoreProblem* problem, const float* exponents = nullptr) const {
+    const Gravity gravity{query_mass_.view(), key_mass_.view(), strength_.values().data(), 0.75F, exponents};
+    problem->rule = std::make_shared<GravityRule>(gravity, *problem);
+  }
 
  private:
   Array query_mass_, key_mass_, strength_;

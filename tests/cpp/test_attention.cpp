@@ -119,9 +119,9 @@ void gravity() {
         const Inputs inputs(shape);
         const Bodies bodies(shape, mass_heads);
         rattention::ScoreProblem problem = problem_of(inputs, masks);
-        problem.gravity = bodies.gravity();
+        bodies.pull(&problem);
         compare(problem, inputs, shape);
-        problem.gravity->exponent = exponents.data();
+        bodies.pull(&problem, exponents.data());
         compare(problem, inputs, shape);
       }
 }
@@ -135,7 +135,7 @@ void discounts() {
   rattention::ScoreProblem problem = problem_of(inputs, reach(Masks::kUnlimited, 40));
   problem.log_discount = discounts.data();
   compare(problem, inputs, shape);
-  problem.gravity = bodies.gravity();
+  bodies.pull(&problem);
   compare(problem, inputs, shape);
 }
 

@@ -36,10 +36,9 @@ struct Measured {
 Measured measure(const rattention::ScoreProblem& problem, const Shape& shape) {
   Measured measured(shape);
   std::vector<double> lse(measured.max_position.size());
-  const rattention::RowMetrics metrics(problem, kDistances, measured.outputs());
   rattention::SoftmaxForward want;
   want.lse = lse.data();
-  want.observers = &metrics;
+  want.observer = row_metrics(problem, kDistances, measured.outputs());
   rattention::softmax_forward(problem, want);
   rattention::attention_received(problem, lse.data(), measured.received.data());
   return measured;

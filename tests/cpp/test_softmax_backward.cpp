@@ -24,18 +24,16 @@ struct Gradients {
         key(shape.batch, shape.kv_heads, shape.keys, shape.dim),
         value(shape.batch, shape.kv_heads, shape.keys, shape.value_dim),
         query_mass(shape.batch, shape.heads, shape.queries, 1),
-        key_mass(shape.batch, problem.gravity ? problem.gravity->key_mass.heads() : 1, shape.keys, 1),
+        key_mass(shape.batch, gravity_of(problem) != nullptr ? gravity_of(problem)->key_mass.heads() : 1, shape.keys,
+                 1),
         strength(shape.batch, shape.heads, shape.queries, 1),
         exponent(shape.batch, shape.heads, shape.queries, 1),
         log_discount(shape.batch, shape.heads, shape.queries, 1) {}
 
   rattention::SoftmaxGradients pointers(const ScoreProblem& problem) {
     rattention::SoftmaxGradients all{query.data(), key.data(), value.data()};
-    if (problem.gravity) {
-      all.query_mass = query_mass.data();
-      all.key_mass = key_mass.data();
-      all.strength = strength.data();
-      if (problem.gravity->exponent != nullptr) all.exponent = exponent.data();
+    if (gravity_of(problem) != nullptr) {
+      all.rule = {query_mass.data(), key_mass.data(), strength.data(), exponent.data()};
     }
     if (problem.log_discount != nullptr) all.log_discount = log_discount.data();
     return all;
@@ -88,7 +86,7 @@ Matrix distances_in_time(const ScoreProblem& problem, const Matrix& scores) {
 // d(G m_i m_j / (|q_i - k_j|^exponent + eps)), pair by pair.
 void gravity_gradients(const ScoreProblem& problem, const Inputs& inputs, std::int64_t b, std::int64_t h,
                        const Matrix& grad_scores, HeadGradients* gradients) {
-  const rattention::Gravity& gravity = *problem.gravity;
+  const rattention::Gravity& gravity = *gravity_of(problem);
   const Matrix query = inputs.query.matrix(b, h).cast<double>();
   const Matrix key = inputs.key.matrix(b, h / problem.group()).cast<double>();
   const auto strength = static_cast<double>(gravity.strength[h]);
@@ -130,7 +128,7 @@ HeadGradients reference(const ScoreProblem& problem, const Inputs& inputs, const
                           Matrix::Zero(query.rows(), 1),
                           Matrix::Zero(query.rows(), 1),
                           grad_scores.cwiseProduct(distances_in_time(problem, weights)).rowwise().sum()};
-  if (problem.gravity) {
+  if (gravity_of(problem) != nullptr) {
     gravity_gradients(problem, inputs, b, h, grad_scores, &gradients);
   } else {
     gradients.query = static_cast<double>(problem.scale) * (grad_scores * key);
@@ -153,11 +151,11 @@ void compare_masses(const Gradients& got, const HeadGradients& head, Shared* key
                     std::int64_t b, std::int64_t h) {
   CHECK_NEAR(got.query_mass.matrix(b, h), head.query_mass, 1e-5);
   CHECK_NEAR(got.strength.matrix(b, h), head.strength, 1e-5);
-  if (problem.gravity->exponent != nullptr) CHECK_NEAR(got.exponent.matrix(b, h), head.exponent, 1e-5);
+  if (gravity_of(problem)->exponent != nullptr) CHECK_NEAR(got.exponent.matrix(b, h), head.exponent, 1e-5);
   key_mass->add(head.key_mass);
-  const std::int64_t mass_head = problem.gravity->mass_head(h, problem.query.heads());
+  const std::int64_t mass_head = gravity_of(problem)->mass_head(h, problem.query.heads());
   const bool last =
-      h + 1 == problem.query.heads() || problem.gravity->mass_head(h + 1, problem.query.heads()) != mass_head;
+      h + 1 == problem.query.heads() || gravity_of(problem)->mass_head(h + 1, problem.query.heads()) != mass_head;
   if (last) CHECK_NEAR(got.key_mass.matrix(b, mass_head), key_mass->take(), 1e-5);
 }
 
@@ -169,7 +167,7 @@ void compare(const ScoreProblem& problem, const Inputs& inputs, const Shape& sha
     for (std::int64_t h = 0; h < shape.heads; ++h) {
       const HeadGradients head = reference(problem, inputs, saved, b, h);
       CHECK_NEAR(got.query.matrix(b, h), head.query, 1e-5);
-      if (problem.gravity) compare_masses(got, head, &key_mass, problem, b, h);
+      if (gravity_of(problem) != nullptr) compare_masses(got, head, &key_mass, problem, b, h);
       if (problem.log_discount != nullptr) CHECK_NEAR(got.log_discount.matrix(b, h), head.log_discount, 1e-5);
       key.add(head.key);
       value.add(head.value);
@@ -217,9 +215,9 @@ void gravity_and_discounts() {
         ScoreProblem problem = problem_of(inputs, reach(60, discounted ? 20 : 0));
         if (discounted) problem.log_discount = discounts.data();
         compare(problem, inputs, shape);
-        problem.gravity = bodies.gravity();
+        bodies.pull(&problem);
         compare(problem, inputs, shape);
-        problem.gravity->exponent = exponents.data();
+        bodies.pull(&problem, exponents.data());
         compare(problem, inputs, shape);
       }
 }

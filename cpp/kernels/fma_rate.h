@@ -1,0 +1,24 @@
+// How fast a thread multiplies and adds: the bound that products are measured against.
+#pragma once
+
+#include <cstdint>
+
+namespace rattention {
+
+// Single-precision multiply-adds at full rate for about `seconds`, with the instructions of active_isa(): GFLOP/s of
+// the calling thread.
+double fma_rate(double seconds);
+
+namespace detail {
+
+struct FmaLoop {
+  void (*run)(std::int64_t turns);
+  double operations;  // of a turn
+};
+
+extern const FmaLoop kBaselineFmaLoop;
+extern const FmaLoop kAvx2FmaLoop;
+extern const FmaLoop kAvx512FmaLoop;
+
+}  // namespace detail
+}  // namespace rattention

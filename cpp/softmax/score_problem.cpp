@@ -1,0 +1,24 @@
+#include "softmax/score_problem.h"
+
+#include <cmath>
+
+#include "softmax/checks.h"
+#include "softmax/rule_dot.h"
+
+namespace rattention {
+
+ScoreProblem scaled_dot_product(const TensorView& query, const TensorView& key) {
+  static const auto dot = std::make_shared<const DotRule>();
+  check_query_and_key(query, key);
+  ScoreProblem problem;
+  problem.query = query;
+  problem.key = key;
+  problem.rule = dot;
+  problem.scale = 1.0F / std::sqrt(static_cast<float>(query.dim()));
+  problem.masks.key_length = key.length();
+  problem.masks.query_offset = key.length() - query.length();
+  problem.row_count = query.length();
+  return problem;
+}
+
+}  // namespace rattention
