@@ -3,7 +3,7 @@
 #include <new>
 #include <stdexcept>
 
-#include "softmax/checks.h"
+#include "core/checks.h"
 
 namespace py = pybind11;
 

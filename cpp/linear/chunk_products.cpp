@@ -4,8 +4,8 @@
 #include <cmath>
 #include <vector>
 
-#include "core/pack.h"
 #include "kernels/row_kernels.h"
+#include "kernels/rows.h"
 #include "kernels/tile_kernels.h"
 
 namespace rattention {

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "core/threads.h"
+#include "kernels/rows.h"
 #include "linear/state_scan.h"
 
 namespace rattention {

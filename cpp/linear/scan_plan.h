@@ -12,9 +12,9 @@
 #include <optional>
 #include <vector>
 
+#include "core/keys.h"
 #include "core/tensor.h"
 #include "linear/feature_map.h"
-#include "softmax/masks.h"
 
 namespace rattention {
 

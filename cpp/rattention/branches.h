@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "core/rotary.h"
+#include "kernels/rotary.h"
 #include "linear/state_scan.h"
 #include "rattention/rattention.h"
 #include "softmax/score_tiles.h"

@@ -1,6 +1,7 @@
 #include "rattention/rattention.h"
 
 #include "kernels/row_kernels.h"
+#include "kernels/rows.h"
 #include "rattention/branches.h"
 #include "rattention/norm_weights.h"
 

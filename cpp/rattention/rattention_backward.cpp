@@ -2,9 +2,9 @@
 #include <memory>
 #include <vector>
 
-#include "core/pack.h"
 #include "core/threads.h"
 #include "kernels/row_kernels.h"
+#include "kernels/rows.h"
 #include "linear/residual_linear_backward.h"
 #include "rattention/branches.h"
 #include "rattention/norm_weights.h"

@@ -8,9 +8,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "core/pack.h"
-#include "core/rotary.h"
+#include "core/checks.h"
+#include "kernels/rotary.h"
 #include "kernels/row_kernels.h"
+#include "kernels/rows.h"
 #include "kernels/tile_kernels.h"
 #include "softmax/checks.h"
 
@@ -20,8 +21,6 @@ namespace {
 constexpr std::int64_t kAlignment = 64;
 // Far beyond any sequence, and small enough that positions cannot overflow.
 constexpr std::int64_t kMaxLength = std::int64_t{1} << 40;
-
-[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
 
 void check_range(const char* name, std::int64_t value, std::int64_t least, std::int64_t most) {
   if (value >= least && value <= most) return;

@@ -5,10 +5,10 @@
 #include <optional>
 #include <vector>
 
-#include "core/pack.h"
-#include "core/rotary.h"
 #include "core/threads.h"
+#include "kernels/rotary.h"
 #include "kernels/row_kernels.h"
+#include "kernels/rows.h"
 #include "linear/residual_linear.h"
 #include "rattention/norm_weights.h"
 #include "softmax/softmax_attention.h"

@@ -7,9 +7,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "core/pack.h"
+#include "core/checks.h"
 #include "core/threads.h"
 #include "kernels/row_kernels.h"
+#include "kernels/rows.h"
 #include "kernels/tile_kernels.h"
 #include "rattention/norm_weights.h"
 #include "rattention/rattention_prefill.h"
@@ -27,8 +28,6 @@ constexpr std::int64_t kParallelBytes = 4 << 20;
 
 // From so many tokens of a sequence on, blocks of rows are faster than one row after the other.
 constexpr std::int64_t kPrefillTokens = 32;
-
-[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
 
 void check_extent(const char* name, const char* axis, std::int64_t came, std::int64_t wanted) {
   if (came == wanted) return;

@@ -1,13 +1,8 @@
 #include "softmax/checks.h"
 
-#include <new>
+#include "core/checks.h"
 
 namespace rattention {
-namespace {
-
-[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
-
-}  // namespace
 
 void check_query_and_key(const TensorView& query, const TensorView& key) {
   if (query.dim() == 0) fail("query has head_dim 0 (shape " + to_string(query.shape) + "); it must be at least 1");
@@ -65,14 +60,6 @@ void check_masses(const ScoreProblem& problem, const Gravity& gravity) {
     fail("key_mass must have shape " + text(key.batch(), query.heads(), key.length()) + " or " +
          text(key.batch(), key.heads(), key.length()) + ", got " + came(other));
   }
-}
-
-std::int64_t checked_product(std::int64_t a, std::int64_t b) {
-  std::int64_t product = 0;
-  if (__builtin_mul_overflow(a, b, &product) || product > (std::numeric_limits<std::int64_t>::max() >> 4)) {
-    throw std::bad_alloc();
-  }
-  return product;
 }
 
 }  // namespace rattention

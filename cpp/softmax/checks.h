@@ -2,11 +2,6 @@
 // and what is allowed.
 #pragma once
 
-#include <cstdint>
-#include <limits>
-#include <stdexcept>
-#include <string>
-
 #include "core/tensor.h"
 #include "softmax/score_tiles.h"
 
@@ -21,9 +16,5 @@ void check_positions(const ScoreProblem& problem);
 
 // Query masses [B, H, Lq, 1] and key masses [B, H or Hkv, Lk, 1].
 void check_masses(const ScoreProblem& problem, const Gravity& gravity);
-
-// a * b for sizes, or std::bad_alloc where the product cannot be an array's size: an allocation of that size must fail
-// anyway.
-std::int64_t checked_product(std::int64_t a, std::int64_t b);
 
 }  // namespace rattention

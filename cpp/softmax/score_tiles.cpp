@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "core/threads.h"
+#include "kernels/rows.h"
 #include "softmax/checks.h"
 
 namespace rattention {

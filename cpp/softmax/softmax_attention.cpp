@@ -8,6 +8,7 @@
 
 #include "core/threads.h"
 #include "kernels/bf16_kernels.h"
+#include "kernels/rows.h"
 #include "softmax/weighted_values.h"
 
 namespace rattention {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/pack.h"
 #include "kernels/bf16_kernels.h"
+#include "kernels/rows.h"
 
 namespace rattention {
 namespace {

@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/rows.h"
 #include "reference.h"
 #include "softmax/score_tiles.h"
 
