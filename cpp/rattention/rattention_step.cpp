@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
 #include "core/checks.h"
+#include "core/numbers.h"
 #include "core/threads.h"
 #include "kernels/row_kernels.h"
 #include "kernels/rows.h"
@@ -19,8 +19,6 @@
 
 namespace rattention {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // One thread reads as much as this in about 0.1 ms. With less, a second one saves little where cores are idle, and
 // costs a time slice of several milliseconds where other programs keep them busy.
