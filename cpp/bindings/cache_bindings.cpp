@@ -159,9 +159,9 @@ py::array step(SharedCache& shared, const py::array& query, const py::array& key
   problem.scale = scale;
   const std::int64_t heads = problem.query.heads();
   const std::int64_t value_dim = problem.value.dim();
-  problem.local_norm_weight = norm_weight("local_norm_weight", local_norm_weight, heads, value_dim);
-  problem.linear_norm_weight = norm_weight("linear_norm_weight", linear_norm_weight, heads, value_dim);
-  problem.eps = eps;
+  problem.norms.local_weight = norm_weight("local_norm_weight", local_norm_weight, heads, value_dim);
+  problem.norms.linear_weight = norm_weight("linear_norm_weight", linear_norm_weight, heads, value_dim);
+  problem.norms.eps = eps;
   // A copy of one's own: another thread may write to the caller's array meanwhile.
   std::vector<std::int64_t> counts;
   if (lengths) {

@@ -181,11 +181,11 @@ RAttentionProblem make_rattention_problem(const py::array& query, const py::arra
   problem.scale = scale;
   problem.rope_theta = rope_theta;
   if (rope_theta != 0) require_even(problem.linear.key.dim());
-  problem.eps = eps;
+  problem.norms.eps = eps;
   const std::int64_t heads = problem.linear.query.heads();
   const std::int64_t value_dim = problem.linear.value.dim();
-  problem.local_norm_weight = norm_weight("local_norm_weight", weights.local, heads, value_dim);
-  problem.linear_norm_weight = norm_weight("linear_norm_weight", weights.linear, heads, value_dim);
+  problem.norms.local_weight = norm_weight("local_norm_weight", weights.local, heads, value_dim);
+  problem.norms.linear_weight = norm_weight("linear_norm_weight", weights.linear, heads, value_dim);
   return problem;
 }
 

@@ -28,14 +28,18 @@ StateScan make_scan(const LinearProblem& problem) {
 }  // namespace
 
 Branches::Branches(const RAttentionProblem& problem)
-    : linear_(problem.linear), plan_(problem.linear), score_(scaled_dot_product(linear_.query, linear_.key)) {
+    : problem_(problem),
+      linear_(problem.linear),
+      plan_(problem.linear),
+      score_(scaled_dot_product(linear_.query, problem.local_key())) {
   score_.scale = problem.scale;
-  score_.masks.left = linear_.window;
+  score_.masks.left = problem.window();
   score_.masks.right = 0;
   score_.masks.padding = linear_.padding;
   score_.masks.segments = linear_.segments;
   if (problem.rope_theta != 0) {
-    score_.rotary = &rotary_.emplace(linear_.key.dim(), problem.rope_theta, 0, linear_.key.length());
+    // Scores depend on distances alone: positions may count from the first key at hand.
+    score_.rotary = &rotary_.emplace(linear_.key.dim(), problem.rope_theta, 0, problem.local_key().length());
   }
 }
 
@@ -75,7 +79,7 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
   const std::int64_t columns = linear_.columns();
   const std::int64_t group = linear_.group();
   SoftmaxForward local;
-  local.value = &linear_.value;
+  local.value = &problem_.local_value();
   local.lse = want.lse;
   float* local_rows = has_local() ? softmax_task(score_, local, row_task(score_, batch, kv_head, rows)) : nullptr;
   std::vector<float> none(static_cast<std::size_t>(has_local() ? 0 : columns));

@@ -9,7 +9,7 @@
 
 #include "kernels/rotary.h"
 #include "linear/state_scan.h"
-#include "rattention/rattention.h"
+#include "rattention/rattention_problem.h"
 #include "softmax/score_tiles.h"
 
 namespace rattention {
@@ -42,7 +42,7 @@ class Branches {
   const ScanPlan& plan() const { return plan_; }
   const ScoreProblem& score() const { return score_; }
   // A window of -1 leaves the sliding window no keys.
-  bool has_local() const { return linear_.window >= 0; }
+  bool has_local() const { return problem_.window() >= 0; }
 
   // Visits every row once, from several threads; the rows of one group of stretches and head in order.
   void run(const BranchWants& want, const Visit& visit) const;
@@ -62,6 +62,7 @@ class Branches {
   void run_pieces(const BranchWants& want, const Visit& visit) const;
   void run_lanes(const BranchWants& want, const Visit& visit) const;
 
+  const RAttentionProblem& problem_;
   const LinearProblem& linear_;
   ScanPlan plan_;
   std::optional<Rotary> rotary_;

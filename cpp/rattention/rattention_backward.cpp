@@ -3,11 +3,10 @@
 #include <vector>
 
 #include "core/threads.h"
-#include "kernels/row_kernels.h"
 #include "kernels/rows.h"
 #include "linear/residual_linear_backward.h"
 #include "rattention/branches.h"
-#include "rattention/norm_weights.h"
+#include "rattention/norm_join.h"
 #include "rattention/rattention.h"
 #include "softmax/softmax_backward.h"
 
@@ -84,10 +83,8 @@ struct BranchGradients {
 // Computes the branches again and takes the gradients through the norms.
 void norms_backward(const RAttentionProblem& problem, const Branches& branches, const TensorView& grad_output,
                     BranchGradients& gradients) {
-  const std::int64_t heads = problem.linear.query.heads();
   const std::int64_t dim = problem.linear.value.dim();
-  const NormWeights local_weights(problem.local_norm_weight, heads, dim);
-  const NormWeights linear_weights(problem.linear_norm_weight, heads, dim);
+  const NormJoin norms(problem.norms, problem.linear.query.heads(), dim);
   BranchWants wants;
   wants.lse = gradients.lse.get();
   wants.states = gradients.states.get();
@@ -96,9 +93,8 @@ void norms_backward(const RAttentionProblem& problem, const Branches& branches, 
     grad.resize(static_cast<std::size_t>(padded(dim)));
     load_row(grad_output, row.batch, row.head, row.row, grad.data(), padded(dim));
     gradients.local_output.store(row, row.local);
-    const auto backward = row_kernels().rms_norm_gradient;
-    backward(grad.data(), local_weights.of(row.head), dim, problem.eps, row.local, gradients.local_weight.of(row));
-    backward(grad.data(), linear_weights.of(row.head), dim, problem.eps, row.linear, gradients.linear_weight.of(row));
+    norms.backward(row.head, grad.data(), row.local, row.linear, gradients.local_weight.of(row),
+                   gradients.linear_weight.of(row));
     gradients.local.store(row, row.local);
     gradients.linear.store(row, row.linear);
   });

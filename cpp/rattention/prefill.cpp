@@ -1,36 +1,29 @@
-#include "rattention/rattention_prefill.h"
+#include "rattention/prefill.h"
 
 #include <algorithm>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "core/threads.h"
-#include "kernels/rotary.h"
-#include "kernels/row_kernels.h"
 #include "kernels/rows.h"
 #include "linear/residual_linear.h"
-#include "rattention/norm_weights.h"
-#include "softmax/softmax_attention.h"
+#include "rattention/branches.h"
+#include "rattention/norm_join.h"
 
 namespace rattention {
 namespace {
 
-// Elements of one branch's output of a block: both branches stay in the second-level caches.
-constexpr std::int64_t kBlockElements = 1 << 19;
-constexpr std::int64_t kLeastBlockTokens = 256;
-
-std::int64_t block_tokens(const StepProblem& problem) {
-  const std::int64_t token = std::max<std::int64_t>(1, problem.query.heads() * problem.value.dim());
-  return std::max(kLeastBlockTokens, kBlockElements / token);
-}
+// Tokens at once: enough that their ends cost nothing, few enough that the memory for states stays small.
+constexpr std::int64_t kBlockTokens = 8192;
+// The same where keys and values have to be copied beside those of the ring.
+constexpr std::int64_t kCopiedTokens = 1024;
 
 // Rows [first, first + n) of sequence b.
-TensorView part_of(const TensorView& view, std::int64_t b, std::int64_t first, std::int64_t n) {
-  TensorView part = view.rows(first, first + n);
-  part.data += b * view.strides[0];
-  part.shape[0] = 1;
-  return part;
+TensorView tokens_of(const TensorView& view, std::int64_t b, std::int64_t first, std::int64_t n) {
+  TensorView tokens = view.rows(first, first + n);
+  tokens.data += b * view.strides[0];
+  tokens.shape[0] = 1;
+  return tokens;
 }
 
 // Consecutive new tokens of one sequence.
@@ -47,6 +40,13 @@ struct Block {
   std::int64_t context(std::int64_t window) const { return std::min(position, window + 1 - ahead); }
 };
 
+// Of the block that starts at new token `first`. Behind one that reads the ring, blocks find their context among the
+// new tokens.
+std::int64_t most_tokens(const CacheConfig& config, std::int64_t first, std::int64_t before) {
+  const bool reads_ring = first == 0 && before > 0;
+  return reads_ring ? std::max(kCopiedTokens, config.window + 1) : kBlockTokens;
+}
+
 // A block's keys and values and those of its context: where the caller has them all, else copies.
 class BlockRows {
  public:
@@ -54,16 +54,14 @@ class BlockRows {
     context_ = block.context(cache.config().window);
     const std::int64_t rows = context_ + block.tokens;
     if (context_ <= block.first) {
-      key = part_of(problem.key, block.sequence, block.first - context_, rows);
-      value = part_of(problem.value, block.sequence, block.first - context_, rows);
+      key = tokens_of(problem.key, block.sequence, block.first - context_, rows);
+      value = tokens_of(problem.value, block.sequence, block.first - context_, rows);
       return;
     }
     key = reserve(problem.key, rows, &keys_);
     value = reserve(problem.value, rows, &values_);
     copy(problem, cache, block);
   }
-
-  std::int64_t context() const { return context_; }
 
   // [1, kv_heads, context + tokens, dim]
   TensorView key;
@@ -106,104 +104,49 @@ class BlockRows {
   std::unique_ptr<float[]> values_;
 };
 
-// Sliding-window attention of the block's rows.
-void local_rows(const StepProblem& problem, const CacheConfig& config, const Block& block, const BlockRows& rows,
-                const OutputView& output) {
-  ScoreProblem score = scaled_dot_product(part_of(problem.query, block.sequence, block.first, block.tokens), rows.key);
-  score.scale = problem.scale;
-  score.masks.left = config.window;
-  score.masks.right = 0;
-  // Scores depend on distances alone: positions may count from the first key.
-  std::optional<Rotary> rotary;
-  if (config.rope_theta != 0) {
-    score.rotary = &rotary.emplace(config.head_dim, config.rope_theta, 0, rows.key.length());
-  }
-  SoftmaxForward want;
-  want.value = &rows.value;
-  want.output = &output;
-  softmax_forward(score, want);
-}
-
 // States of one or all sequences as the linear family takes them, [..., kv_heads, 2 head_dim, value_dim].
 struct States {
   float* sums;
   float* excesses;
 };
 
-// Residual linear attention of the block's rows; the states go on to what its last row reads.
-void linear_rows(const StepProblem& problem, const CacheConfig& config, const Block& block, const BlockRows& rows,
-                 const OutputView& output, const States& states) {
+// RAttention of the block's rows, to go on from a state.
+RAttentionProblem block_problem(const StepProblem& problem, const CacheConfig& config, const Block& block,
+                                const BlockRows& rows, const States& states) {
   // Row i reads keys of the context from the first to the (i - delay)-th.
   const std::int64_t delay = std::max(block.ahead, config.window + 1 - block.position);
-  LinearProblem linear;
-  linear.query = part_of(problem.query, block.sequence, block.first, block.tokens);
-  linear.key = part_of(rows.key, 0, 0, block.tokens);
-  linear.value = part_of(rows.value, 0, 0, block.tokens);
-  linear.feature_map = config.feature_map;
-  linear.window = std::min(delay - 1, block.tokens);
-  linear.state_heads = config.kv_heads;
+  RAttentionProblem part;
+  part.linear.query = tokens_of(problem.query, block.sequence, block.first, block.tokens);
+  part.linear.key = rows.key.rows(0, block.tokens);
+  part.linear.value = rows.value.rows(0, block.tokens);
+  part.linear.feature_map = config.feature_map;
+  part.linear.window = std::min(delay - 1, block.tokens);
+  part.linear.state_heads = config.kv_heads;
   if (block.position > config.window) {
-    linear.initial_state = states.sums;
-    linear.initial_excess = states.excesses;
+    part.linear.initial_state = states.sums;
+    part.linear.initial_excess = states.excesses;
   }
-  const std::int64_t size = config.kv_heads * linear.user_state_size();
+  part.local = Continuation{rows.key, rows.value, config.window};
+  part.scale = problem.scale;
+  part.rope_theta = config.rope_theta;
+  part.norms = problem.norms;
+  return part;
+}
+
+// The states go on to what the block's last row reads.
+void run_block(const StepProblem& problem, const CacheConfig& config, const Block& block, const BlockRows& rows,
+               const NormJoin& norms, const States& states, const OutputView& output) {
+  const RAttentionProblem part = block_problem(problem, config, block, rows, states);
+  const std::int64_t size = config.kv_heads * part.linear.user_state_size();
   std::vector<float> finals(static_cast<std::size_t>(2 * size));
-  LinearForward want;
-  want.output = &output;
-  want.final_state = finals.data();
-  want.final_excess = finals.data() + size;
-  linear_forward(linear, ScanPlan(linear), want);
-  std::copy_n(want.final_state, size, states.sums);
-  std::copy_n(want.final_excess, size, states.excesses);
-}
-
-// A branch's rows of one block, [1, heads, tokens, value_dim].
-class BranchRows {
- public:
-  BranchRows(const StepProblem& problem, std::int64_t tokens)
-      : shape_{1, problem.query.heads(), tokens, problem.value.dim()},
-        rows_(new float[static_cast<std::size_t>(shape_[1] * shape_[2] * shape_[3])]) {}
-
-  OutputView view(std::int64_t tokens) {
-    shape_[2] = tokens;
-    return output_of(rows_.get(), shape_);
-  }
-
- private:
-  std::array<std::int64_t, 4> shape_;
-  std::unique_ptr<float[]> rows_;
-};
-
-void load_padded(const float* row, std::int64_t n, float* padded_row) {
-  std::copy_n(row, n, padded_row);
-  std::fill(padded_row + n, padded_row + padded(n), 0.0F);
-}
-
-struct Norms {
-  explicit Norms(const StepProblem& problem)
-      : local(problem.local_norm_weight, problem.query.heads(), problem.value.dim()),
-        linear(problem.linear_norm_weight, problem.query.heads(), problem.value.dim()) {}
-
-  NormWeights local;
-  NormWeights linear;
-};
-
-// RMSNorm(local) + RMSNorm(linear) of the block's rows.
-void join_rows(const StepProblem& problem, const Norms& norms, const Block& block, const OutputView& local,
-               const OutputView& linear, const OutputView& output) {
-  const std::int64_t dim = problem.value.dim();
-  parallel_for(problem.query.heads(), [&](std::int64_t head) {
-    Scratch& scratch = thread_scratch();
-    scratch.reset(2 * Scratch::round_up(padded(dim)));
-    float* near = scratch.take(padded(dim));
-    float* far = scratch.take(padded(dim));
-    for (std::int64_t i = 0; i < block.tokens; ++i) {
-      load_padded(reinterpret_cast<const float*>(local.row(0, head, i)), dim, near);
-      load_padded(reinterpret_cast<const float*>(linear.row(0, head, i)), dim, far);
-      row_kernels().add_rms_norms(near, norms.local.of(head), far, norms.linear.of(head), dim, problem.eps, near);
-      store_row(near, dim, output.row(block.sequence, head, block.first + i), output.dtype);
-    }
+  BranchWants want;
+  want.final = {finals.data(), finals.data() + size};
+  Branches(part).run(want, [&](const BranchRow& row) {
+    norms.store(row.head, row.local, row.linear, output.row(block.sequence, row.head, block.first + row.row),
+                output.dtype);
   });
+  std::copy_n(want.final.states, size, states.sums);
+  std::copy_n(want.final.excesses, size, states.excesses);
 }
 
 // The states of all sequences while the new tokens join them. All memory is reserved by the constructor.
@@ -276,24 +219,23 @@ class RingWriter {
         key_width_(padded(problem.key.dim())),
         value_width_(padded(problem.value.dim())),
         floats_(3 * key_width_ + value_width_),
-        parts_((std::min(problem.key.length(), cache.config().window) + kTokens - 1) / kTokens),
-        memory_(new float[static_cast<std::size_t>(problem.key.batch() * parts_ * floats_)]) {}
+        tasks_(ceil_div(std::min(problem.key.length(), cache.config().window), kTokens)),
+        memory_(new float[static_cast<std::size_t>(problem.key.batch() * tasks_ * floats_)]) {}
 
   void run() const {
-    const auto part = [this](std::int64_t index) {
-      write(index / parts_, index % parts_, memory_.get() + index * floats_);
-    };
-    parallel_for(problem_.key.batch() * parts_, [&part](std::int64_t index) { part(index); });
+    parallel_for(problem_.key.batch() * tasks_, [this](std::int64_t index) {
+      write(index / tasks_, index % tasks_, memory_.get() + index * floats_);
+    });
   }
 
  private:
   static constexpr std::int64_t kTokens = 64;
 
-  void write(std::int64_t b, std::int64_t part, float* memory) const {
+  void write(std::int64_t b, std::int64_t task, float* memory) const {
     const std::int64_t count = problem_.count(b);
     const std::int64_t kept = std::min(count, cache_.config().window);
     const std::int64_t before = cache_.lengths()[static_cast<std::size_t>(b)];
-    const std::int64_t first = count - kept + part * kTokens;
+    const std::int64_t first = count - kept + task * kTokens;
     for (std::int64_t i = first; i < std::min(first + kTokens, count); ++i) write_token(b, i, before + i, memory);
   }
 
@@ -317,7 +259,7 @@ class RingWriter {
   const std::int64_t key_width_;
   const std::int64_t value_width_;
   const std::int64_t floats_;
-  const std::int64_t parts_;
+  const std::int64_t tasks_;
   std::unique_ptr<float[]> memory_;
 };
 
@@ -325,20 +267,15 @@ class RingWriter {
 
 void rattention_prefill(const StepProblem& problem, RAttentionCache& cache, const OutputView& output) {
   const CacheConfig& config = cache.config();
-  const std::int64_t most = std::min(block_tokens(problem), problem.query.length());
-  BranchRows local(problem, most);
-  BranchRows linear(problem, most);
-  const Norms norms(problem);
+  const NormJoin norms(problem.norms, problem.query.heads(), config.value_dim);
   NewStates states(problem, cache);
   for (std::int64_t b = 0; b < config.batch; ++b) {
     const std::int64_t before = cache.lengths()[static_cast<std::size_t>(b)];
-    for (std::int64_t first = 0; first < problem.count(b); first += most) {
-      const std::int64_t tokens = std::min(most, problem.count(b) - first);
+    for (std::int64_t first = 0, tokens = 0; first < problem.count(b); first += tokens) {
+      tokens = std::min(most_tokens(config, first, before), problem.count(b) - first);
       const Block block{b, first, tokens, before + first, first == 0 ? 1 : 0};
       const BlockRows rows(problem, cache, block);
-      local_rows(problem, config, block, rows, local.view(tokens));
-      linear_rows(problem, config, block, rows, linear.view(tokens), states.of(b));
-      join_rows(problem, norms, block, local.view(tokens), linear.view(tokens), output);
+      run_block(problem, config, block, rows, norms, states.of(b), output);
     }
   }
   const RingWriter ring(problem, cache);
