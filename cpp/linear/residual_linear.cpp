@@ -42,7 +42,7 @@ StateScan make_scan(const LinearProblem& problem) {
   return {problem, scratch};
 }
 
-void scan_lane(const LinearProblem& problem, const LinearForward& want, const ScanPlan& plan, std::int64_t batch,
+void scan_head(const LinearProblem& problem, const LinearForward& want, const ScanPlan& plan, std::int64_t batch,
                std::int64_t kv_head) {
   StateScan scan = make_scan(problem);
   for (std::int64_t s = plan.begin(batch); s < plan.begin(batch + 1); ++s) {
@@ -69,8 +69,8 @@ void scan_pieces(const LinearProblem& problem, const LinearForward& want, const 
   const std::int64_t heads = problem.key.heads();
   parallel_for(plan.pieces(), [&](std::int64_t piece) {
     StateScan scan = make_scan(problem);
-    const std::int64_t group = piece / heads;
-    for (std::int64_t s = plan.group_begin(group); s < plan.group_begin(group + 1); ++s) {
+    const std::int64_t section = piece / heads;
+    for (std::int64_t s = plan.section_begin(section); s < plan.section_begin(section + 1); ++s) {
       const Stretch& stretch = plan.stretch(s);
       const std::int64_t saved = plan.saved_state(stretch, piece % heads);
       scan.state().go_to(stretch, piece % heads, states + saved * problem.state_size());
@@ -88,12 +88,13 @@ void pass_states_on(const LinearProblem& problem, const LinearForward& want) {
 
 void linear_forward(const LinearProblem& problem, const ScanPlan& plan, const LinearForward& want) {
   if (problem.key.length() == 0) pass_states_on(problem, want);
-  if (plan.split_lanes(kSplitCost)) {
+  if (plan.split_heads(kSplitCost)) {
     scan_pieces(problem, want, plan);
     return;
   }
   const std::int64_t heads = problem.key.heads();
-  parallel_for(plan.lanes(), [&](std::int64_t lane) { scan_lane(problem, want, plan, lane / heads, lane % heads); });
+  parallel_for(plan.batch_heads(),
+               [&](std::int64_t index) { scan_head(problem, want, plan, index / heads, index % heads); });
 }
 
 }  // namespace rattention

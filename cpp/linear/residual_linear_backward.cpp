@@ -218,8 +218,8 @@ BackwardScan make_scan(const LinearProblem& problem, const LinearSaved& saved, c
   return {problem, saved, gradients, scratch};
 }
 
-// Pieces of a lane from the last to the first.
-void backward_lane(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
+// Stretches of a head from the last to the first.
+void backward_head(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
                    const ScanPlan& plan, std::int64_t batch, std::int64_t kv_head) {
   BackwardScan scan = make_scan(problem, saved, gradients);
   for (std::int64_t s = plan.begin(batch + 1) - 1; s >= plan.begin(batch); --s) {
@@ -246,10 +246,10 @@ void sums_to_gradients(const LinearProblem& problem, const LinearSaved& saved, c
 }
 
 void backward_piece(const LinearProblem& problem, const LinearSaved& saved, const LinearGradients& gradients,
-                    const ScanPlan& plan, std::int64_t group, std::int64_t kv_head, const float* sums) {
+                    const ScanPlan& plan, std::int64_t section, std::int64_t kv_head, const float* sums) {
   const std::int64_t size = state_copies(problem) * problem.state_size();
   BackwardScan scan = make_scan(problem, saved, gradients);
-  for (std::int64_t s = plan.group_begin(group); s < plan.group_begin(group + 1); ++s) {
+  for (std::int64_t s = plan.section_begin(section); s < plan.section_begin(section + 1); ++s) {
     const Stretch& stretch = plan.stretch(s);
     if (stretch.closes) {
       scan.gradient().begin(stretch, kv_head, saved.grad_state);
@@ -266,8 +266,8 @@ void backward_pieces(const LinearProblem& problem, const LinearSaved& saved, con
   const std::int64_t size = state_copies(problem) * problem.state_size();
   const std::unique_ptr<float[]> sums(new float[static_cast<std::size_t>(plan.saved_states() * size)]);
   parallel_for(plan.pieces(), [&](std::int64_t piece) {
-    const std::int64_t group = piece / heads;
-    for (std::int64_t s = plan.group_begin(group); s < plan.group_begin(group + 1); ++s) {
+    const std::int64_t section = piece / heads;
+    for (std::int64_t s = plan.section_begin(section); s < plan.section_begin(section + 1); ++s) {
       const Stretch& stretch = plan.stretch(s);
       if (!stretch.keeps()) continue;
       BackwardScan scan = make_scan(problem, saved, gradients);
@@ -275,8 +275,8 @@ void backward_pieces(const LinearProblem& problem, const LinearSaved& saved, con
       std::copy_n(scan.gradient().local(), size, sums.get() + plan.saved_state(stretch, piece % heads) * size);
     }
   });
-  parallel_for(plan.lanes(), [&](std::int64_t lane) {
-    sums_to_gradients(problem, saved, gradients, plan, lane / heads, lane % heads, sums.get());
+  parallel_for(plan.batch_heads(), [&](std::int64_t index) {
+    sums_to_gradients(problem, saved, gradients, plan, index / heads, index % heads, sums.get());
   });
   parallel_for(plan.pieces(), [&](std::int64_t piece) {
     backward_piece(problem, saved, gradients, plan, piece / heads, piece % heads, sums.get());
@@ -300,13 +300,13 @@ void linear_backward(const LinearProblem& problem, const ScanPlan& plan, const L
     stretch_states(problem, plan, own.get());
     with_states.states = own.get();
   }
-  if (plan.split_lanes(kSplitCost)) {
+  if (plan.split_heads(kSplitCost)) {
     backward_pieces(problem, with_states, gradients, plan);
     return;
   }
   const std::int64_t heads = problem.key.heads();
-  parallel_for(plan.lanes(), [&](std::int64_t lane) {
-    backward_lane(problem, with_states, gradients, plan, lane / heads, lane % heads);
+  parallel_for(plan.batch_heads(), [&](std::int64_t index) {
+    backward_head(problem, with_states, gradients, plan, index / heads, index % heads);
   });
 }
 

@@ -8,7 +8,7 @@
 #include "kernels/row_kernels.h"
 #include "kernels/tile_kernels.h"
 #include "linear/chunk_products.h"
-#include "linear/scan_plan.h"
+#include "linear/linear_problem.h"
 
 namespace rattention {
 

@@ -196,18 +196,18 @@ class StretchStates {
  public:
   StretchStates(const LinearProblem& problem, const ScanPlan& plan, float* states, const FinalStates& final)
       : problem_(problem), plan_(plan), states_(states), final_(final), size_(problem.state_size()) {
-    if (final.wanted()) last_.reset(new float[static_cast<std::size_t>(plan.lanes() * size_)]);
+    if (final.wanted()) last_.reset(new float[static_cast<std::size_t>(plan.batch_heads() * size_)]);
   }
 
   void sum_piece(std::int64_t piece) const {
     const std::int64_t heads = problem_.key.heads();
-    const std::int64_t group = piece / heads;
-    for (std::int64_t s = plan_.group_begin(group); s < plan_.group_begin(group + 1); ++s) {
+    const std::int64_t section = piece / heads;
+    for (std::int64_t s = plan_.section_begin(section); s < plan_.section_begin(section + 1); ++s) {
       if (float* sum = after(s, piece % heads)) sum_stretch(problem_, plan_.stretch(s), piece % heads, sum);
     }
   }
 
-  void join_lane(std::int64_t batch, std::int64_t kv_head) const {
+  void join_head(std::int64_t batch, std::int64_t kv_head) const {
     std::vector<float> memory(static_cast<std::size_t>(2 * size_));
     float* running = memory.data();
     float* excess = running + size_;
@@ -247,7 +247,8 @@ void stretch_states(const LinearProblem& problem, const ScanPlan& plan, float* s
   const std::int64_t heads = problem.key.heads();
   const StretchStates work(problem, plan, states, final);
   parallel_for(plan.pieces(), [&work](std::int64_t piece) { work.sum_piece(piece); });
-  parallel_for(plan.lanes(), [&work, heads](std::int64_t lane) { work.join_lane(lane / heads, lane % heads); });
+  parallel_for(plan.batch_heads(),
+               [&work, heads](std::int64_t index) { work.join_head(index / heads, index % heads); });
 }
 
 std::unique_ptr<float[]> new_states(const LinearProblem& problem, const ScanPlan& plan) {

@@ -43,19 +43,19 @@ Branches::Branches(const RAttentionProblem& problem)
   }
 }
 
-// Groups of stretches, as many together as keep all threads busy.
+// Sections, as many together as keep all threads busy.
 std::vector<Branches::Range> Branches::tasks() const {
   const std::int64_t even = plan_.pieces() / (kRangesPerThread * get_num_threads());
   const std::int64_t most = std::clamp<std::int64_t>(even, 1, kRangeStretches);
   std::vector<Range> tasks;
-  std::int64_t groups = most;
-  for (std::int64_t g = 0; g < plan_.groups(); ++g, ++groups) {
-    const std::int64_t first = plan_.group_begin(g);
-    if (groups >= most || plan_.stretch(first - 1).ends) {
+  std::int64_t gathered = most;
+  for (std::int64_t g = 0; g < plan_.sections(); ++g, ++gathered) {
+    const std::int64_t first = plan_.section_begin(g);
+    if (gathered >= most || plan_.stretch(first - 1).ends) {
       tasks.push_back({first, first});
-      groups = 0;
+      gathered = 0;
     }
-    tasks.back().last = plan_.group_begin(g + 1);
+    tasks.back().last = plan_.section_begin(g + 1);
   }
   return tasks;
 }
@@ -100,7 +100,7 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
         std::fill(none.begin(), none.end(), 0.0F);
         float* local_row =
             has_local() ? local_rows + (head % group * rows.size() + row - rows.first) * columns : none.data();
-        visit({stretch.group, batch, head, row, local_row, linear_rows + i * columns});
+        visit({stretch.section, batch, head, row, local_row, linear_rows + i * columns});
       }
     });
     if (!summed && stretch.ends) {
@@ -109,10 +109,10 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
   }
 }
 
-void Branches::run_lanes(const BranchWants& want, const Visit& visit) const {
+void Branches::run_heads(const BranchWants& want, const Visit& visit) const {
   const std::int64_t heads = linear_.key.heads();
-  parallel_for(plan_.lanes(), [&](std::int64_t lane) {
-    run_stretches({plan_.begin(lane / heads), plan_.begin(lane / heads + 1)}, lane % heads, false, want, visit);
+  parallel_for(plan_.batch_heads(), [&](std::int64_t index) {
+    run_stretches({plan_.begin(index / heads), plan_.begin(index / heads + 1)}, index % heads, false, want, visit);
   });
 }
 
@@ -125,8 +125,8 @@ void Branches::run_pieces(const BranchWants& want, const Visit& visit) const {
 }
 
 void Branches::run(const BranchWants& want, const Visit& visit) const {
-  if (!plan_.split_lanes(kSplitCost)) {
-    run_lanes(want, visit);
+  if (!plan_.split_heads(kSplitCost)) {
+    run_heads(want, visit);
     return;
   }
   BranchWants with_states = want;

@@ -55,7 +55,7 @@ std::int64_t HeadStep::lay_out(float* memory) {
 }
 
 void HeadStep::run(std::int64_t index) {
-  lane_ = cache_.lane(index);
+  kept_ = cache_.head(index);
   batch_ = index / config_.kv_heads;
   kv_head_ = index % config_.kv_heads;
   const std::int64_t before = cache_.lengths()[static_cast<std::size_t>(batch_)];
@@ -110,7 +110,7 @@ void HeadStep::attend(std::int64_t filled) {
 void HeadStep::score(std::int64_t first, std::int64_t slots) {
   const std::int64_t items = kernels_.panel * config_.head_dim;
   for (std::int64_t j = 0; j < slots; j += kernels_.panel) {
-    const float* panel = wide(lane_.panels, cache_.panel_dtype(), (first + j) / kernels_.panel * items, items);
+    const float* panel = wide(kept_.panels, cache_.panel_dtype(), (first + j) / kernels_.panel * items, items);
     kernels_.score_panel(queries_, group_, config_.head_dim, panel, scores_ + j, kStride, maxima_);
   }
 }
@@ -136,7 +136,7 @@ void HeadStep::add_values(std::int64_t first, std::int64_t slots) {
   const std::int64_t step = config_.dtype == DType::f32 ? slots : kernels_.panel;
   for (std::int64_t j = 0; j < slots; j += step) {
     const std::int64_t n = std::min(step, slots - j);
-    const float* values = wide(lane_.values, config_.dtype, (first + j) * columns_, n * columns_);
+    const float* values = wide(kept_.values, config_.dtype, (first + j) * columns_, n * columns_);
     kernels_.multiply_add({scores_ + j, kStride}, group_, n, values, columns_, columns_, local_, columns_);
   }
 }
@@ -152,7 +152,7 @@ void HeadStep::read_state(bool any) {
   std::fill_n(linear_, group_ * columns_, 0.0F);
   if (!any) return;
   apply_feature_map(config_.feature_map, plain_queries_, group_, config_.head_dim, phi_);
-  add_state_rows(phi_, group_, config_.head_dim, lane_.state, columns_, linear_);
+  add_state_rows(phi_, group_, config_.head_dim, kept_.state, columns_, linear_);
 }
 
 void HeadStep::store(std::int64_t i) {
@@ -165,15 +165,15 @@ void HeadStep::store(std::int64_t i) {
 
 void HeadStep::remember(std::int64_t position) {
   if (config_.window == 0) {
-    cache_.fold(lane_, key_, value_, phi_);
+    cache_.fold(kept_, key_, value_, phi_);
     return;
   }
   const std::int64_t slot = position % config_.window;
   if (position >= config_.window) {
-    cache_.load_slot(lane_, slot, old_key_, old_value_);
-    cache_.fold(lane_, old_key_, old_value_, phi_);
+    cache_.load_slot(kept_, slot, old_key_, old_value_);
+    cache_.fold(kept_, old_key_, old_value_, phi_);
   }
-  cache_.store_slot(lane_, slot, key_, rotated_, value_);
+  cache_.store_slot(kept_, slot, key_, rotated_, value_);
 }
 
 }  // namespace rattention

@@ -53,7 +53,7 @@ class HeadStep {
   const TileKernels& kernels_ = tile_kernels();
   const std::int64_t group_ = config_.kv_heads == 0 ? 0 : problem_.query.heads() / config_.kv_heads;
   const std::int64_t columns_ = padded(config_.value_dim);
-  CacheLane lane_{};
+  CacheHead kept_{};
   std::int64_t batch_ = 0;
   std::int64_t kv_head_ = 0;
   float* plain_queries_ = nullptr;  // as they came

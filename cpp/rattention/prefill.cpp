@@ -85,12 +85,12 @@ class BlockRows {
     const std::int64_t old = context_ - block.first;  // rows that the ring has
     const std::int64_t oldest = block.position - context_;
     parallel_for(key.heads(), [&](std::int64_t head) {
-      const CacheLane lane = cache.lane(block.sequence * key.heads() + head);
+      const CacheHead kept = cache.head(block.sequence * key.heads() + head);
       for (std::int64_t i = 0; i < rows; ++i) {
         float* k = keys_.get() + (head * rows + i) * key_width;
         float* v = values_.get() + (head * rows + i) * value_width;
         if (i < old) {
-          cache.load_slot(lane, (oldest + i) % cache.config().window, k, v);
+          cache.load_slot(kept, (oldest + i) % cache.config().window, k, v);
         } else {
           load_row(problem.key, block.sequence, head, i - old, k, key_width);
           load_row(problem.value, block.sequence, head, i - old, v, value_width);
@@ -157,13 +157,13 @@ class NewStates {
         cache_(cache),
         config_(cache.config()),
         size_(2 * config_.head_dim * config_.value_dim),
-        sums_(new float[static_cast<std::size_t>(cache.lanes() * size_)]),
-        excesses_(new float[static_cast<std::size_t>(cache.lanes() * size_)]),
+        sums_(new float[static_cast<std::size_t>(cache.heads() * size_)]),
+        excesses_(new float[static_cast<std::size_t>(cache.heads() * size_)]),
         row_(new float[static_cast<std::size_t>(3 * padded(config_.head_dim) + padded(config_.value_dim))]) {
-    for (std::int64_t index = 0; index < cache.lanes(); ++index) {
-      const CacheLane lane = cache.lane(index);
-      store_state(lane.state, config_.head_dim, config_.value_dim, sums_.get() + index * size_);
-      store_state(lane.excess, config_.head_dim, config_.value_dim, excesses_.get() + index * size_);
+    for (std::int64_t index = 0; index < cache.heads(); ++index) {
+      const CacheHead kept = cache.head(index);
+      store_state(kept.state, config_.head_dim, config_.value_dim, sums_.get() + index * size_);
+      store_state(kept.excess, config_.head_dim, config_.value_dim, excesses_.get() + index * size_);
     }
   }
 
@@ -174,18 +174,18 @@ class NewStates {
 
   // Back into the cache, and on to what the next row reads. The rings must be as they were.
   void store() const {
-    for (std::int64_t index = 0; index < cache_.lanes(); ++index) {
+    for (std::int64_t index = 0; index < cache_.heads(); ++index) {
       const std::int64_t b = index / config_.kv_heads;
       if (problem_.count(b) == 0) continue;
-      const CacheLane lane = cache_.lane(index);
-      load_state(sums_.get() + index * size_, config_.head_dim, config_.value_dim, lane.state);
-      load_state(excesses_.get() + index * size_, config_.head_dim, config_.value_dim, lane.excess);
-      add_next(lane, b, index % config_.kv_heads);
+      const CacheHead kept = cache_.head(index);
+      load_state(sums_.get() + index * size_, config_.head_dim, config_.value_dim, kept.state);
+      load_state(excesses_.get() + index * size_, config_.head_dim, config_.value_dim, kept.excess);
+      add_next(kept, b, index % config_.kv_heads);
     }
   }
 
  private:
-  void add_next(const CacheLane& lane, std::int64_t b, std::int64_t kv_head) const {
+  void add_next(const CacheHead& kept, std::int64_t b, std::int64_t kv_head) const {
     const std::int64_t before = cache_.lengths()[static_cast<std::size_t>(b)];
     const std::int64_t next = before + problem_.count(b) - config_.window - 1;
     if (next < 0) return;
@@ -193,12 +193,12 @@ class NewStates {
     float* key = row_.get();
     float* value = key + 3 * width;
     if (next < before) {
-      cache_.load_slot(lane, next % config_.window, key, value);
+      cache_.load_slot(kept, next % config_.window, key, value);
     } else {
       load_row(problem_.key, b, kv_head, next - before, key, width);
       load_row(problem_.value, b, kv_head, next - before, value, padded(config_.value_dim));
     }
-    cache_.fold(lane, key, value, key + width);
+    cache_.fold(kept, key, value, key + width);
   }
 
   const StepProblem& problem_;
@@ -249,7 +249,7 @@ class RingWriter {
       load_row(problem_.value, b, head, i, value, value_width_);
       std::copy_n(key, key_width_, rotated);
       if (cache_.rotates()) cache_.rotate(rotated, angles);
-      cache_.store_slot(cache_.lane(b * problem_.key.heads() + head), position % cache_.config().window, key, rotated,
+      cache_.store_slot(cache_.head(b * problem_.key.heads() + head), position % cache_.config().window, key, rotated,
                         value);
     }
   }

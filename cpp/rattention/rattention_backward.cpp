@@ -30,21 +30,21 @@ class Rows {
   std::unique_ptr<float[]> data_;
 };
 
-// Gradients of one norm's weights, summed by groups of stretches and heads first: no two threads meet, and the order is
+// Gradients of one norm's weights, summed by sections and heads first: no two threads meet, and the order is
 // fixed.
 class WeightGradients {
  public:
   WeightGradients(const LinearProblem& problem, const ScanPlan& plan)
       : problem_(problem),
-        groups_(plan.groups()),
+        sections_(plan.sections()),
         width_(problem.columns()),
-        sums_(static_cast<std::size_t>(groups_ * problem.query.heads() * width_)) {}
+        sums_(static_cast<std::size_t>(sections_ * problem.query.heads() * width_)) {}
 
-  float* of(const BranchRow& row) { return sums_.data() + (row.group * problem_.query.heads() + row.head) * width_; }
+  float* of(const BranchRow& row) { return sums_.data() + (row.section * problem_.query.heads() + row.head) * width_; }
 
   void store(float* gradient) const {
     const std::int64_t dim = problem_.value.dim();
-    for (std::int64_t g = 0; g < groups_; ++g) {
+    for (std::int64_t g = 0; g < sections_; ++g) {
       for (std::int64_t head = 0; head < problem_.query.heads(); ++head) {
         const float* sum = sums_.data() + (g * problem_.query.heads() + head) * width_;
         for (std::int64_t d = 0; d < dim; ++d) gradient[head * dim + d] += sum[d];
@@ -54,7 +54,7 @@ class WeightGradients {
 
  private:
   const LinearProblem& problem_;
-  std::int64_t groups_;
+  std::int64_t sections_;
   std::int64_t width_;
   std::vector<float> sums_;
 };

@@ -41,10 +41,10 @@ class CallMemory {
         cache.rotates() ? problem.query.batch() * problem.query.length() * problem.query.dim() : 0;
     Scratch& scratch = cache.scratch();
     scratch.reset(Scratch::round_up(angles) + Scratch::round_up(NormJoin::floats(heads, value_dim)) +
-                  cache.lanes() * head_floats);
+                  cache.heads() * head_floats);
     inputs_.angles = cache.rotates() ? turn(problem, cache, scratch.take(angles)) : nullptr;
     inputs_.norms = &norms_.emplace(problem.norms, heads, value_dim, scratch.take(NormJoin::floats(heads, value_dim)));
-    heads_ = scratch.take(cache.lanes() * head_floats);
+    heads_ = scratch.take(cache.heads() * head_floats);
   }
 
   const StepInputs& inputs() const { return inputs_; }
@@ -71,8 +71,8 @@ class CallMemory {
 
 // What a call reads of the cache.
 std::int64_t bytes_read(const StepProblem& problem, const RAttentionCache& cache) {
-  const std::int64_t head_bytes = cache.bytes() / std::max<std::int64_t>(1, cache.lanes());
-  return cache.lanes() * head_bytes * problem.query.length();
+  const std::int64_t head_bytes = cache.bytes() / std::max<std::int64_t>(1, cache.heads());
+  return cache.heads() * head_bytes * problem.query.length();
 }
 
 void step_by_step(const StepProblem& problem, RAttentionCache& cache, const OutputView& output) {
@@ -82,7 +82,7 @@ void step_by_step(const StepProblem& problem, RAttentionCache& cache, const Outp
     step.lay_out(memory.head(index));
     step.run(index);
   };
-  const std::int64_t heads = cache.lanes();
+  const std::int64_t heads = cache.heads();
   const Interrupts none(nullptr);  // the cache changes token by token
   if (bytes_read(problem, cache) >= kParallelBytes) {
     parallel_for(heads, [&run_head](std::int64_t index) { run_head(index); });
