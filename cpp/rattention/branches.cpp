@@ -5,6 +5,7 @@
 
 #include "core/scratch.h"
 #include "core/threads.h"
+#include "linear/stretch_states.h"
 #include "softmax/softmax_attention.h"
 
 namespace rattention {
@@ -18,10 +19,12 @@ constexpr std::int64_t kRangeStretches = 6;
 // Ranges per thread that let the dynamic schedule even out differences.
 constexpr std::int64_t kRangesPerThread = 8;
 
+using Scan = StateScan<SumUpdate>;
+
 // The sliding window has the thread's usual scratch.
-StateScan make_scan(const LinearProblem& problem) {
+Scan make_scan(const LinearProblem& problem) {
   thread_local Scratch scratch;
-  scratch.reset(StateScan::floats(problem));
+  scratch.reset(Scan::floats(problem));
   return {problem, scratch};
 }
 
@@ -63,7 +66,7 @@ std::vector<Branches::Range> Branches::tasks() const {
 // The sliding window of a few stretches of one sequence is computed at once.
 void Branches::run_stretches(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
                              const Visit& visit) const {
-  StateScan scan = make_scan(linear_);
+  Scan scan = make_scan(linear_);
   for (Range part{range.first, range.first}; part.first < range.last; part.first = part.last) {
     do {
       ++part.last;
@@ -73,7 +76,7 @@ void Branches::run_stretches(const Range& range, std::int64_t kv_head, bool summ
 }
 
 void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
-                         const Visit& visit, StateScan& scan) const {
+                         const Visit& visit, Scan& scan) const {
   const KeySpan rows{plan_.stretch(range.first).rows().first, plan_.stretch(range.last - 1).rows().last};
   const std::int64_t batch = plan_.stretch(range.first).batch;
   const std::int64_t columns = linear_.columns();
@@ -135,7 +138,7 @@ void Branches::run(const BranchWants& want, const Visit& visit) const {
     own = new_states(linear_, plan_);
     with_states.states = own.get();
   }
-  stretch_states(linear_, plan_, with_states.states, want.final);
+  stretch_states<SumUpdate>(linear_, plan_, with_states.states, want.final);
   run_pieces(with_states, visit);
 }
 

@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "kernels/rotary.h"
+#include "linear/end_states.h"
 #include "linear/state_scan.h"
+#include "linear/update_sum.h"
 #include "rattention/rattention_problem.h"
 #include "softmax/score_tiles.h"
 
@@ -58,7 +60,7 @@ class Branches {
   void run_stretches(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
                      const Visit& visit) const;
   void run_range(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want, const Visit& visit,
-                 StateScan& scan) const;
+                 StateScan<SumUpdate>& scan) const;
   void run_pieces(const BranchWants& want, const Visit& visit) const;
   void run_heads(const BranchWants& want, const Visit& visit) const;
 

@@ -5,6 +5,7 @@
 #include "core/threads.h"
 #include "kernels/rows.h"
 #include "linear/residual_linear_backward.h"
+#include "linear/stretch_states.h"
 #include "rattention/branches.h"
 #include "rattention/norm_join.h"
 #include "rattention/rattention.h"
