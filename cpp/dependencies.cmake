@@ -1,6 +1,6 @@
-# oneDNN and Eigen come from PyPI wheels that carry CMake packages. Inside pip's isolated build environment they are
-# found by asking Python where the distributions' files lie; without Python, CMake alone finds what is installed or lies
-# in CMAKE_PREFIX_PATH.
+# oneDNN, and for the C++ tests Eigen, come from PyPI wheels that carry CMake packages. Inside pip's isolated build
+# environment they are found by asking Python where the distributions' files lie; without Python, CMake alone finds what
+# is installed or lies in CMAKE_PREFIX_PATH.
 find_package(Python COMPONENTS Interpreter QUIET)
 
 function(rattention_prefix_from_distribution distribution config_file)

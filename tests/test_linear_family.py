@@ -223,8 +223,8 @@ BAD_VALUES: Refused = [
     ("window", -2, "window must be >= -1, got -2"),
     ("feature_map", "elu", "feature_map must be one of softmax, relu, got 'elu'"),
     ("initial_state", zeros(2, 16, 8), "initial_state must have 4 dimensions"),
-    ("initial_state", zeros(1, 3, 16, 8), r"initial_state must have shape \[1, 2, 16, 8\]"),
-    ("initial_state", zeros(1, 4, 8, 8), r"initial_state must have shape \[1, 4, 16, 8\]"),
+    ("initial_state", zeros(1, 3, 16, 8), r"initial_state must have shape \(1, 2, 16, 8\)"),
+    ("initial_state", zeros(1, 4, 8, 8), r"initial_state must have shape \(1, 4, 16, 8\)"),
     ("key_mask", np.ones((1, 61), bool), "key_mask must have shape"),
     ("segment_ids", np.zeros((2, 62), int), "segment_ids must have shape"),
     ("value", zeros(2, 62, 8), "value must have 4 dimensions"),
@@ -254,7 +254,7 @@ BAD_BRANCH_VALUES: Refused = [
     ("rope_theta", np.inf, "rope_theta must be finite"),
     ("scale", np.nan, "scale must be finite"),
     ("local_norm_weight", np.ones(8, np.float32), "local_norm_weight must have 2 dimensions"),
-    ("linear_norm_weight", zeros(2, 8), r"linear_norm_weight must have shape .*\[4, 8\]"),
+    ("linear_norm_weight", zeros(2, 8), r"linear_norm_weight must have shape .*\(4, 8\)"),
 ]
 BAD_BRANCH_TYPES: Refused = [
     ("eps", "1", "eps must be a number"),
@@ -301,7 +301,7 @@ def test_rotary_embedding_needs_pairs() -> None:
 @mechanisms
 def test_gradients_must_fit(mechanism: Mechanism) -> None:
     inputs: Arrays = draw(20)
-    with pytest.raises(ValueError, match=r"grad_output must have shape \[1, 2, 20, 8\]"):
+    with pytest.raises(ValueError, match=r"grad_output must have shape \(1, 2, 20, 8\)"):
         mechanism[1](np.zeros((1, 2, 20, 9), np.float32), **inputs, window=3)
-    with pytest.raises(ValueError, match=r"grad_state must have shape \[1, 2, 16, 8\]"):
+    with pytest.raises(ValueError, match=r"grad_state must have shape \(1, 2, 16, 8\)"):
         mechanism[1](inputs["query"], **inputs, window=3, grad_state=np.zeros((1, 1, 16, 8), np.float32))

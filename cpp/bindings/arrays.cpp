@@ -1,9 +1,10 @@
 #include "bindings/arrays.h"
 
+#include <algorithm>
 #include <new>
 #include <stdexcept>
 
-#include "softmax/checks.h"
+#include "core/checks.h"
 
 namespace py = pybind11;
 
@@ -19,21 +20,14 @@ DType dtype_of(const std::string& name, const py::array& array) {
   throw py::type_error(name + " must be float32, float16 or bfloat16 (as uint16)");
 }
 
-std::string shape_text(const py::array& array) {
+// As Python writes a tuple.
+std::string text_of(const std::vector<std::int64_t>& shape) {
   std::string text = "(";
-  for (py::ssize_t i = 0; i < array.ndim(); ++i) text += (i ? ", " : "") + std::to_string(array.shape(i));
-  return text + ")";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + (shape.size() == 1 ? ",)" : ")");
 }
 
-void require_shape(const std::string& name, const py::array& array, const std::vector<std::int64_t>& shape) {
-  bool equal = array.ndim() == static_cast<py::ssize_t>(shape.size());
-  std::string wanted;
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    equal = equal && array.shape(static_cast<py::ssize_t>(i)) == shape[i];
-    wanted += (i ? ", " : "") + std::to_string(shape[i]);
-  }
-  if (!equal) throw py::value_error(name + " must have shape (" + wanted + "), got " + shape_text(array));
-}
+std::string shape_text(const py::array& array) { return text_of({array.shape(), array.shape() + array.ndim()}); }
 
 void require_size(const std::vector<std::int64_t>& shape, std::int64_t item_size) {
   std::int64_t size = item_size;
@@ -46,6 +40,13 @@ void require_size(const std::vector<std::int64_t>& shape, std::int64_t item_size
 const std::byte* bytes(const py::array& array) { return static_cast<const std::byte*>(array.data()); }
 
 }  // namespace
+
+void require_shape(const std::string& name, const py::array& array, const std::vector<std::int64_t>& shape,
+                   const std::string& axes) {
+  if (std::equal(shape.begin(), shape.end(), array.shape(), array.shape() + array.ndim())) return;
+  const std::string named = axes.empty() ? "" : "(" + axes + ") = ";
+  throw py::value_error(name + " must have shape " + named + text_of(shape) + ", got " + shape_text(array));
+}
 
 TensorView tensor_view(const std::string& name, const py::array& array) {
   if (array.ndim() != 4) {
@@ -108,6 +109,13 @@ const float* floats(const std::string& name, const py::array& array, const std::
     throw py::value_error(name + " must be contiguous float32");
   }
   return static_cast<const float*>(array.data());
+}
+
+const float* norm_weight(const std::string& name, const std::optional<FloatArray>& weight, std::int64_t heads,
+                         std::int64_t value_dim) {
+  if (!weight) return nullptr;
+  require_shape(name, *weight, {heads, value_dim}, "heads, value_dim");
+  return weight->data();
 }
 
 py::array own_integers(const py::array& array) {

@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,10 @@ inline void require(bool holds, const std::string& message) {
   if (!holds) throw pybind11::value_error(message);
 }
 
+// ValueError where an array has another shape; `axes` names those it should have, "heads, value_dim".
+void require_shape(const std::string& name, const pybind11::array& array, const std::vector<std::int64_t>& shape,
+                   const std::string& axes = {});
+
 // A float array of rank 4. bfloat16 comes as its storage, uint16. The view lives as long as the array.
 TensorView tensor_view(const std::string& name, const pybind11::array& array);
 
@@ -31,6 +36,10 @@ DenseMask dense_mask(const pybind11::array& array, const std::array<std::int64_t
 const std::int64_t* segment_ids(const pybind11::array& array, std::int64_t batch, std::int64_t key_length);
 // A contiguous float32 array of just this shape; ValueError for others.
 const float* floats(const std::string& name, const pybind11::array& array, const std::vector<std::int64_t>& shape);
+
+// Weights of a norm, [heads, value_dim], or nullptr without them.
+const float* norm_weight(const std::string& name, const std::optional<FloatArray>& weight, std::int64_t heads,
+                         std::int64_t value_dim);
 
 // Numbers that decide which memory is read: they are the core's own, because other threads may write to the caller's
 // array once the GIL is released.

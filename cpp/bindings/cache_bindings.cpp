@@ -149,15 +149,6 @@ void read(SharedCache& shared, const py::array& lengths, const py::array& keys, 
   shared.cache.read(contents);
 }
 
-const float* norm_weight(const char* name, const std::optional<FloatArray>& weight, const StepProblem& problem) {
-  if (!weight) return nullptr;
-  const bool fits =
-      weight->ndim() == 2 && weight->shape(0) == problem.query.heads() && weight->shape(1) == problem.value.dim();
-  if (fits) return weight->data();
-  throw py::value_error(std::string(name) + " must have shape (heads, value_dim) = (" +
-                        std::to_string(problem.query.heads()) + ", " + std::to_string(problem.value.dim()) + ")");
-}
-
 py::array step(SharedCache& shared, const py::array& query, const py::array& key, const py::array& value, float scale,
                const std::optional<FloatArray>& local_norm_weight, const std::optional<FloatArray>& linear_norm_weight,
                float eps, const std::optional<IndexArray>& lengths) {
@@ -166,9 +157,11 @@ py::array step(SharedCache& shared, const py::array& query, const py::array& key
   problem.key = tensor_view("key", key);
   problem.value = tensor_view("value", value);
   problem.scale = scale;
-  problem.local_norm_weight = norm_weight("local_norm_weight", local_norm_weight, problem);
-  problem.linear_norm_weight = norm_weight("linear_norm_weight", linear_norm_weight, problem);
-  problem.eps = eps;
+  const std::int64_t heads = problem.query.heads();
+  const std::int64_t value_dim = problem.value.dim();
+  problem.norms.local_weight = norm_weight("local_norm_weight", local_norm_weight, heads, value_dim);
+  problem.norms.linear_weight = norm_weight("linear_norm_weight", linear_norm_weight, heads, value_dim);
+  problem.norms.eps = eps;
   // A copy of one's own: another thread may write to the caller's array meanwhile.
   std::vector<std::int64_t> counts;
   if (lengths) {

@@ -40,13 +40,6 @@ class Gradients {
   py::dict dict_;
 };
 
-void require_shape(const char* name, const TensorView& view, const std::array<std::int64_t, 4>& shape) {
-  if (view.shape != shape) {
-    throw py::value_error(std::string(name) + " must have shape " + to_string(shape) + ", got " +
-                          to_string(view.shape));
-  }
-}
-
 template <typename Number>
 const Number* row_numbers(const char* name, const py::array& array, const ScoreProblem& problem) {
   const auto numbers = py::array_t<Number, py::array::c_style>::ensure(array);
@@ -66,14 +59,14 @@ py::dict attention_backward(const py::array& query, const py::array& key, const 
   SoftmaxSaved saved{tensor_view("value", value), tensor_view("output", output),
                      tensor_view("grad_output", grad_output)};
   check_value(problem.key, saved.value);
-  const std::array<std::int64_t, 4> shape{problem.query.batch(), problem.query.heads(), problem.row_count,
-                                          saved.value.dim()};
-  require_shape("output", saved.output, shape);
-  require_shape("grad_output", saved.grad_output, shape);
+  const std::vector<std::int64_t> shape{problem.query.batch(), problem.query.heads(), problem.row_count,
+                                        saved.value.dim()};
+  require_shape("output", output, shape);
+  require_shape("grad_output", grad_output, shape);
   TensorView rest;
   if (output_rest) {
     rest = tensor_view("output_rest", *output_rest);
-    require_shape("output_rest", rest, shape);
+    require_shape("output_rest", *output_rest, shape);
     saved.output_rest = &rest;
   }
   saved.lse = row_numbers<double>("lse", lse, problem);

@@ -19,6 +19,8 @@ namespace py = pybind11;
 namespace rattention::bindings {
 namespace {
 
+using Shape = std::vector<std::int64_t>;
+
 // Holds the arrays that a problem points into.
 struct LinearOptions {
   std::int64_t window;
@@ -28,20 +30,11 @@ struct LinearOptions {
   std::optional<py::array> segment_ids;
 };
 
-void require_shape(const std::string& name, const py::array& array, const std::array<std::int64_t, 4>& shape) {
-  bool equal = array.ndim() == 4;
-  for (py::ssize_t i = 0; equal && i < 4; ++i) equal = array.shape(i) == shape[static_cast<std::size_t>(i)];
-  if (!equal) {
-    const auto came = py::str(py::object(array.attr("shape"))).cast<std::string>();
-    throw py::value_error(name + " must have shape " + to_string(shape) + ", got " + came);
-  }
-}
-
 std::array<std::int64_t, 4> output_shape(const LinearProblem& problem) {
   return {problem.query.batch(), problem.query.heads(), problem.query.length(), problem.value.dim()};
 }
 
-std::array<std::int64_t, 4> state_shape(const LinearProblem& problem, std::int64_t heads) {
+Shape state_shape(const LinearProblem& problem, std::int64_t heads) {
   return {problem.key.batch(), heads, 2 * problem.key.dim(), problem.value.dim()};
 }
 
@@ -74,12 +67,12 @@ LinearProblem make_linear_problem(const py::array& query, const py::array& key, 
 }
 
 py::array_t<float> new_state(const LinearProblem& problem) {
-  const auto shape = state_shape(problem, problem.final_heads());
-  return new_array<float>({shape.begin(), shape.end()});
+  return new_array<float>(state_shape(problem, problem.final_heads()));
 }
 
 TensorView gradient_view(const LinearProblem& problem, const py::array& grad_output) {
-  require_shape("grad_output", grad_output, output_shape(problem));
+  const auto shape = output_shape(problem);
+  require_shape("grad_output", grad_output, {shape.begin(), shape.end()});
   return tensor_view("grad_output", grad_output);
 }
 
@@ -124,19 +117,17 @@ py::tuple residual_linear_attention(const py::array& query, const py::array& key
 }
 
 // By NumPy, whose zeros are pages that the kernels are the first to touch.
-py::array_t<float> zeros(const std::vector<std::int64_t>& shape) {
+py::array_t<float> zero_pages(const Shape& shape) {
   return py::module_::import("numpy").attr("zeros")(shape, "float32");
 }
 
-py::array_t<float> zeros_like(const std::array<std::int64_t, 4>& shape) { return zeros({shape.begin(), shape.end()}); }
+py::array_t<float> zero_pages(const TensorView& like) { return zero_pages({like.shape.begin(), like.shape.end()}); }
 
 // The gradients of one call by name.
 struct GradientArrays {
   explicit GradientArrays(const LinearProblem& problem)
-      : query(zeros_like(problem.query.shape)),
-        key(zeros_like(problem.key.shape)),
-        value(zeros_like(problem.value.shape)) {
-    if (problem.initial_state != nullptr) initial_state = zeros_like(state_shape(problem, problem.state_heads));
+      : query(zero_pages(problem.query)), key(zero_pages(problem.key)), value(zero_pages(problem.value)) {
+    if (problem.initial_state != nullptr) initial_state = zero_pages(state_shape(problem, problem.state_heads));
   }
   LinearGradients views() {
     return {query.mutable_data(), key.mutable_data(), value.mutable_data(),
@@ -178,18 +169,6 @@ struct NormArrays {
   std::optional<FloatArray> linear;
 };
 
-const float* norm_weight(const char* name, const std::optional<FloatArray>& weight, const LinearProblem& problem) {
-  if (!weight) return nullptr;
-  const std::int64_t heads = problem.query.heads();
-  const std::int64_t dim = problem.value.dim();
-  if (weight->ndim() != 2 || weight->shape(0) != heads || weight->shape(1) != dim) {
-    throw py::value_error(std::string(name) + " must have shape [heads, value_dim] = [" + std::to_string(heads) + ", " +
-                          std::to_string(dim) + "], got " +
-                          py::str(py::object(weight->attr("shape"))).cast<std::string>());
-  }
-  return weight->data();
-}
-
 void require_even(std::int64_t dim) {
   if (dim % 2 != 0) throw py::value_error("rope_theta needs an even head_dim, got " + std::to_string(dim));
 }
@@ -202,9 +181,11 @@ RAttentionProblem make_rattention_problem(const py::array& query, const py::arra
   problem.scale = scale;
   problem.rope_theta = rope_theta;
   if (rope_theta != 0) require_even(problem.linear.key.dim());
-  problem.eps = eps;
-  problem.local_norm_weight = norm_weight("local_norm_weight", weights.local, problem.linear);
-  problem.linear_norm_weight = norm_weight("linear_norm_weight", weights.linear, problem.linear);
+  problem.norms.eps = eps;
+  const std::int64_t heads = problem.linear.query.heads();
+  const std::int64_t value_dim = problem.linear.value.dim();
+  problem.norms.local_weight = norm_weight("local_norm_weight", weights.local, heads, value_dim);
+  problem.norms.linear_weight = norm_weight("linear_norm_weight", weights.linear, heads, value_dim);
   return problem;
 }
 
@@ -241,8 +222,8 @@ py::dict rattention_backward_by_name(const py::array& query, const py::array& ke
       make_rattention_problem(query, key, value, options, scale, rope_theta, eps, weights);
   const RAttentionSaved saved{gradient_view(problem.linear, grad_output), grad_of_state(problem.linear, grad_state)};
   GradientArrays arrays(problem.linear);
-  py::array_t<float> local_weight = zeros({problem.linear.query.heads(), problem.linear.value.dim()});
-  py::array_t<float> linear_weight = zeros({problem.linear.query.heads(), problem.linear.value.dim()});
+  py::array_t<float> local_weight = zero_pages(Shape{problem.linear.query.heads(), problem.linear.value.dim()});
+  py::array_t<float> linear_weight = zero_pages(Shape{problem.linear.query.heads(), problem.linear.value.dim()});
   const RAttentionGradients gradients{arrays.views(), local_weight.mutable_data(), linear_weight.mutable_data()};
   {
     const CoreCall call;

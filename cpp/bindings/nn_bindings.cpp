@@ -18,10 +18,6 @@ namespace py = pybind11;
 namespace rattention::bindings {
 namespace {
 
-void require_vector(const std::string& name, const FloatArray& array, std::int64_t length) {
-  require(array.ndim() == 1 && array.shape(0) == length, name + " must have shape (" + std::to_string(length) + ",)");
-}
-
 void require_rows(const std::string& name, const FloatArray& array, std::int64_t width) {
   require(array.ndim() == 2 && array.shape(1) == width,
           name + " must have shape (rows, " + std::to_string(width) + ")");
@@ -31,7 +27,7 @@ std::unique_ptr<Linear> make_linear(const FloatArray& weight, const std::optiona
                                     Activation activation) {
   require(weight.ndim() == 2 && weight.size() > 0,
           "weight must have shape (out_features, in_features), none of them 0");
-  if (bias) require_vector("bias", *bias, weight.shape(0));
+  if (bias) require_shape("bias", *bias, {weight.shape(0)});
   const float* bias_data = bias ? bias->data() : nullptr;
   const float* weight_data = weight.data();
   const std::int64_t out = weight.shape(0);
@@ -55,7 +51,7 @@ py::array_t<float> layer_norm(const FloatArray& x, const FloatArray& weight, con
                               const std::optional<FloatArray>& residual) {
   const std::int64_t width = weight.ndim() == 1 ? weight.shape(0) : 0;
   require(width > 0, "weight must have shape (width,) with width > 0");
-  require_vector("bias", bias, width);
+  require_shape("bias", bias, {width});
   require_rows("x", x, width);
   if (residual)
     require(residual->ndim() == 2 && residual->shape(0) == x.shape(0), "residual must have as many rows as x");

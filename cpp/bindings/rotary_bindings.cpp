@@ -7,7 +7,7 @@
 #include "bindings/arrays.h"
 #include "bindings/core_call.h"
 #include "bindings/module.h"
-#include "core/rotary_rows.h"
+#include "kernels/rotary_rows.h"
 
 namespace py = pybind11;
 

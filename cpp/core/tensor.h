@@ -57,8 +57,4 @@ OutputView output_of(float* data, const std::array<std::int64_t, 4>& shape);
 
 std::string to_string(const std::array<std::int64_t, 4>& shape);
 
-// Element conversions between storage and float32. bfloat16 and float16 round to nearest, ties to even.
-float load_element(const std::byte* source, DType dtype);
-void store_row(const float* source, std::int64_t n, std::byte* destination, DType dtype);
-
 }  // namespace rattention

@@ -43,7 +43,7 @@ int main() {
   const auto tokens = [&](int first, int last) {
     ra::StepProblem step{query.rows(first, last), key.rows(first, last), value.rows(first, last)};
     step.scale = problem.scale;
-    step.eps = 1e-6F;
+    step.norms.eps = 1e-6F;
     return step;
   };
   ra::RAttentionCache cache({1, kKvHeads, kDim, kDim, kWindow}), at_once = cache;

@@ -1,4 +1,5 @@
-// Vectorised operations on rows for feature maps, norms and rotary embedding, compiled once per instruction set.
+// Operations on rows, compiled once per instruction set: feature maps, norms, rotary embedding, numbers of 16 bits,
+// transposition and sums, each in a file row_<subject>.inl.
 //
 // "Padded" rows take whole vectors of tile_kernels().lanes floats; `padded` below is the row length rounded up to that.
 #pragma once

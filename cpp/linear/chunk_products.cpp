@@ -4,8 +4,8 @@
 #include <cmath>
 #include <vector>
 
-#include "core/pack.h"
 #include "kernels/row_kernels.h"
+#include "kernels/rows.h"
 #include "kernels/tile_kernels.h"
 
 namespace rattention {
@@ -128,16 +128,6 @@ void ChunkKeys::load(std::int64_t batch, std::int64_t kv_head, KeySpan keys) {
     clear_column(phi_, problem_.features(), i);
     values_.clear(i);
   }
-}
-
-void ChunkKeys::add_to(float* state) const {
-  tile_kernels().multiply_add({phi_, kChunk}, problem_.features(), size_, values_.row(0), values_.stride(),
-                              problem_.columns(), state, problem_.columns());
-}
-
-void ChunkKeys::add_one_to(std::int64_t i, float* state) const {
-  tile_kernels().multiply_add({phi_ + i, kChunk}, problem_.features(), 1, values_.row(i), values_.stride(),
-                              problem_.columns(), state, problem_.columns());
 }
 
 bool ChunkKeys::finite(std::int64_t i) const {

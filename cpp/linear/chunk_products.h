@@ -61,9 +61,6 @@ class ChunkKeys {
   static std::int64_t floats(const LinearProblem& problem);
 
   void load(std::int64_t batch, std::int64_t kv_head, KeySpan keys);
-  // state += phi(k)^T v, of all keys or of one
-  void add_to(float* state) const;
-  void add_one_to(std::int64_t i, float* state) const;
 
   std::int64_t size() const { return size_; }
   const float* phi() const { return phi_; }

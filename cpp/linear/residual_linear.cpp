@@ -4,7 +4,11 @@
 #include <memory>
 
 #include "core/threads.h"
+#include "kernels/rows.h"
+#include "linear/end_states.h"
 #include "linear/state_scan.h"
+#include "linear/stretch_states.h"
+#include "linear/update_sum.h"
 
 namespace rattention {
 namespace {
@@ -22,8 +26,9 @@ void copy_or_clear(const LinearProblem& problem, const float* initial, float* fi
   }
 }
 
-void scan_stretch(const LinearProblem& problem, const LinearForward& want, StateScan& scan, const Stretch& stretch,
-                  std::int64_t kv_head) {
+template <typename Update>
+void scan_stretch(const LinearProblem& problem, const LinearForward& want, StateScan<Update>& scan,
+                  const Stretch& stretch, std::int64_t kv_head) {
   scan.run(stretch, kv_head, [&](std::int64_t head, KeySpan rows, const float* output) {
     const std::int64_t columns = padded(problem.value.dim());
     for (std::int64_t i = 0; i < rows.size(); ++i) {
@@ -35,15 +40,17 @@ void scan_stretch(const LinearProblem& problem, const LinearForward& want, State
 
 FinalStates final_states(const LinearForward& want) { return {want.final_state, want.final_excess}; }
 
-StateScan make_scan(const LinearProblem& problem) {
+template <typename Update>
+StateScan<Update> make_scan(const LinearProblem& problem) {
   Scratch& scratch = thread_scratch();
-  scratch.reset(StateScan::floats(problem));
+  scratch.reset(StateScan<Update>::floats(problem));
   return {problem, scratch};
 }
 
-void scan_lane(const LinearProblem& problem, const LinearForward& want, const ScanPlan& plan, std::int64_t batch,
+template <typename Update>
+void scan_head(const LinearProblem& problem, const LinearForward& want, const ScanPlan& plan, std::int64_t batch,
                std::int64_t kv_head) {
-  StateScan scan = make_scan(problem);
+  StateScan<Update> scan = make_scan<Update>(problem);
   for (std::int64_t s = plan.begin(batch); s < plan.begin(batch + 1); ++s) {
     stop_if_asked();
     const Stretch& stretch = plan.stretch(s);
@@ -57,6 +64,7 @@ void scan_lane(const LinearProblem& problem, const LinearForward& want, const Sc
   }
 }
 
+template <typename Update>
 void scan_pieces(const LinearProblem& problem, const LinearForward& want, const ScanPlan& plan) {
   std::unique_ptr<float[]> own;
   float* states = want.states;
@@ -64,18 +72,29 @@ void scan_pieces(const LinearProblem& problem, const LinearForward& want, const 
     own = new_states(problem, plan);
     states = own.get();
   }
-  stretch_states(problem, plan, states, final_states(want));
+  stretch_states<Update>(problem, plan, states, final_states(want));
   const std::int64_t heads = problem.key.heads();
   parallel_for(plan.pieces(), [&](std::int64_t piece) {
-    StateScan scan = make_scan(problem);
-    const std::int64_t group = piece / heads;
-    for (std::int64_t s = plan.group_begin(group); s < plan.group_begin(group + 1); ++s) {
+    StateScan<Update> scan = make_scan<Update>(problem);
+    const std::int64_t section = piece / heads;
+    for (std::int64_t s = plan.section_begin(section); s < plan.section_begin(section + 1); ++s) {
       const Stretch& stretch = plan.stretch(s);
       const std::int64_t saved = plan.saved_state(stretch, piece % heads);
       scan.state().go_to(stretch, piece % heads, states + saved * problem.state_size());
       scan_stretch(problem, want, scan, stretch, piece % heads);
     }
   });
+}
+
+template <typename Update>
+void run_forward(const LinearProblem& problem, const ScanPlan& plan, const LinearForward& want) {
+  if (plan.split_heads(kSplitCost)) {
+    scan_pieces<Update>(problem, want, plan);
+    return;
+  }
+  const std::int64_t heads = problem.key.heads();
+  parallel_for(plan.batch_heads(),
+               [&](std::int64_t index) { scan_head<Update>(problem, want, plan, index / heads, index % heads); });
 }
 
 }  // namespace
@@ -87,12 +106,7 @@ void pass_states_on(const LinearProblem& problem, const LinearForward& want) {
 
 void linear_forward(const LinearProblem& problem, const ScanPlan& plan, const LinearForward& want) {
   if (problem.key.length() == 0) pass_states_on(problem, want);
-  if (plan.split_lanes(kSplitCost)) {
-    scan_pieces(problem, want, plan);
-    return;
-  }
-  const std::int64_t heads = problem.key.heads();
-  parallel_for(plan.lanes(), [&](std::int64_t lane) { scan_lane(problem, want, plan, lane / heads, lane % heads); });
+  run_forward<SumUpdate>(problem, plan, want);
 }
 
 }  // namespace rattention

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/tensor.h"
+#include "linear/linear_problem.h"
 #include "linear/scan_plan.h"
 
 namespace rattention {

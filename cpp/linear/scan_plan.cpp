@@ -38,7 +38,7 @@ Chunk Stretch::chunk(std::int64_t index) const {
 }
 
 ScanPlan::ScanPlan(const LinearProblem& problem)
-    : kv_heads_(problem.key.heads()), lanes_(problem.key.batch() * problem.key.heads()) {
+    : kv_heads_(problem.key.heads()), batch_heads_(problem.key.batch() * problem.key.heads()) {
   const std::int64_t chunks = stretch_chunks(problem);
   const std::int64_t length = problem.key.length();
   for (std::int64_t b = 0; b < problem.key.batch(); ++b) {
@@ -58,22 +58,22 @@ ScanPlan::ScanPlan(const LinearProblem& problem)
     if (length > 0) stretches_.back().ends = true;
   }
   begins_.push_back(static_cast<std::int64_t>(stretches_.size()));
-  group_stretches(chunks * kChunk);
+  cut_sections(chunks * kChunk);
 }
 
-// Each group has `rows` rows at least, but for the last of a batch entry.
-void ScanPlan::group_stretches(std::int64_t rows) {
+// Each section has `rows` rows at least, but for the last of a batch entry.
+void ScanPlan::cut_sections(std::int64_t rows) {
   std::int64_t gathered = rows;
   for (std::size_t s = 0; s < stretches_.size(); ++s) {
     Stretch& stretch = stretches_[s];
     if (gathered >= rows || stretches_[s - 1].ends) {
-      group_begins_.push_back(static_cast<std::int64_t>(s));
+      section_begins_.push_back(static_cast<std::int64_t>(s));
       gathered = 0;
     }
-    stretch.group = static_cast<std::int64_t>(group_begins_.size()) - 1;
+    stretch.section = static_cast<std::int64_t>(section_begins_.size()) - 1;
     gathered += stretch.rows().size();
   }
-  group_begins_.push_back(static_cast<std::int64_t>(stretches_.size()));
+  section_begins_.push_back(static_cast<std::int64_t>(stretches_.size()));
 }
 
 void ScanPlan::cut_sequence(const LinearProblem& problem, Stretch sequence, std::int64_t chunks) {
@@ -92,10 +92,11 @@ void ScanPlan::cut_sequence(const LinearProblem& problem, Stretch sequence, std:
   }
 }
 
-bool ScanPlan::split_lanes(double extra) const {
+bool ScanPlan::split_heads(double extra) const {
   const std::int64_t threads = get_num_threads();
-  const auto rounds = static_cast<double>(ceil_div(lanes_, threads));
-  return pieces() > lanes_ && rounds * static_cast<double>(threads) > (1 + extra) * static_cast<double>(lanes_);
+  const auto rounds = static_cast<double>(ceil_div(batch_heads_, threads));
+  return pieces() > batch_heads_ &&
+         rounds * static_cast<double>(threads) > (1 + extra) * static_cast<double>(batch_heads_);
 }
 
 }  // namespace rattention

@@ -1,52 +1,24 @@
-// What a state scan is asked to do, and how its tokens are cut.
+// How the tokens of a state scan are cut. From the smallest to the largest:
 //
-// Row t reads the state of the keys up to t - window - 1. Sequences (contiguous segments) are independent. Their keys
-// are cut into chunks: within a chunk rows meet keys directly, between chunks through the state. Chunks form stretches:
-// a state is the sum of whole stretches, in order, plus the sum of chunks since the last stretch began. So the state at
-// the start of a stretch can be saved, or summed apart from the others, and results do not depend on which thread takes
-// which stretch. Short sequences have many stretches and few keys: tasks are groups of stretches, and states are saved
-// only where keys of the same sequence came before, so that memory follows the tokens and not the sequences.
+//   chunk     up to kChunk keys, and the rows that meet them directly; between chunks rows meet keys through the state
+//   stretch   consecutive chunks of one sequence. A state is the sum of whole stretches, in order, plus the sum of
+//             chunks since the last stretch began: so the state at the start of a stretch can be saved, or summed apart
+//             from the others, and results do not depend on which thread takes which stretch
+//   sequence  a segment, or all tokens of a batch entry. Sequences are independent; they have stretches of their own
+//   section   consecutive stretches of one batch entry, of whole sequences where those are short: work for a task
+//   piece     a section and a key/value head
+//
+// States are saved only where keys of the same sequence came before, so that memory follows the tokens and not the
+// sequences.
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
-#include "core/tensor.h"
-#include "linear/feature_map.h"
-#include "softmax/masks.h"
+#include "core/keys.h"
+#include "linear/linear_problem.h"
 
 namespace rattention {
-
-struct LinearProblem {
-  TensorView query;
-  TensorView key;
-  TensorView value;
-  FeatureMap feature_map = FeatureMap::softmax;
-  std::int64_t window = -1;              // from -1 (a row sees its own key) to the length
-  const float* initial_state = nullptr;  // contiguous [batch, state_heads, 2 head_dim, value_dim], or none
-  // What rounding has added to it (see RowKernels::add_compensated), in the same form; none = 0.
-  const float* initial_excess = nullptr;
-  std::int64_t state_heads = 0;  // as many as key/value heads, or as query heads
-  std::optional<PaddingMask> padding;
-  const std::int64_t* segments = nullptr;  // contiguous [batch, length]
-
-  std::int64_t group() const { return key.heads() == 0 ? 1 : query.heads() / key.heads(); }
-  std::int64_t delay() const { return window + 1; }
-  bool state_per_query_head() const { return initial_state != nullptr && state_heads != key.heads(); }
-  // Heads of the final state: one per key/value head unless the initial state has more.
-  std::int64_t final_heads() const { return state_per_query_head() ? query.heads() : key.heads(); }
-  std::int64_t user_state_size() const { return 2 * key.dim() * value.dim(); }
-  // Sizes in working memory.
-  std::int64_t features() const { return rattention::features(key.dim()); }
-  // Rows of features that are made in place of the inputs they come from, see load_columns().
-  std::int64_t feature_rows() const { return key.dim() + padded(key.dim()); }
-  std::int64_t columns() const { return padded(value.dim()); }
-  std::int64_t state_size() const { return features() * columns(); }
-  bool hidden(std::int64_t b, std::int64_t j) const {
-    return padding && padding->data[b * padding->strides[0] + j * padding->strides[1]] == std::byte{0};
-  }
-};
 
 // Keys and rows per chunk. More of them mean fewer passes over the state (32 KiB for heads of 64) but more products of
 // pairs; a multiple of the kernels' 6 rows and of the vectors' lanes.
@@ -66,10 +38,10 @@ struct Stretch {
   std::int64_t delay = 0;
   std::int64_t first_chunk = 0;  // negative where rows have no keys
   std::int64_t last_chunk = 0;
-  bool begins = false;     // the first of its sequence
-  bool closes = false;     // the last of its sequence
-  bool ends = false;       // the last of its batch entry
-  std::int64_t group = 0;  // of stretches that are one task
+  bool begins = false;  // the first of its sequence
+  bool closes = false;  // the last of its sequence
+  bool ends = false;    // the last of its batch entry
+  std::int64_t section = 0;
   std::int64_t saved = 0;  // see ScanPlan::saved_states, where it keeps any
 
   // Keys of its sequence came before it; until then the state is what the sequence starts from.
@@ -89,32 +61,32 @@ class ScanPlan {
   // Stretches of batch entry b are [begin(b), begin(b + 1)), in order.
   std::int64_t begin(std::int64_t b) const { return begins_[static_cast<std::size_t>(b)]; }
   const Stretch& stretch(std::int64_t index) const { return stretches_[static_cast<std::size_t>(index)]; }
-  // Consecutive stretches of one batch entry, [group_begin(g), group_begin(g + 1)).
-  std::int64_t groups() const { return static_cast<std::int64_t>(group_begins_.size()) - 1; }
-  std::int64_t group_begin(std::int64_t g) const { return group_begins_[static_cast<std::size_t>(g)]; }
-  // Key/value heads of the whole batch.
-  std::int64_t lanes() const { return lanes_; }
-  // Pairs of a group and a key/value head, numbered group by group.
-  std::int64_t pieces() const { return groups() * kv_heads_; }
+  // Stretches of section i are [section_begin(i), section_begin(i + 1)).
+  std::int64_t sections() const { return static_cast<std::int64_t>(section_begins_.size()) - 1; }
+  std::int64_t section_begin(std::int64_t i) const { return section_begins_[static_cast<std::size_t>(i)]; }
+  // Key/value heads of all batch entries.
+  std::int64_t batch_heads() const { return batch_heads_; }
+  // Pairs of a section and a key/value head, numbered section by section.
+  std::int64_t pieces() const { return sections() * kv_heads_; }
   // States that are kept, and the place of a stretch's among them.
   std::int64_t saved_states() const { return saved_ * kv_heads_; }
   std::int64_t saved_state(const Stretch& stretch, std::int64_t kv_head) const {
     return stretch.saved * kv_heads_ + kv_head;
   }
 
-  // Whether taking pieces rather than lanes as tasks pays: it keeps more threads busy but costs `extra` of the work.
-  bool split_lanes(double extra) const;
+  // Whether taking pieces rather than heads as tasks pays: it keeps more threads busy but costs `extra` of the work.
+  bool split_heads(double extra) const;
 
  private:
   void cut_sequence(const LinearProblem& problem, Stretch sequence, std::int64_t chunks);
-  void group_stretches(std::int64_t rows);
+  void cut_sections(std::int64_t rows);
 
   std::int64_t kv_heads_;
-  std::int64_t lanes_;
+  std::int64_t batch_heads_;
   std::int64_t saved_ = 0;
   std::vector<Stretch> stretches_;
   std::vector<std::int64_t> begins_;
-  std::vector<std::int64_t> group_begins_;
+  std::vector<std::int64_t> section_begins_;
 };
 
 // Chunks per stretch, from the shapes alone.

@@ -1,18 +1,19 @@
-// The forward scan of the linear family: S_t = S_{t-1} + phi(k_t)^T v_t, row t = phi(q_t) S_{t - window - 1}, chunk by
-// chunk.
+// The forward scan of the linear family, row t = phi(q_t) S_{t - window - 1}, chunk by chunk. The rule by which a state
+// becomes the next is a parameter, see update_sum.h.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include "core/scratch.h"
 #include "linear/chunk_products.h"
+#include "linear/linear_problem.h"
 #include "linear/scan_plan.h"
 
 namespace rattention {
 
 // The state of one key/value head as a scan goes along: whole stretches, then the chunks since. Stretches are summed
 // with compensation, so that the error does not grow with the length.
+template <typename Update>
 class RunningState {
  public:
   RunningState(const LinearProblem& problem, Scratch& scratch);
@@ -24,7 +25,7 @@ class RunningState {
 
   // What a query head reads now, nullptr where that is zero.
   const float* read(const Stretch& stretch, std::int64_t head);
-  void add(const ChunkKeys& keys);
+  void add(const Update& update);
   void close_stretch();
 
   // At the start of a stretch or after the last, and without the initial state where each query head has its own.
@@ -45,12 +46,13 @@ class RunningState {
   std::int64_t chunks_ = 0;  // in local_
 };
 
+template <typename Update>
 class StateScan {
  public:
   StateScan(const LinearProblem& problem, Scratch& scratch);
   static std::int64_t floats(const LinearProblem& problem);
 
-  RunningState& state() { return state_; }
+  RunningState<Update>& state() { return state_; }
 
   // Calls emit(head, rows, float* of linear rows [rows][columns]) for the chunks of a stretch and the query heads of
   // the group.
@@ -58,45 +60,28 @@ class StateScan {
   void run(const Stretch& stretch, std::int64_t kv_head, Emit&& emit) {
     for (std::int64_t index = stretch.first_chunk; index < stretch.last_chunk; ++index) {
       const Chunk chunk = stretch.chunk(index);
-      keys_.load(stretch.batch, kv_head, chunk.keys);
+      update_.load(stretch.batch, kv_head, chunk.keys);
       if (index + 1 < stretch.last_chunk) prefetch_chunk(problem_, stretch.batch, kv_head, stretch.chunk(index + 1));
       for (std::int64_t g = 0; g < problem_.group(); ++g) {
         const std::int64_t head = kv_head * problem_.group() + g;
         emit(head, chunk.rows, rows_of(stretch, head, chunk.rows));
       }
-      state_.add(keys_);
+      state_.add(update_);
     }
     state_.close_stretch();
   }
 
  private:
   float* rows_of(const Stretch& stretch, std::int64_t head, KeySpan rows);
-  void add_products(const float* state, std::int64_t n);
   void mend_rows(const float* state, std::int64_t n);
 
   const LinearProblem& problem_;
-  ChunkKeys keys_;
-  RunningState state_;
+  Update update_;
+  RunningState<Update> state_;
   float* staging_;
   float* phi_;
   float* scores_;
   float* output_;
 };
-
-// Where final states go, in the caller's form: [batch, final_heads, 2 head_dim, value_dim], or nowhere.
-struct FinalStates {
-  float* states = nullptr;
-  float* excesses = nullptr;
-
-  bool wanted() const { return states != nullptr || excesses != nullptr; }
-
-  void store(const LinearProblem& problem, const Stretch& last, std::int64_t kv_head, const float* base,
-             const float* excess) const;
-};
-
-// The states that the plan keeps, in padded form and without a per-query-head initial state; and the final ones.
-void stretch_states(const LinearProblem& problem, const ScanPlan& plan, float* states, const FinalStates& final = {});
-// Memory for them.
-std::unique_ptr<float[]> new_states(const LinearProblem& problem, const ScanPlan& plan);
 
 }  // namespace rattention

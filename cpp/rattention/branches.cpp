@@ -5,6 +5,7 @@
 
 #include "core/scratch.h"
 #include "core/threads.h"
+#include "linear/stretch_states.h"
 #include "softmax/softmax_attention.h"
 
 namespace rattention {
@@ -18,40 +19,46 @@ constexpr std::int64_t kRangeStretches = 6;
 // Ranges per thread that let the dynamic schedule even out differences.
 constexpr std::int64_t kRangesPerThread = 8;
 
+using Scan = StateScan<SumUpdate>;
+
 // The sliding window has the thread's usual scratch.
-StateScan make_scan(const LinearProblem& problem) {
+Scan make_scan(const LinearProblem& problem) {
   thread_local Scratch scratch;
-  scratch.reset(StateScan::floats(problem));
+  scratch.reset(Scan::floats(problem));
   return {problem, scratch};
 }
 
 }  // namespace
 
 Branches::Branches(const RAttentionProblem& problem)
-    : linear_(problem.linear), plan_(problem.linear), score_(scaled_dot_product(linear_.query, linear_.key)) {
+    : problem_(problem),
+      linear_(problem.linear),
+      plan_(problem.linear),
+      score_(scaled_dot_product(linear_.query, problem.local_key())) {
   score_.scale = problem.scale;
-  score_.masks.left = linear_.window;
+  score_.masks.left = problem.window();
   score_.masks.right = 0;
   score_.masks.padding = linear_.padding;
   score_.masks.segments = linear_.segments;
   if (problem.rope_theta != 0) {
-    score_.rotary = &rotary_.emplace(linear_.key.dim(), problem.rope_theta, 0, linear_.key.length());
+    // Scores depend on distances alone: positions may count from the first key at hand.
+    score_.rotary = &rotary_.emplace(linear_.key.dim(), problem.rope_theta, 0, problem.local_key().length());
   }
 }
 
-// Groups of stretches, as many together as keep all threads busy.
+// Sections, as many together as keep all threads busy.
 std::vector<Branches::Range> Branches::tasks() const {
   const std::int64_t even = plan_.pieces() / (kRangesPerThread * get_num_threads());
   const std::int64_t most = std::clamp<std::int64_t>(even, 1, kRangeStretches);
   std::vector<Range> tasks;
-  std::int64_t groups = most;
-  for (std::int64_t g = 0; g < plan_.groups(); ++g, ++groups) {
-    const std::int64_t first = plan_.group_begin(g);
-    if (groups >= most || plan_.stretch(first - 1).ends) {
+  std::int64_t gathered = most;
+  for (std::int64_t g = 0; g < plan_.sections(); ++g, ++gathered) {
+    const std::int64_t first = plan_.section_begin(g);
+    if (gathered >= most || plan_.stretch(first - 1).ends) {
       tasks.push_back({first, first});
-      groups = 0;
+      gathered = 0;
     }
-    tasks.back().last = plan_.group_begin(g + 1);
+    tasks.back().last = plan_.section_begin(g + 1);
   }
   return tasks;
 }
@@ -59,7 +66,7 @@ std::vector<Branches::Range> Branches::tasks() const {
 // The sliding window of a few stretches of one sequence is computed at once.
 void Branches::run_stretches(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
                              const Visit& visit) const {
-  StateScan scan = make_scan(linear_);
+  Scan scan = make_scan(linear_);
   for (Range part{range.first, range.first}; part.first < range.last; part.first = part.last) {
     do {
       ++part.last;
@@ -69,13 +76,13 @@ void Branches::run_stretches(const Range& range, std::int64_t kv_head, bool summ
 }
 
 void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
-                         const Visit& visit, StateScan& scan) const {
+                         const Visit& visit, Scan& scan) const {
   const KeySpan rows{plan_.stretch(range.first).rows().first, plan_.stretch(range.last - 1).rows().last};
   const std::int64_t batch = plan_.stretch(range.first).batch;
   const std::int64_t columns = linear_.columns();
   const std::int64_t group = linear_.group();
   SoftmaxForward local;
-  local.value = &linear_.value;
+  local.value = &problem_.local_value();
   local.lse = want.lse;
   float* local_rows = has_local() ? softmax_task(score_, local, row_task(score_, batch, kv_head, rows)) : nullptr;
   std::vector<float> none(static_cast<std::size_t>(has_local() ? 0 : columns));
@@ -96,7 +103,7 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
         std::fill(none.begin(), none.end(), 0.0F);
         float* local_row =
             has_local() ? local_rows + (head % group * rows.size() + row - rows.first) * columns : none.data();
-        visit({stretch.group, batch, head, row, local_row, linear_rows + i * columns});
+        visit({stretch.section, batch, head, row, local_row, linear_rows + i * columns});
       }
     });
     if (!summed && stretch.ends) {
@@ -105,10 +112,10 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
   }
 }
 
-void Branches::run_lanes(const BranchWants& want, const Visit& visit) const {
+void Branches::run_heads(const BranchWants& want, const Visit& visit) const {
   const std::int64_t heads = linear_.key.heads();
-  parallel_for(plan_.lanes(), [&](std::int64_t lane) {
-    run_stretches({plan_.begin(lane / heads), plan_.begin(lane / heads + 1)}, lane % heads, false, want, visit);
+  parallel_for(plan_.batch_heads(), [&](std::int64_t index) {
+    run_stretches({plan_.begin(index / heads), plan_.begin(index / heads + 1)}, index % heads, false, want, visit);
   });
 }
 
@@ -121,8 +128,8 @@ void Branches::run_pieces(const BranchWants& want, const Visit& visit) const {
 }
 
 void Branches::run(const BranchWants& want, const Visit& visit) const {
-  if (!plan_.split_lanes(kSplitCost)) {
-    run_lanes(want, visit);
+  if (!plan_.split_heads(kSplitCost)) {
+    run_heads(want, visit);
     return;
   }
   BranchWants with_states = want;
@@ -131,7 +138,7 @@ void Branches::run(const BranchWants& want, const Visit& visit) const {
     own = new_states(linear_, plan_);
     with_states.states = own.get();
   }
-  stretch_states(linear_, plan_, with_states.states, want.final);
+  stretch_states<SumUpdate>(linear_, plan_, with_states.states, want.final);
   run_pieces(with_states, visit);
 }
 

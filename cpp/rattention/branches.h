@@ -7,16 +7,18 @@
 #include <optional>
 #include <vector>
 
-#include "core/rotary.h"
+#include "kernels/rotary.h"
+#include "linear/end_states.h"
 #include "linear/state_scan.h"
-#include "rattention/rattention.h"
+#include "linear/update_sum.h"
+#include "rattention/rattention_problem.h"
 #include "softmax/score_problem.h"
 
 namespace rattention {
 
 // A row of either branch before the norms, padded with zeros to whole vectors. Both may be changed.
 struct BranchRow {
-  std::int64_t group;  // of the plan's stretches
+  std::int64_t section;  // of the plan
   std::int64_t batch;
   std::int64_t head;
   std::int64_t row;
@@ -42,9 +44,9 @@ class Branches {
   const ScanPlan& plan() const { return plan_; }
   const ScoreProblem& score() const { return score_; }
   // A window of -1 leaves the sliding window no keys.
-  bool has_local() const { return linear_.window >= 0; }
+  bool has_local() const { return problem_.window() >= 0; }
 
-  // Visits every row once, from several threads; the rows of one group of stretches and head in order.
+  // Visits every row once, from several threads; the rows of one section and head in order.
   void run(const BranchWants& want, const Visit& visit) const;
 
  private:
@@ -58,10 +60,11 @@ class Branches {
   void run_stretches(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
                      const Visit& visit) const;
   void run_range(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want, const Visit& visit,
-                 StateScan& scan) const;
+                 StateScan<SumUpdate>& scan) const;
   void run_pieces(const BranchWants& want, const Visit& visit) const;
-  void run_lanes(const BranchWants& want, const Visit& visit) const;
+  void run_heads(const BranchWants& want, const Visit& visit) const;
 
+  const RAttentionProblem& problem_;
   const LinearProblem& linear_;
   ScanPlan plan_;
   std::optional<Rotary> rotary_;

@@ -5,18 +5,9 @@
 #include "core/tensor.h"
 #include "linear/residual_linear.h"
 #include "linear/residual_linear_backward.h"
-#include "linear/scan_plan.h"
+#include "rattention/rattention_problem.h"
 
 namespace rattention {
-
-struct RAttentionProblem {
-  LinearProblem linear;
-  float scale = 1.0F;
-  double rope_theta = 0;                      // 0 = none
-  const float* local_norm_weight = nullptr;   // contiguous [heads, value_dim], none = 1
-  const float* linear_norm_weight = nullptr;  // the same
-  float eps = 0.0F;
-};
 
 // Neither branch's output is ever written out: a few hundred rows of the sliding window are joined with those of the
 // state scan while they are in cache. `states` is as in LinearForward.

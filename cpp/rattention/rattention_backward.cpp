@@ -2,12 +2,12 @@
 #include <memory>
 #include <vector>
 
-#include "core/pack.h"
 #include "core/threads.h"
-#include "kernels/row_kernels.h"
+#include "kernels/rows.h"
 #include "linear/residual_linear_backward.h"
+#include "linear/stretch_states.h"
 #include "rattention/branches.h"
-#include "rattention/norm_weights.h"
+#include "rattention/norm_join.h"
 #include "rattention/rattention.h"
 #include "softmax/softmax_backward.h"
 
@@ -31,21 +31,21 @@ class Rows {
   std::unique_ptr<float[]> data_;
 };
 
-// Gradients of one norm's weights, summed by groups of stretches and heads first: no two threads meet, and the order is
+// Gradients of one norm's weights, summed by sections and heads first: no two threads meet, and the order is
 // fixed.
 class WeightGradients {
  public:
   WeightGradients(const LinearProblem& problem, const ScanPlan& plan)
       : problem_(problem),
-        groups_(plan.groups()),
+        sections_(plan.sections()),
         width_(problem.columns()),
-        sums_(static_cast<std::size_t>(groups_ * problem.query.heads() * width_)) {}
+        sums_(static_cast<std::size_t>(sections_ * problem.query.heads() * width_)) {}
 
-  float* of(const BranchRow& row) { return sums_.data() + (row.group * problem_.query.heads() + row.head) * width_; }
+  float* of(const BranchRow& row) { return sums_.data() + (row.section * problem_.query.heads() + row.head) * width_; }
 
   void store(float* gradient) const {
     const std::int64_t dim = problem_.value.dim();
-    for (std::int64_t g = 0; g < groups_; ++g) {
+    for (std::int64_t g = 0; g < sections_; ++g) {
       for (std::int64_t head = 0; head < problem_.query.heads(); ++head) {
         const float* sum = sums_.data() + (g * problem_.query.heads() + head) * width_;
         for (std::int64_t d = 0; d < dim; ++d) gradient[head * dim + d] += sum[d];
@@ -55,7 +55,7 @@ class WeightGradients {
 
  private:
   const LinearProblem& problem_;
-  std::int64_t groups_;
+  std::int64_t sections_;
   std::int64_t width_;
   std::vector<float> sums_;
 };
@@ -84,10 +84,8 @@ struct BranchGradients {
 // Computes the branches again and takes the gradients through the norms.
 void norms_backward(const RAttentionProblem& problem, const Branches& branches, const TensorView& grad_output,
                     BranchGradients& gradients) {
-  const std::int64_t heads = problem.linear.query.heads();
   const std::int64_t dim = problem.linear.value.dim();
-  const NormWeights local_weights(problem.local_norm_weight, heads, dim);
-  const NormWeights linear_weights(problem.linear_norm_weight, heads, dim);
+  const NormJoin norms(problem.norms, problem.linear.query.heads(), dim);
   BranchWants wants;
   wants.lse = gradients.lse.get();
   wants.states = gradients.states.get();
@@ -96,9 +94,8 @@ void norms_backward(const RAttentionProblem& problem, const Branches& branches, 
     grad.resize(static_cast<std::size_t>(padded(dim)));
     load_row(grad_output, row.batch, row.head, row.row, grad.data(), padded(dim));
     gradients.local_output.store(row, row.local);
-    const auto backward = row_kernels().rms_norm_gradient;
-    backward(grad.data(), local_weights.of(row.head), dim, problem.eps, row.local, gradients.local_weight.of(row));
-    backward(grad.data(), linear_weights.of(row.head), dim, problem.eps, row.linear, gradients.linear_weight.of(row));
+    norms.backward(row.head, grad.data(), row.local, row.linear, gradients.local_weight.of(row),
+                   gradients.linear_weight.of(row));
     gradients.local.store(row, row.local);
     gradients.linear.store(row, row.linear);
   });

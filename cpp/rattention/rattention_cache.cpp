@@ -8,9 +8,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "core/pack.h"
-#include "core/rotary.h"
+#include "core/checks.h"
+#include "kernels/rotary.h"
 #include "kernels/row_kernels.h"
+#include "kernels/rows.h"
 #include "kernels/tile_kernels.h"
 #include "softmax/checks.h"
 
@@ -20,8 +21,6 @@ namespace {
 constexpr std::int64_t kAlignment = 64;
 // Far beyond any sequence, and small enough that positions cannot overflow.
 constexpr std::int64_t kMaxLength = std::int64_t{1} << 40;
-
-[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
 
 void check_range(const char* name, std::int64_t value, std::int64_t least, std::int64_t most) {
   if (value >= least && value <= most) return;
@@ -66,7 +65,7 @@ void check_same_config(const CacheConfig& config, const CacheConfig& other) {
 }
 
 // Rows of `items` elements as whole cache lines.
-std::int64_t piece_bytes(std::int64_t rows, std::int64_t items, std::int64_t size) {
+std::int64_t line_bytes(std::int64_t rows, std::int64_t items, std::int64_t size) {
   return (checked_product(checked_product(rows, items), size) + kAlignment - 1) / kAlignment * kAlignment;
 }
 
@@ -76,13 +75,13 @@ RAttentionCache::RAttentionCache(const CacheConfig& config)
     : config_(checked(config)), panel_(tile_kernels().panel), columns_(rattention::padded(config.value_dim)) {
   const std::int64_t size = size_of(config.dtype);
   const std::int64_t panels = config.window / panel_ + (config.window % panel_ != 0 ? 1 : 0);
-  const std::int64_t state = piece_bytes(features(config.head_dim), columns_, sizeof(float));
+  const std::int64_t state = line_bytes(features(config.head_dim), columns_, sizeof(float));
   const bool rotates = config.rope_theta != 0;
-  values_at_ = piece_bytes(checked_product(panels, panel_), config.head_dim, rotates ? sizeof(float) : size);
-  keys_at_ = values_at_ + piece_bytes(config.window, columns_, size);
-  state_at_ = keys_at_ + (rotates ? piece_bytes(config.window, config.head_dim, size) : 0);
+  values_at_ = line_bytes(checked_product(panels, panel_), config.head_dim, rotates ? sizeof(float) : size);
+  keys_at_ = values_at_ + line_bytes(config.window, columns_, size);
+  state_at_ = keys_at_ + (rotates ? line_bytes(config.window, config.head_dim, size) : 0);
   excess_at_ = state_at_ + state;
-  lane_bytes_ = excess_at_ + state;
+  head_bytes_ = excess_at_ + state;
   if (rotates) {
     frequencies_ = rotary_frequencies(config.head_dim, config.rope_theta);
     no_turn_.resize(static_cast<std::size_t>(config.head_dim));
@@ -100,35 +99,35 @@ RAttentionCache::RAttentionCache(const RAttentionCache& other)
       keys_at_(other.keys_at_),
       state_at_(other.state_at_),
       excess_at_(other.excess_at_),
-      lane_bytes_(other.lane_bytes_),
+      head_bytes_(other.head_bytes_),
       frequencies_(other.frequencies_),
       no_turn_(other.no_turn_),
       lengths_(other.lengths_) {
   allocate();
-  std::memcpy(lanes_, other.lanes_, static_cast<std::size_t>(lanes() * lane_bytes_));
+  std::memcpy(heads_, other.heads_, static_cast<std::size_t>(heads() * head_bytes_));
 }
 
 // Pages that calloc() has from the system are zero, and take no memory until a token comes to lie there.
 void RAttentionCache::allocate() {
-  const std::int64_t bytes = checked_product(checked_product(config_.batch, config_.kv_heads), lane_bytes_);
+  const std::int64_t bytes = checked_product(checked_product(config_.batch, config_.kv_heads), head_bytes_);
   memory_.reset(static_cast<std::byte*>(std::calloc(static_cast<std::size_t>(bytes + kAlignment), 1)));
   if (!memory_) throw OutOfMemory(bytes);
   const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
-  lanes_ = memory_.get() + (kAlignment - address % kAlignment) % kAlignment;
+  heads_ = memory_.get() + (kAlignment - address % kAlignment) % kAlignment;
 }
 
 void RAttentionCache::restore(const RAttentionCache& copy) {
   check_same_config(config_, copy.config_);
   lengths_ = copy.lengths_;
-  std::memcpy(lanes_, copy.lanes_, static_cast<std::size_t>(lanes() * lane_bytes_));
+  std::memcpy(heads_, copy.heads_, static_cast<std::size_t>(heads() * head_bytes_));
 }
 
 std::int64_t RAttentionCache::bytes() const {
-  return lanes() * lane_bytes_ + static_cast<std::int64_t>(lengths_.size() * sizeof(std::int64_t));
+  return heads() * head_bytes_ + static_cast<std::int64_t>(lengths_.size() * sizeof(std::int64_t));
 }
 
-CacheLane RAttentionCache::lane(std::int64_t index) const {
-  std::byte* first = lanes_ + index * lane_bytes_;
+CacheHead RAttentionCache::head(std::int64_t index) const {
+  std::byte* first = heads_ + index * head_bytes_;
   return {first, first + values_at_, rotates() ? first + keys_at_ : nullptr,
           reinterpret_cast<float*>(first + state_at_), reinterpret_cast<float*>(first + excess_at_)};
 }
@@ -141,26 +140,26 @@ void RAttentionCache::rotate(float* row, const float* angles) const {
   row_kernels().rotate(row, config_.head_dim / 2, angles, no_turn_.data(), 1.0F);
 }
 
-void RAttentionCache::load_slot(const CacheLane& lane, std::int64_t slot, float* key, float* value) const {
+void RAttentionCache::load_slot(const CacheHead& kept, std::int64_t slot, float* key, float* value) const {
   const std::int64_t size = size_of(config_.dtype);
   const std::int64_t dim = config_.head_dim;
-  if (lane.keys != nullptr) {
-    widen(lane.keys + slot * dim * size, config_.dtype, dim, key);
+  if (kept.keys != nullptr) {
+    widen(kept.keys + slot * dim * size, config_.dtype, dim, key);
   } else {
-    const std::byte* first = lane.panels + (slot / panel_ * dim * panel_ + slot % panel_) * size;
+    const std::byte* first = kept.panels + (slot / panel_ * dim * panel_ + slot % panel_) * size;
     for (std::int64_t d = 0; d < dim; ++d) key[d] = load_element(first + d * panel_ * size, config_.dtype);
   }
   std::fill(key + dim, key + padded(dim), 0.0F);
-  widen(lane.values + slot * columns_ * size, config_.dtype, columns_, value);
+  widen(kept.values + slot * columns_ * size, config_.dtype, columns_, value);
 }
 
-void RAttentionCache::store_slot(const CacheLane& lane, std::int64_t slot, const float* key, const float* rotated,
+void RAttentionCache::store_slot(const CacheHead& kept, std::int64_t slot, const float* key, const float* rotated,
                                  const float* value) const {
   const std::int64_t size = size_of(config_.dtype);
   const std::int64_t dim = config_.head_dim;
-  store_in_panel(lane.panels, slot, rotated);
-  if (lane.keys != nullptr) store_row(key, dim, lane.keys + slot * dim * size, config_.dtype);
-  store_row(value, columns_, lane.values + slot * columns_ * size, config_.dtype);
+  store_in_panel(kept.panels, slot, rotated);
+  if (kept.keys != nullptr) store_row(key, dim, kept.keys + slot * dim * size, config_.dtype);
+  store_row(value, columns_, kept.values + slot * columns_ * size, config_.dtype);
 }
 
 void RAttentionCache::store_in_panel(std::byte* panels, std::int64_t slot, const float* row) const {
@@ -178,13 +177,13 @@ void RAttentionCache::store_in_panel(std::byte* panels, std::int64_t slot, const
   }
 }
 
-void RAttentionCache::fold(const CacheLane& lane, const float* key, const float* value, float* phi) const {
+void RAttentionCache::fold(const CacheHead& kept, const float* key, const float* value, float* phi) const {
   apply_feature_map(config_.feature_map, key, 1, config_.head_dim, phi);
   const std::int64_t dim = config_.head_dim;
   for (std::int64_t half = 0; half < 2; ++half) {
     const std::int64_t at = half * dim * columns_;
-    row_kernels().add_outer_compensated(phi + half * padded(dim), dim, value, columns_, lane.state + at,
-                                        lane.excess + at);
+    row_kernels().add_outer_compensated(phi + half * padded(dim), dim, value, columns_, kept.state + at,
+                                        kept.excess + at);
   }
 }
 
@@ -199,11 +198,11 @@ std::int64_t RAttentionCache::filled(std::int64_t b) const {
 
 void RAttentionCache::write(const CacheContents& contents) const {
   std::copy(lengths_.begin(), lengths_.end(), contents.lengths);
-  for (std::int64_t index = 0; index < lanes(); ++index) write_lane(index, contents);
+  for (std::int64_t index = 0; index < heads(); ++index) write_head(index, contents);
 }
 
-void RAttentionCache::write_lane(std::int64_t index, const CacheContents& contents) const {
-  const CacheLane from = lane(index);
+void RAttentionCache::write_head(std::int64_t index, const CacheContents& contents) const {
+  const CacheHead from = head(index);
   const std::int64_t size = size_of(config_.dtype);
   const std::int64_t key_bytes = config_.head_dim * size;
   const std::int64_t value_bytes = config_.value_dim * size;
@@ -231,11 +230,11 @@ void RAttentionCache::read(const CacheContents& contents) {
     }
   }
   std::copy_n(contents.lengths, config_.batch, lengths_.begin());
-  for (std::int64_t index = 0; index < lanes(); ++index) read_lane(index, contents);
+  for (std::int64_t index = 0; index < heads(); ++index) read_head(index, contents);
 }
 
-void RAttentionCache::read_lane(std::int64_t index, const CacheContents& contents) const {
-  const CacheLane to = lane(index);
+void RAttentionCache::read_head(std::int64_t index, const CacheContents& contents) const {
+  const CacheHead to = head(index);
   const std::int64_t size = size_of(config_.dtype);
   const std::int64_t b = index / config_.kv_heads;
   const std::int64_t last = lengths_[static_cast<std::size_t>(b)] - 1;

@@ -35,7 +35,7 @@ struct CacheContents {
 };
 
 // The memory of one key/value head of one sequence. Rows of values and states are padded with zeros to whole vectors.
-struct CacheLane {
+struct CacheHead {
   // Keys as they are scored, in panels as of TileKernels::pack_panel; RAttentionCache::panel_dtype().
   std::byte* panels;
   std::byte* values;  // [window][columns]
@@ -66,8 +66,8 @@ class RAttentionCache {
   std::int64_t bytes() const;
 
   // What follows is for the kernels.
-  std::int64_t lanes() const { return config_.batch * config_.kv_heads; }
-  CacheLane lane(std::int64_t index) const;
+  std::int64_t heads() const { return config_.batch * config_.kv_heads; }
+  CacheHead head(std::int64_t index) const;
   // Working memory of a call, kept for the next one; no part of the contents.
   Scratch& scratch() { return scratch_; }
   bool rotates() const { return !frequencies_.empty(); }
@@ -80,13 +80,13 @@ class RAttentionCache {
   void rotate(float* row, const float* angles) const;
 
   // Key (as it came) and value of a slot, padded with zeros.
-  void load_slot(const CacheLane& lane, std::int64_t slot, float* key, float* value) const;
+  void load_slot(const CacheHead& kept, std::int64_t slot, float* key, float* value) const;
   // `rotated` is the key as it is scored.
-  void store_slot(const CacheLane& lane, std::int64_t slot, const float* key, const float* rotated,
+  void store_slot(const CacheHead& kept, std::int64_t slot, const float* key, const float* rotated,
                   const float* value) const;
   // phi(key)^T value joins the state; `phi` is working memory for features.
-  void fold(const CacheLane& lane, const float* key, const float* value, float* phi) const;
-  // Counts n tokens of sequence b, after all its lanes have them. std::invalid_argument beyond 2^40.
+  void fold(const CacheHead& kept, const float* key, const float* value, float* phi) const;
+  // Counts n tokens of sequence b, after all its heads have them. std::invalid_argument beyond 2^40.
   void check_room(std::int64_t b, std::int64_t n) const;
   void advance(std::int64_t b, std::int64_t n) { lengths_[static_cast<std::size_t>(b)] += n; }
 
@@ -97,20 +97,20 @@ class RAttentionCache {
 
   void allocate();
   void store_in_panel(std::byte* panels, std::int64_t slot, const float* row) const;
-  void write_lane(std::int64_t index, const CacheContents& contents) const;
-  void read_lane(std::int64_t index, const CacheContents& contents) const;
+  void write_head(std::int64_t index, const CacheContents& contents) const;
+  void read_head(std::int64_t index, const CacheContents& contents) const;
   std::int64_t filled(std::int64_t b) const;
 
   CacheConfig config_;
   std::int64_t panel_;
   std::int64_t columns_;
-  // Where the pieces of a lane begin, and its size, in bytes.
-  std::int64_t values_at_, keys_at_, state_at_, excess_at_, lane_bytes_;
+  // Where the parts of one head begin, and the size of all, in bytes.
+  std::int64_t values_at_, keys_at_, state_at_, excess_at_, head_bytes_;
   std::vector<double> frequencies_;  // of the rotary embedding
   std::vector<float> no_turn_;       // its angles at position 0
   std::vector<std::int64_t> lengths_;
   std::unique_ptr<std::byte, Free> memory_;
-  std::byte* lanes_ = nullptr;  // in memory_, aligned
+  std::byte* heads_ = nullptr;  // in memory_, aligned
   Scratch scratch_;
 };
 

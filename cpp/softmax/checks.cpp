@@ -1,13 +1,8 @@
 #include "softmax/checks.h"
 
-#include <new>
+#include "core/checks.h"
 
 namespace rattention {
-namespace {
-
-[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
-
-}  // namespace
 
 void check_query_and_key(const TensorView& query, const TensorView& key) {
   if (query.dim() == 0) fail("query has head_dim 0 (shape " + to_string(query.shape) + "); it must be at least 1");
@@ -44,14 +39,6 @@ void check_positions(const ScoreProblem& problem) {
   fail("segment_ids covers key positions 0 to " + std::to_string(masks.key_length - 1) +
        ", but the query rows have positions " + std::to_string(first) + " to " + std::to_string(last) +
        "; every query row needs a segment id");
-}
-
-std::int64_t checked_product(std::int64_t a, std::int64_t b) {
-  std::int64_t product = 0;
-  if (__builtin_mul_overflow(a, b, &product) || product > (std::numeric_limits<std::int64_t>::max() >> 4)) {
-    throw std::bad_alloc();
-  }
-  return product;
 }
 
 }  // namespace rattention

@@ -2,11 +2,6 @@
 // and what is allowed.
 #pragma once
 
-#include <cstdint>
-#include <limits>
-#include <stdexcept>
-#include <string>
-
 #include "core/tensor.h"
 #include "softmax/score_problem.h"
 
@@ -18,9 +13,5 @@ void check_query_and_key(const TensorView& query, const TensorView& key);
 void check_value(const TensorView& key, const TensorView& value);
 // Every query position must have a segment id where segments are given.
 void check_positions(const ScoreProblem& problem);
-
-// a * b for sizes, or std::bad_alloc where the product cannot be an array's size: an allocation of that size must fail
-// anyway.
-std::int64_t checked_product(std::int64_t a, std::int64_t b);
 
 }  // namespace rattention

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/pack.h"
+#include "kernels/rows.h"
 #include "softmax/score_rule.h"
 
 namespace rattention {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "core/pack.h"
+#include "kernels/rows.h"
 #include "kernels/tile_kernels.h"
 
 namespace rattention {

@@ -6,33 +6,10 @@
 #include <cstdint>
 #include <optional>
 
+#include "core/keys.h"
 #include "core/tensor.h"
 
 namespace rattention {
-
-// Keys [first, last) of a row; empty when first >= last.
-struct KeySpan {
-  std::int64_t first = 0;
-  std::int64_t last = 0;
-
-  bool empty() const { return first >= last; }
-  std::int64_t size() const { return empty() ? 0 : last - first; }
-  KeySpan intersect(KeySpan other) const {
-    return {first > other.first ? first : other.first, last < other.last ? last : other.last};
-  }
-  // The smallest span around both; an empty span counts as nothing.
-  KeySpan join(KeySpan other) const {
-    if (other.empty()) return *this;
-    if (empty()) return other;
-    return {first < other.first ? first : other.first, last > other.last ? last : other.last};
-  }
-};
-
-// [batch, key_length], non-zero = attend.
-struct PaddingMask {
-  const std::byte* data;
-  std::array<std::int64_t, 2> strides;
-};
 
 // Broadcast to [batch, heads, query_length, key_length] by zero strides (bytes).
 struct DenseMask {

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/rows.h"
 #include "kernels/tile_kernels.h"
 #include "softmax/score_problem.h"
 

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <memory>
 
-#include "core/rotary.h"
 #include "core/tensor.h"
+#include "kernels/rotary.h"
 #include "softmax/masks.h"
 
 namespace rattention {

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "core/threads.h"
+#include "kernels/rows.h"
 #include "softmax/bf16_operands.h"
 #include "softmax/float_operands.h"
 #include "softmax/sweep.h"

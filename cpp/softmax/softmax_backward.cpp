@@ -5,8 +5,8 @@
 #include <limits>
 #include <vector>
 
-#include "core/pack.h"
 #include "core/threads.h"
+#include "kernels/rows.h"
 #include "softmax/float_operands.h"
 #include "softmax/score_tile.h"
 #include "softmax/tile_turns.h"

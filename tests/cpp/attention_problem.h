@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/rows.h"
 #include "reference.h"
 #include "softmax/rule_gravity.h"
 #include "softmax/score_problem.h"

@@ -10,6 +10,7 @@
 #include "core/isa.h"
 #include "core/tensor.h"
 #include "kernels/bf16_kernels.h"
+#include "kernels/rows.h"
 #include "kernels/tile_kernels.h"
 
 namespace {

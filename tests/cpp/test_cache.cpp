@@ -76,7 +76,7 @@ StepProblem step_of(const Inputs& inputs, const Shape& shape, std::int64_t first
   problem.key = inputs.key.view().rows(first, last);
   problem.value = inputs.value.view().rows(first, last);
   problem.scale = 1.0F / std::sqrt(static_cast<float>(shape.dim));
-  problem.eps = static_cast<float>(kEps);
+  problem.norms.eps = static_cast<float>(kEps);
   return problem;
 }
 

@@ -6,6 +6,7 @@
 
 #include "attention_problem.h"
 #include "check.h"
+#include "core/checks.h"
 #include "core/onednn.h"
 #include "softmax/checks.h"
 

@@ -27,9 +27,9 @@ struct Setting {
     problem.linear = linear_problem_of(inputs, window, map);
     problem.scale = 1.0F / std::sqrt(static_cast<float>(sizes.dim));
     problem.rope_theta = theta;
-    problem.local_norm_weight = local_weight.values().data();
-    problem.linear_norm_weight = linear_weight.values().data();
-    problem.eps = static_cast<float>(kEps);
+    problem.norms.local_weight = local_weight.values().data();
+    problem.norms.linear_weight = linear_weight.values().data();
+    problem.norms.eps = static_cast<float>(kEps);
   }
 
   LinearShape shape;

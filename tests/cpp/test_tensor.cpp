@@ -11,6 +11,7 @@
 #include "core/isa.h"
 #include "core/tensor.h"
 #include "kernels/row_kernels.h"
+#include "kernels/rows.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-#include "core/rotary.h"
+#include "kernels/rotary.h"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-// Copies rows of a view into float32 working memory.
+// Rows of views as float32 in working memory, and back. bfloat16 and float16 round to nearest, ties to even.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,10 @@
 
 namespace rattention {
 
-// n adjacent elements as float32.
+float load_element(const std::byte* source, DType dtype);
+// n adjacent elements as float32, and float32 as n adjacent elements.
 void widen(const std::byte* source, DType dtype, std::int64_t n, float* floats);
+void store_row(const float* source, std::int64_t n, std::byte* destination, DType dtype);
 
 // Row i of head h of batch entry b as float32; `padded` >= dim floats are written, zeros behind the row.
 void load_row(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t i, float* row, std::int64_t padded);

@@ -1,4 +1,4 @@
-// The gradient of the state in the backward pass of residual linear attention, and the gradients it is made of.
+// The gradient of the state as a backward scan goes along, and the gradients of outputs that it is made of.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 #include "kernels/row_kernels.h"
 #include "kernels/tile_kernels.h"
 #include "linear/chunk_products.h"
-#include "linear/scan_plan.h"
+#include "linear/linear_problem.h"
 
 namespace rattention {
 
@@ -19,6 +19,7 @@ inline std::int64_t state_copies(const LinearProblem& problem) {
 // Gradients of the state flow from the last token to the first: R_t = R_{t+1} + phi(q_t)^T g_t, where row t reads the
 // state. Summed by stretches and chunks as the states are; one for each query head where each has its own initial
 // state.
+template <typename Update>
 class RunningGradient {
  public:
   RunningGradient(const LinearProblem& problem, Scratch& scratch)
@@ -52,13 +53,12 @@ class RunningGradient {
     clear_local();
   }
 
-  void add(std::int64_t head, const float* phi, const ChunkRows& grads, std::int64_t n) {
-    tile_kernels().multiply_add({phi, kChunk}, problem_.features(), n, grads.row(0), grads.stride(), grads.columns(),
-                                copy(local_, copies_ == 1 ? 0 : head % copies_), problem_.columns());
+  void add(const Update& update, std::int64_t head, const float* phi, const ChunkRows& grads, std::int64_t n) {
+    update.add_rows(phi, grads, n, copy(local_, copies_ == 1 ? 0 : head % copies_));
   }
   // What the keys of the chunks so far may receive.
   const float* read() {
-    row_kernels().sum(base_, local_, problem_.state_size(), total_);
+    Update::join(problem_, base_, local_, total_);
     for (std::int64_t c = 1; c < copies_; ++c) {
       row_kernels().sum(total_, copy(base_, c), problem_.state_size(), total_);
       row_kernels().sum(total_, copy(local_, c), problem_.state_size(), total_);
@@ -66,12 +66,12 @@ class RunningGradient {
     return total_;
   }
   void close_stretch() {
-    row_kernels().sum(base_, local_, copies_ * problem_.state_size(), base_);
+    join_all(local_);
     clear_local();
   }
   // Takes the sum of a stretch and leaves what lies behind its first row.
   void join(float* sum) {
-    row_kernels().sum(base_, sum, copies_ * problem_.state_size(), base_);
+    join_all(sum);
     std::copy_n(base_, copies_ * problem_.state_size(), sum);
   }
 
@@ -80,7 +80,14 @@ class RunningGradient {
 
  private:
   float* copy(float* states, std::int64_t c) const { return states + c * problem_.state_size(); }
-  void clear_local() { std::fill_n(local_, copies_ * problem_.state_size(), 0.0F); }
+  void clear_local() {
+    for (std::int64_t c = 0; c < copies_; ++c) Update::start(problem_, copy(local_, c));
+  }
+  void join_all(float* sums) const {
+    for (std::int64_t c = 0; c < copies_; ++c) {
+      Update::join(problem_, copy(base_, c), copy(sums, c), copy(base_, c));
+    }
+  }
 
   const LinearProblem& problem_;
   const std::int64_t copies_;

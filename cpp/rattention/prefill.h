@@ -3,7 +3,7 @@
 
 #include "core/tensor.h"
 #include "rattention/rattention_cache.h"
-#include "rattention/rattention_step.h"
+#include "rattention/step_problem.h"
 
 namespace rattention {
 

@@ -1,13 +1,13 @@
-#include "core/rotary_rows.h"
+#include "kernels/rotary_rows.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "core/pack.h"
-#include "core/rotary.h"
 #include "core/scratch.h"
 #include "core/threads.h"
+#include "kernels/rotary.h"
 #include "kernels/row_kernels.h"
+#include "kernels/rows.h"
 #include "kernels/tile_kernels.h"
 
 namespace rattention {

@@ -1,12 +1,45 @@
-#include "core/pack.h"
+#include "kernels/rows.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/row_kernels.h"
 #include "kernels/tile_kernels.h"
 
 namespace rattention {
+namespace {
+
+float from_bits(std::uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+float half_to_float(std::uint16_t half) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000U) << 16;
+  const std::uint32_t exponent = (half >> 10) & 0x1FU;
+  const std::uint32_t mantissa = half & 0x3FFU;
+  if (exponent == 0) {
+    const float magnitude = std::ldexp(static_cast<float>(mantissa), -24);
+    return sign != 0 ? -magnitude : magnitude;
+  }
+  if (exponent == 31) return from_bits(sign | 0x7F800000U | (mantissa << 13));
+  return from_bits(sign | ((exponent + 112) << 23) | (mantissa << 13));
+}
+
+}  // namespace
+
+float load_element(const std::byte* source, DType dtype) {
+  if (dtype == DType::f32) {
+    float x;
+    std::memcpy(&x, source, sizeof x);
+    return x;
+  }
+  std::uint16_t bits;
+  std::memcpy(&bits, source, sizeof bits);
+  return dtype == DType::bf16 ? from_bits(static_cast<std::uint32_t>(bits) << 16) : half_to_float(bits);
+}
 
 void widen(const std::byte* source, DType dtype, std::int64_t n, float* floats) {
   switch (dtype) {
@@ -32,6 +65,20 @@ void load_row(const TensorView& view, std::int64_t b, std::int64_t h, std::int64
     for (std::int64_t d = 0; d < dim; ++d) row[d] = load_element(source + d * step, view.dtype);
   }
   std::fill(row + dim, row + padded, 0.0F);
+}
+
+void store_row(const float* source, std::int64_t n, std::byte* destination, DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      std::memcpy(destination, source, static_cast<std::size_t>(n) * sizeof(float));
+      return;
+    case DType::bf16:
+      row_kernels().narrow_bfloat16(source, n, destination);
+      return;
+    case DType::f16:
+      row_kernels().narrow_float16(source, n, destination);
+      return;
+  }
 }
 
 void copy_halves(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t i, std::uint16_t* row,
