@@ -1,4 +1,4 @@
-"""Every figure of an examination, by name."""
+"""Every figure of an examination by name, and how to read it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,27 @@ if TYPE_CHECKING:
     from rattention.inspect.findings import Findings
     from rattention.inspect.insights import Rules
     from rattention.inspect.statistics import LayerMeasure, PooledMap, SampleMeasure
+
+
+CAPTIONS = {
+    "maps": "A picture per head: query rows go down, key positions across, the colour is the weight. Lines "
+    "along the diagonal look a fixed distance back, vertical lines are positions that everyone looks at, a "
+    "flat triangle averages. What no row may see is blank.",
+    "lines": "Left: what the query row gives to each position, per head and on average. Right: the mean "
+    "attention that each position receives from the rows that may see it; few rows see the last positions.",
+    "distributions": "A point for every sample and head, layer by layer; the box goes from quartile to "
+    "quartile, the red line is the median, and the dotted lines are where the rules begin.",
+    "layers": "Left: how many positions hold 90 % of the attention; compression pays most where the bar is "
+    "lowest. Right: how even the attention is.",
+    "heads": "Left: entropy / ln n of each head; dark heads look at few positions. Right: the same against "
+    "the ratio of attention to the recent and to the distant quarter.",
+}
+"""How to read each kind of figure, by the last part of its name."""
+
+
+def caption(name: str) -> str:
+    """How to read the figure of that name."""
+    return CAPTIONS[name.rpartition("_")[2]]
 
 
 def sample_figures(

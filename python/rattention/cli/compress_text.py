@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from rattention.cli.terminal import paragraph, table
+from rattention.cli.text import number, paragraph, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from rattention.cli.terminal import Style
+    from rattention.cli.text import Style
     from rattention.compression.budget import Budget
     from rattention.studies.compression import Cell, Task, Validation
     from rattention.studies.compression.tasks import Preview
@@ -19,18 +19,16 @@ if TYPE_CHECKING:
 RANGES_SHOWN = 6
 
 COLUMNS = {
-    "share": "share of\nfull quality",
-    "mass": "attention\nkept",
-    "kl": "KL\n(nats)",
-    "top1_agreement": "same first\nchoice",
-    "output_error": "output\nerror",
-    "bytes_share": "held of\nfull",
-    "speed_up": "speed-up\n(times)",
-    "compressing": "choosing /\nfull time",
+    "share": ("share of\nquality", ".1%"),
+    "mass": ("attention\nkept", ".1%"),
+    "kl": ("KL\n(nats)", ".3f"),
+    "top1_agreement": ("same\nfirst", ".1%"),
+    "output_error": ("output\nerror", ".1%"),
+    "bytes_share": ("bytes\nheld", ".1%"),
+    "speed_up": ("speed-up\n(times)", ".2f"),
+    "compressing": ("choosing\n/ time", ".1%"),
 }
-"""Numbers of a cell in the table, and their headers."""
-
-PERCENT = ("share", "mass", "top1_agreement", "output_error", "bytes_share", "compressing")
+"""Numbers of a cell in the table: headers and formats."""
 
 
 def previews(task: Task, seen: Mapping[tuple[str, Budget], Preview], style: Style) -> str:
@@ -47,19 +45,13 @@ def previews(task: Task, seen: Mapping[tuple[str, Budget], Preview], style: Styl
         for (name, budget), preview in seen.items()
     ]
     one = next(iter(seen.values()))
-    header = [
-        "strategy",
-        "budget",
-        "kept",
-        "attention",
-        "held",
-        f"positions kept, {next(iter(one.positions))}",
-    ]
+    header = ("strategy", "budget", "kept", "attention", "bytes", "positions kept")
     about = (
-        f"Of {one.tokens} positions. Attention: the share of the newest row's that is kept; held: the share "
-        "of the bytes, with positions and sizes of clusters. --json lists every layer and head."
+        f"Of {one.tokens} positions. Attention: the share of the newest row's attention that is kept; "
+        f"bytes: the share of the memory, with positions and sizes of clusters. Positions: those of "
+        f"{next(iter(one.positions))}; --json lists every layer and head. What that costs: --validate."
     )
-    return f"{style.title(task.name)}\n{paragraph(about)}\n{table(header, rows, style)}"
+    return style.section(task.name, paragraph(about), table(header, rows, style))
 
 
 def previews_as_data(task: Task, seen: Mapping[tuple[str, Budget], Preview]) -> dict[str, Any]:
@@ -72,24 +64,22 @@ def validation(measured: Validation, verdict: str, saved: Sequence[Path], style:
     """The table of all cells, the verdict, and where the files are."""
     cells = measured.cells()
     names = [name for name in COLUMNS if any(name in cell.numbers for cell in cells)]
-    rows = [
-        [cell.strategy, f"{cell.budget:g}", *(_number(cell, name) for name in names), ""] for cell in cells
-    ]
-    full = measured.full_quality()
+    rows = [[cell.strategy, f"{cell.budget:g}", *(_number(cell, name) for name in names)] for cell in cells]
+    full, seeds = measured.full_quality(), len(measured.seeds)
     better = "higher" if measured.higher_is_better else "lower"
-    seeds = len(measured.seeds)
     about = (
-        f"Full: {full.mean:.4g} {measured.quality} ({better} is better), mean of {seeds} "
+        f"Full: {full.mean:,.2f} {measured.quality} ({better} is better), mean of {seeds} "
         f"seed{'s' if seeds > 1 else ''}. Beside shares: half of the 95 % interval over the seeds. Speed-up: "
         "of whole runs, with the time to choose; full and compressed runs take turns, and the median counts."
     )
-    lines = [style.title(measured.task), paragraph(about)]
-    lines.append(table(["strategy", "budget", *(COLUMNS[name] for name in names), ""], rows, style))
+    parts = [table(["strategy", "budget", *(COLUMNS[name][0] for name in names)], rows, style)]
     if measured.constant is not None:
         share = measured.constant.nbytes / measured.constant.full_nbytes
-        lines.append(f"{measured.constant.label}: its caches hold {share:.0%} of what full attention would")
-    lines += [paragraph(verdict[0].upper() + verdict[1:] + "."), *(f"  {path}" for path in saved)]
-    return "\n".join(lines)
+        parts.append(
+            paragraph(f"{measured.constant.label}: its caches hold {share:.0%} of what full attention would")
+        )
+    parts += [paragraph(verdict[0].upper() + verdict[1:] + "."), *(f"  {path}" for path in saved)]
+    return style.section(measured.task, paragraph(about), *parts)
 
 
 def rows(measured: Validation) -> tuple[list[str], list[list[Any]]]:
@@ -118,11 +108,11 @@ def ranges(positions: Sequence[int]) -> str:
 def _number(cell: Cell, name: str) -> str:
     if name not in cell.numbers:
         return "-"
-    number = cell.numbers[name]
-    text = f"{number.middle:.1%}" if name in PERCENT else f"{number.middle:.3g}"
-    if name == "share" and not math.isnan(number.low):
-        text += f" ±{number.middle - number.low:.1%}"
-    if name == "speed_up" and number.high < 1:
+    found, (_, form) = cell.numbers[name], COLUMNS[name]
+    text = number(found.middle, form)
+    if name == "share" and not math.isnan(found.low):
+        text += f" ±{found.middle - found.low:.1%}"
+    if name == "speed_up" and found.high < 1:
         text += " slower"
     return text
 
@@ -130,7 +120,7 @@ def _number(cell: Cell, name: str) -> str:
 def _numbers(cell: Cell, names: Sequence[str]) -> list[float | None]:
     values: list[float | None] = []
     for name in names:
-        number = cell.numbers.get(name)
-        for value in (None,) * 3 if number is None else (number.middle, number.low, number.high):
+        found = cell.numbers.get(name)
+        for value in (None,) * 3 if found is None else (found.middle, found.low, found.high):
             values.append(value if value is not None and math.isfinite(value) else None)
     return values
