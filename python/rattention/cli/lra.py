@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RUN_EXAMPLES = (
     "# the smoke preset, about 2 minutes on 2 cores",
     "--preset small --out runs/small    # about an hour; the same again goes on where it stopped",
-    "--preset small --tasks listops --mechanisms conventional,rattention --seeds 0,1",
+    "--preset small --tasks listops --mechanisms softmax,rattention --seeds 0,1",
     "--config study.yaml --epochs 40 --out runs/mine    # study.yaml as in any results folder",
     "--preset paper --imdb ~/aclImdb --threads 32",
 )
@@ -37,8 +37,8 @@ class Lra:
     """Attention mechanisms compared on tasks with long sequences.
 
     The tasks are two of the Long Range Arena: nested list operations (listops) and whether a film review is
-    friendly, read byte by byte (text). The same encoder is trained with conventional softmax attention, with
-    gravitational, multi-timescale and combined attention, and with RAttention (run); tables and figures of
+    friendly, read byte by byte (text). The same encoder is trained with softmax attention, with
+    gravitational, multi-timescale attention and both together, and with RAttention (run); tables and figures of
     finished studies are made again at any time (analyze).
     """
 
@@ -79,7 +79,7 @@ class Run(_Chosen):
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where results go; results_<date>_<time> by default."""
     mechanisms: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
-    """Some of conventional, gravitational, multi_timescale, combined, rattention."""
+    """Some of softmax, gravitational, multi_timescale, gravitational_multi_timescale, rattention."""
     seeds: Annotated[str | None, tyro.conf.arg(metavar="N,...")] = None
     """Of first weights, dropout and batches; each is a run of its own."""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -91,7 +91,7 @@ class Run(_Chosen):
     learning_rate: Annotated[float | None, tyro.conf.arg(metavar="RATE")] = None
     """Of AdamW."""
     match_parameters: bool = False
-    """Give every mechanism as many parameters as conventional attention has, within 10 %."""
+    """Give every mechanism as many parameters as softmax attention has, within 10 %."""
     threads: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Threads to compute with; 0 = one per processor, or OMP_NUM_THREADS."""
     json: bool = False
