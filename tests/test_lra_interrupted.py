@@ -63,7 +63,7 @@ def die(folder, place, left):
 
     setattr(owner, name, call)
     torch.set_num_threads(1)
-    running.do_run(tiny_run("combined"), tiny_task(), folder)
+    running.do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), folder)
 
 for death in sys.argv[2:]:
     place, at = death.split(":")
@@ -98,7 +98,7 @@ class TestInterrupted:
         """Wherever SIGKILL hits, all numbers are those of a run without a break, to the bit."""
         folder = killed / f"{place}:{at}"
         assert not (folder / "result.json").exists()
-        do_run(tiny_run("combined"), tiny_task(), folder)
+        do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), folder)
         assert everything(folder) == everything(straight)
         assert not (folder / "checkpoints").exists()
 
@@ -106,11 +106,11 @@ class TestInterrupted:
         """Stops after the step, keeps the epochs before, and goes on from there."""
         interrupt_in_step(8, monkeypatch)
         with pytest.raises(KeyboardInterrupt):
-            do_run(tiny_run("combined"), tiny_task(), tmp_path / "run")
+            do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), tmp_path / "run")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert len(lines(tmp_path / "run" / "metrics.jsonl")) == 1
         monkeypatch.undo()
-        do_run(tiny_run("combined"), tiny_task(), tmp_path / "run")
+        do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), tmp_path / "run")
         assert everything(tmp_path / "run") == everything(straight)
 
     @pytest.mark.parametrize("harm", ["cut", "changed", "missing", "no seal"])

@@ -48,7 +48,7 @@ class TestSettings:
             ("training: {epochs: 0}", "epochs must be >= 1, got 0"),
             ("training: {learning_rate: fast}", "learning_rate must be a number, got 'fast'"),
             ("tasks: [listops, images]", "unknown task 'images': there are listops, text"),
-            ("mechanisms: [linear]", "unknown mechanism 'linear': there are conventional"),
+            ("mechanisms: [linear]", "unknown mechanism 'linear': there are softmax"),
             ("mechanisms: []", "mechanisms must have at least one"),
             ("seeds: [-1]", "seeds must be between 0 and 4294967295, got -1"),
             ("seeds: [0, 4294967296]", "seeds must be between 0 and 4294967295, got 4294967296"),
@@ -93,9 +93,7 @@ class TestSettings:
 
     def test_runs_of_a_seed_come_first(self):
         names = [run.name for run in replace(STUDY, seeds=(0, 1), tasks=("listops", "text")).runs()]
-        assert names[:4] == [
-            f"{t}-{m}-0" for t in ("listops", "text") for m in ("conventional", "rattention")
-        ]
+        assert names[:4] == [f"{t}-{m}-0" for t in ("listops", "text") for m in ("softmax", "rattention")]
         assert len(names) == 8
 
     def test_presets(self):

@@ -177,8 +177,8 @@ class TestRun:
     @pytest.mark.parametrize(
         ("mechanism", "tokens", "window", "there"),
         [
-            ("conventional", 51, 4, False),
-            ("conventional", 52, 4, True),
+            ("softmax", 51, 4, False),
+            ("softmax", 52, 4, True),
             ("rattention", 60, 50, False),
             ("rattention", 60, 51, True),
         ],
@@ -216,9 +216,9 @@ class TestRun:
         assert result["parameters"]["total"] == sum(p.numel() for p in model.parameters())
 
     def test_same_seed_same_numbers(self, straight, tmp_path):
-        do_run(tiny_run("combined"), tiny_task(), tmp_path / "again")
+        do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), tmp_path / "again")
         assert everything(tmp_path / "again") == everything(straight)
-        do_run(tiny_run("combined", seed=1), tiny_task(), tmp_path / "other")
+        do_run(tiny_run("gravitational_multi_timescale", seed=1), tiny_task(), tmp_path / "other")
         assert lines(tmp_path / "other" / "metrics.jsonl") != lines(straight / "metrics.jsonl")
 
     def test_patience(self, tmp_path):
@@ -345,7 +345,7 @@ def test_two_processes_train_as_one(tmp_path):
     """Without dropout, which each draws for itself, they do what one does, up to rounding."""
     study = Study(
         tasks=("listops",),
-        mechanisms=("combined",),
+        mechanisms=("gravitational_multi_timescale",),
         seeds=(3,),
         model=SIZE,
         training=replace(TRAINING, epochs=2),
@@ -376,5 +376,8 @@ def test_two_processes_train_as_one(tmp_path):
     names = [sorted(path.name for path in (tmp_path / folder).iterdir()) for folder in ("one", "two")]
     assert names[0] == names[1]
     assert done.stdout.count("always the most frequent label") == 1
-    assert len(everything(tmp_path / "study" / "runs" / "listops-combined-3")["metrics"]) == 2
+    assert (
+        len(everything(tmp_path / "study" / "runs" / "listops-gravitational_multi_timescale-3")["metrics"])
+        == 2
+    )
     assert Study.load(tmp_path / "study" / "study.yaml") == study

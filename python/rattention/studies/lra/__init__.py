@@ -3,7 +3,7 @@
     >>> from rattention.studies.lra import PRESETS
     >>> study = PRESETS["smoke"]
     >>> [run.name for run in study.runs()][:3]
-    ['listops-conventional-0', 'listops-gravitational-0', 'listops-multi_timescale-0']
+    ['listops-softmax-0', 'listops-gravitational-0', 'listops-multi_timescale-0']
 
 `run_study` trains what a `Study` lists and writes a folder:
 

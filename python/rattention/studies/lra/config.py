@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     import os
 
 MECHANISMS = {
-    "conventional": "softmax",
-    "gravitational": "gravitational",
-    "multi_timescale": "multi_timescale",
-    "combined": "gravitational_multi_timescale",
-    "rattention": "rattention",
+    "softmax": "Softmax",
+    "gravitational": "Gravitational",
+    "multi_timescale": "Multi-timescale",
+    "gravitational_multi_timescale": "Gravitational multi-timescale",
+    "rattention": "RAttention",
 }
-"""By its name in the comparison, the mechanism of `rattention.nn.SelfAttention`."""
+"""Mechanisms of `rattention.MECHANISMS` in the order of tables and figures, and their labels there."""
+
+BASELINE = "softmax"
+"""The mechanism that others are compared with."""
 
 POSITIONS = ("sinusoidal", "learned", "none")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -67,7 +70,7 @@ class ModelSize:
     adaptive_timescales: bool = False
     """Whether tokens move the timescales of the mechanisms that have several."""
     match_parameters: bool = False
-    """Every mechanism has as many parameters as conventional attention, within 10 %."""
+    """Every mechanism has as many parameters as softmax attention, within 10 %."""
     standardize: bool = False
     """Standardise the pooled mean over the batch (batch normalisation) before the classifier. Means of long
     sequences differ little from each other; this makes much of what differs, and training shorter. Batches

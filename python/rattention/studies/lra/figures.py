@@ -55,9 +55,9 @@ def _compared(cells: Sequence[Cell]) -> Iterator[Drawn]:
     if any(cell.improvement is not None for cell in cells):
         yield Drawn(
             "improvement",
-            "Test accuracy less that of conventional attention with the same seed, in points: mean and 95 % "
+            "Test accuracy less that of softmax attention with the same seed, in points: mean and 95 % "
             "interval over seeds. Where the interval includes 0, no difference is shown.",
-            panel(short, lra.plot_improvement, title="Improvement over conventional attention", height=3),
+            panel(short, lra.plot_improvement, title="Improvement over softmax attention", height=3),
         )
     yield Drawn(
         "convergence",

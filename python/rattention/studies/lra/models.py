@@ -12,13 +12,13 @@ from torch import nn
 
 from rattention.nn import SelfAttention, TransformerEncoder, count_parameters
 from rattention.nn.weights import load_model, save_model
-from rattention.studies.lra.config import MECHANISMS, ModelSize, known
+from rattention.studies.lra.config import BASELINE, MECHANISMS, ModelSize, known
 
 if TYPE_CHECKING:
     import os
 
 MATCHED_WITHIN = 0.1
-"""Largest difference in parameters to conventional attention that counts as matched."""
+"""Largest difference in parameters to softmax attention that counts as matched."""
 
 HEAD_DIM_STEP = 4
 """Matched head sizes are multiples of this: others leave vector registers half empty."""
@@ -27,7 +27,7 @@ HEAD_DIM_STEP = 4
 def layer_options(mechanism: str, size: ModelSize) -> dict[str, Any]:
     """What a `SelfAttention` layer of a mechanism gets besides width and heads."""
     known("mechanism", mechanism, MECHANISMS)
-    options: dict[str, Any] = {"mechanism": MECHANISMS[mechanism], "causal": mechanism == "rattention"}
+    options: dict[str, Any] = {"mechanism": mechanism, "causal": mechanism == "rattention"}
     if size.head_dim is not None:
         options["head_dim"] = size.head_dim
     if mechanism == "rattention":
@@ -35,14 +35,14 @@ def layer_options(mechanism: str, size: ModelSize) -> dict[str, Any]:
     if has_timescales(mechanism):
         options["timescales"] = list(size.timescales)
         options["adaptive_timescales"] = size.adaptive_timescales
-    if "gravitational" in MECHANISMS[mechanism]:
+    if "gravitational" in mechanism:
         options |= {"distance": size.distance, "learn_exponent": size.learn_exponent}
     return options
 
 
 def has_timescales(mechanism: str) -> bool:
     """Whether layers of the mechanism have heads for each of several timescales."""
-    return "multi_timescale" in MECHANISMS[mechanism]
+    return "multi_timescale" in mechanism
 
 
 class SequenceClassifier(nn.Module):
@@ -68,7 +68,7 @@ class SequenceClassifier(nn.Module):
 
     >>> import torch
     >>> from rattention.studies.lra import ModelSize, SequenceClassifier
-    >>> model = SequenceClassifier(16, 10, "combined", ModelSize(dim=32, heads=2, mlp_dim=64), 100)
+    >>> model = SequenceClassifier(16, 10, "gravitational_multi_timescale", ModelSize(dim=32, heads=2, mlp_dim=64), 100)
     >>> tokens, lengths = torch.randint(1, 16, (2, 50)), torch.tensor([50, 30])
     >>> model(tokens, lengths)["logits"].shape
     torch.Size([2, 10])
@@ -202,14 +202,14 @@ def parameters(vocabulary: int, classes: int, mechanism: str, size: ModelSize, l
 
 
 def matched_size(vocabulary: int, classes: int, mechanism: str, size: ModelSize, length: int) -> ModelSize:
-    """A size with which a mechanism has as many parameters as conventional attention has with `size`.
+    """A size with which a mechanism has as many parameters as softmax attention has with `size`.
 
     Timescales share the width: the head size becomes the multiple of 4 nearest to a share of it. What is then
     still more than 10 % off is taken from or given to the MLP. Where the MLP is not wide enough for that it
     becomes as narrow as one unit, and `mismatch` says how much is left.
     """
     size = replace(size, match_parameters=False)
-    wanted = parameters(vocabulary, classes, "conventional", size, length)["total"]
+    wanted = parameters(vocabulary, classes, BASELINE, size, length)["total"]
     if has_timescales(mechanism):
         share = (size.head_dim or size.dim // size.heads) / len(size.timescales)
         size = replace(size, head_dim=max(1, round(share / HEAD_DIM_STEP)) * HEAD_DIM_STEP)
@@ -221,9 +221,9 @@ def matched_size(vocabulary: int, classes: int, mechanism: str, size: ModelSize,
 
 
 def mismatch(vocabulary: int, classes: int, mechanism: str, size: ModelSize, length: int) -> float:
-    """By how much the parameters exceed those of conventional attention, relative to these."""
+    """By how much the parameters exceed those of softmax attention, relative to these."""
     plain = replace(size, match_parameters=False)
-    wanted = parameters(vocabulary, classes, "conventional", plain, length)["total"]
+    wanted = parameters(vocabulary, classes, BASELINE, plain, length)["total"]
     return parameters(vocabulary, classes, mechanism, size, length)["total"] / wanted - 1
 
 

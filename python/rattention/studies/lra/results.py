@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention._extras import require
-from rattention.studies.lra.config import read_yaml
+from rattention.studies.lra.config import MECHANISMS, read_yaml
 from rattention.studies.lra.layout import (
     ATTENTION,
     ENVIRONMENT,
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
-
-NAMES = {
-    "conventional": "Conventional",
-    "gravitational": "Gravitational",
-    "multi_timescale": "Multi-timescale",
-    "combined": "Combined",
-    "rattention": "RAttention",
-}
-"""Mechanisms in the order in which tables and figures show them; others come after these."""
 
 TASKS = {"listops": "ListOps", "text": "Text"}
 """Likewise of tasks."""
@@ -148,7 +139,7 @@ class StudyResults:
 
 def mechanism_name(mechanism: str) -> str:
     """As people read it."""
-    return NAMES.get(mechanism, mechanism)
+    return MECHANISMS.get(mechanism, mechanism)
 
 
 def task_name(task: str) -> str:
@@ -157,7 +148,7 @@ def task_name(task: str) -> str:
 
 
 def _order(run: RunRecord) -> tuple[int, str, int, str, int]:
-    tasks, names = list(TASKS), list(NAMES)
+    tasks, names = list(TASKS), list(MECHANISMS)
     task = tasks.index(run.task) if run.task in tasks else len(tasks)
     name = names.index(run.mechanism) if run.mechanism in names else len(names)
     return task, run.task, name, run.mechanism, run.seed

@@ -117,7 +117,7 @@ def _say_mismatch(run: Run, data: TaskData, progress: Callable[[str], None]) -> 
         more = mismatch(data.vocabulary, data.classes, run.mechanism, run.model, longest(data))
         if abs(more) > MATCHED_WITHIN:
             progress(
-                f"{run.name}: parameters cannot be matched, they are {more:+.0%} off conventional "
+                f"{run.name}: parameters cannot be matched, they are {more:+.0%} off softmax "
                 "attention's; fewer timescales or a wider MLP would do"
             )
 

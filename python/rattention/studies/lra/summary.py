@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention.studies.kit.intervals import Interval, interval
+from rattention.studies.lra.config import BASELINE
 from rattention.studies.lra.results import RunRecord, StudyResults, mechanism_name, task_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-BASELINE = "conventional"
-
 SHARES = ("test_accuracy", "best_validation_accuracy")
-
-MATCHED_WITHIN = 0.1
-"""Largest difference in parameters to the baseline with which models still count as equally large."""
 
 TWO_SIDED = 1.96
 """Standard errors on each side of a share in a 95 % interval."""
@@ -34,7 +30,7 @@ class Cell:
     mechanism: str
     runs: tuple[RunRecord, ...]
     baseline: Cell | None = None
-    """Conventional attention on the same task; None for itself and where there is none."""
+    """Softmax attention on the same task; None for itself and where there is none."""
 
     @property
     def label(self) -> str:
@@ -174,7 +170,7 @@ def _row(cell: Cell) -> dict[str, Any]:
         "seeds": len(cell.seeds),
         **_bounds("test_accuracy", cell.accuracy),
         "majority_accuracy": cell.majority,
-        **_bounds("over_conventional", None if improvement is None else improvement.points),
+        **_bounds("over_softmax", None if improvement is None else improvement.points),
         "paired_seeds": None if improvement is None else improvement.pairs,
         "epochs": cell.number("epochs").mean,
         **_bounds("epochs_to_90_percent", cell.number("epochs_to_90_percent")),

@@ -19,7 +19,7 @@ COLUMNS = (
     "Mechanism",
     "Seeds",
     "Test accuracy",
-    "Over conventional (points)",
+    "Over softmax (points)",
     "Epochs to 90 %",
     "s / epoch",
     "Tokens / s",
@@ -30,7 +30,7 @@ COLUMNS = (
 NOTE = (
     f"Means over seeds with {CONFIDENCE:.0%} intervals (Student's t, over seeds only: data and test samples "
     "are the same for all; accuracies cut at 0 and 100 %). With one seed there is no interval. Over "
-    "conventional: accuracy less that of conventional attention with the same seed, in points. Epochs "
+    "softmax: accuracy less that of softmax attention with the same seed, in points. Epochs "
     "to 90 %: the first epoch whose validation accuracy is at least 90 % of the run's best; *: "
     "it did not learn, and what never rises is reached at once. Peak memory: resident, of the process."
 )
