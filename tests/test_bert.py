@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rattention as ra
+from rattention.inspect import visiting
 from rattention.models import Bert
 
 from tests.bert_folder import (
@@ -125,27 +126,23 @@ def test_what_stands_in_the_padding_does_not_matter(model):
     )
 
 
-def test_on_attention_sees_what_is_measured(model):
-    options, seen = ra.MetricOptions(local_radius=1, long_range_distance=3), []
-
-    def look(layer, query, key):
-        assert query.shape == key.shape == (3, 3, 33, 8)
-        measured = ra.attention_metrics(query, key, key_mask=MASK, metrics=options)
-        seen.append((layer, measured))
-
-    got = model(IDS, attention_mask=MASK, metrics=options, on_attention=look)
-    assert [layer for layer, _ in seen] == [0, 1]
-    for (_, alone), inside in zip(seen, got.metrics, strict=True):
-        for (name, a), (_, b) in zip(alone, inside, strict=True):
+def test_what_is_captured_is_what_is_measured(model):
+    options = ra.MetricOptions(local_radius=1, long_range_distance=3)
+    with ra.capture(model) as seen:
+        got = model(IDS, attention_mask=MASK, metrics=options)
+    assert [layer.index for layer in seen] == [0, 1]
+    for layer, inside in zip(seen, got.metrics, strict=True):
+        assert layer.query.shape == layer.key.shape == (3, 3, 33, 8)
+        for (name, a), (_, b) in zip(layer.metrics(options), inside, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6, err_msg=name)
 
 
-def test_an_error_in_on_attention_reaches_the_caller(model):
-    def fail(layer, query, key):
+def test_an_error_in_a_callback_reaches_the_caller(model):
+    def fail(layer):
         raise KeyError("mine")
 
-    with pytest.raises(KeyError, match="mine"):
-        model(IDS, on_attention=fail)
+    with pytest.raises(KeyError, match="mine"), visiting(model, fail):
+        model(IDS)
 
 
 def test_encoding_and_its_arrays_give_the_same(model):

@@ -167,14 +167,43 @@ def test_a_visitor_that_fails_ends_the_pass():
     layer = layer_of("softmax")
     with pytest.raises(ZeroDivisionError), visiting(layer, lambda _: 1 / 0):
         layer(inputs())
-    assert layer.listener is None
+    assert layer.attention_hook is None
+
+
+def test_a_callback_that_attends_keeps_the_output():
+    """One pass for output and metrics; what the callback keeps holds no values and no gradients."""
+    layer, seen, metrics = layer_of("gravitational"), [], []
+    expected = layer(inputs())
+
+    def attend(attention):
+        seen.append(attention)
+        metrics.append(attention.attend(OPTIONS))
+
+    with visiting(layer, attend):
+        got = layer(inputs())
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+    got.sum().backward()
+    assert layer.query.weight.grad is not None
+    assert (seen[0].call, seen[0].output) == (None, None)
+    for name, values in seen[0].metrics(OPTIONS):
+        np.testing.assert_allclose(getattr(metrics[0], name), values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_an_output_in_the_place_of_the_layers():
+    layer = layer_of("softmax")
+
+    def blank(attention):
+        attention.output = torch.zeros_like(attention.call.args[0])
+
+    with torch.no_grad(), visiting(layer, blank):
+        assert not layer(inputs()).any()
 
 
 def test_capturing_twice_at_once():
     layer = layer_of("softmax")
-    with capture(layer), pytest.raises(RuntimeError, match="listened to already"), capture(layer):
+    with capture(layer), pytest.raises(RuntimeError, match="captured or compressed already"), capture(layer):
         pass
-    assert layer.listener is None
+    assert layer.attention_hook is None
 
 
 def test_half_precision():
@@ -194,20 +223,21 @@ def bert(tmp_path_factory):
 def test_bert(bert):
     ids = np.arange(1, 19).reshape(2, 9)
     mask = np.arange(9) < [[9], [6]]
-    shown = []
     with capture(bert) as seen:
-        bert(ids, attention_mask=mask, metrics=MetricOptions(), on_attention=lambda *a: shown.append(a))
+        plain = bert(ids, attention_mask=mask)
         bert(ids[:1])
-    expected = bert(ids, attention_mask=mask, metrics=OPTIONS).metrics
+    with capture(bert) as measured:
+        expected = bert(ids, attention_mask=mask, metrics=OPTIONS).metrics
+    np.testing.assert_array_equal(plain.last_hidden_state, bert(ids, attention_mask=mask).last_hidden_state)
     assert [a.index for a in seen] == 2 * [*range(bert.config.layers)]
     assert "key_mask" not in seen[-1].options
-    for attention, layer, metrics in zip(seen, shown, expected, strict=False):
-        assert attention.query is layer[1]
+    for attention, again, metrics in zip(seen, measured, expected, strict=False):
+        np.testing.assert_array_equal(attention.query, again.query)
         for name, values in metrics:
             np.testing.assert_array_equal(getattr(attention.metrics(OPTIONS), name), values)
-    with capture(bert), pytest.raises(RuntimeError, match="listened to already"), capture(bert):
+    with capture(bert), pytest.raises(RuntimeError, match="captured or compressed already"), capture(bert):
         pass
-    assert bert.listener is None
+    assert not any(layer.attention_hook for layer in bert.attention_layers().values())
 
 
 pytest.importorskip("transformers", reason="needs transformers")
@@ -304,7 +334,7 @@ def test_a_model_of_transformers_is_restored():
     before = model(hf_models.tokens()).logits
     with capture(model):
         during = model(hf_models.tokens()).logits
-        with pytest.raises(RuntimeError, match="being observed already"), capture(model):
+        with pytest.raises(RuntimeError, match="captured or compressed already"), capture(model):
             pass
     torch.testing.assert_close(during, before, rtol=1e-4, atol=1e-4)
     assert model.config._attn_implementation == "sdpa"
@@ -338,5 +368,5 @@ def test_rows_are_counted_from_the_end():
 
 
 def test_examples():
-    module = importlib.import_module("rattention.inspect.capture")
+    module = importlib.import_module("rattention.inspect.hooks")
     assert doctest.testmod(module).failed == 0

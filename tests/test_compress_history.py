@@ -13,15 +13,15 @@ pytest.importorskip("sklearn", reason="needs scikit-learn")
 import rattention as ra
 from rattention.cli import main
 from rattention.compression import Clusters, Recency, Uniform
-from rattention.compression.history import (
+from rattention.compression.strategies import TopK
+from rattention.inspect import capture
+from rattention.studies.compression.history import (
     TOKEN_STRATEGIES,
     HistoryBudget,
     choose_transitions,
     compress_history,
     past_of,
 )
-from rattention.compression.strategies import TopK
-from rattention.inspect import capture
 from rattention.studies.dark_room import History, HistoryTransformer, evaluate
 
 CONTEXT, BATCH = 30, 3

@@ -12,7 +12,9 @@ pytest.importorskip("sklearn", reason="needs scikit-learn")
 import rattention as ra
 import rattention.hf
 from rattention.compression import Recency, Strategy
+from rattention.models import Bert
 
+from tests.bert_folder import write_folder
 from tests.compressed_models import GREEDY, family, run, small, stepwise
 from tests.hf_models import build, tokens
 
@@ -65,12 +67,20 @@ def test_a_strategy_that_fails(kind):
 def test_nested_blocks_are_refused(kind):
     model = small(kind)
     with ra.compress(model, "recency", 4):
-        with pytest.raises(RuntimeError, match="is being compressed already"), ra.compress(model, "sinks", 4):
-            pass
         part = model.model if kind == "transformers" else model.encoder
-        with pytest.raises(RuntimeError, match="or a part of it"), ra.compress(part, "sinks", 4):
-            pass
+        for block in (ra.compress(model, "sinks", 4), ra.compress(part, "sinks", 4), ra.observe(model)):
+            with pytest.raises(RuntimeError, match=r"or a part of it, is being .* already"), block:
+                pass
+    with ra.observe(model), pytest.raises(RuntimeError, match=r"is being .* already"):
+        ra.compress(model, "sinks", 4).__enter__()
     with ra.compress(model, "sinks", 4):
+        pass
+
+
+def test_an_encoder_without_a_cache(tmp_path):
+    pytest.importorskip("safetensors", reason="needs safetensors")
+    bert = Bert.from_pretrained(write_folder(tmp_path))
+    with pytest.raises(TypeError, match="got Bert: an encoder has no cache"), ra.compress(bert, "sinks", 4):
         pass
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from rattention import MetricOptions, attention_rows
+from rattention import MetricOptions
 from rattention.studies.degradation import (
     Conversation,
     Selection,
@@ -64,7 +64,7 @@ def distances(length: int) -> np.ndarray:
 class TestContexts:
     def test_averages_are_those_of_the_stored_maps(self, bert: Bert) -> None:
         source = TextSource(bert, TEXT)
-        measured = measure_contexts(source, (20, 40, 64), options=NEAR)
+        measured = measure_contexts(source, (20, 40, 64), metrics=NEAR)
         for context in measured:
             maps = maps_of(bert.encode(TEXT, max_length=context.context_length).input_ids)
             far = distances(maps.shape[-1]) > NEAR.long_range_distance
@@ -95,7 +95,7 @@ class TestContexts:
 
     def test_context_is_the_truncated_text_with_its_special_tokens(self, bert: Bert) -> None:
         whole = bert.tokenizer.encode(TEXT).ids
-        ids = TextSource(bert, TEXT).context(17).encoding.input_ids[0]
+        ids = TextSource(bert, TEXT).context(17).inputs.input_ids[0]
         assert ids.tolist() == [*whole[:16], whole[-1]]
 
     def test_selection_narrows_the_averages(self, bert: Bert) -> None:
@@ -123,10 +123,10 @@ class TestContexts:
     @pytest.mark.parametrize(
         ("layers", "heads", "message"),
         [
-            ([2], None, "layer 2 does not exist: there are 2"),
-            (None, [3], "head 3 does not exist: there are 3"),
-            (None, [-1], "head -1 does not exist"),
-            ([], None, "layer: at least one"),
+            ([2], None, r"layers must be numbers from 0 to 1, got \[2\]"),
+            (None, [3], "heads must be numbers from 0 to 2"),
+            (None, [-1], r"heads must be .* got \[-1\]"),
+            ([], None, "layers must be numbers"),
         ],
     )
     def test_impossible_selection(
@@ -154,41 +154,38 @@ TURNS = (
 
 class TestConversation:
     def test_fact_and_question_are_found(self, bert: Bert) -> None:
-        case = Conversation(bert, TURNS).recall_context(40)
-        tokens = case.context.encoding.tokens[0]
+        case = Conversation(bert, TURNS).context(40)
+        tokens = case.inputs.tokens[0]
         assert [tokens[i] for i in case.fact] == ["the", "cat", "sat", "on", "the", "mat", "."]
         assert [tokens[i] for i in case.question] == ["the", "cat", "sat", "?"]
         assert case.fact[0] == 3
         assert case.question[-1] == len(tokens) - 2
 
     def test_turns_need_no_names(self, bert: Bert) -> None:
-        case = Conversation(bert, ("the cat sat.", "a dog runs.", "the cat?")).recall_context(30)
-        tokens = case.context.encoding.tokens[0]
+        case = Conversation(bert, ("the cat sat.", "a dog runs.", "the cat?")).context(30)
+        tokens = case.inputs.tokens[0]
         assert [tokens[i] for i in case.fact] == ["the", "cat", "sat", "."]
         assert [tokens[i] for i in case.question] == ["the", "cat", "?"]
 
     @pytest.mark.parametrize("length", [20, 21, 33, 50, 64])
     def test_fills_the_length_but_never_beyond(self, bert: Bert, length: int) -> None:
-        context = Conversation(bert, TURNS).recall_context(length).context
+        context = Conversation(bert, TURNS).context(length)
         assert length - 2 <= context.sequence_length <= length
 
     def test_shortest_is_fact_and_question_alone(self, bert: Bert) -> None:
         conversation = Conversation(bert, TURNS)
-        assert (
-            conversation.recall_context(conversation.shortest).context.sequence_length
-            == conversation.shortest
-        )
+        assert conversation.context(conversation.shortest).sequence_length == conversation.shortest
         with pytest.raises(ValueError, match=f"take {conversation.shortest} tokens, more than"):
-            conversation.recall_context(conversation.shortest - 1)
+            conversation.context(conversation.shortest - 1)
 
     def test_needs_two_turns(self, bert: Bert) -> None:
         with pytest.raises(ValueError, match="at least 2 turns, got 1"):
             Conversation(bert, TURNS[:1])
 
     def test_own_turns_fill_every_position_of_a_bert(self, pretrained: Bert) -> None:
-        case = Conversation(pretrained).recall_context(512)
-        assert case.context.sequence_length >= 505
-        tokens = case.context.encoding.tokens[0]
+        case = Conversation(pretrained).context(512)
+        assert case.sequence_length >= 505
+        tokens = case.inputs.tokens[0]
         assert "teapot" in "".join(tokens[i].removeprefix("##") for i in case.fact)
         assert Conversation(pretrained).shortest < 50
 
@@ -201,8 +198,8 @@ class TestConversation:
 class TestRecall:
     def test_mass_and_rank_are_those_of_the_stored_maps(self, bert: Bert) -> None:
         conversation = Conversation(bert, TURNS)
-        case = conversation.recall_context(45)
-        maps = maps_of(case.context.encoding.input_ids)
+        case = conversation.context(45)
+        maps = maps_of(case.inputs.input_ids)
         received = maps[:, :, case.question].mean(axis=2)
         (recall,) = measure_recall(conversation, (45,))
         assert recall.mass == pytest.approx(received[:, :, case.fact].sum(-1), abs=TOLERANCE)
@@ -218,9 +215,9 @@ class TestRecall:
         conversation = SyntheticConversation(3)
         (recall,) = measure_recall(conversation, (30,))
         assert recall.rank == 1
-        case = conversation.recall_context(30)
+        case = conversation.context(30)
         rows: list[np.ndarray] = []
-        case.context.visit(lambda _, q, k: rows.append(attention_rows(q, k, case.question)[0]))
+        case.visit(lambda layer: rows.append(layer.rows(case.question)[0]))
         assert recall.mass == pytest.approx(np.stack(rows)[..., case.fact].sum(-1).mean(-1), abs=TOLERANCE)
 
 
@@ -228,7 +225,9 @@ class TestSynthetic:
     def test_a_context_is_the_beginning_of_a_longer_one(self) -> None:
         shown: dict[int, list[np.ndarray]] = {20: [], 33: []}
         for length, arrays in shown.items():
-            SyntheticSource(1).context(length).visit(lambda _, q, k, arrays=arrays: arrays.extend([q, k]))
+            SyntheticSource(1).context(length).visit(
+                lambda layer, arrays=arrays: arrays.extend([layer.query, layer.key])
+            )
         assert len(shown[20]) == 2 * SyntheticSource.layers
         for short, long in zip(shown[20], shown[33], strict=True):
             np.testing.assert_array_equal(short, long[:, :, :20])

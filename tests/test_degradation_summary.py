@@ -39,14 +39,14 @@ class TestMarks:
             ({"entropy": 2.01}, "good_spread"),
             ({"local_concentration": 0.81}, "strong_local_bias"),
             ({"long_range": 0.019}, "poor_long_range"),
-            ({"retention_change": -0.001}, "degradation"),
+            ({"retention_change": -0.011}, "degradation"),
         ],
     )
     def test_each_mark(self, numbers: dict[str, float], mark: str) -> None:
         assert Thresholds().marks(context(100, **({"entropy": 1.0} | numbers))) == (mark,)
 
     def test_a_threshold_itself_is_not_passed(self) -> None:
-        at = context(100, entropy=2.0, local_concentration=0.8, long_range=0.02, retention_change=0.0)
+        at = context(100, entropy=2.0, local_concentration=0.8, long_range=0.02, retention_change=-0.01)
         assert Thresholds().marks(at) == ()
 
     def test_thresholds_move_the_marks(self) -> None:
@@ -81,6 +81,13 @@ class TestSummary:
         assert lines[0].startswith("Attention does not degrade as the context grows, it is diluted")
         assert "rises from 0.60 at 50 tokens to 0.70 at 500" in lines[0]
         assert "over 20 of 50 tokens, then over 55 of 500" in lines[1]
+
+    @pytest.mark.parametrize(("fall", "degrades"), [(0.003, False), (0.009, False), (0.011, True)])
+    def test_headline_and_marks_agree(self, fall: float, degrades: bool) -> None:
+        """A change that no one can see is no degradation, neither in the table nor in the text."""
+        last = context(500, retention=0.6 - fall, retention_change=-fall)
+        assert ("degradation" in Thresholds().marks(last)) is degrades
+        assert summarise(story(context(50), last))[0].startswith("Attention degrades") is degrades
 
     def test_does_not_hide_falls_within_a_rise(self) -> None:
         steps = (

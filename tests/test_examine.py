@@ -82,7 +82,9 @@ def test_statistics_of_the_query_row(masks, row):
         seen = np.flatnonzero(visible_map(captured)[0, head, at])
         p = weights[head, at, seen]
         context = p[seen != at]
-        found = {name: measured.query[name][head] for name in ("context", "entropy", "relative_entropy")}
+        found = {
+            name: getattr(measured.query, name)[head] for name in ("context", "entropy", "relative_entropy")
+        }
         entropy = -(p * np.log(p)).sum()
         assert found["context"] == len(context)
         np.testing.assert_allclose(found["entropy"], entropy, rtol=1e-4)
@@ -160,8 +162,8 @@ def test_zoom_outside_the_sequence(side, span):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": [3]}, "head 3 does not exist: there are 3"),
-        ({"heads": []}, "head: at least one must be selected"),
+        ({"heads": [3]}, r"heads must be numbers from 0 to 2, got \[3\]"),
+        ({"heads": []}, "heads must be numbers"),
         ({"row": 40}, "row must be between -40 and 39"),
         ({"row": -41}, "row must be between"),
     ],
@@ -199,39 +201,42 @@ def samples(lengths=(12, 30)):
 def test_findings(bert):
     findings = examine(bert, samples())
     assert findings.layers == (0, 1)
-    assert findings.values("entropy").shape == (2, 2, 3)
+    assert findings.entropy.shape == (2, 2, 3)
     assert [s.sequence_length for s in findings.samples] == [12, 30]
     assert [s.context_tokens for s in findings.samples] == [11, 29]
-    values = findings.values("context_mean")
+    values = findings.context_mean
     np.testing.assert_allclose(findings.per_layer("context_mean"), np.median(values, axis=(0, 2)))
     np.testing.assert_allclose(findings.per_head("context_mean"), np.median(values, axis=0))
+    with pytest.raises(AttributeError, match="perplexity is no statistic; there are context_mean"):
+        findings.perplexity  # noqa: B018
+    assert "samples=2, layers=(0, 1)" in repr(findings)
     assert findings.overall("context_mean") == pytest.approx(np.median(values))
     table = findings.table()
     assert len(table) == 2 * 2 * 3
     row = next(r for r in table if (r["sample"], r["layer"], r["head"]) == ("sample 30", 1, 2))
     assert row["context_mean"] == values[1, 1, 2]
-    assert row["rows_entropy"] == findings.row_means("entropy")[1, 1, 2]
+    assert row["rows_entropy"] == findings.samples[1].layers[1].mean["entropy"][2]
     assert findings.sample_table()[0]["context_mean"] == pytest.approx(np.median(values[0]))
 
 
 def test_chosen_layers_and_heads(bert):
     full, some = examine(bert, samples()), examine(bert, samples(), layers=[1], heads=[2, 0])
     assert (some.layers, some.head_numbers(2)) == ((1,), (0, 2))
-    np.testing.assert_array_equal(some.values("entropy"), full.values("entropy")[:, 1:, [0, 2]])
+    np.testing.assert_array_equal(some.entropy, full.entropy[:, 1:, [0, 2]])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": [2]}, "layer 2 does not exist: there are 2, numbered 0 to 1"),
-        ({"heads": [3]}, "head 3 does not exist"),
+        ({"layers": [2]}, r"layers must be numbers from 0 to 1, got \[2\]"),
+        ({"heads": [3]}, "heads must be numbers from 0 to 2"),
         ({"row": 12}, "row must be between -12 and 11 in sample 12"),
     ],
 )
 def test_what_does_not_exist(bert, options, message):
     with pytest.raises(ValueError, match=message):
         examine(bert, samples(), **options)
-    assert bert.listener is None
+    assert not any(layer.attention_hook for layer in bert.attention_layers().values())
 
 
 def test_no_samples(bert):
@@ -247,7 +252,7 @@ def test_layers_of_different_numbers_of_heads():
     torch.manual_seed(0)
     model = LanguageModel(20, dim=16, heads=2, depth=2, pattern=pattern)
     findings = examine(model, [Sample("numbers", (torch.arange(15)[None],))])
-    entropy = findings.values("entropy")
+    entropy = findings.entropy
     assert entropy.shape == (1, 2, 4)
     np.testing.assert_array_equal(np.isnan(entropy[0]), [[False, False, True, True], 4 * [False]])
     assert np.isfinite(findings.per_layer("entropy")).all()
@@ -261,7 +266,7 @@ def test_a_model_in_training_is_left_so():
     torch.manual_seed(0)
     model = LanguageModel(20, dim=16, heads=2, depth=1, dropout=0.5)
     sample = Sample("numbers", (torch.arange(15)[None],))
-    first, second = (examine(model, [sample]).values("entropy") for _ in range(2))
+    first, second = (examine(model, [sample]).entropy for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert model.training
 

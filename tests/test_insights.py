@@ -71,7 +71,7 @@ def test_an_infinite_ratio_is_recency_bias():
 
 
 def test_where_it_fired():
-    """Layers and heads by themselves, the model by the median of all."""
+    """Layers and heads by their own medians, the model by the median of all."""
     found = findings(
         layer(0),
         layer(1, recent_distant_ratio=[5.0, 1.0]),
@@ -81,11 +81,12 @@ def test_where_it_fired():
     insight = advise(found).insights[0]
     assert (insight.fired, insight.value) == (False, 1.0)
     assert (insight.layers, insight.heads, insight.of_heads) == ((1,), ((1, 0),), 6)
-    assert "recent/distant ratio 1, not > 2; by themselves: layers 1; 1 of 6 heads" in insight.text
+    assert "recent/distant ratio 1, not > 2; above it: layers 1; 1 of 6 heads" in insight.text
     most = advise(findings(layer(1, recent_distant_ratio=[5.0, 3.0]), layer(3, recent_distant_ratio=2.5)))
     text = most.insights[0].text
-    assert "recent/distant ratio 2.75 > 2; layers 1, 3; 4 of 4 heads" in text
-    assert "Suggests recency" in text
+    assert "recent/distant ratio 2.75 > 2; above it: layers 1, 3; 4 of 4 heads" in text
+    assert most.lines()[-1].startswith("Try recency first: recent positions")
+    assert most.alternatives == ()
 
 
 def test_both_rules_of_broad_attention_say_which_they_are():
@@ -115,6 +116,16 @@ def test_strategies(changes, strategy):
     assert "alidate" in advice.reason
 
 
+def test_one_piece_of_advice_and_its_alternatives():
+    """Rules that contradict each other do not each say what to do."""
+    advice = advise(findings(layer(0, entropy=4.0, relative_entropy=0.9, top_mass=0.9, sink_mass=0.5)))
+    assert (advice.strategy, advice.alternatives) == ("query", ("uniform", "sinks"))
+    assert sum("Try " in line for line in advice.lines()) == 1
+    assert not any(name in " ".join(advice.lines()[:-1]) for name in ("uniform", "query"))
+    assert "Alternatives: uniform (keep positions at equal distances" in advice.reason
+    assert advice.as_data()["alternatives"] == ["uniform", "sinks"]
+
+
 def test_strategies_exist():
     named = {rule.strategy for rule in RULES} | {strategy for _, strategy, _ in TOGETHER}
     assert named <= set(STRATEGIES)
@@ -140,5 +151,5 @@ def test_advice_as_data():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_thresholds_must_be_numbers(value):
-    with pytest.raises(ValueError, match="rule entropy must be finite"):
+    with pytest.raises(ValueError, match="threshold entropy must be finite"):
         Rules(entropy=value)

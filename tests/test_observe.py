@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ transformers = pytest.importorskip("transformers", reason="needs transformers")
 
 import rattention as ra
 from rattention._metrics import ROW_METRICS, MetricOptions, reference_metrics
-from rattention.hf import listening, observation
+from rattention.inspect import pretrained
+from rattention.models import Bert
+from rattention.nn import LanguageModel
 
+from tests.bert_folder import write_folder
 from tests.hf_models import DECODERS, ENCODERS, build, padding, tokens
 from tests.processes import run_python
 
@@ -29,7 +33,7 @@ def maps(name, **inputs):
 
 
 def observed(model, **options):
-    with torch.no_grad(), ra.observe(model, options=OPTIONS, **options) as seen:
+    with torch.no_grad(), ra.observe(model, metrics=OPTIONS, **options) as seen:
         model(tokens())
     return seen
 
@@ -37,11 +41,13 @@ def observed(model, **options):
 @pytest.mark.parametrize("name", [*ENCODERS, *DECODERS])
 def test_metrics_are_those_of_the_maps(name):
     """Every metric, layer, head and row."""
-    seen = observed(build(name), metrics=(*ROW_METRICS, "received"))
+    seen = observed(build(name), names=(*ROW_METRICS, "received"))
     for layer, weights in enumerate(maps(name, input_ids=tokens())):
         expected = reference_metrics(weights, weights > 0, np.arange(17), OPTIONS)
         for metric, values in expected:
-            np.testing.assert_allclose(seen[metric][layer], values, rtol=2e-3, atol=1e-4, err_msg=metric)
+            np.testing.assert_allclose(
+                getattr(seen, metric)[layer], values, rtol=2e-3, atol=1e-4, err_msg=metric
+            )
 
 
 def test_outputs_and_gradients_are_unchanged():
@@ -63,13 +69,15 @@ def generate(model, count=5, **options):
 def test_each_generated_token_is_recorded(name):
     """With the numbers that the whole text has in one pass."""
     model = build(name)
-    with ra.observe(model, options=OPTIONS) as seen:
+    with ra.observe(model, metrics=OPTIONS) as seen:
         text = generate(model)
-    assert [p["entropy"].shape[3] for p in seen.passes] == [17, 1, 1, 1, 1]
-    with torch.no_grad(), ra.observe(model, options=OPTIONS) as whole:
+    assert [p.entropy.shape[3] for p in seen.passes] == [17, 1, 1, 1, 1]
+    with torch.no_grad(), ra.observe(model, metrics=OPTIONS) as whole:
         model(text[:, :-1])
     for metric in set(ROW_METRICS) - {"max_position"}:  # counted from the first key of a sliding cache
-        np.testing.assert_allclose(seen[metric], whole[metric], rtol=2e-3, atol=1e-4, err_msg=metric)
+        np.testing.assert_allclose(
+            getattr(seen, metric), getattr(whole, metric), rtol=2e-3, atol=1e-4, err_msg=metric
+        )
     assert torch.equal(text, generate(build(name)))
 
 
@@ -79,16 +87,16 @@ def test_rows_of_padding_are_nan(name, side):
     model, mask = build(name), padding(side)
     with torch.no_grad(), ra.observe(model) as seen:
         model(tokens(), attention_mask=mask)
-    hidden = np.broadcast_to((mask == 0).numpy()[None, :, None], seen["entropy"].shape)
+    hidden = np.broadcast_to((mask == 0).numpy()[None, :, None], seen.entropy.shape)
     for metric in set(ROW_METRICS) - {"max_position", "recent_distant_ratio"}:
-        np.testing.assert_array_equal(np.isnan(seen[metric]), hidden, err_msg=metric)
-    assert (seen["max_position"][hidden] == -1).all()
-    assert (seen["max_position"][~hidden] >= 0).all()
+        np.testing.assert_array_equal(np.isnan(getattr(seen, metric)), hidden, err_msg=metric)
+    assert (seen.max_position[hidden] == -1).all()
+    assert (seen.max_position[~hidden] >= 0).all()
     alone = build(name)
     with torch.no_grad(), ra.observe(alone) as short:
         alone(tokens()[1:, mask[1].bool()], position_ids=torch.arange(17)[None, mask[1].bool()])
     np.testing.assert_allclose(
-        seen["entropy"][:, 1][..., mask[1].bool()], short["entropy"][:, 0], rtol=1e-3, atol=1e-4
+        seen.entropy[:, 1][..., mask[1].bool()], short.entropy[:, 0], rtol=1e-3, atol=1e-4
     )
 
 
@@ -98,7 +106,7 @@ def test_rows_that_attend_to_nothing_are_in_no_average():
     model = transformers.BartModel(transformers.BartConfig(**sizes, **heads, pad_token_id=0)).eval()
     shown = torch.ones(2, 17, dtype=torch.long)
     shown[1] = 0  # the second sequence has nothing to read
-    with torch.no_grad(), ra.observe(model, metrics=["entropy", "retention"]) as seen:
+    with torch.no_grad(), ra.observe(model, names=["entropy", "retention"]) as seen:
         model(tokens(), attention_mask=shown, decoder_input_ids=tokens()[:, :9])
     crossed = next(i for i, name in enumerate(seen.modules) if "encoder_attn" in name)
     layers = seen.passes[0].layers[crossed]
@@ -108,19 +116,22 @@ def test_rows_that_attend_to_nothing_are_in_no_average():
 
 def test_chosen_layers_and_metrics():
     full = observed(build("llama"))
-    some = observed(build("llama"), layers=[1], metrics="entropy")
+    some = observed(build("llama"), layers=[1], names="entropy")
     assert some.names == ("entropy",)
-    np.testing.assert_array_equal(some["entropy"], full["entropy"][1:])
-    assert full.names == ROW_METRICS
+    np.testing.assert_array_equal(some.entropy, full.entropy[1:])
+    assert full.names == (*ROW_METRICS, "received")
+    with ra.observe(build("llama")) as seen:
+        assert seen.names == ROW_METRICS
+    assert "layers=(1,), names=('entropy',), passes=1" in repr(some)
     assert full.modules == ("model.layers.0.self_attn", "model.layers.1.self_attn")
-    with pytest.raises(KeyError, match="retention was not measured"):
-        some["retention"]
+    with pytest.raises(AttributeError, match="retention was not measured"):
+        some.retention  # noqa: B018
 
 
 def test_the_model_is_restored():
     model = build("llama", "sdpa")
     with ra.observe(model):
-        assert model.config._attn_implementation == listening.NAME
+        assert model.config._attn_implementation == pretrained.NAME
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -144,10 +155,10 @@ def test_parts_with_other_implementations_are_restored():
     before = [c._attn_implementation for c in parts]
     assert len({*before}) == 2
     with torch.no_grad(), ra.observe(model) as seen:
-        assert {c._attn_implementation for c in parts} == {listening.NAME}
+        assert {c._attn_implementation for c in parts} == {pretrained.NAME}
         model.get_text_features(tokens(1))
     assert [c._attn_implementation for c in parts] == before
-    assert seen["entropy"].shape == (1, 1, 4, 17)
+    assert seen.entropy.shape == (1, 1, 4, 17)
 
 
 def test_the_model_is_restored_after_an_exception():
@@ -162,7 +173,7 @@ def test_the_model_is_restored_after_an_exception():
     hook.remove()
     assert model.config._attn_implementation == "eager"
     assert [*seen.passes[0].layers] == [0]
-    assert observed(model)["entropy"].shape == (2, 2, 4, 17)
+    assert observed(model).entropy.shape == (2, 2, 4, 17)
 
 
 def test_a_pass_that_failed_leaves_the_next_one_whole():
@@ -173,9 +184,9 @@ def test_a_pass_that_failed_leaves_the_next_one_whole():
             model(tokens())
         hook.remove()
         model(tokens())
-    assert seen.passes[1]["entropy"].shape == (2, 2, 4, 17)
+    assert seen.passes[1].entropy.shape == (2, 2, 4, 17)
     with pytest.raises(ValueError, match="other layers or batch sizes"):
-        seen["entropy"]
+        seen.entropy  # noqa: B018
 
 
 def test_observing_twice_at_once():
@@ -183,9 +194,9 @@ def test_observing_twice_at_once():
     with ra.observe(model), ra.observe(other) as seen:
         other(tokens())
         for again in (model, model.model):
-            with pytest.raises(RuntimeError, match="being observed already"), ra.observe(again):
+            with pytest.raises(RuntimeError, match="captured or compressed already"), ra.observe(again):
                 pass
-        assert model.config._attn_implementation == listening.NAME
+        assert model.config._attn_implementation == pretrained.NAME
     assert len(seen.passes) == 1
     assert model.config._attn_implementation == "eager"
     assert observed(model).passes
@@ -193,29 +204,29 @@ def test_observing_twice_at_once():
 
 def test_passes_of_other_sizes():
     model = build("llama")
-    with ra.observe(model, metrics=("entropy", "received")) as seen:
+    with ra.observe(model, names=("entropy", "received")) as seen:
         with pytest.raises(ValueError, match="nothing was observed yet"):
-            seen["entropy"]
+            seen.entropy  # noqa: B018
         model(tokens())
-        assert seen["received"].shape == (2, 2, 4, 17)
+        assert seen.received.shape == (2, 2, 4, 17)
         model(tokens(1))
-    assert [p["received"].shape[1] for p in seen.passes] == [2, 1]
+    assert [p.received.shape[1] for p in seen.passes] == [2, 1]
     for name in ("entropy", "received"):
         with pytest.raises(ValueError, match="one by one"):
-            seen[name]
+            getattr(seen, name)
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"metrics": "entropie"}, ValueError, "metrics must be some of entropy"),
-        ({"metrics": []}, ValueError, "metrics must be some of"),
-        ({"metrics": 3}, TypeError, "metrics must be names"),
-        ({"layers": [2]}, ValueError, r"layers must be some of \[0, 1\], got \[2\]"),
-        ({"layers": -1}, ValueError, "layers must be some of"),
-        ({"layers": []}, ValueError, "layers must be some of"),
+        ({"names": "entropie"}, ValueError, "names must be some of entropy"),
+        ({"names": []}, ValueError, "names must be some of"),
+        ({"names": 3}, TypeError, "names must be names"),
+        ({"layers": [2]}, ValueError, r"layers must be numbers from 0 to 1, got \[2\]"),
+        ({"layers": -1}, ValueError, "layers must be numbers from 0 to 1"),
+        ({"layers": []}, ValueError, "layers must be numbers from 0 to 1"),
         ({"layers": [0.5]}, TypeError, "layers must be"),
-        ({"options": 5}, TypeError, "options must be a MetricOptions"),
+        ({"metrics": 5}, TypeError, "metrics must be a MetricOptions"),
     ],
 )
 def test_bad_arguments(options, error, message):
@@ -226,8 +237,10 @@ def test_bad_arguments(options, error, message):
 
 
 def test_models_that_cannot_be_observed():
-    message = r"model must be a transformers\.PreTrainedModel, got Linear"
-    with pytest.raises(TypeError, match=message), ra.observe(torch.nn.Linear(2, 2)):
+    message = "Linear has no attention layers of rattention.nn"
+    with pytest.raises(ValueError, match=message), ra.observe(torch.nn.Linear(2, 2)):
+        pass
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module .* got str"), ra.observe("bert"):
         pass
     bloom = transformers.BloomModel(
         transformers.BloomConfig(vocab_size=9, hidden_size=8, n_layer=1, n_head=2)
@@ -238,7 +251,7 @@ def test_models_that_cannot_be_observed():
 
 def test_tensors_that_are_not_on_the_cpu():
     model = build("llama").to("meta")
-    with pytest.raises(ValueError, match="measured on the CPU only"), ra.observe(model):
+    with pytest.raises(ValueError, match="on the CPU only, the model is on meta"), ra.observe(model):
         model(tokens().to("meta"))
 
 
@@ -250,12 +263,12 @@ def test_frame():
     assert [*frame.columns] == ["layer", "batch", "head", "token", *ROW_METRICS]
     row = frame[(frame["batch"] == 1) & (frame["head"] == 2) & (frame["token"] == 9)].iloc[0]
     assert row["layer"] == 1
-    assert row["entropy"] == seen["entropy"][0, 1, 2, 9]
+    assert row["entropy"] == seen.entropy[0, 1, 2, 9]
 
 
 def test_averages():
     seen = observed(build("llama"))
-    entropy = seen["entropy"]
+    entropy = seen.entropy
     np.testing.assert_allclose(seen.per_head("entropy"), entropy.mean(axis=(1, 3)), rtol=1e-5)
     np.testing.assert_allclose(seen.per_token("entropy"), entropy.mean(axis=(1, 2)), rtol=1e-5)
     assert np.isfinite(seen.per_head("recent_distant_ratio")).all()
@@ -274,8 +287,48 @@ def test_figures():
     assert len(seen.figure().axes) == 8
     some = observed(model, layers=1).figure()
     assert [label.get_text() for label in some.axes[0].get_yticklabels()] == ["1"]
-    assert len(observed(model, metrics=["max_weight", "entropy", "context_std"]).figure().axes) == 2
-    assert len(observed(model, metrics=["max_weight"]).figure().axes) == 2
+    assert len(observed(model, names=["max_weight", "entropy", "context_std"]).figure().axes) == 2
+    assert len(observed(model, names=["max_weight"]).figure().axes) == 2
+
+
+MODULES = {
+    "softmax": {"rope_theta": 100.0},
+    "sliding_window": {"window": 5},
+    "gravitational_multi_timescale": {"timescales": [3.0, 20.0]},
+    "rattention": {"window": 5, "rope_theta": 100.0},
+}
+
+
+@pytest.mark.parametrize("mechanism", MODULES)
+def test_models_of_rattention_nn(mechanism):
+    """In one pass with the output what `capture` gives in a pass of its own; padding is in no average."""
+    torch.manual_seed(0)
+    settings = {"mechanism": mechanism, **MODULES[mechanism]}
+    model = LanguageModel(64, dim=16, heads=2, depth=2, pattern=[settings]).eval()
+    with torch.no_grad():
+        expected = model(tokens())
+        with ra.observe(model, names=(*ROW_METRICS, "received"), metrics=OPTIONS) as seen:
+            got = model(tokens())
+        with ra.capture(model) as layers:
+            model(tokens())
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+    assert seen.modules == tuple(layer.name for layer in layers)
+    for name, values in layers[1].metrics(OPTIONS):
+        np.testing.assert_allclose(getattr(seen, name)[1], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_bert_without_pytorch(tmp_path):
+    bert, mask = Bert.from_pretrained(write_folder(tmp_path)), np.arange(9) < [[9], [6]]
+    ids = np.arange(1, 19).reshape(2, 9)
+    expected = bert(ids, attention_mask=mask, metrics=OPTIONS)
+    with ra.observe(bert, metrics=OPTIONS) as seen:
+        got = bert(ids, attention_mask=mask)
+    np.testing.assert_array_equal(got.last_hidden_state, expected.last_hidden_state)
+    assert seen.received.shape == seen.entropy.shape == (bert.config.layers, 2, bert.config.heads, 9)
+    assert np.isnan(seen.entropy[:, 1, :, 6:]).all()
+    for layer, metrics in enumerate(expected.metrics):
+        np.testing.assert_array_equal(seen.entropy[layer, 0], metrics.entropy[0])
+        np.testing.assert_array_equal(seen.max_position[layer, 1, :, :6], metrics.max_position[1, :, :6])
 
 
 LONG = """
@@ -291,9 +344,9 @@ LONG = """
         with ra.observe(model) as seen:
             model(torch.ones(1, 64, dtype=torch.int64))
         ids = torch.randint(64, (1, {length}))
-        with ra.observe(model, metrics=("entropy", "received")) as seen:
+        with ra.observe(model, names=("entropy", "received")) as seen:
             print(peak_beyond(lambda: model(ids, use_cache=False), 0) / 2**20)
-    assert seen["entropy"].shape == (2, 1, 4, {length})
+    assert seen.entropy.shape == (2, 1, 4, {length})
 """
 
 
@@ -321,4 +374,4 @@ def test_unknown_names_are_still_errors():
 
 
 def test_examples():
-    assert doctest.testmod(observation).failed == 0
+    assert doctest.testmod(importlib.import_module("rattention.inspect.observe")).failed == 0

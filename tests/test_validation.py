@@ -21,11 +21,11 @@ import rattention as ra
 from rattention.cli import compression_text
 from rattention.cli.terminal import Style
 from rattention.compression import STRATEGIES, Clusters, Recency, TopK
-from rattention.compression.observed import observed_past
 from rattention.hf import convert
 from rattention.models import Bert
 from rattention.nn import rattention_pattern
 from rattention.studies.compression import Measured, Trial, Validation, validate
+from rattention.studies.compression.history import observed_past
 from rattention.studies.compression.language import Continuation
 from rattention.studies.compression.results import Constant
 from rattention.studies.compression.sentences import Sentences
@@ -335,9 +335,9 @@ def test_tokens_of_a_bert(folder):
     assert half.nbytes < task.full(0).nbytes
     framed = task._framed(task._pieces)
     assert framed.shape == (3, 22)
-    seen = []
-    model(framed, on_attention=lambda _, query, key: seen.append(ra.attention_rows(query, key, [0])))
-    expected = np.mean([rows[:, :, 0, 1:-1].mean(axis=1) for rows in seen], axis=0)
+    with ra.capture(model) as seen:
+        model(framed)
+    expected = np.mean([layer.rows([0])[:, :, 0, 1:-1].mean(axis=1) for layer in seen], axis=0)
     got = observed_past(model, task._whole, (3, 20), TopK("query"), first=1, query_row=0).attention("query")
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     received = observed_past(model, task._whole, (3, 20), TopK(), first=1).attention("received")

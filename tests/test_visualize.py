@@ -140,9 +140,9 @@ def test_choices(arguments, capsys, tmp_path):
 BAD = {
     "no samples": (["--samples", "0"], r"--samples must be between 1 and \d+ \(pieces of 18 tokens .* got 0"),
     "too many samples": (["--samples", "900"], r"--samples must be between 1 and \d+ \(pieces of .* got 900"),
-    "a layer": (["--layer", "2"], "layer 2 does not exist: there are 2, numbered 0 to 1"),
-    "a head": (["--head", "0,3"], "head 3 does not exist: there are 3"),
-    "a negative layer": (["--layer", "-1"], "layer -1 does not exist"),
+    "a layer": (["--layer", "2"], "layers must be numbers from 0 to 1, got [2]"),
+    "a head": (["--head", "0,3"], "heads must be numbers from 0 to 2, got [0, 3]"),
+    "a negative layer": (["--layer", "-1"], "layers must be numbers from 0 to 1, got [-1]"),
     "no number": (["--layer", "one"], "--layer must be whole numbers separated by commas"),
     "rows outside": (["--rows", "0:21"], "rows 0:21 does not lie within the 20 positions of piece 0"),
     "keys outside": (["--keys", "30:"], "keys 30:20 does not lie within the 20 positions of piece 0"),

@@ -53,18 +53,18 @@ def stored(setup: Setup, model: Any) -> Runner:
 
 def observed(setup: Setup, model: Any) -> Runner:
     """The model observed while it runs."""
-    from rattention.hf.observation import METRICS
+    from rattention.inspect.observe import METRICS
 
     torch = pytorch.load(setup)
     tokens = torch.from_numpy(_tokens(setup))
 
     def call() -> Any:
-        with ra.observe(model, metrics=METRICS) as seen, torch.inference_mode():
+        with ra.observe(model, names=METRICS) as seen, torch.inference_mode():
             return model(tokens).last_hidden_state, seen
 
     def answer(result: Any) -> Answer:
         hidden, seen = result
-        return {"hidden": hidden.numpy()} | {name: seen[name] for name in METRICS}
+        return {"hidden": hidden.numpy()} | {name: getattr(seen, name) for name in METRICS}
 
     return Runner(call, answer)
 

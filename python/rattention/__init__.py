@@ -31,20 +31,21 @@ from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.mechanisms.table import MECHANISMS
 
 if TYPE_CHECKING:
-    from rattention.compression.compressing import compress as compress
-    from rattention.hf.observation import observe as observe
+    from rattention.compression import compress as compress
+    from rattention.inspect.hooks import capture as capture
+    from rattention.inspect.observe import observe as observe
 else:
 
     def __getattr__(name: str) -> object:
-        """`compress` and `observe`, which need PyTorch, when they are asked for."""
+        """`capture`, `compress` and `observe`, when they are asked for."""
         if name == "compress":
-            from rattention.compression.compressing import compress
+            from rattention.compression import compress
 
             return compress
-        if name == "observe":
-            from rattention.hf.observation import observe
+        if name in ("capture", "observe"):
+            from rattention import inspect
 
-            return observe
+            return getattr(inspect, name)
         raise AttributeError(f"module 'rattention' has no attribute '{name}'")
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -140,6 +142,20 @@ def truth(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def chosen_numbers(name: str, numbers: int | Iterable[int] | None, there: Iterable[int]) -> tuple[int, ...]:
+    """One number or several as a sorted tuple, all that are `there` for None; ValueError for any other."""
+    available = sorted(there)
+    if numbers is None:
+        return tuple(available)
+    given: Any = numbers if hasattr(numbers, "__iter__") else (numbers,)
+    chosen = sorted({whole_number(name, number) for number in given})
+    if not chosen or not set(chosen) <= set(available):
+        whole = available == [*range(len(available))]
+        allowed = f"numbers from 0 to {len(available) - 1}" if whole else f"some of {available}"
+        raise ValueError(f"{name} must be {allowed}, got {chosen}")
+    return tuple(chosen)
+
+
 def require_seed(name: str, value: Any) -> int:
     """What all random generators take: an integer from 0 to `LARGEST_SEED`."""
     seed = whole_number(name, value)
@@ -169,6 +185,19 @@ def brief(value: Any) -> str:
     """A value as messages show it: in a few words, however long, deep or odd it is."""
     text = _SHORT.repr(value)
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+
+
+def fields_in_brief(owner: object, names: Iterable[str]) -> str:
+    """A representation of an object with these fields: of arrays and tensors dtype and shape alone."""
+    shown = ", ".join(f"{name}={array_in_brief(getattr(owner, name))}" for name in names)
+    return f"{type(owner).__name__}({shown})"
+
+
+def array_in_brief(value: Any) -> str:
+    """Dtype and shape, as in ``float32[2, 4, 100]``; of anything else its representation."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        return repr(value)
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
 
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:

@@ -157,16 +157,16 @@ def _head_rows(measured: Degradation) -> list[list[float]]:
 
 
 def _save_figures(folder: Path, measured: Degradation, name: str) -> list[Path]:
-    from rattention import plots
+    from rattention.studies.degradation import figures as draw
 
     longest = measured.contexts[-1].sequence_length
     figures = {
-        "metrics": plots.metrics_figure(measured, title=f"Attention of {name} as its context grows"),
-        "heads": plots.heads_figure(measured, title=f"Every head of {name} at {longest} tokens"),
-        "reach": plots.reach_figure(measured, title=f"Dilution, and what a window would cut off: {name}"),
+        "metrics": draw.metrics_figure(measured, title=f"Attention of {name} as its context grows"),
+        "heads": draw.heads_figure(measured, title=f"Every head of {name} at {longest} tokens"),
+        "reach": draw.reach_figure(measured, title=f"Dilution, and what a window would cut off: {name}"),
     }
     if measured.recall:
-        figures["recall"] = plots.recall_figure(measured, title=f"Does the question find its fact? {name}")
+        figures["recall"] = draw.recall_figure(measured, title=f"Does the question find its fact? {name}")
     for file, figure in figures.items():
         for suffix in FORMATS:
             save_figure(folder / f"{file}{suffix}", figure)

@@ -29,7 +29,7 @@ def text(measured: Degradation, model: Mapping[str, Any], saved: Sequence[Path],
     """Everything that was measured, section by section."""
     sections = [
         style.section(f"Attention of {model['name']} as its context grows", *_opening(measured, model)),
-        contexts_table(measured.contexts, measured.thresholds, measured.options.long_range_distance, style),
+        contexts_table(measured.contexts, measured.thresholds, measured.metrics.long_range_distance, style),
         style.section(f"Dilution: what the first {FIRST_TOKENS} tokens receive", _dilution(measured, style)),
         _window(measured, style),
     ]
@@ -49,7 +49,7 @@ def remarks(measured: Degradation, shortest: int) -> list[str]:
         notes.append(
             f"the text has only {short[0].sequence_length} tokens; asked for {asked}, all of it was used"
         )
-    distance = measured.options.long_range_distance
+    distance = measured.metrics.long_range_distance
     near = [c.context_length for c in measured.contexts if c.sequence_length <= distance + 1]
     if near:
         notes.append(
@@ -119,7 +119,7 @@ def _opening(measured: Degradation, model: Mapping[str, Any]) -> list[str]:
         if len(numbers) < count
     ]
     averaged = " and ".join(parts) if parts else "all layers and heads"
-    near, far = measured.options.local_radius, measured.options.long_range_distance
+    near, far = measured.metrics.local_radius, measured.metrics.long_range_distance
     return [
         paragraph(model["description"][0].upper() + model["description"][1:] + "."),
         paragraph(

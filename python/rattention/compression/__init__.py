@@ -1,4 +1,4 @@
-"""Fewer tokens to attend to: strategies that choose them, and where they are applied.
+"""Fewer tokens to attend to: strategies that choose them, and `compress`, which applies them to a model.
 
     >>> import numpy as np
     >>> from rattention.compression import Past, Recency, TopK, resolve_budget
@@ -8,14 +8,16 @@
     >>> (Recency() + TopK(by="query")).keep(past, 4).indices
     array([[4, 5, 6, 7]])
 
-`STRATEGIES` names them. `rattention.compress` applies one to the key/value caches of a model while it runs.
+`STRATEGIES` names them; their sources are in `rattention.compression.table`.
 """
 
 from __future__ import annotations
 
 from rattention.compression.budget import most_kept, resolve_budget
 from rattention.compression.clusters import Clusters
+from rattention.compression.compressing import compress
 from rattention.compression.past import Kept, Past
+from rattention.compression.report import Compression, LayerUse
 from rattention.compression.strategies import Combined, Recency, Strategy, TopK, Uniform
 from rattention.compression.table import STRATEGIES, require_strategy
 
@@ -23,12 +25,15 @@ __all__ = [
     "STRATEGIES",
     "Clusters",
     "Combined",
+    "Compression",
     "Kept",
+    "LayerUse",
     "Past",
     "Recency",
     "Strategy",
     "TopK",
     "Uniform",
+    "compress",
     "most_kept",
     "require_strategy",
     "resolve_budget",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from rattention._arguments import whole_number
+from rattention._arguments import at_least
 from rattention._extras import require
 from rattention.compression.past import Kept, Past, along, in_order
 from rattention.compression.strategies import Strategy, Uniform
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Replacement = Literal["mean", "representative"]
 
 MOST_IN_ONE_BATCH = 4096
-"""Of more tokens than this k-means looks at random batches."""
+"""With more tokens than this, k-means works on random batches."""
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,22 @@ class Clusters(Strategy):
     its score, so that it gets the attention of m equal keys.
 
     Where all keys of a cluster are equal and it becomes its mean, nothing changes. The first centres are keys
-    at equal distances. Needs scikit-learn, of the extra ``microscope``.
+    at equal distances. Needs scikit-learn, of the extra ``inspect``.
     """
 
     replaces = True
     by: Replacement = "mean"
     """``"mean"``: the means of its keys and values; ``"representative"``: the token nearest to the mean."""
     iterations: int = 10
-    """At most so many rounds of k-means."""
+    """Rounds of k-means at most."""
     seed: int = 0
-    """Of the batches that are drawn of more than 4096 tokens."""
+    """Of the random batches, which more than 4096 tokens are split into."""
 
     def __post_init__(self) -> None:
-        """Check the options."""
         if self.by not in get_args(Replacement):
             raise ValueError(f"by must be one of {', '.join(get_args(Replacement))}, got {self.by!r}")
         for name, least in (("iterations", 1), ("seed", 0)):
-            if whole_number(name, getattr(self, name)) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+            at_least(name, getattr(self, name), least)
         object.__setattr__(self, "makes_tokens", self.by == "mean")
 
     def keep(self, past: Past, count: int) -> Kept:

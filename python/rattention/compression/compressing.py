@@ -6,26 +6,17 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rattention._arguments import whole_number
-from rattention._claims import Claims
-from rattention._extras import require
+from rattention._arguments import at_least
 from rattention.compression.budget import Budget, require_budget
-from rattention.compression.report import Compression
+from rattention.compression.report import Compression, Plan
 from rattention.compression.table import require_strategy
-
-require("torch")
-
-import torch  # noqa: E402
-
-from rattention.compression.held import Plan  # noqa: E402
+from rattention.inspect.hooks import is_pretrained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from rattention.compression.strategies import Strategy
-
-_compressed: Claims[Compression] = Claims("compressed")
 
 
 @contextmanager
@@ -43,7 +34,8 @@ def compress(
     ----------
     model:
         A decoder-only model of Transformers whose layers take their attention from ``AttentionInterface``,
-        or a model of `rattention.nn` such as `LanguageModel`; on the CPU.
+        or a model of `rattention.nn` such as `LanguageModel`; on the CPU. Not a `rattention.models.Bert`: an
+        encoder has no cache of keys and values.
     strategy:
         A `rattention.compression.Strategy`, or a name in `rattention.compression.STRATEGIES`.
     budget:
@@ -61,7 +53,7 @@ def compress(
     TypeError, ValueError
         Arguments of other kinds, unknown strategies, impossible budgets, models without such layers.
     RuntimeError
-        The model, or a part of it, is within such a block already, or is being observed.
+        The model, or a part of it, is within such a block already, or is being observed or captured.
 
     Notes
     -----
@@ -78,33 +70,24 @@ def compress(
     >>> [layer.held for layer in use.layers], use.layers[0].seen
     ([20, 20], 59)
     """
-    plan = Plan(require_strategy(strategy), require_budget(budget), _slack(slack))
+    plan = Plan(require_strategy(strategy), require_budget(budget), at_least("slack", slack, 0))
     compression = Compression(plan.strategy, plan.budget)
-    _require_module(model)
-    with _compressed.claimed(model, compression), _compressing(model, plan, compression):
+    with _compressing(model, plan, compression):
         yield compression
 
 
-def _slack(slack: int) -> int:
-    if whole_number("slack", slack) < 0:
-        raise ValueError(f"slack must be >= 0, got {slack}")
-    return slack
-
-
 def _compressing(model: Any, plan: Plan, compression: Compression) -> AbstractContextManager[None]:
-    transformers = sys.modules.get("transformers")
-    if transformers is not None and isinstance(model, transformers.PreTrainedModel):
+    if is_pretrained(model):
         from rattention.compression import transformers_cache
 
         return transformers_cache.compressing(model, plan, compression)
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(model, torch.nn.Module):
+        bert = hasattr(model, "attention_layers")
+        raise TypeError(
+            "model must be a transformers.PreTrainedModel or a module of rattention.nn, got "
+            f"{type(model).__name__}{': an encoder has no cache of keys and values to compress' * bert}"
+        )
     from rattention.compression import nn_cache
 
     return nn_cache.compressing(model, plan, compression)
-
-
-def _require_module(model: Any) -> None:
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(
-            "model must be a transformers.PreTrainedModel or a module of rattention.nn, got "
-            f"{type(model).__name__}"
-        )

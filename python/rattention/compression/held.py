@@ -10,30 +10,21 @@ import numpy as np
 import torch
 
 from rattention._metrics import MetricOptions
-from rattention.compression.budget import Budget, most_kept
+from rattention.compression.budget import most_kept
 from rattention.compression.past import Kept, Past
 from rattention.mechanisms.softmax import attention_metrics, attention_rows
+from rattention.nn.rows import Rows
 from rattention.torch.storage import as_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rattention.compression.past import Attention
-    from rattention.compression.report import LayerUse
+    from rattention.compression.report import LayerUse, Plan
     from rattention.compression.strategies import Strategy
 
 RECENT = 64
 """Newest query rows that choose what is kept when a single token leads to a cut; of a prompt all rows do."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to keep, and when to cut."""
-
-    strategy: Strategy
-    budget: Budget
-    slack: int
-    """Tokens beyond the budget that may pile up one by one before the next cut."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +48,7 @@ class Held:
     def __init__(self, plan: Plan, use: LayerUse) -> None:
         """Nothing; `use` is told what happens."""
         self.plan, self.use = plan, use
-        self.key: torch.Tensor = torch.empty(0)
-        """``[batch, kv_heads, held, head_dim]``; padding first, new tokens last."""
-        self.value: torch.Tensor = torch.empty(0)
-        self.position: torch.Tensor = torch.empty(0)
-        """Int32 ``[batch, kv_heads, held]``."""
-        self.log_size: torch.Tensor | None = None
-        """Float32 ``[batch, kv_heads, held]``, added to the scores; None is 0."""
+        self._set([torch.empty(0)] * 3, Rows())
         self.shown: torch.Tensor | None = None
         """Bool ``[batch, held]``, False for padding; None is all."""
         self.seen = 0
@@ -84,16 +69,27 @@ class Held:
         if key.device.type != "cpu":
             raise ValueError(f"caches are compressed on the CPU, keys are on {key.device}")
         batch, heads, count, _ = key.shape
-        new = torch.arange(self.seen, self.seen + count, dtype=torch.int32).expand(batch, heads, count)
-        if self.seen == 0:
-            self.key, self.value, self.position = key, value, new
-        else:
-            self.key = torch.cat([self.key, key], dim=2)
-            self.value = torch.cat([self.value, value], dim=2)
-            self.position = torch.cat([self.position, new], dim=2)
+        position = torch.arange(self.seen, self.seen + count, dtype=torch.int32).expand(batch, heads, count)
+        new = [key, value, position]
         if self.log_size is not None:
-            self.log_size = torch.nn.functional.pad(self.log_size, (0, count))
+            new.append(torch.zeros(batch, heads, count))
+        if self.seen > 0 and (key.requires_grad or self.key.requires_grad):  # which writing would lose
+            self._set([torch.cat(pair, dim=2) for pair in zip(self._rows.tensors(), new, strict=True)])
+        else:
+            self._rows.append(new)
+            self._set(self._rows.tensors(), self._rows)
         self.seen += count
+
+    def _set(self, tensors: list[torch.Tensor], rows: Rows | None = None) -> None:
+        """Hold these tensors, which are those of `rows` or of new ones."""
+        if rows is None:
+            rows = Rows()
+            rows.append(tensors)
+        self._rows = rows
+        self.key, self.value, self.position = tensors[:3]
+        """``[batch, kv_heads, held, dim]``, position int32 without dim; padding first, new tokens last."""
+        self.log_size = tensors[3] if len(tensors) > 3 else None
+        """Float32 ``[batch, kv_heads, held]``, added to the scores; None is 0."""
 
     def show(self, mask: torch.Tensor | None, count: int) -> None:
         """Which of all tokens seen are no padding, bool ``[batch, seen]``; `count` of them were new."""
@@ -107,7 +103,7 @@ class Held:
             self.shown = torch.cat([before if self.shown is None else self.shown, new], dim=1)
 
     def masks(self, heads: int) -> dict[str, Any]:
-        """Options of `rattention.torch.attention` for queries of so many heads, besides causality."""
+        """Options of `rattention.torch.attention` for queries of `heads` heads, besides causality."""
         masks = {}
         if self.shown is not None:
             masks["key_mask"] = self.shown
@@ -117,7 +113,7 @@ class Held:
         return masks
 
     def attended(self, query: torch.Tensor, scale: float | None) -> None:
-        """Tell of the queries ``[batch, heads, tokens, head_dim]`` that have just attended; cut where due."""
+        """Take the queries ``[batch, heads, tokens, head_dim]`` that have just attended; cut where due."""
         began = time.perf_counter()
         self._queries.append(query.detach())
         allowed = [most_kept(self.plan.budget, tokens) for tokens in self._tokens]
@@ -130,16 +126,18 @@ class Held:
             self._queries.clear()
         else:
             self._forget_queries()
-        self.use.after_pass(self, time.perf_counter() - began)
+        held = self.key.shape[2]
+        one = (self.key[:, :, :1].nbytes + self.value[:, :, :1].nbytes) if held else 0
+        seconds = time.perf_counter() - began
+        self.use.after_pass(
+            seen=self.seen, held=held, nbytes=self.nbytes, full_nbytes=one * self.seen, seconds=seconds
+        )
 
     def reorder(self, sequences: torch.Tensor) -> None:
         """Keep these sequences, in this order; numbers may repeat."""
         if self.seen == 0:
             return
-        self.key, self.value, self.position = (
-            tensor[sequences] for tensor in (self.key, self.value, self.position)
-        )
-        self.log_size = None if self.log_size is None else self.log_size[sequences]
+        self._set([tensor[sequences] for tensor in self._rows.tensors()])
         self.shown = None if self.shown is None else self.shown[sequences]
         self._queries = [query[sequences] for query in self._queries]
 
@@ -150,7 +148,7 @@ class Held:
             self._queries = [torch.cat(self._queries, dim=2)[:, :, -most:].clone()]
 
     def _cut(self, counts: list[int | None], scale: float | None) -> None:
-        """To so many tokens of each sequence; None leaves one as it is."""
+        """Each sequence to its count of tokens; None leaves one as it is."""
         most = max(RECENT, self._queries[-1].shape[2])
         queries = torch.cat(self._queries, dim=2)[:, :, -most:]
         rows, masses = [], []
@@ -186,18 +184,18 @@ class Held:
         longest = max(counts)
         shown = torch.arange(longest) >= longest - torch.tensor(counts)[:, None]
         self.shown = None if bool(shown.all()) else shown
-        self.key = torch.stack([_padded(row.key, longest, 1) for row in rows])
-        self.value = torch.stack([_padded(row.value, longest, 1) for row in rows])
-        self.position = torch.stack([_padded(row.position, longest, 0) for row in rows])
+        tensors = [[row.key, row.value, row.position] for row in rows]
         if any(row.log_size is not None for row in rows):
-            sizes = [torch.zeros(row.key.shape[:2]) if row.log_size is None else row.log_size for row in rows]
-            self.log_size = torch.stack([_padded(size, longest, 0) for size in sizes])
+            for row, own in zip(rows, tensors, strict=True):
+                own.append(torch.zeros(row.key.shape[:2]) if row.log_size is None else row.log_size)
+        columns = zip(*tensors, strict=True)
+        self._set([torch.stack([_padded(tensor, longest) for tensor in column]) for column in columns])
 
 
-def _padded(tensor: torch.Tensor, length: int, behind: int) -> torch.Tensor:
-    """Zeros before ``[heads, tokens, ...]``, whose tokens are followed by so many dimensions."""
+def _padded(tensor: torch.Tensor, length: int) -> torch.Tensor:
+    """Zeros before the tokens of ``[heads, tokens]`` or ``[heads, tokens, dim]``."""
     missing = length - tensor.shape[1]
-    return torch.nn.functional.pad(tensor, (0, 0) * behind + (missing, 0)) if missing else tensor
+    return torch.nn.functional.pad(tensor, (0, 0) * (tensor.dim() - 2) + (missing, 0)) if missing else tensor
 
 
 def _cut_row(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rattention.compression.held import Held, Plan
+from rattention.compression.held import Held
 from rattention.compression.report import LayerUse
+from rattention.inspect.hooks import alone
 from rattention.nn import TransformerEncoder
 from rattention.nn.decoding import DecodingCache, KeyValueCache, LayerCache
 from rattention.torch.rotary import rotary
@@ -16,7 +17,7 @@ from rattention.torch.rotary import rotary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rattention.compression.report import Compression
+    from rattention.compression.report import Compression, Plan
     from rattention.nn import SelfAttention
 
 
@@ -24,7 +25,6 @@ class CompressedCache(LayerCache):
     """The past of one layer, some of it."""
 
     def __init__(self, held: Held) -> None:
-        """Around what is held."""
         self.held = held
 
     @property
@@ -65,7 +65,7 @@ def compressing(model: torch.nn.Module, plan: Plan, compression: Compression) ->
         raise ValueError(
             f"{type(model).__name__} has no causal layers of full softmax attention, whose caches grow"
         )
-    with ExitStack() as hooks:
+    with alone(model), ExitStack() as hooks:
         for (_, encoder), group in zip(encoders, uses, strict=True):
             hook = encoder.register_forward_pre_hook(_swapper(plan, group), with_kwargs=True)
             hooks.callback(hook.remove)

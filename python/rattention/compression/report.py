@@ -1,32 +1,43 @@
-"""What compression of a cache has held, and what it took."""
+"""What a compressed cache is to keep, what it has held, and what that took."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rattention._arguments import fields_in_brief
 from rattention.compression.budget import Budget
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rattention.compression.held import Held
     from rattention.compression.strategies import Strategy
 
 
-@dataclass
+@dataclass(frozen=True)
+class Plan:
+    """What to keep, and when to cut."""
+
+    strategy: Strategy
+    budget: Budget
+    slack: int
+    """Tokens beyond the budget that may pile up one by one before the next cut."""
+
+
+@dataclass(eq=False, repr=False)
 class LayerUse:
     """One attention layer, after the last pass through it."""
 
     name: str
-    """Of its module."""
+    """Name of its module."""
     seen: int = 0
     """Tokens so far, padding among them."""
     held: int = 0
     """Tokens held, of the longest sequence."""
     nbytes: int = 0
-    """Bytes held: keys, values, positions, sizes of clusters and remembered queries."""
+    """Bytes held: keys, values, positions, sizes of clusters and remembered queries. Room for tokens to come
+    is at most another quarter, or 16 tokens."""
     full_nbytes: int = 0
     """Bytes that keys and values of all tokens seen would take."""
     cuts: int = 0
@@ -37,11 +48,12 @@ class LayerUse:
     positions: NDArray[np.int32] | None = None
     """``[batch, kv_heads, kept]``: the tokens that the last cut has kept."""
 
-    def after_pass(self, held: Held, seconds: float) -> None:
+    def __repr__(self) -> str:
+        return fields_in_brief(self, ("name", "seen", "held", "cuts", "mass_kept"))
+
+    def after_pass(self, *, seen: int, held: int, nbytes: int, full_nbytes: int, seconds: float) -> None:
         """Take down what is held now."""
-        self.seen, self.held, self.nbytes = held.seen, held.key.shape[2], held.nbytes
-        one = (held.key[:, :, :1].nbytes + held.value[:, :, :1].nbytes) if self.held else 0
-        self.full_nbytes = one * held.seen
+        self.seen, self.held, self.nbytes, self.full_nbytes = seen, held, nbytes, full_nbytes
         self.seconds += seconds
 
     def after_cut(self, positions: NDArray[np.int32], mass: float) -> None:

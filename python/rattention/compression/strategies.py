@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from rattention._arguments import real_number, whole_number
+from rattention._arguments import at_least, real_number
 from rattention.compression.past import Attention, Kept, Past, along, in_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SINKS = 4
-"""First tokens that ``"sinks"`` keeps, as StreamingLLM does (arXiv 2309.17453, section 3.2)."""
+"""First tokens that ``"sinks"`` keeps, as StreamingLLM does (arXiv 2309.17453, section 3.2); see `table`."""
 
 
 class Strategy(ABC):
@@ -51,9 +51,7 @@ class Recency(Strategy):
     """First tokens to keep."""
 
     def __post_init__(self) -> None:
-        """Check the number."""
-        if whole_number("sinks", self.sinks) < 0:
-            raise ValueError(f"sinks must be >= 0, got {self.sinks}")
+        at_least("sinks", self.sinks, 0)
 
     def keep(self, past: Past, count: int) -> Kept:
         """The first `sinks` and the last of the others."""
@@ -88,7 +86,6 @@ class TopK(Strategy):
     by: Attention = "received"
 
     def __post_init__(self) -> None:
-        """Check the name."""
         if self.by not in get_args(Attention):
             raise ValueError(f"by must be one of {', '.join(get_args(Attention))}, got {self.by!r}")
 
@@ -111,7 +108,6 @@ class Combined(Strategy):
     """One per part, positive, of sum 1."""
 
     def __post_init__(self) -> None:
-        """Check that parts and shares fit."""
         for part in self.parts:
             if not isinstance(part, Strategy):
                 raise TypeError(f"parts must be strategies, got {part!r}")

@@ -1,30 +1,29 @@
-"""Compressed key/value caches of Transformers models, and the listener that fills and cuts them."""
+"""Compressed key/value caches of Transformers models, and what fills and cuts them."""
 
 from __future__ import annotations
 
 import inspect
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from transformers import EncoderDecoderCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
-import rattention.torch as rt
-from rattention.compression.held import Held, Plan
+from rattention.compression.held import Held
 from rattention.compression.report import LayerUse
-from rattention.hf.attention import attend, attends_causally, kernel_options
+from rattention.hf.attention import attends_causally
 from rattention.hf.cache import RAttentionCacheLayer, existing_layer
-from rattention.hf.listening import attention_modules, listening
-from rattention.hf.masks import SEGMENT_DTYPE
+from rattention.inspect.hooks import attention_layers, has_hook, visiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from transformers import PreTrainedModel
 
-    from rattention.compression.report import Compression
+    from rattention.compression.report import Compression, Plan
+    from rattention.inspect.hooks import LayerAttention
 
 CONSTANT = (DynamicSlidingWindowLayer, RAttentionCacheLayer)
 """Layers whose size does not grow with the context: they stay as they are."""
@@ -37,11 +36,10 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     supports_early_init = False
 
     def __init__(self, held: Held) -> None:
-        """Around what is held."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.held = held
         self.expected = False
-        """Whether the tokens that come next meet a model that knows of the compression."""
+        """Whether the next tokens come from a model that is being compressed."""
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing: memory comes with the tokens."""
@@ -105,50 +103,42 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 
 class _Compressor:
-    """The listener of a model's attention layers."""
+    """Compresses the caches of a model's layers, which are known by their names."""
 
-    def __init__(self, plan: Plan, uses: dict[torch.nn.Module, LayerUse]) -> None:
+    def __init__(self, plan: Plan, uses: dict[str, LayerUse]) -> None:
         self.plan = plan
         self.uses = uses
-        self.present: WeakKeyDictionary[torch.nn.Module, CompressedLayer] = WeakKeyDictionary()
-        """The cache of a module in the pass that it is in."""
+        self.present: dict[str, CompressedLayer] = {}
+        """The cache of a layer in the pass that it is in."""
 
-    def before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Called before an attention module runs: see to its layer of the cache."""
         cache = kwargs.get("past_key_values")
         if cache is None and len(args) > 1:
             given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
             cache = given.get("past_key_values")
-        self.present.pop(module, None)
+        self.present.pop(name, None)
         if cache is None:
             return
-        layer = compressed_layer(cache, module.layer_idx, self.plan, self.uses[module])
+        layer = compressed_layer(cache, module.layer_idx, self.plan, self.uses[name])
         if layer is not None:
             layer.expected = True
-            self.present[module] = layer
+            self.present[name] = layer
 
-    def __call__(
-        self,
-        module: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        mask: torch.Tensor | None,
-        arguments: dict[str, Any],
-        /,
-    ) -> torch.Tensor:
-        """The layer's output, over what is held; afterwards the cache is cut where that is due."""
-        layer = self.present.pop(module, None)
+    def __call__(self, attention: LayerAttention) -> None:
+        """Let the layer attend to what is held; afterwards the cache is cut where that is due."""
+        layer = self.present.pop(attention.name, None)
         if layer is None:
-            return attend(module, query, key, value, mask, **arguments)  # type: ignore[no-any-return]
+            return
         layer.expected = False
-        _require_padding_only(module, mask, arguments)
-        options = kernel_options(module, None, **arguments)
+        assert attention.call is not None
+        call = attention.call
+        query, options = call.args[0], dict(call.keywords)
+        _require_padding_only(options)
         held = layer.held
-        held.show(mask, query.shape[2])
-        output: torch.Tensor = rt.attention(query, key, value, **options, **held.masks(query.shape[1]))
+        held.show(options.pop("key_mask", None), query.shape[2])
+        attention.output = call.func(*call.args, **options, **held.masks(query.shape[1]))
         held.attended(query, options["scale"])
-        return output
 
 
 def compressed_layer(cache: Any, index: int, plan: Plan, use: LayerUse) -> CompressedLayer | None:
@@ -179,19 +169,20 @@ def compressed_layer(cache: Any, index: int, plan: Plan, use: LayerUse) -> Compr
 def compressing(model: PreTrainedModel, plan: Plan, compression: Compression) -> Iterator[None]:
     """`rattention.compress` for models of Transformers."""
     modules = _growing(model)
-    uses = {module: LayerUse(name) for name, module in modules.items()}
+    uses = {name: LayerUse(name) for name in modules}
     compression.layers.extend(uses.values())
     compressor = _Compressor(plan, uses)
-    with listening(model, compressor), ExitStack() as hooks:
-        for module in modules.values():
-            hook = module.register_forward_pre_hook(compressor.before, with_kwargs=True)
+    with visiting(model, compressor), ExitStack() as hooks:
+        for name, module in modules.items():
+            hook = module.register_forward_pre_hook(partial(compressor.before, name), with_kwargs=True)
             hooks.callback(hook.remove)
         yield
 
 
 def _growing(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
     """Attention modules of a decoder whose caches grow, by name."""
-    modules = attention_modules(model)
+    layers = attention_layers(model)
+    modules = {name: layer for name, layer in layers.items() if not has_hook(layer)}
     if model.config.is_encoder_decoder or not all(attends_causally(m, None) for m in modules.values()):
         raise ValueError(
             f"{type(model).__name__} is no decoder-only model: there is no cache of keys to compress"
@@ -214,13 +205,11 @@ def _window(module: Any) -> int | None:
     return getattr(module.config, "sliding_window", None)
 
 
-def _require_padding_only(
-    module: torch.nn.Module, mask: torch.Tensor | None, arguments: dict[str, Any]
-) -> None:
-    if mask is not None and (mask.dim() != 2 or mask.dtype == SEGMENT_DTYPE):
+def _require_padding_only(options: dict[str, Any]) -> None:
+    if not {"attn_mask", "segment_ids"}.isdisjoint(options):
         raise ValueError(
             "attention_mask of a compressed model must be [batch, tokens], 0 for padding, and sequences must "
             "not be packed"
         )
-    if not attends_causally(module, arguments.get("is_causal")) or arguments.get("sliding_window"):
+    if not options["causal"] or options["window"] is not None:
         raise ValueError("only causal attention without a sliding window can be compressed")

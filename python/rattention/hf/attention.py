@@ -10,7 +10,6 @@ import rattention.torch as rt
 from rattention.hf.masks import SEGMENT_DTYPE
 
 if TYPE_CHECKING:
-    from rattention._metrics import MetricOptions
     from rattention.mechanisms.masks import Window
 
 NAME = "rattention"
@@ -72,14 +71,12 @@ def attend(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    *,
-    metrics: MetricOptions | None = None,
     **arguments: Any,
 ) -> Any:
-    """`rattention.torch.attention` with the arguments of `attention_forward`, and its `metrics`."""
+    """`rattention.torch.attention` with the arguments of `attention_forward`."""
     options = kernel_options(module, attention_mask, **arguments)
     key, value = known_keys(attention_mask, key, value)
-    return rt.attention(query, key, value, metrics=metrics, **options)
+    return rt.attention(query, key, value, **options)
 
 
 def kernel_options(

@@ -6,10 +6,11 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rattention._arguments import whole_number
+from transformers import PreTrainedModel
+
+from rattention._arguments import chosen_numbers, whole_number
 from rattention.hf.attention import NAME
 from rattention.hf.converted import PROJECTIONS, RAttentionModule, sliding_window_of
-from rattention.hf.layers import chosen_layers, require_model
 from rattention.hf.registration import register
 from rattention.mechanisms.rattention_cache import RAttentionCache
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import torch
-    from transformers import PreTrainedModel
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 """Values of ``config.model_type``: the models whose attention is known to be what is replaced."""
@@ -132,7 +132,7 @@ def convert(
     if width < 0:
         raise ValueError(f"window must be >= 0, got {width}")
     found = _convertible(model)
-    chosen = chosen_layers(layers, found)
+    chosen = chosen_numbers("layers", layers, found)
     thetas = {index: _rope_theta(found[index][2]) for index in chosen}
     register()
     model.set_attn_implementation(NAME)
@@ -181,7 +181,8 @@ def _converted_bytes(attention: RAttentionModule) -> int:
 
 def _convertible(model: PreTrainedModel) -> dict[int, tuple[torch.nn.Module, str, Any]]:
     """Attention modules that can be replaced, by layer: what holds them, their name there, and themselves."""
-    require_model(model)
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(f"model must be a transformers.PreTrainedModel, got {type(model).__name__}")
     found: dict[int, tuple[torch.nn.Module, str, Any]] = {
         int(child.layer_idx): (parent, name, child)
         for parent in model.modules()

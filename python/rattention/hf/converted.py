@@ -15,7 +15,7 @@ from rattention.torch.storage import as_tensor
 if TYPE_CHECKING:
     from transformers import Cache
 
-    from rattention.nn.attention import Listener
+    from rattention.nn.attention import Hook
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -45,8 +45,8 @@ class RAttentionModule(torch.nn.Module):
         shape = (attention.q_proj.out_features // self.head_dim, self.head_dim)
         self.local_norm_weight = torch.nn.Parameter(attention.q_proj.weight.new_ones(shape))
         self.linear_norm_weight = torch.nn.Parameter(attention.q_proj.weight.new_ones(shape))
-        self.listener: Listener | None = None
-        """Told of the local branch as `rattention.nn.SelfAttention` tells it."""
+        self.attention_hook: Hook | None = None
+        """Shown the local branch as that of `rattention.nn.SelfAttention`."""
         self.train(attention.training)
 
     def forward(
@@ -61,8 +61,9 @@ class RAttentionModule(torch.nn.Module):
         refuse(self.config.attention_dropout if self.training else 0.0, arguments)
         _require_causal_mask(arguments, attention_mask)
         tokens = self._tokens(hidden_states)
-        if self.listener is not None:
-            self.listener(*self._local(tokens[0], tokens[1], attention_mask, past_key_values))
+        if self.attention_hook is not None:
+            query, key, options = self._local(tokens[0], tokens[1], attention_mask, past_key_values)
+            self.attention_hook(None, query, key, None, options)
         if past_key_values is None:
             output = self._whole(tokens, attention_mask)
         else:

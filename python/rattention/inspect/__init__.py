@@ -6,19 +6,23 @@ rules what the numbers mean and which compression of the history they suggest.
 
 from __future__ import annotations
 
-from rattention.inspect.capture import LayerAttention, capture, visiting
 from rattention.inspect.findings import Findings, examine
-from rattention.inspect.insights import Insight, Rules, advise
+from rattention.inspect.hooks import LayerAttention, capture, visiting
+from rattention.inspect.insights import Insight, Limits, Rules, advise
+from rattention.inspect.observe import Observation, observe
 from rattention.inspect.samples import Sample
 
 __all__ = [
     "Findings",
     "Insight",
     "LayerAttention",
+    "Limits",
+    "Observation",
     "Rules",
     "Sample",
     "advise",
     "capture",
     "examine",
+    "observe",
     "visiting",
 ]

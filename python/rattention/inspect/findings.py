@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from rattention.inspect.samples import Sample
 
 COLUMNS = ("sample", "layer", "head", "sequence_length", "context_tokens", *STATISTICS, "max_position")
-"""Of `Findings.table`; those of the means over all rows follow with "rows_" before their names."""
+"""Columns of `Findings.table`; the means over all rows follow with "rows_" before their names."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Findings:
-    """The attention of a model to one or more samples, whose layers and heads are the same."""
+    """The attention of a model to one or more samples, whose layers and heads are the same.
+
+    ``this.entropy``, and so each field of `RowStatistics`, is a statistic of the query row, ``[samples,
+    layers, heads]``; NaN where a layer has fewer heads.
+    """
 
     samples: tuple[SampleMeasure, ...]
     heads: tuple[int, ...] | None = None
@@ -39,25 +43,26 @@ class Findings:
         """What `count` heads of a layer are called."""
         return tuple(range(count)) if self.heads is None else self.heads[:count]
 
-    def values(self, name: str) -> NDArray[np.float64]:
-        """A statistic of the query row, ``[samples, layers, heads]``; NaN where a layer has fewer heads."""
-        return _stacked([[layer.query[name] for layer in s.layers] for s in self.samples])
+    def __getattr__(self, name: str) -> NDArray[np.float64]:
+        """A statistic by name."""
+        if name not in STATISTICS:
+            raise AttributeError(f"{name} is no statistic; there are {', '.join(STATISTICS)}")
+        return _stacked([[getattr(layer.query, name) for layer in s.layers] for s in self.samples])
 
-    def row_means(self, name: str) -> NDArray[np.float64]:
-        """The mean over all rows of one of `OVER_ROWS`, in the same shape."""
-        return _stacked([[layer.mean[name] for layer in s.layers] for s in self.samples])
+    def __repr__(self) -> str:
+        return f"Findings(samples={len(self.samples)}, layers={self.layers}, heads={self.heads})"
 
     def per_layer(self, name: str) -> NDArray[np.float64]:
         """The median over samples and heads, ``[layers]``."""
-        return _median(self.values(name), (0, 2))
+        return _median(getattr(self, name), (0, 2))
 
     def per_head(self, name: str) -> NDArray[np.float64]:
         """The median over samples, ``[layers, heads]``."""
-        return _median(self.values(name), (0,))
+        return _median(getattr(self, name), (0,))
 
     def overall(self, name: str) -> float:
         """The median over samples, layers and heads."""
-        return float(_median(self.values(name), (0, 1, 2)))
+        return float(_median(getattr(self, name), (0, 1, 2)))
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each sample, layer and head: `COLUMNS`, and the means over all rows."""
@@ -76,7 +81,7 @@ class Findings:
                 "sample": sample.name,
                 "sequence_length": sample.sequence_length,
                 "context_tokens": sample.context_tokens,
-                **{name: float(_median(self.values(name)[i], (0, 1))) for name in STATISTICS},
+                **{name: float(_median(getattr(self, name)[i], (0, 1))) for name in STATISTICS},
                 "max_position": _most_common([p for at in sample.layers for p in at.weights.argmax(axis=1)]),
             }
             for i, sample in enumerate(self.samples)
@@ -117,7 +122,7 @@ def examine(
     >>> from rattention.nn import LanguageModel
     >>> model = LanguageModel(100, dim=32, heads=2, depth=3)
     >>> findings = examine(model, [Sample("numbers", (torch.arange(60)[None],))])
-    >>> findings.values("entropy").shape  # samples, layers, heads
+    >>> findings.entropy.shape  # samples, layers, heads
     (1, 3, 2)
     """
     if not samples:
@@ -140,7 +145,7 @@ def _rows(sample: SampleMeasure, layer: LayerMeasure, heads: Sequence[int]) -> l
             "head": head,
             "sequence_length": layer.weights.shape[1],
             "context_tokens": int(layer.query.context[i]),
-            **{name: float(layer.query[name][i]) for name in STATISTICS},
+            **{name: float(getattr(layer.query, name)[i]) for name in STATISTICS},
             "max_position": int(layer.weights[i].argmax()),
             **{f"rows_{name}": float(layer.mean[name][i]) for name in OVER_ROWS},
         }

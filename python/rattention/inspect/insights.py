@@ -1,4 +1,4 @@
-"""What the numbers mean: stated rules with thresholds of one's own, and the compression each suggests.
+"""What the numbers mean: rules with thresholds that can be set, and the compression each suggests.
 
 A rule looks at one statistic of the query row (`RowStatistics`): it fires for a head, a layer or the model
 when the median over the samples, and over the heads and layers in question, exceeds the rule's threshold.
@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rules:
+class Limits:
+    """Finite numbers that statistics are compared with."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not math.isfinite(getattr(self, field.name)):
+                raise ValueError(f"threshold {field.name} must be finite, got {getattr(self, field.name)}")
+
+
+@dataclass(frozen=True)
+class Rules(Limits):
     """Where the rules begin to fire; each is a threshold that a statistic has to exceed."""
 
     recency_ratio: float = 2.0
@@ -39,16 +49,10 @@ class Rules:
     sink_mass: float = 0.3
     """Attention sink: more than this share of the mass on the first four positions."""
 
-    def __post_init__(self) -> None:
-        """Refuse numbers that nothing can be compared with."""
-        for field in fields(self):
-            if not math.isfinite(getattr(self, field.name)):
-                raise ValueError(f"rule {field.name} must be finite, got {getattr(self, field.name)}")
-
 
 @dataclass(frozen=True)
 class Rule:
-    """How one rule is told."""
+    """One rule: what it looks at, what it says and what it suggests."""
 
     name: str
     threshold: str
@@ -80,7 +84,7 @@ RULES = (
         "attention is spread over several positions",
         "entropy in nats",
         "uniform",
-        "keep positions at equal distances: none of them stand out",
+        "keep positions at equal distances, because hardly any stands out",
     ),
     Rule(
         "broad for its length",
@@ -89,7 +93,7 @@ RULES = (
         "attention is nearly even over all that is visible",
         "entropy / ln n",
         "uniform",
-        "keep positions at equal distances; what is dropped was hardly told from what is kept",
+        "keep positions at equal distances, because what is dropped hardly differs from what is kept",
     ),
     Rule(
         "sparse",
@@ -119,7 +123,7 @@ RULES = (
         "whatever else is kept, keep the first positions",
     ),
 )
-"""In the order in which they are told."""
+"""In the order of the report."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +138,9 @@ class Insight:
     """The median over samples, layers and heads; NaN where nothing could be measured."""
     threshold: float
     layers: tuple[int, ...]
-    """Those in which it fired by itself."""
+    """Those whose own median exceeds the threshold."""
     heads: tuple[tuple[int, int], ...]
-    """``(layer, head)`` of those in which it fired by itself."""
+    """``(layer, head)`` of those whose own median does."""
     of_heads: int
     """Heads measured."""
     text: str
@@ -159,20 +163,23 @@ class Advice:
     compressible: tuple[int, ...]
     """Layers, those first in which the fewest positions hold 90 % of the attention."""
     by_layer: dict[int, str]
-    """The same as `strategy` for each layer by itself, from the rules that fired in it."""
+    """The same as `strategy` for each layer alone, from the rules that fired in it."""
+    alternatives: tuple[str, ...] = ()
+    """What other rules that fired suggest, in the order of `RULES`."""
 
     def as_data(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "insights": [insight.as_data() for insight in self.insights],
             "strategy": self.strategy,
+            "alternatives": list(self.alternatives),
             "reason": self.reason,
             "layers_by_compressibility": list(self.compressible),
             "strategy_by_layer": {str(layer): strategy for layer, strategy in self.by_layer.items()},
         }
 
     def lines(self) -> list[str]:
-        """What is told of it, a sentence or two each."""
+        """What each rule found, then one piece of advice and its alternatives."""
         return [insight.text for insight in self.insights] + [self.reason]
 
 
@@ -180,14 +187,19 @@ def advise(findings: Findings, rules: Rules | None = None) -> Advice:
     """Apply the rules, with the default thresholds where none are given."""
     thresholds = Rules() if rules is None else rules
     insights = tuple(_insight(rule, findings, getattr(thresholds, rule.threshold)) for rule in RULES)
-    strategy, reason = _together({insight.rule for insight in insights if insight.fired})
+    fired = {insight.rule for insight in insights if insight.fired}
+    strategy, reason = _together(fired)
+    other = {rule.strategy: rule.why for rule in RULES if rule.name in fired and rule.strategy != strategy}
+    if other:
+        reason += f" Alternatives: {'; '.join(f'{name} ({why})' for name, why in other.items())}."
     needed = findings.per_layer("needed_share")
     order = np.argsort(np.where(np.isnan(needed), np.inf, needed), kind="stable")
     by_layer = {
         layer: _together({insight.rule for insight in insights if layer in insight.layers})[0]
         for layer in findings.layers
     }
-    return Advice(insights, strategy, reason, tuple(findings.layers[i] for i in order), by_layer)
+    layers = tuple(findings.layers[i] for i in order)
+    return Advice(insights, strategy, reason, layers, by_layer, tuple(other))
 
 
 def _insight(rule: Rule, findings: Findings, threshold: float) -> Insight:
@@ -206,7 +218,7 @@ def _insight(rule: Rule, findings: Findings, threshold: float) -> Insight:
         text="",
         strategy=rule.strategy,
     )
-    return replace(insight, text=_told(rule, insight))
+    return replace(insight, text=_text(rule, insight))
 
 
 def _pairs(findings: Findings, fires: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
@@ -214,17 +226,14 @@ def _pairs(findings: Findings, fires: NDArray[np.bool_]) -> tuple[tuple[int, int
     return tuple((findings.layers[i], numbers[h]) for i, h in zip(*np.nonzero(fires), strict=True))
 
 
-def _told(rule: Rule, found: Insight) -> str:
+def _text(rule: Rule, found: Insight) -> str:
     """The number, the rule and where it holds, in words."""
     value = "cannot be measured" if math.isnan(found.value) else f"{found.value:,.2f}"
     layers = f"layers {', '.join(map(str, found.layers))}; " if found.layers else ""
     where = f"{layers}{len(found.heads)} of {found.of_heads} heads"
     if found.fired:
-        return (
-            f"{rule.name}: {rule.says} ({rule.unit} {value} > {found.threshold:g}; {where}). "
-            f"Suggests {rule.strategy}: {rule.why}."
-        )
-    return f"{rule.name}: no ({rule.unit} {value}, not > {found.threshold:g}; by themselves: {where})."
+        return f"{rule.name}: {rule.says} ({rule.unit} {value} > {found.threshold:g}; above it: {where})."
+    return f"{rule.name}: no ({rule.unit} {value}, not > {found.threshold:g}; above it: {where})."
 
 
 TOGETHER = (

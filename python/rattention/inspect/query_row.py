@@ -50,11 +50,6 @@ class RowStatistics:
     sink_mass: NDArray[np.float64]
     """Mass on the first four positions of the sequence."""
 
-    def __getitem__(self, name: str) -> NDArray[np.float64]:
-        """A number by name."""
-        values: NDArray[np.float64] = getattr(self, name)
-        return values
-
 
 STATISTICS = tuple(field.name for field in fields(RowStatistics) if field.name != "context")
 

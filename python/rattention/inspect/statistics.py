@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rattention._arguments import whole_number
-from rattention.inspect.capture import visiting
+from rattention._arguments import chosen_numbers, whole_number
+from rattention.inspect.hooks import visiting
 from rattention.inspect.query_row import RowStatistics, row_statistics
 from rattention.inspect.visibility import shown_cells, visible_keys
-from rattention.studies.degradation.sources import chosen_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rattention._metrics import AttentionMetrics
-    from rattention.inspect.capture import LayerAttention
+    from rattention.inspect.hooks import LayerAttention
     from rattention.inspect.samples import Sample
 
 OVER_ROWS = ("context_mean", "context_std", "entropy", "recent_distant_ratio")
@@ -125,7 +124,7 @@ def examine_sample(
 
     with visiting(model, visit):
         sample.run(model)
-    chosen_numbers("layer", layers, there)
+    chosen_numbers("layers", layers, range(there))
     return SampleMeasure(sample.name, sample.labels, tuple(measured))
 
 
@@ -140,7 +139,7 @@ def measure_layer(
     batch, count, rows, _ = attention.query.shape
     if batch != 1:
         raise ValueError(f"a sample must be one sequence, got a batch of {batch} in {sample}")
-    chosen = list(chosen_numbers("head", None if heads is None else tuple(heads), count))
+    chosen = list(chosen_numbers("heads", heads, range(count)))
     at = whole_number("row", row)
     if not -rows <= at < rows:
         raise ValueError(f"row must be between {-rows} and {rows - 1} in {sample}, got {row}")

@@ -12,7 +12,7 @@ from rattention.mechanisms.pooled_map import bin_edges
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rattention.inspect.capture import LayerAttention
+    from rattention.inspect.hooks import LayerAttention
 
 NAMES = ("causal", "window", "key_mask", "segment_ids", "attn_mask", "query_offset")
 

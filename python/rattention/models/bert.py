@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from rattention._metrics import AttentionMetrics, MetricOptions
-    from rattention.models.bert_layers import Listener
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,6 @@ class Bert:
             dense(checkpoint, "classifier") if has_classifier(self.config, checkpoint) else None
         )
         checkpoint.require_finite()
-        self.listener: Listener | None = None
-        """Called as ``listener(layer, query, key, key_mask)`` before each layer of each call attends;
-        `rattention.inspect.capture` sets it."""
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str] | None = None) -> Bert:
@@ -136,7 +132,6 @@ class Bert:
         attention_mask: ArrayLike | None = None,
         metrics: MetricOptions | None = None,
         hidden_states: bool = False,
-        on_attention: Callable[[int, NDArray[np.float32], NDArray[np.float32]], None] | None = None,
     ) -> BertOutput:
         """Run the model. No attention map is ever stored.
 
@@ -151,9 +146,6 @@ class Bert:
             Also measure every layer's attention, in the same pass.
         hidden_states:
             Also return the embeddings and every layer's output.
-        on_attention:
-            Called as ``on_attention(layer, query, key)`` before each layer attends, with arrays
-            ``[batch, heads, length, head_dim]``, so that anything can be measured without a stored map.
 
         Raises
         ------
@@ -163,7 +155,7 @@ class Bert:
             Arrays of another kind.
         """
         ids, types, mask = self._inputs(inputs, token_type_ids, attention_mask)
-        request = Request(len(ids), None if mask.all() else mask, metrics, on_attention, self.listener)
+        request = Request(len(ids), None if mask.all() else mask, metrics)
         state = self._embeddings(ids, types)
         states, measured = [state], []
         for layer in self._layers:
@@ -181,6 +173,10 @@ class Bert:
             hidden_states=tuple(s.reshape(last.shape) for s in states) if hidden_states else None,
             metrics=None if metrics is None else tuple(m for m in measured if m is not None),
         )
+
+    def attention_layers(self) -> dict[str, Layer]:
+        """By the names that the checkpoint gives them, for `rattention.inspect.capture`."""
+        return {f"encoder.layer.{i}.attention.self": layer for i, layer in enumerate(self._layers)}
 
     def _pool(self, hidden: NDArray[np.float32]) -> NDArray[np.float32] | None:
         if self._pooler is None:

@@ -5,9 +5,8 @@ Hidden states are rows ``[batch * length, width]``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,13 +16,15 @@ from rattention.mechanisms.softmax_family import AttentionResult
 from rattention.models.bert_config import ACTIVATIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from rattention._metrics import AttentionMetrics, MetricOptions
     from rattention.models.bert_config import BertConfig
     from rattention.models.weights import Checkpoint
 
-    Listener = Callable[[int, NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_] | None], None]
+    Hook = Callable[..., Any]
 
 
 def dense(checkpoint: Checkpoint, *names: str, activation: str = "none") -> _core.Linear:
@@ -80,8 +81,6 @@ class Request:
     batch: int
     key_mask: NDArray[np.bool_] | None
     metrics: MetricOptions | None
-    on_attention: Callable[[int, NDArray[np.float32], NDArray[np.float32]], None] | None
-    listener: Listener | None
 
 
 class Layer:
@@ -90,7 +89,6 @@ class Layer:
     def __init__(self, checkpoint: Checkpoint, config: BertConfig, index: int) -> None:
         """Reads layer `index`."""
         prefix = f"encoder.layer.{index}"
-        self._index = index
         self._heads, self._head_dim = config.heads, config.head_dim
         self._qkv = dense(
             checkpoint, *(f"{prefix}.attention.self.{name}" for name in ("query", "key", "value"))
@@ -104,6 +102,9 @@ class Layer:
         )
         self._contract = dense(checkpoint, f"{prefix}.output.dense")
         self._norm = LayerNorm(checkpoint, f"{prefix}.output.LayerNorm", config.layer_norm_eps)
+        self.attention_hook: Hook | None = None
+        """Called as ``attention_hook(function, query, key, value, options)`` in the place of the function;
+        function and value are None where the call measures metrics itself."""
 
     def __call__(
         self, hidden: NDArray[np.float32], request: Request
@@ -118,11 +119,14 @@ class Layer:
     ) -> tuple[NDArray[np.float32], AttentionMetrics | None]:
         qkv = self._qkv(hidden).reshape(request.batch, -1, 3, self._heads, self._head_dim)
         query, key, value = (qkv[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
-        if request.on_attention is not None:
-            request.on_attention(self._index, query, key)
-        if request.listener is not None:
-            request.listener(self._index, query, key, request.key_mask)
-        result = attention(query, key, value, key_mask=request.key_mask, metrics=request.metrics)
+        options: dict[str, Any] = {"key_mask": request.key_mask}
+        result: Any
+        if self.attention_hook is not None and request.metrics is None:
+            result = self.attention_hook(attention, query, key, value, options)
+        else:
+            if self.attention_hook is not None:
+                self.attention_hook(None, query, key, None, options)
+            result = attention(query, key, value, metrics=request.metrics, **options)
         output, measured = (
             (result.output, result.metrics) if isinstance(result, AttentionResult) else (result, None)
         )

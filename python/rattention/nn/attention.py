@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rattention.nn.decoding import LayerCache
 
-    Listener = Callable[[torch.Tensor, torch.Tensor, dict[str, Any]], None]
+    Hook = Callable[..., Any]
 
 MODULES = tuple(name for name in MECHANISMS if name != "residual_linear")
 """Mechanisms that are a layer by themselves: the linear branch alone does not see the nearest tokens."""
@@ -140,10 +140,9 @@ class SelfAttention(nn.Module):
             else None
         )
         self.norms = BranchNorms(heads, self.head_dim) if "local_norm_weight" in learned else None
-        self.listener: Listener | None = None
-        """Called as ``listener(query, key, options)`` before the layer attends: heads that are rotated, and
-        the keyword arguments of `softmax_family`, causality and window among them. Of RAttention: what the
-        local branch sees."""
+        self.attention_hook: Hook | None = None
+        """Called as ``attention_hook(function, query, key, value, options)`` in the place of the function,
+        with heads that are rotated. For RAttention's local branch function and value are None."""
 
     def forward(
         self,
@@ -198,7 +197,7 @@ class SelfAttention(nn.Module):
         masks: dict[str, Any],
     ) -> torch.Tensor:
         if self.norms is not None:
-            self.tell_local(query, key, **masks)
+            self.show_local(query, key, **masks)
             rule |= {"window": self.window, "rope_theta": self.rope_theta, "feature_map": self.feature_map}
             heads = rt.rattention(query, key, value, **rule, **masks)
         else:
@@ -212,19 +211,19 @@ class SelfAttention(nn.Module):
         """The mechanism on heads that are rotated already."""
         function = rt.attention if self.gravity is None else rt.gravitational_attention
         options = {"causal": self.causal, "window": self.window, **rule}
-        if self.listener is not None:
-            self.listener(query, key, options)
+        if self.attention_hook is not None:
+            return self.attention_hook(function, query, key, value, options)  # type: ignore[no-any-return]
         heads: torch.Tensor = function(query, key, value, **options)
         return heads
 
-    def tell_local(
+    def show_local(
         self, query: torch.Tensor, key: torch.Tensor, *, first_position: int = 0, **masks: Any
     ) -> None:
-        """Tell the listener of RAttention's local branch; the last query and key are of one token, and
+        """Show RAttention's local branch to the hook; the last query and key are of one token, and
         `first_position` is the first key's."""
-        if self.listener is not None:
+        if self.attention_hook is not None:
             query, key = aligned_rotary(query, key, theta=self.rope_theta, first_position=first_position)
-            self.listener(query, key, {"causal": True, "window": self.window, **masks})
+            self.attention_hook(None, query, key, None, {"causal": True, "window": self.window, **masks})
 
     def extra_repr(self) -> str:
         """The mechanism, in the module's text."""

@@ -106,10 +106,10 @@ class StateCache(LayerCache):
         rule: dict[str, Any],
     ) -> torch.Tensor:
         """One step of the cache."""
-        if layer.listener is not None:
+        if layer.attention_hook is not None:
             seen = torch.cat([as_tensor(self.contents.recent_keys()), key], dim=2)
             first = self.length + query.shape[2] - seen.shape[2]
-            layer.tell_local(query, seen, first_position=first)
+            layer.show_local(query, seen, first_position=first)
         queries, keys, values = (as_array(tensor) for tensor in (query, key, value))
         weights: dict[str, Any] = {name: as_array(weight.float()) for name, weight in rule.items()}
         heads = rattention_step(queries, keys, values, self.contents, **weights)

@@ -161,7 +161,7 @@ def distributions_figure(
         thresholds = {"entropy": rules.entropy, "recent_distant_ratio": rules.recency_ratio}
     for ax, (name, label) in zip(panels, DISTRIBUTIONS.items(), strict=True):
         plot_distribution(
-            findings.values(name),
+            getattr(findings, name),
             findings.layers,
             label=label,
             log=name in LOGARITHMIC,
@@ -175,9 +175,9 @@ def distributions_figure(
 def layers_figure(findings: Findings, *, title: str = "", figsize: Size | None = None) -> Figure:
     """Layers compared: where compression pays most, and how even their attention is."""
     figure, panels = figure_of(title, 1, 2, figsize or (9.2, 3.6))
-    plot_layers(findings.values("needed_share"), findings.layers, ax=panels[0])
+    plot_layers(findings.needed_share, findings.layers, ax=panels[0])
     plot_distribution(
-        findings.values("relative_entropy"),
+        findings.relative_entropy,
         findings.layers,
         label="Entropy / ln n (1 is even attention)",
         ax=panels[1],

@@ -13,9 +13,14 @@ _extras.require("gymnasium")
 torch: Any = _extras.require("torch")
 
 from rattention.compression.budget import resolve_budget  # noqa: E402
-from rattention.compression.history import TOKEN_STRATEGIES, HistoryBudget, choose_transitions, past_of  # noqa: E402
 from rattention.compression.past import share_kept  # noqa: E402
 from rattention.compression.strategies import TopK  # noqa: E402
+from rattention.studies.compression.history import (  # noqa: E402
+    TOKEN_STRATEGIES,
+    HistoryBudget,
+    choose_transitions,
+    past_of,
+)
 from rattention.studies.compression.results import Measured  # noqa: E402
 from rattention.studies.compression.tasks import Preview  # noqa: E402
 from rattention.studies.dark_room import evaluate  # noqa: E402

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rattention.compression.budget import resolve_budget
-from rattention.compression.history import TOKEN_STRATEGIES
-from rattention.compression.observed import observed_past
 from rattention.compression.past import along, share_kept
 from rattention.compression.strategies import TopK
+from rattention.studies.compression.history import TOKEN_STRATEGIES, observed_past
 from rattention.studies.compression.results import Measured
 from rattention.studies.compression.tasks import Preview
 

@@ -1,19 +1,25 @@
 """How attention changes as its context grows: the measurements behind ``rattention demo``, for Python.
 
 A `Source` gives contexts of a length asked for: `TextSource` runs a pretrained model on the beginning of a
-text, `SyntheticSource` draws seeded queries and keys. `measure` tells the whole story; its parts stand alone:
-`measure_contexts`, `measure_window_cutoff` and `measure_recall`. No attention map is stored anywhere.
+text, `SyntheticSource` gives seeded queries and keys. `measure` takes all measurements; each can also be
+taken alone: `measure_contexts`, `measure_window_cutoff` and `measure_recall`. No attention map is stored
+anywhere. `rattention.studies.degradation.figures` draws them.
 """
 
-from rattention.studies.degradation.contexts import ContextMetrics, measure_contexts
+from rattention.studies.degradation.contexts import (
+    WINDOWS,
+    ContextMetrics,
+    Thresholds,
+    WindowCutoff,
+    measure_contexts,
+    measure_window_cutoff,
+)
 from rattention.studies.degradation.conversation import Conversation, read_turns
-from rattention.studies.degradation.recall import Recall, RecallContext, RecallSource, measure_recall
+from rattention.studies.degradation.recall import Recall, measure_recall
 from rattention.studies.degradation.sources import Context, Selection, Source, TextSource, default_text
 from rattention.studies.degradation.story import Degradation, measure
 from rattention.studies.degradation.summary import summarise
 from rattention.studies.degradation.synthetic import SyntheticConversation, SyntheticSource
-from rattention.studies.degradation.thresholds import Thresholds
-from rattention.studies.degradation.window import WINDOWS, WindowCutoff, measure_window_cutoff
 
 __all__ = [
     "WINDOWS",
@@ -22,8 +28,6 @@ __all__ = [
     "Conversation",
     "Degradation",
     "Recall",
-    "RecallContext",
-    "RecallSource",
     "Selection",
     "Source",
     "SyntheticConversation",

@@ -1,4 +1,4 @@
-"""Attention metrics of progressively longer contexts."""
+"""Attention metrics of progressively longer contexts, thresholds for them, and what a window cuts off."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rattention._metrics import MetricOptions
+from rattention.inspect import Limits
 from rattention.studies.degradation.sources import Selection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rattention._metrics import AttentionMetrics
+    from rattention.inspect import LayerAttention
     from rattention.studies.degradation.sources import Context, Source
 
     Progress = Callable[[Sequence[int], str], Iterable[int]]
 
 AVERAGED = ("entropy", "local_concentration", "long_range", "retention")
-"""The metrics the story follows."""
+"""The metrics that the demo follows."""
 
 FIRST_TOKENS = 50
 """How many tokens at the beginning count as the first ones: the shortest of the usual contexts."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ContextMetrics:
     """One context length: averages over the selected layers and heads and all query rows."""
 
@@ -65,7 +67,7 @@ def measure_contexts(
     lengths: Sequence[int],
     *,
     selection: Selection | None = None,
-    options: MetricOptions | None = None,
+    metrics: MetricOptions | None = None,
     progress: Progress = no_progress,
 ) -> tuple[ContextMetrics, ...]:
     """Measure contexts of `lengths` tokens (special tokens counted), in the order given.
@@ -78,25 +80,26 @@ def measure_contexts(
         In tokens, at least 3 each and within the model's positions; else ValueError.
     selection:
         Layers and heads to average over; all by default.
-    options:
-        Distances of the metrics.
+    metrics:
+        Their distances.
     progress:
         Wraps the lengths while they are worked on, as ``tqdm`` does; its second argument is a title.
     """
     selection = selection or Selection.of(source)
-    options = options or MetricOptions()
+    metrics = metrics or MetricOptions()
     measured: list[ContextMetrics] = []
     for length in progress(lengths, "contexts"):
         previous = measured[-1].retention if measured else None
-        measured.append(measure_context(source.context(length), length, selection, options, previous))
+        measured.append(measure_context(source.context(length), length, selection, metrics, previous))
     return tuple(measured)
 
 
 def measure_context(
-    context: Context, asked: int, selection: Selection, options: MetricOptions, previous: float | None
+    context: Context, asked: int, selection: Selection, metrics: MetricOptions, previous: float | None
 ) -> ContextMetrics:
     """Measure one context of `asked` tokens; `previous` is the retention that the change is taken against."""
-    layers = context.measure(options)
+    layers: list[AttentionMetrics] = []
+    context.visit(lambda layer: layers.append(layer.attend(metrics)))
     per_head = {name: _per_head(layers, name) for name in AVERAGED}
     means = {name: selection.mean(values) for name, values in per_head.items()}
     return ContextMetrics(
@@ -119,3 +122,60 @@ def _first_tokens_share(layers: Sequence[AttentionMetrics]) -> NDArray[np.float6
     return np.stack(
         [r[0, :, :FIRST_TOKENS].sum(axis=-1, dtype=np.float64) for r in received if r is not None]
     )
+
+
+@dataclass(frozen=True)
+class Thresholds(Limits):
+    """Where the marks begin. They are rules of thumb for BERT-sized contexts, not laws."""
+
+    entropy: float = 2.0
+    """Mean entropy above this many nats is a good spread."""
+    local_concentration: float = 0.8
+    """More than this share of the weight on near neighbours is a strong local bias."""
+    long_range: float = 0.02
+    """Less than this share of the weight on distant tokens is poor long-range attention."""
+    retention_drop: float = 0.01
+    """Retention falling by more than this against the previous context is degradation."""
+
+    def marks(self, context: ContextMetrics) -> tuple[str, ...]:
+        """Names of what is remarkable about a context: a subset of `MARKS`, in that order."""
+        fell = -(context.retention_change or 0.0)
+        found = {
+            "good_spread": context.entropy > self.entropy,
+            "strong_local_bias": context.local_concentration > self.local_concentration,
+            "poor_long_range": context.long_range < self.long_range,
+            "degradation": fell > self.retention_drop,
+        }
+        return tuple(name for name in MARKS if found[name])
+
+
+MARKS = ("good_spread", "strong_local_bias", "poor_long_range", "degradation")
+"""Every mark `Thresholds.marks` can give."""
+
+
+WINDOWS = (8, 16, 32, 64, 128, 256)
+"""Window sizes looked at by default, in tokens on either side."""
+
+
+@dataclass(frozen=True, eq=False)
+class WindowCutoff:
+    """Attention that would be lost if every row saw only its `windows[i]` neighbours on either side: the
+    case for a linear branch (arXiv 2506.15545, section 2)."""
+
+    sequence_length: int
+    windows: tuple[int, ...]
+    mass: NDArray[np.float64]
+    """Mean over the query rows of the weight farther away than the window, ``[layers, heads, windows]``."""
+
+
+def measure_window_cutoff(context: Context, windows: Sequence[int] = WINDOWS) -> WindowCutoff:
+    """Measure, for every layer and head, how much weight lies beyond each of `windows`."""
+    layers: list[NDArray[np.float64]] = []
+    context.visit(lambda layer: layers.append(np.stack([_beyond(layer, w) for w in windows], axis=-1)))
+    return WindowCutoff(context.sequence_length, tuple(windows), np.stack(layers))
+
+
+def _beyond(layer: LayerAttention, window: int) -> NDArray[np.float64]:
+    far = layer.metrics(MetricOptions(long_range_distance=window, received=False)).long_range
+    mean: NDArray[np.float64] = far[0].mean(-1, np.float64)
+    return mean

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention.studies.degradation.recall import RecallContext
-from rattention.studies.degradation.sources import EncodedContext, check_length
+from rattention.studies.degradation.sources import Context, Source, check_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from rattention.models import Bert, Encoding
 
 
-class Conversation:
+class Conversation(Source):
     """The turns of a conversation as a pretrained model reads them, cut between two words to fit a length."""
 
     def __init__(self, model: Bert, turns: Sequence[str] | None = None) -> None:
@@ -27,30 +26,22 @@ class Conversation:
         if len(turns) < 2:
             raise ValueError(f"a conversation needs at least 2 turns, got {len(turns)}")
         self._model = model
+        self.layers, self.heads = model.config.layers, model.config.heads
         self._first, self._last = turns[0].strip(), turns[-1].strip()
         self._between = " ".join(turns[1:-1]).split()
         self.shortest = int(model.encode([self._text(0)]).input_ids.shape[1])
-        """Tokens of the fact and the question alone."""
 
-    @property
-    def layers(self) -> int:
-        """Number of layers."""
-        return self._model.config.layers
-
-    @property
-    def heads(self) -> int:
-        """Heads per layer."""
-        return self._model.config.heads
-
-    def recall_context(self, length: int) -> RecallContext:
+    def context(self, length: int) -> Context:
         """As many words in between as fit `length` tokens; ValueError when fact and question alone do not."""
         check_length(length, self._model.config.max_positions)
         if length < self.shortest:
             raise ValueError(f"fact and question alone take {self.shortest} tokens, more than {length}")
         text = self._text(self._words_that_fit(length))
         encoding = self._model.encode([text], max_length=length)
-        return RecallContext(
-            EncodedContext(self._model, encoding),
+        return Context(
+            self._model,
+            encoding,
+            encoding.input_ids.shape[1],
             fact=_positions(encoding, _start_of_words(self._first), len(self._first)),
             question=_positions(
                 encoding, len(text) - len(self._last) + _start_of_words(self._last), len(text)

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention.mechanisms.softmax import attention_rows
 from rattention.studies.degradation.contexts import no_progress
-from rattention.studies.degradation.sources import Layered, Selection
+from rattention.studies.degradation.sources import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from rattention.inspect import LayerAttention
     from rattention.studies.degradation.contexts import Progress
-    from rattention.studies.degradation.sources import Context
+    from rattention.studies.degradation.sources import Context, Source
 
 
-@dataclass(frozen=True)
-class RecallContext:
-    """A context that holds a fact and a question about it, each as token positions."""
-
-    context: Context
-    fact: NDArray[np.int64]
-    question: NDArray[np.int64]
-
-
-class RecallSource(Layered, Protocol):
-    """Gives the same fact and question with more and more text in between."""
-
-    @property
-    def shortest(self) -> int:
-        """Tokens of the fact and the question alone."""
-
-    def recall_context(self, length: int) -> RecallContext:
-        """Fact, text in between and question, in at most `length` tokens."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recall:
     """How a question looks at its fact in one context."""
 
@@ -66,29 +46,32 @@ class Recall:
 
 
 def measure_recall(
-    source: RecallSource,
+    source: Source,
     lengths: Sequence[int],
     *,
     selection: Selection | None = None,
     progress: Progress = no_progress,
 ) -> tuple[Recall, ...]:
-    """Measure how the question looks at the fact in contexts of `lengths` tokens, in the order given.
+    """Measure how the question looks at the fact in contexts of `lengths` tokens, in the order given;
+    `source` is a `Conversation` or a `SyntheticConversation`.
 
     The rank compares what tokens receive from the question on average over the selected layers and heads.
     Only the question's rows of the attention maps are ever computed.
     """
     chosen = selection or Selection.of(source)
-    return tuple(_recall(source.recall_context(n), n, chosen) for n in progress(lengths, "recall"))
+    return tuple(_recall(source.context(n), n, chosen) for n in progress(lengths, "recall"))
 
 
-def _recall(case: RecallContext, asked: int, selection: Selection) -> Recall:
+def _recall(case: Context, asked: int, selection: Selection) -> Recall:
+    assert case.fact is not None
+    assert case.question is not None
     received = _received_from_question(case)
     mass = received[:, :, case.fact].sum(axis=-1)
     by_token = selection.of_array(received).mean(axis=(0, 1))
     others = np.setdiff1d(np.arange(by_token.size), np.concatenate([case.question, case.fact]))
     return Recall(
         context_length=asked,
-        sequence_length=case.context.sequence_length,
+        sequence_length=case.sequence_length,
         fact_tokens=case.fact.size,
         mass=mass,
         mean_mass=selection.mean(mass),
@@ -97,12 +80,13 @@ def _recall(case: RecallContext, asked: int, selection: Selection) -> Recall:
     )
 
 
-def _received_from_question(case: RecallContext) -> NDArray[np.float64]:
+def _received_from_question(case: Context) -> NDArray[np.float64]:
     """What every token receives, mean over the question's rows: ``[layers, heads, sequence_length]``."""
     layers: list[NDArray[np.float64]] = []
 
-    def visitor(_layer: int, query: NDArray[np.float32], key: NDArray[np.float32]) -> None:
-        layers.append(attention_rows(query, key, case.question)[0].mean(axis=1, dtype=np.float64))
+    def visit(layer: LayerAttention) -> None:
+        assert case.question is not None
+        layers.append(layer.rows(case.question)[0].mean(axis=1, dtype=np.float64))
 
-    case.context.visit(visitor)
+    case.visit(visit)
     return np.stack(layers)

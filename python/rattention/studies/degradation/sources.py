@@ -2,56 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention._arguments import chosen_numbers
+from rattention.inspect import visiting
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
-    from rattention._metrics import AttentionMetrics, MetricOptions
-    from rattention.models import Bert, Encoding
-
-    Visitor = Callable[[int, NDArray[np.float32], NDArray[np.float32]], None]
+    from rattention.inspect import LayerAttention
+    from rattention.models import Bert
+    from rattention.models.bert_config import BertConfig
 
 SHORTEST = 3
 """The shortest context worth measuring: two special tokens and one of text."""
 
 
-class Context(Protocol):
-    """A sequence of a given length whose attention can be looked into."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Context:
+    """A sequence of some length, and the model that reads it."""
 
-    @property
-    def sequence_length(self) -> int:
-        """Tokens in the context, special tokens counted."""
+    model: Any
+    """What `rattention.inspect.visiting` takes, called with `inputs`."""
+    inputs: Any
+    sequence_length: int
+    """Tokens in the context, special tokens counted."""
+    fact: NDArray[np.int64] | None = None
+    """In a conversation: positions of a fact."""
+    question: NDArray[np.int64] | None = None
+    """And those of a question about it."""
 
-    def measure(self, options: MetricOptions) -> tuple[AttentionMetrics, ...]:
-        """Metrics of every layer, arrays ``[1, heads, sequence_length]``."""
-
-    def visit(self, visitor: Visitor) -> None:
-        """Call ``visitor(layer, query, key)`` for every layer: arrays ``[1, heads, length, head_dim]``."""
-
-
-class Layered(Protocol):
-    """Anything with layers of heads."""
-
-    @property
-    def layers(self) -> int:
-        """Number of layers."""
-
-    @property
-    def heads(self) -> int:
-        """Heads per layer."""
+    def visit(self, callback: Callable[[LayerAttention], None]) -> None:
+        """Run the model and call `callback` for each layer."""
+        with visiting(self.model, callback):
+            self.model(self.inputs)
 
 
-class Source(Layered, Protocol):
+class Source(ABC):
     """Gives contexts of any length asked for, each the beginning of the next longer one."""
 
+    layers: int
+    """Number of layers."""
+    heads: int
+    """Heads per layer."""
+    shortest: int = SHORTEST
+    """Tokens of the shortest context; of a conversation fact and question alone."""
+
+    @abstractmethod
     def context(self, length: int) -> Context:
-        """The context of `length` tokens, or a shorter one where there are not so many."""
+        """The context of `length` tokens, or a shorter one where the text ends; ValueError for impossible
+        lengths."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,15 @@ class Selection:
 
     @classmethod
     def of(
-        cls, source: Layered, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
+        cls,
+        source: Source | BertConfig,
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
     ) -> Selection:
         """The layers and heads named, all by default; ValueError for one that `source` does not have."""
         return cls(
-            chosen_numbers("layer", layers, source.layers), chosen_numbers("head", heads, source.heads)
+            chosen_numbers("layers", layers, range(source.layers)),
+            chosen_numbers("heads", heads, range(source.heads)),
         )
 
     def mean(self, values: NDArray[np.float64]) -> float:
@@ -79,66 +90,21 @@ class Selection:
         return values[np.ix_(self.layers, self.heads)]
 
 
-def chosen_numbers(kind: str, numbers: Sequence[int] | None, count: int) -> tuple[int, ...]:
-    """`numbers` sorted, all of `count` for None; ValueError names the `kind` of one that is not there."""
-    if numbers is None:
-        return tuple(range(count))
-    if not numbers:
-        raise ValueError(f"{kind}: at least one must be selected")
-    for number in numbers:
-        if not 0 <= number < count:
-            raise ValueError(f"{kind} {number} does not exist: there are {count}, numbered 0 to {count - 1}")
-    return tuple(sorted(set(numbers)))
-
-
-class EncodedContext:
-    """Tokens as one pretrained model reads them."""
-
-    def __init__(self, model: Bert, encoding: Encoding) -> None:
-        """`encoding` holds one text."""
-        self._model = model
-        self.encoding = encoding
-
-    @property
-    def sequence_length(self) -> int:
-        """Tokens in the context, special tokens counted."""
-        return int(self.encoding.input_ids.shape[1])
-
-    def measure(self, options: MetricOptions) -> tuple[AttentionMetrics, ...]:
-        """Metrics of every layer, taken while the model runs."""
-        measured = self._model(self.encoding, metrics=options).metrics
-        assert measured is not None
-        return measured
-
-    def visit(self, visitor: Visitor) -> None:
-        """Run the model and show every layer's queries and keys."""
-        self._model(self.encoding, on_attention=visitor)
-
-
-class TextSource:
+class TextSource(Source):
     """The beginning of a text as a model reads it: truncated to N tokens, special tokens counted."""
 
     def __init__(self, model: Bert, text: str) -> None:
         """ValueError when `text` is empty."""
         if not text.strip():
             raise ValueError("the text is empty")
-        self._model = model
-        self._text = text
+        self._model, self._text = model, text
+        self.layers, self.heads = model.config.layers, model.config.heads
 
-    @property
-    def layers(self) -> int:
-        """Number of layers."""
-        return self._model.config.layers
-
-    @property
-    def heads(self) -> int:
-        """Heads per layer."""
-        return self._model.config.heads
-
-    def context(self, length: int) -> EncodedContext:
+    def context(self, length: int) -> Context:
         """The text truncated to `length` tokens; ValueError below 3 or beyond the model's positions."""
         check_length(length, self._model.config.max_positions)
-        return EncodedContext(self._model, self._model.encode([self._text], max_length=length))
+        encoding = self._model.encode([self._text], max_length=length)
+        return Context(self._model, encoding, encoding.input_ids.shape[1])
 
 
 def check_length(length: int, longest: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The whole story in one call, and its numbers as plain data."""
+"""Everything that the demo measures, in one call, and its numbers as plain data."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from rattention._metrics import MetricOptions
 from rattention.studies.degradation.contexts import (
     AVERAGED,
     FIRST_TOKENS,
+    WINDOWS,
     ContextMetrics,
+    Thresholds,
+    WindowCutoff,
     measure_contexts,
+    measure_window_cutoff,
     no_progress,
 )
 from rattention.studies.degradation.recall import Recall, measure_recall
 from rattention.studies.degradation.sources import Selection
-from rattention.studies.degradation.thresholds import Thresholds
-from rattention.studies.degradation.window import WINDOWS, WindowCutoff, measure_window_cutoff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rattention.studies.degradation.contexts import Progress
-    from rattention.studies.degradation.recall import RecallSource
     from rattention.studies.degradation.sources import Source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Degradation:
     """Everything that was measured."""
 
@@ -38,7 +39,7 @@ class Degradation:
     """How a question looks at its fact, for every context length that holds both; may be empty."""
     selection: Selection
     """Layers and heads that the averages are taken over."""
-    options: MetricOptions
+    metrics: MetricOptions
     """Distances of the metrics."""
     thresholds: Thresholds
     """Where the marks begin."""
@@ -52,7 +53,7 @@ class Degradation:
             "window_cutoff": self._cutoff_data(),
             "recall": [self._recall_data(recall) for recall in self.recall],
             "selection": asdict(self.selection),
-            "metric_options": asdict(self.options),
+            "metric_options": asdict(self.metrics),
             "thresholds": asdict(self.thresholds),
         }
 
@@ -97,12 +98,12 @@ def context_data(context: ContextMetrics, thresholds: Thresholds) -> dict[str, A
 
 def measure(
     source: Source,
-    conversation: RecallSource,
+    conversation: Source,
     lengths: Sequence[int],
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
-    options: MetricOptions | None = None,
+    metrics: MetricOptions | None = None,
     thresholds: Thresholds | None = None,
     progress: Progress = no_progress,
 ) -> Degradation:
@@ -113,12 +114,13 @@ def measure(
     source:
         What gives the contexts: a `TextSource` or a `SyntheticSource`.
     conversation:
-        What gives fact and question; lengths that cannot hold both are left out of the recall.
+        What gives fact and question, a `Conversation` or a `SyntheticConversation`; lengths that cannot hold
+        both are left out of the recall.
     lengths:
         In tokens, special tokens counted; put into ascending order.
     layers, heads:
         What to average over, counted from 0; all by default.
-    options, thresholds:
+    metrics, thresholds:
         Distances of the metrics, and where the marks begin.
     progress:
         Wraps what is being worked on, as ``tqdm`` does; its second argument is a title.
@@ -132,9 +134,9 @@ def measure(
     if not lengths:
         raise ValueError("at least one context length is needed")
     selection = Selection.of(source, layers, heads)
-    options = options or MetricOptions()
-    contexts = measure_contexts(source, lengths, selection=selection, options=options, progress=progress)
+    metrics = metrics or MetricOptions()
+    contexts = measure_contexts(source, lengths, selection=selection, metrics=metrics, progress=progress)
     cutoff = measure_window_cutoff(source.context(lengths[-1]), WINDOWS)
     holding_both = [n for n in lengths if n >= conversation.shortest]
     recall = measure_recall(conversation, holding_both, selection=selection, progress=progress)
-    return Degradation(contexts, cutoff, recall, selection, options, thresholds or Thresholds())
+    return Degradation(contexts, cutoff, recall, selection, metrics, thresholds or Thresholds())

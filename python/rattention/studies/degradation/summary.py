@@ -19,7 +19,7 @@ CLEARLY = 0.8
 
 
 def summarise(measured: Degradation) -> list[str]:
-    """A headline and what stands behind it, one sentence or two per entry."""
+    """A headline and the reasons for it, one sentence or two per entry."""
     lines = [_headline(measured)]
     if measured.contexts[0].sequence_length < measured.contexts[-1].sequence_length:
         lines += [_spread(measured.contexts), _dilution(measured.contexts)]
@@ -38,7 +38,7 @@ def _headline(measured: Degradation) -> str:
     change = last.retention - first.retention
     if change < -measured.thresholds.retention_drop:
         return f"Attention degrades: the retention score falls {trend}.{_falls(measured)}"
-    direction = "rises" if change > 0 else "goes"
+    direction = "rises" if change > measured.thresholds.retention_drop else "goes"
     verdict = "Attention does not degrade as the context grows"
     if last.first_tokens_share < CLEARLY * first.first_tokens_share:
         verdict += ", it is diluted"
@@ -79,7 +79,7 @@ def _dilution(contexts: tuple[ContextMetrics, ...]) -> str:
 
 def _reach(measured: Degradation) -> str:
     last = measured.contexts[-1]
-    radius, distance = measured.options.local_radius, measured.options.long_range_distance
+    radius, distance = measured.metrics.local_radius, measured.metrics.long_range_distance
     near = f"{_percent(last.local_concentration)} of the weight stays within {radius} tokens"
     if last.sequence_length <= distance + 1:
         return f"At {last.sequence_length} tokens {near}; no token is more than {distance} away."

@@ -1,4 +1,4 @@
-"""Attention of no model at all: seeded queries and keys of any length, to tell the story with NumPy alone.
+"""Attention of no model at all: seeded queries and keys of any length, to run the demo with NumPy alone.
 
 A head's score is a bump around its own position plus noise, ``strength * exp(-d^2 / (2 width^2)) + noise``:
 heads of the first layers are local, those of the last look everywhere. The bump is a sum of random cosines
@@ -7,19 +7,16 @@ heads of the first layers are local, those of the last look everywhere. The bump
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rattention.mechanisms.softmax import attention_metrics
-from rattention.studies.degradation.recall import RecallContext
-from rattention.studies.degradation.sources import check_length
+from rattention.studies.degradation.sources import Context, Source, check_length
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Callable
 
-    from rattention._metrics import AttentionMetrics, MetricOptions
-    from rattention.studies.degradation.sources import Visitor
+    from numpy.typing import NDArray
 
 LAYERS, HEADS, HEAD_DIM = 4, 8, 64
 FREQUENCIES = 16
@@ -28,31 +25,29 @@ FACT, QUESTION = slice(1, 11), slice(-8, None)
 """Where the synthetic fact and question stand."""
 
 
-class SyntheticContext:
-    """Queries and keys of one length, ``[layers, 1, heads, length, head_dim]``."""
+class SyntheticModel:
+    """Shows the queries and keys that it is called with, in the place of a model that computes them."""
 
-    def __init__(self, query: NDArray[np.float32], key: NDArray[np.float32]) -> None:
-        """Keep the arrays."""
-        self._query, self._key = query, key
+    def __init__(self) -> None:
+        self._layers = {f"layer {i}": _Layer() for i in range(LAYERS)}
 
-    @property
-    def sequence_length(self) -> int:
-        """Rows and keys in the context."""
-        return int(self._query.shape[3])
+    def attention_layers(self) -> dict[str, _Layer]:
+        """By name, for `rattention.inspect.visiting`."""
+        return self._layers
 
-    def measure(self, options: MetricOptions) -> tuple[AttentionMetrics, ...]:
-        """Metrics of every layer."""
-        return tuple(
-            attention_metrics(q, k, metrics=options) for q, k in zip(self._query, self._key, strict=True)
-        )
-
-    def visit(self, visitor: Visitor) -> None:
-        """Show every layer's queries and keys."""
-        for layer, (query, key) in enumerate(zip(self._query, self._key, strict=True)):
-            visitor(layer, query, key)
+    def __call__(self, arrays: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
+        """Queries and keys, ``[layers, 1, heads, length, head_dim]`` each."""
+        for layer, query, key in zip(self._layers.values(), *arrays, strict=True):
+            if layer.attention_hook is not None:
+                layer.attention_hook(None, query, key, None, {})
 
 
-class SyntheticSource:
+class _Layer:
+    def __init__(self) -> None:
+        self.attention_hook: Callable[..., Any] | None = None
+
+
+class SyntheticSource(Source):
     """Seeded queries and keys: 4 layers of 8 heads. Nothing in them comes from a model or a text."""
 
     layers = LAYERS
@@ -61,10 +56,11 @@ class SyntheticSource:
     def __init__(self, seed: int = 0) -> None:
         """The same `seed` gives the same numbers."""
         self._seed = seed
+        self._model = SyntheticModel()
 
-    def context(self, length: int) -> SyntheticContext:
+    def context(self, length: int) -> Context:
         """The first `length` positions; ValueError below 3."""
-        return SyntheticContext(*self._arrays(length))
+        return Context(self._model, self._arrays(length), length)
 
     def _arrays(self, length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         check_length(length)
@@ -82,7 +78,7 @@ class SyntheticConversation(SyntheticSource):
     shortest = 20
     """Fact, question and a little room."""
 
-    def recall_context(self, length: int) -> RecallContext:
+    def context(self, length: int) -> Context:
         """`length` positions; ValueError where fact and question do not fit."""
         if length < self.shortest:
             raise ValueError(f"fact and question alone take {self.shortest} tokens, more than {length}")
@@ -92,7 +88,7 @@ class SyntheticConversation(SyntheticSource):
         key[..., FACT, :] += direction.astype(np.float32)
         query[..., QUESTION, :] += direction.astype(np.float32)
         positions = np.arange(length)
-        return RecallContext(SyntheticContext(query, key), positions[FACT], positions[QUESTION])
+        return Context(self._model, (query, key), length, positions[FACT], positions[QUESTION])
 
 
 def _bump_features(rng: np.random.Generator, length: int) -> NDArray[np.float64]:

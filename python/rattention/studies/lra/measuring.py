@@ -15,14 +15,14 @@ import torch
 from rattention._extras import require
 from rattention._files import replacing
 from rattention._metrics import MetricOptions
-from rattention.inspect.capture import visiting
+from rattention.inspect.hooks import visiting
 from rattention.mechanisms.masks import window_bounds
 from rattention.studies.lra.batches import collate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rattention.inspect.capture import LayerAttention
+    from rattention.inspect.hooks import LayerAttention
     from rattention.studies.lra.data import Split
     from rattention.studies.lra.models import SequenceClassifier
 

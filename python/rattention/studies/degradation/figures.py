@@ -1,4 +1,4 @@
-"""Figures of `rattention.studies.degradation`: how attention changes as its context grows."""
+"""Figures of how attention changes as its context grows; needs the extra ``plots``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from rattention.studies.degradation import ContextMetrics, Degradation, Recall, WindowCutoff
+    from rattention.studies.degradation.contexts import ContextMetrics, WindowCutoff
+    from rattention.studies.degradation.recall import Recall
+    from rattention.studies.degradation.story import Degradation
 
 RULES = {
     "entropy": ("entropy", "good spread above"),
@@ -46,7 +48,7 @@ RULES = {
 def plot_metric(
     contexts: Sequence[ContextMetrics], name: str, *, threshold: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """One metric against the context length: the average, and the range of the layers' averages behind it.
+    """One metric against the context length: the average, and the range of the layers' averages around it.
 
     `name` is a key of `ContextMetrics.per_head`; `threshold` draws a line where a mark begins.
     """

@@ -1,26 +1,29 @@
-"""Histories before a model: fewer transitions for a `HistoryTransformer` of a dark room to look at."""
+"""Tokens before a model, such as histories of dark rooms: chosen by what its layers and heads attend to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rattention._extras import require
-from rattention.compression.budget import Budget, require_budget, resolve_budget
-from rattention.compression.observed import observed_past
-from rattention.compression.table import STRATEGIES, require_strategy
+from rattention.compression import STRATEGIES, Past, require_strategy, resolve_budget
+from rattention.inspect import capture
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-    from rattention.compression.past import Past
-    from rattention.compression.strategies import Strategy
+    from rattention.compression import Strategy
+    from rattention.compression.budget import Budget
+    from rattention.compression.past import Attention
+    from rattention.inspect import LayerAttention
     from rattention.studies.dark_room import History, HistoryTransformer
 
 TOKEN_STRATEGIES = tuple(name for name, strategy in STRATEGIES.items() if not strategy.makes_tokens)
-"""Names of strategies that choose tokens and make no new ones: those that serve before a model."""
+"""Names of strategies that choose tokens and make no new ones: those that can be used before a model."""
 
 
 def compress_history(
@@ -59,9 +62,9 @@ def choose_transitions(
     return chosen.keep(past_of(model, history, chosen), count).indices
 
 
-@dataclass
+@dataclass(eq=False)
 class HistoryBudget:
-    """Holds a growing history within a budget: the argument `compress` of `studies.dark_room.evaluate`.
+    """Keeps a growing history within a budget: the argument `compress` of `studies.dark_room.evaluate`.
 
     Of a full history `interval` transitions are dropped at once, so that it is not looked at after every
     step; it never holds more than the budget. With ``forget=True`` of `evaluate` the rest is gone for good.
@@ -77,10 +80,9 @@ class HistoryBudget:
     """What the last cut has kept of the history it was given, ``[batch, kept]``."""
 
     def __post_init__(self) -> None:
-        """Check that it can work."""
         self.strategy = _choosing(self.strategy)
         context = self.model.config["context"]
-        self.count = resolve_budget(require_budget(self.budget), context)
+        self.count = resolve_budget(self.budget, context)
         if not 1 <= self.interval <= max(1, self.count - 1):
             raise ValueError(
                 f"interval must be at least 1 and below the budget of {self.count}, got {self.interval}"
@@ -114,3 +116,66 @@ def past_of(model: HistoryTransformer, history: History, strategy: Strategy) -> 
             model(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
     return observed_past(model, run, history.states.shape, strategy)
+
+
+def observed_past(
+    model: Any,
+    run: Callable[[], Any],
+    shape: tuple[int, int],
+    strategy: Strategy,
+    *,
+    first: int = 0,
+    query_row: int = -1,
+) -> Past:
+    """Tokens that `model` sees in ``run()``, each sequence in the place of a head.
+
+    Parameters
+    ----------
+    model:
+        As in `rattention.inspect.capture`.
+    run:
+        One forward pass; not called where `strategy` looks at positions alone.
+    shape:
+        ``(batch, tokens)``; what the model sees besides, such as a query, is not chosen.
+    first:
+        The position of the first of these tokens.
+    strategy:
+        What the past is for.
+    query_row:
+        Whose attention counts as the query's.
+
+    Returns
+    -------
+    A `Past` whose attention is the mean over layers and heads, and whose keys are those of all layers and
+    heads side by side.
+    """
+    batch, tokens = shape
+    if not (strategy.needs_queries or strategy.replaces):
+        return Past(np.zeros((batch, tokens, 0), np.float32))
+    with capture(model) as layers:
+        run()
+
+    these = slice(first, first + tokens)
+
+    def measure(kind: Attention) -> NDArray[np.float32]:
+        parts = [_attention(layer, kind, query_row)[..., these].mean(axis=1) for layer in layers]
+        return np.asarray(np.mean(parts, axis=0), np.float32)
+
+    keys = [_side_by_side(layer.key[:, :, these]) for layer in layers] if strategy.replaces else []
+    empty = np.zeros((batch, tokens, 0), np.float32)
+    return Past(np.concatenate([empty, *keys], axis=2), measure=measure)
+
+
+def _attention(layer: LayerAttention, kind: Attention, query_row: int) -> NDArray[np.float32]:
+    """``[batch, heads, tokens]``."""
+    if kind == "query":
+        return layer.rows([query_row])[:, :, 0]
+    received = layer.metrics().received
+    assert received is not None
+    return received
+
+
+def _side_by_side(key: NDArray[Any]) -> NDArray[np.float32]:
+    """``[batch, kv_heads, tokens, dim]`` to ``[batch, tokens, kv_heads * dim]``."""
+    batch, _, tokens, _ = key.shape
+    return key.transpose(0, 2, 1, 3).reshape(batch, tokens, -1).astype(np.float32)
