@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm", "tyro"):
+for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
 import pyarrow.parquet
@@ -215,9 +215,10 @@ class TestCommand:
     def test_runs_and_goes_on(self, run, config, tmp_path):
         code, out, err = run("run", "--config", config, "--out", "res", "--mechanisms", "softmax")
         assert code == 0, err
-        assert "listops: always the most frequent label gives" in out
+        assert "ListOps (majority class" in out
+        assert "did not learn" in out or "majority class" in out
         assert "softmax" in out
-        assert "Results in res" in out
+        assert "Saved in res. Open res/report.html" in " ".join(out.split())
         code, out, err = run(
             "run", "--out", "res", "--mechanisms", "gravitational_multi_timescale,rattention", "--json"
         )

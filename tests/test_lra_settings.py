@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm", "tyro"):
+for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
 from rattention.studies.lra import MECHANISMS, PRESETS, ListOps, ModelSize, Study, Training

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-for module in ("matplotlib", "scipy", "yaml", "safetensors", "tyro"):
+for module in ("matplotlib", "scipy", "yaml", "safetensors"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
 from rattention.studies.lra import findings

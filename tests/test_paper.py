@@ -248,7 +248,6 @@ def test_a_pdf_cut_anywhere_is_read_or_refused(tmp_path: Path) -> None:
 
 
 def paper(*options: str | Path) -> subprocess.CompletedProcess[str]:
-    pytest.importorskip("tyro", reason="the command line needs tyro")
     return subprocess.run(
         [sys.executable, "-m", "rattention", "paper", *map(str, options)],
         capture_output=True,

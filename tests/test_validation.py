@@ -14,12 +14,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
-for module in ("sklearn", "scipy", "tyro"):
+for module in ("sklearn", "scipy"):
     pytest.importorskip(module)
 
 import rattention as ra
-from rattention.cli import compression_text
-from rattention.cli.terminal import Style
+from rattention.cli import compress_text
+from rattention.cli.text import Style
 from rattention.compression import STRATEGIES, Clusters, Recency, TopK
 from rattention.hf import convert
 from rattention.models import Bert
@@ -193,9 +193,9 @@ def test_slower_is_said_in_words():
     )
     unsure = validate(Known(full=[2], compressed=[9, 1, 4]), ["recency"], [0.5], [0, 1])
     assert "not shown to be faster or slower: 1.25 times" in unsure.verdict(0.5)
-    table = compression_text.validation(slow, "v", [], Style.of())
+    table = compress_text.validation(slow, "v", [], Style.of())
     assert re.search(r"recency +0\.5 .* 0\.25 slower +12\.5%", table)
-    assert "slower" not in compression_text.validation(unsure, "v", [], Style.of())
+    assert "slower" not in compress_text.validation(unsure, "v", [], Style.of())
 
 
 @dataclasses.dataclass(frozen=True)

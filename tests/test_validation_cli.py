@@ -10,12 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
-for module in ("sklearn", "scipy", "tyro"):
+for module in ("sklearn", "scipy"):
     pytest.importorskip(module)
 
 import rattention as ra
 from rattention.cli import main
-from rattention.cli.compression_text import ranges
+from rattention.cli.compress_text import ranges
 from rattention.compression import STRATEGIES
 
 from tests.bert_folder import write_folder

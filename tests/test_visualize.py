@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for module in ("tyro", "matplotlib", "safetensors", "tokenizers"):
+for module in ("jinja2", "matplotlib", "safetensors", "tokenizers"):
     pytest.importorskip(module, reason=f"needs {module}")
 
 from rattention import cli
