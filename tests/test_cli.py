@@ -115,7 +115,7 @@ class TestUsage:
             (("demo", "essay.txt"), "unknown option essay.txt"),
             (
                 ("visualize", "--samples", "9" * 30),
-                "--samples must be a whole number of at most 1,000,000,000,000",
+                "--samples must be a whole number of at most",
             ),
             (("visualize", "--scale", "linaer"), "--scale must be one of log, linear, got 'linaer'"),
             (("demo", "--thresholds.entropy", "high"), "--thresholds.entropy must be a number, got 'high'"),

@@ -57,7 +57,10 @@ class Collect(Seeded):
 
         usual = HARD if self.hard else Room()
         room = dataclasses.replace(
-            usual, size=self.size or usual.size, steps=self.episode_steps, random_start=self.random_start
+            usual,
+            size=usual.size if self.size is None else self.size,
+            steps=self.episode_steps,
+            random_start=self.random_start,
         )
         agent = QLearning(
             episodes=self.episodes, epsilon=self.epsilon, annealing=self.annealing, optimism=self.optimism

@@ -21,7 +21,7 @@ from rattention.cli.text import Style
 
 MOST_NUMBERS = 1000
 """A list with more numbers than this is a typing error."""
-LARGEST = 10**12
+LARGEST = 10**20
 """So is a larger number."""
 
 
