@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_ranges():
     assert ranges([0, 1, 2, 5, 9, 10]) == "0-2, 5, 9-10"
-    assert ranges(range(0, 30, 2)) == "0, 2, 4, ..., 24, 26, 28"
+    assert ranges(range(0, 30, 2)) == "0, 2, ..., 26, 28"
 
 
 @pytest.fixture(scope="module")

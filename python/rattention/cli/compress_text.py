@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rattention.studies.compression import Cell, Task, Validation
     from rattention.studies.compression.tasks import Preview
 
-RANGES_SHOWN = 6
+RANGES_SHOWN = 4
 
 COLUMNS = {
     "share": ("share of\nquality", ".1%"),
