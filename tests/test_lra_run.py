@@ -15,13 +15,13 @@ from dataclasses import replace
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm", "tyro"):
+for _package in ("tensorboard", "pyarrow", "yaml", "tqdm", "tyro"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
 import pyarrow.parquet
 import yaml
 from rattention.cli import main
-from rattention.studies.lra import Study, Text, new_name, run_study
+from rattention.studies.lra import SequenceClassifier, Study, Text, new_name, run_study
 
 from tests.lra_runs import SIZE, STUDY, everything, lines, without_times
 from tests.processes import REPOSITORY
@@ -76,7 +76,7 @@ class TestFolder:
         for name in ("metrics", "attention"):
             table = pyarrow.parquet.read_table(tmp_path / "out" / f"{name}.parquet").to_pylist()
             expected = []
-            for mechanism in ("softmax", "rattention"):
+            for mechanism in ("rattention", "softmax"):
                 named = {"task": "listops", "mechanism": mechanism, "seed": 0}
                 path = runs / f"listops-{mechanism}-0" / f"{name}.jsonl"
                 expected += [named | line for line in lines(path, without=())]
@@ -163,8 +163,9 @@ class TestFolder:
             "Error while serializing: I/O error: No space left on device (os error 28)"
         )
         for owner, name, fault in (
-            (training, "seal", with_torch),
-            (training, "seal", safetensors),
+            (training, "save_checkpoint", no_room),
+            (SequenceClassifier, "save", safetensors),
+            (SequenceClassifier, "save", with_torch),
             (running, "write_json", no_room),
         ):
             with monkeypatch.context() as patch:
@@ -195,7 +196,11 @@ class TestFolder:
             "1",
         )
         run_study(
-            replace(STUDY, mechanisms=("softmax",), listops=replace(STUDY.listops)), tmp_path / "cached"
+            replace(
+                STUDY,
+                mechanisms=("softmax",),
+            ),
+            tmp_path / "cached",
         )
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, arguments)],
@@ -243,13 +248,15 @@ class TestCommand:
         assert study.training == replace(STUDY.training, epochs=1, batch=8, learning_rate=0.01, patience=2)
         assert study.model == replace(SIZE, match_parameters=True)
         assert study.seeds == (4,)
-        assert (study.listops.min_length, study.listops.max_length, study.listops.train) == (10, 60, 40)
-        assert (study.text.length, study.text.train) == (60, 40)
+        listops = study.data["listops"]
+        assert (listops.min_length, listops.max_length, listops.train) == (10, 60, 40)
+        assert (study.data["text"].length, study.data["text"].train) == (60, 40)
+        assert (study.data["images"].size, study.data["images"].train) == (7, 40)
 
     @pytest.mark.parametrize(
         ("argv", "said"),
         [
-            (("run", "--tasks", "images"), "unknown task 'images': there are listops, text"),
+            (("run", "--tasks", "pictures"), "unknown task 'pictures': there are listops, text, images"),
             (
                 ("run", "--mechanisms", "softmax,linear"),
                 "unknown mechanism 'linear': there are softmax",
@@ -263,7 +270,7 @@ class TestCommand:
             (("run", "--learning-rate", "nan"), "learning_rate must be"),
             (("run", "--threads", "-1"), "--threads must be >= 0"),
             (("run", "--tasks", "text", "--imdb", "no/such/folder"), "no/such/folder"),
-            (("data", "--tasks", "images"), "unknown task 'images'"),
+            (("data", "--tasks", "pictures"), "unknown task 'pictures'"),
         ],
     )
     def test_mistakes_give_one_line_and_code_2(self, run, argv, said):
@@ -285,7 +292,7 @@ class TestCommand:
 
     def test_data_by_words(self, run, tmp_path):
         write_parquet(tmp_path / "imdb")
-        replace(STUDY, tasks=("text",), text=Text(validation=4)).save(tmp_path / "text.yaml")
+        replace(STUDY, tasks=("text",), data={"text": Text(validation=4)}).save(tmp_path / "text.yaml")
         words = ("data", "--config", tmp_path / "text.yaml", "--imdb", tmp_path / "imdb", "--json")
         (by_bytes,), (by_words,) = (
             json.loads(run(*words, "--level", level)[1]) for level in ("bytes", "words")

@@ -16,6 +16,8 @@ EXTRA_OF = {
     "tokenizers": "models",
     "huggingface_hub": "models",
     "matplotlib": "plots",
+    "PIL": "plots",
+    "jinja2": "studies",
     "tqdm": "cli",
     "pypdf": "pdf",
     "pandas": "inspect",
@@ -25,7 +27,6 @@ EXTRA_OF = {
     "tensorboard": "studies",
     "pyarrow": "studies",
     "yaml": "studies",
-    "accelerate": "studies",
     "datasets": "studies",
 }
 """The extra of ``pyproject.toml`` that brings a package."""

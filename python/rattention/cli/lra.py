@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -36,10 +36,10 @@ DATA_EXAMPLES = (
 class Lra:
     """Attention mechanisms compared on tasks with long sequences.
 
-    The tasks are two of the Long Range Arena: nested list operations (listops) and whether a film review is
-    friendly, read byte by byte (text). The same encoder is trained with softmax attention, with
-    gravitational, multi-timescale attention and both together, and with RAttention (run); tables and figures of
-    finished studies are made again at any time (analyze).
+    The tasks are those of the Long Range Arena: nested list operations (listops), whether a film review is
+    positive, read byte by byte (text), and images read pixel by pixel (images). The same encoder is trained
+    with softmax attention, with gravitational and multi-timescale attention and both together, and with
+    RAttention (run); tables and figures of finished studies are made again at any time (analyze).
     """
 
 
@@ -53,14 +53,17 @@ class _Chosen:
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A study in YAML instead of a preset; what it does not say has its default."""
     tasks: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
-    """Some of listops, text."""
+    """Some of listops, text, images; by default listops and text."""
     length: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Tokens of the longest sequences: text is cut there; lengths in ListOps are scaled to it."""
+    """Tokens of the longest sequences: text is cut there, lengths in ListOps are scaled to it, images have at
+    most as many pixels."""
     samples: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Training samples of each task."""
     imdb: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Reviews: a folder aclImdb, one with train.parquet and test.parquet, or one to which the dataset was
     downloaded from the Hugging Face Hub. By default they are fetched from there."""
+    images: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Images: a folder with train/CLASS/*.png and test/CLASS/*.png. By default shapes are generated."""
     level: Literal["bytes", "words"] | None = None
     """What a token of a review is; words are the most frequent ones of the training reviews."""
 
@@ -112,19 +115,20 @@ class Data(_Chosen):
 
 def run(options: Run) -> int:
     """Run what is missing, print the outcome; ValueError and OSError say what is wrong with the options."""
-    from rattention.studies.lra import new_name, ranks, run_study
+    from rattention.studies.kit import distributed
+    from rattention.studies.lra import new_name, run_study
 
     use_threads(options.threads)
-    ranks.join()
+    distributed.init()
     folder = options.out or Path(new_name())
     study = _overridden(_chosen(options, folder), options)
-    folder, study = ranks.as_first((folder, study))  # names of new folders tell the time
+    folder, study = distributed.broadcast((folder, study))  # names of new folders tell the time
     try:
         results = run_study(study, folder, lambda line: print(line, file=sys.stderr, flush=True))
     except KeyboardInterrupt:
         note(f"stopped; to go on: rattention lra run --out {folder}")
         raise
-    if ranks.rank() != 0:
+    if distributed.rank() != 0:
         return 0
     if options.json:
         print(json.dumps({"folder": str(folder), "results": results}, allow_nan=False))
@@ -136,7 +140,7 @@ def run(options: Run) -> int:
 def data(options: Data) -> int:
     """Load and describe; ValueError and OSError say what is wrong with the options."""
     study = _chosen(options, None)
-    described = [lra_report.describe(getattr(study, task).load()) for task in study.tasks]
+    described = [lra_report.describe(study.data[task].load()) for task in study.tasks]
     if options.json:
         print(json.dumps(described, allow_nan=False))
     else:
@@ -147,7 +151,7 @@ def data(options: Data) -> int:
 def _chosen(options: _Chosen, folder: Path | None) -> Study:
     """The study that is named, with the tasks and data asked for."""
     from rattention.studies.lra import PRESETS, Study
-    from rattention.studies.lra.layout import STUDY
+    from rattention.studies.lra.folder import STUDY
 
     if options.preset is not None and options.config is not None:
         raise ValueError("--preset and --config both name a study: leave one out")
@@ -159,26 +163,13 @@ def _chosen(options: _Chosen, folder: Path | None) -> Study:
         study = PRESETS[options.preset or "smoke"]
     if options.tasks is not None:
         study = replace(study, tasks=_names(options.tasks))
-    return replace(study, listops=_listops(study, options), text=_text(study, options))
-
-
-def _listops(study: Study, options: _Chosen) -> Any:
-    settings = study.listops
-    changes = {} if options.samples is None else {"train": options.samples}
-    if options.length is not None:
-        scaled = settings.min_length * options.length // settings.max_length
-        changes |= {"min_length": scaled, "max_length": options.length}
-    return replace(settings, **changes)
-
-
-def _text(study: Study, options: _Chosen) -> Any:
-    asked: dict[str, Any] = {
-        "length": options.length,
-        "train": options.samples,
-        "source": options.imdb,
-        "level": options.level,
-    }
-    return replace(study.text, **{name: value for name, value in asked.items() if value is not None})
+    scaled = {name: own.scaled(options.length, options.samples) for name, own in study.data.items()}
+    text = {"source": options.imdb, "level": options.level}
+    images = {"source": options.images}
+    for task, asked in (("text", text), ("images", images)):
+        given = {name: value for name, value in asked.items() if value is not None}
+        scaled[task] = replace(scaled[task], **given)
+    return study.with_data(**scaled)
 
 
 def _overridden(study: Study, options: Run) -> Study:
@@ -192,8 +183,7 @@ def _overridden(study: Study, options: Run) -> Study:
         study = replace(study, seeds=whole_numbers("seeds", options.seeds))
     if options.match_parameters:
         study = replace(study, model=replace(study.model, match_parameters=True))
-    text = study.text_training and replace(study.text_training, **changes)
-    return replace(study, training=replace(study.training, **changes), text_training=text)
+    return study.with_training(**changes)
 
 
 def _names(text: str) -> tuple[str, ...]:

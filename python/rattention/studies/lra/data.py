@@ -1,18 +1,54 @@
-"""Data of a task: sequences of different lengths, their labels, and how they are split."""
+"""What a task is, and its data: sequences of different lengths with a label each, in three splits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
+    from rattention.studies.lra.settings import Training
+
 SPLITS = ("train", "validation", "test")
+
+Progress = Callable[[Iterable[int], str], Iterable[int]]
+"""Wraps steps of long work under a title, for a bar."""
+
+
+class TaskSettings(Protocol):
+    """What the data of a task are made with: a frozen dataclass."""
+
+    def load(self, cache: Path | None = None, progress: Progress | None = None) -> TaskData:
+        """Make or read the data; what takes long is stored in the folder `cache`, or the user's own.
+
+        ValueError says in one line what is wrong with the source or the numbers.
+        """
+
+    def scaled(self, length: int | None, samples: int | None) -> Self:
+        """With sequences of at most `length` tokens and `samples` to train on; None leaves them."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row of `rattention.studies.lra.TASKS`."""
+
+    label: str
+    """The name in tables and figures."""
+    settings: type[Any]
+    """A class of `TaskSettings`; its defaults are the full size."""
+    presets: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by the name of a preset; the defaults elsewhere."""
+    training: Mapping[str, Training] = field(default_factory=dict)
+    """The training by the name of a preset, where it is not that of all tasks."""
+    usual: bool = True
+    """Whether a study has the task unless tasks are named."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ from rattention.inspect.report import Embedded, html_record, html_table, page
 from rattention.studies.lra import published
 from rattention.studies.lra.figures import Drawn
 from rattention.studies.lra.findings import CAVEAT
-from rattention.studies.lra.results import task_name
 from rattention.studies.lra.summary import Cell, by_task, heading
 from rattention.studies.lra.tables import COLUMNS, NOTE, cells_of_row
+from rattention.studies.lra.tasks import task_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,15 +58,13 @@ def _summary(cells: Sequence[Cell]) -> str:
 
 
 def _published() -> str:
-    rows = [
-        {"Model": model, **{f"{task_name(task)} (%)": f"{value:.2f}" for task, value in numbers.items()}}
-        for model, numbers in published.ACCURACIES.items()
-    ]
+    header, *lines = published.rows()
+    rows = [dict(zip(header, line, strict=True)) for line in lines]
     return f"{html_table(rows)}<p>{escape(published.CAVEAT)} Source: {escape(published.SOURCE)}.</p>"
 
 
 def _records(results: StudyResults) -> str:
     settings = {run.task: run.settings for run in reversed(results.runs) if run.settings is not None}
-    parts = [html_record(f"Settings, {task_name(task)}", dict(some)) for task, some in settings.items()]
+    parts = [html_record(f"Settings, {task_label(task)}", dict(some)) for task, some in settings.items()]
     pairs = zip(results.folders, results.environments, strict=True)
     return "".join([*parts, *(html_record(str(path), dict(environment)) for path, environment in pairs)])

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention.studies.kit.intervals import Interval, interval
-from rattention.studies.lra.config import BASELINE
-from rattention.studies.lra.results import RunRecord, StudyResults, mechanism_name, task_name
+from rattention.studies.lra.results import RunRecord, StudyResults, mechanism_label
+from rattention.studies.lra.settings import BASELINE
+from rattention.studies.lra.tasks import task_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +36,7 @@ class Cell:
     @property
     def label(self) -> str:
         """The mechanism as people read it."""
-        return mechanism_name(self.mechanism)
+        return mechanism_label(self.mechanism)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -205,4 +206,4 @@ def _samples(line: Mapping[str, Any]) -> str:
 
 def heading(task: str, cells: Sequence[Cell]) -> str:
     """A task and what naming its most frequent class gives."""
-    return f"{task_name(task)} (majority class {cells[0].majority:.1%})"
+    return f"{task_label(task)} (majority class {cells[0].majority:.1%})"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from rattention.studies.kit.intervals import CONFIDENCE, Interval
 from rattention.studies.lra import published
-from rattention.studies.lra.results import task_name
 from rattention.studies.lra.summary import Cell, by_task, heading, measured_samples
 
 if TYPE_CHECKING:
@@ -96,12 +95,8 @@ def attention(cells: Sequence[Cell]) -> list[str]:
 
 def published_table() -> str:
     """In Markdown."""
-    tasks = ("listops", "text")
-    rows = [
-        [model, *(f"{numbers[task]:.2f}" for task in tasks)]
-        for model, numbers in published.ACCURACIES.items()
-    ]
-    return _markdown_table(["Model", *(f"{task_name(task)} (%)" for task in tasks)], rows)
+    header, *rows = published.rows()
+    return _markdown_table(header, rows)
 
 
 def unfinished_lines(results: StudyResults) -> list[str]:
