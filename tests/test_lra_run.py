@@ -70,6 +70,16 @@ class TestFolder:
         assert settings["training"]["batch"] == 16
         assert settings["data"]["max_length"] == 30
 
+    def test_all_data_are_checked_before_training(self, tmp_path):
+        """A task that cannot be loaded stops the study before any other is trained."""
+        study = replace(STUDY, tasks=("listops", "text"), data={"text": Text(str(tmp_path / "none"))})
+        study = study.with_data(listops=STUDY.data["listops"])
+        told = []
+        with pytest.raises(ValueError, match=r"none' is no folder.*; or leave text out: --tasks listops$"):
+            run_study(study, tmp_path / "out", told.append)
+        assert told == ["listops: checking the data", "text: checking the data"]
+        assert not (tmp_path / "out" / "runs").exists()
+
     def test_tables_hold_all_lines(self, tmp_path):
         run_study(STUDY, tmp_path / "out")
         runs = tmp_path / "out" / "runs"

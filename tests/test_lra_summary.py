@@ -157,8 +157,8 @@ class TestFindings:
         )
         texts = findings.against_baseline([base, better, equal, cell("gravitational", [0.5], base)])
         assert texts[0] == (
-            "Gravitational multi-timescale: accuracy +21.0 (+18.5 to +23.5) points against softmax attention, "
-            "paired over 3 "
+            "Gravitational multi-timescale: accuracy +21.0 (+18.5 to +23.5) points against softmax "
+            "attention, paired over 3 "
             "seeds; a difference is shown."
         )
         assert "+0.0 (-2.5 to +2.5) points" in texts[1]

@@ -246,7 +246,6 @@ class _Trainer(Trainer):
 
     @torch.no_grad()
     def _held_out(self) -> dict[str, float]:
-        """Of the same windows each time, of goals the model is not trained on."""
         generator = np.random.default_rng((self.training.seed, HELD_OUT_STREAM, 0))
         windows = self.samplers[1].draw(2 * self.training.batch, generator)
         self.model.eval()

@@ -49,7 +49,6 @@ class WindowSampler:
     """
 
     def __init__(self, histories: LearningHistories, context: int, every: int) -> None:
-        """ValueError where nothing of that length is left when episodes are left out."""
         self.history, self.context, self.every = histories.history, context, every
         self.steps = histories.collection.room.steps
         self.episodes = histories.collection.agent.episodes

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from rattention import _extras
 
-_extras.require("torch")
+for _module in ("torch", "scipy.stats"):
+    _extras.require(_module)
 
 from rattention.studies.lra.config import Run, Study  # noqa: E402
 from rattention.studies.lra.data import Split, Task, TaskData  # noqa: E402

@@ -63,7 +63,6 @@ class Split:
     """``[samples]``."""
 
     def __post_init__(self) -> None:
-        """Check the shapes."""
         ends = self.offsets.shape == (len(self.labels) + 1,) and self.offsets[-1] == len(self.tokens)
         if not ends or self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any():
             raise ValueError(
@@ -80,7 +79,6 @@ class Split:
         return cls(tokens, offsets.astype(np.int64), np.asarray(labels, np.int64))
 
     def __len__(self) -> int:
-        """Samples."""
         return len(self.labels)
 
     @property
@@ -89,7 +87,6 @@ class Split:
         return np.diff(self.offsets)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.integer[Any]], int]:
-        """The tokens and the label of a sample."""
         return self.tokens[self.offsets[index] : self.offsets[index + 1]], int(self.labels[index])
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
@@ -113,7 +110,6 @@ class TaskData:
     """What tokens are called in figures, by number."""
 
     def __post_init__(self) -> None:
-        """ValueError for a split without samples or with an empty sequence."""
         for name in SPLITS:
             split = getattr(self, name)
             if not len(split):

@@ -106,7 +106,7 @@ class Images:
             if row is None:
                 raise ValueError(
                     f"there are fewer than {self.train + self.validation + self.test:,} different images of "
-                    f"size={self.size}, levels={self.levels} and noise={self.noise}: ask for fewer, or raise one"
+                    f"size={self.size}, levels={self.levels} and noise={self.noise}: ask for fewer"
                 )
             seen.add(row.tobytes())
             rows.append(row)

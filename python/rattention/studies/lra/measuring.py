@@ -134,7 +134,6 @@ class PeakMemory:
     """
 
     def __init__(self, before: int = 0) -> None:
-        """Forget the peak so far; `before` is that of an earlier part of the same run."""
         self.before = before
         gc.collect()
         try:

@@ -78,7 +78,6 @@ class SequenceClassifier(nn.Module):
     def __init__(
         self, vocabulary: int, classes: int, mechanism: str, size: ModelSize | dict[str, Any], length: int
     ) -> None:
-        """Make the model; parameters as above."""
         super().__init__()
         size = ModelSize(**size) if isinstance(size, dict) else size
         if size.match_parameters:

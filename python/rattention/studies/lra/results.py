@@ -149,7 +149,6 @@ def _order(run: RunRecord) -> tuple[int, str, int, str, int]:
 
 
 def _runs(folder: Path, warnings: list[str]) -> list[RunRecord]:
-    """Of one folder of results."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give one that rattention lra run has written")
     if not (folder / STUDY).is_file() or not (folder / RUNS).is_dir():
@@ -184,7 +183,6 @@ def _run(place: Path, task: str, mechanism: str, seed: int, warnings: list[str])
 
 
 def _result(path: Path, run: RunRecord, warnings: list[str]) -> dict[str, Any] | None:
-    """Of a finished run; None where there is none, or none that can be used."""
     if not path.exists():
         return None
     try:
@@ -264,7 +262,6 @@ def _machine(environment: Mapping[str, Any]) -> str:
 
 
 def _require_same_settings(runs: Sequence[RunRecord]) -> None:
-    """Of all runs of a task."""
     first: dict[str, RunRecord] = {}
     for run in runs:
         if run.settings is None:
@@ -279,7 +276,6 @@ def _require_same_settings(runs: Sequence[RunRecord]) -> None:
 
 
 def _each_once(runs: Sequence[RunRecord], warnings: list[str]) -> list[RunRecord]:
-    """Of runs with the same task, mechanism and seed, the first that is finished."""
     kept: dict[tuple[str, str, int], RunRecord] = {}
     for run in runs:
         other = kept.setdefault(run.identity, run)
