@@ -33,7 +33,11 @@ STUDY = Study(
     seeds=(0,),
     model=SIZE,
     training=Training(batch=16, epochs=2, learning_rate=1e-3, measured=1),
-    listops=ListOps(train=48, validation=16, test=16, min_length=5, max_length=30, max_depth=3, max_args=3),
+    data={
+        "listops": ListOps(
+            train=48, validation=16, test=16, min_length=5, max_length=30, max_depth=3, max_args=3
+        )
+    },
 )
 """Two mechanisms on a few expressions."""
 

@@ -15,13 +15,13 @@ from dataclasses import replace
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm"):
+for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
 import pyarrow.parquet
 import yaml
 from rattention.cli import main
-from rattention.studies.lra import Study, Text, new_name, run_study
+from rattention.studies.lra import SequenceClassifier, Study, Text, new_name, run_study
 
 from tests.lra_runs import SIZE, STUDY, everything, lines, without_times
 from tests.processes import REPOSITORY
@@ -70,13 +70,23 @@ class TestFolder:
         assert settings["training"]["batch"] == 16
         assert settings["data"]["max_length"] == 30
 
+    def test_all_data_are_checked_before_training(self, tmp_path):
+        """A task that cannot be loaded stops the study before any other is trained."""
+        study = replace(STUDY, tasks=("listops", "text"), data={"text": Text(str(tmp_path / "none"))})
+        study = study.with_data(listops=STUDY.data["listops"])
+        told = []
+        with pytest.raises(ValueError, match=r"none' is no folder.*; or leave text out: --tasks listops$"):
+            run_study(study, tmp_path / "out", told.append)
+        assert told == ["listops: checking the data", "text: checking the data"]
+        assert not (tmp_path / "out" / "runs").exists()
+
     def test_tables_hold_all_lines(self, tmp_path):
         run_study(STUDY, tmp_path / "out")
         runs = tmp_path / "out" / "runs"
         for name in ("metrics", "attention"):
             table = pyarrow.parquet.read_table(tmp_path / "out" / f"{name}.parquet").to_pylist()
             expected = []
-            for mechanism in ("softmax", "rattention"):
+            for mechanism in ("rattention", "softmax"):
                 named = {"task": "listops", "mechanism": mechanism, "seed": 0}
                 path = runs / f"listops-{mechanism}-0" / f"{name}.jsonl"
                 expected += [named | line for line in lines(path, without=())]
@@ -163,8 +173,9 @@ class TestFolder:
             "Error while serializing: I/O error: No space left on device (os error 28)"
         )
         for owner, name, fault in (
-            (training, "seal", with_torch),
-            (training, "seal", safetensors),
+            (training, "save_checkpoint", no_room),
+            (SequenceClassifier, "save", safetensors),
+            (SequenceClassifier, "save", with_torch),
             (running, "write_json", no_room),
         ):
             with monkeypatch.context() as patch:
@@ -195,7 +206,11 @@ class TestFolder:
             "1",
         )
         run_study(
-            replace(STUDY, mechanisms=("softmax",), listops=replace(STUDY.listops)), tmp_path / "cached"
+            replace(
+                STUDY,
+                mechanisms=("softmax",),
+            ),
+            tmp_path / "cached",
         )
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, arguments)],
@@ -244,13 +259,15 @@ class TestCommand:
         assert study.training == replace(STUDY.training, epochs=1, batch=8, learning_rate=0.01, patience=2)
         assert study.model == replace(SIZE, match_parameters=True)
         assert study.seeds == (4,)
-        assert (study.listops.min_length, study.listops.max_length, study.listops.train) == (10, 60, 40)
-        assert (study.text.length, study.text.train) == (60, 40)
+        listops = study.data["listops"]
+        assert (listops.min_length, listops.max_length, listops.train) == (10, 60, 40)
+        assert (study.data["text"].length, study.data["text"].train) == (60, 40)
+        assert (study.data["images"].size, study.data["images"].train) == (7, 40)
 
     @pytest.mark.parametrize(
         ("argv", "said"),
         [
-            (("run", "--tasks", "images"), "unknown task 'images': there are listops, text"),
+            (("run", "--tasks", "pictures"), "unknown task 'pictures': there are listops, text, images"),
             (
                 ("run", "--mechanisms", "softmax,linear"),
                 "unknown mechanism 'linear': there are softmax",
@@ -264,7 +281,7 @@ class TestCommand:
             (("run", "--learning-rate", "nan"), "learning_rate must be"),
             (("run", "--threads", "-1"), "--threads must be >= 0"),
             (("run", "--tasks", "text", "--imdb", "no/such/folder"), "no/such/folder"),
-            (("data", "--tasks", "images"), "unknown task 'images'"),
+            (("data", "--tasks", "pictures"), "unknown task 'pictures'"),
         ],
     )
     def test_mistakes_give_one_line_and_code_2(self, run, argv, said):
@@ -286,7 +303,7 @@ class TestCommand:
 
     def test_data_by_words(self, run, tmp_path):
         write_parquet(tmp_path / "imdb")
-        replace(STUDY, tasks=("text",), text=Text(validation=4)).save(tmp_path / "text.yaml")
+        replace(STUDY, tasks=("text",), data={"text": Text(validation=4)}).save(tmp_path / "text.yaml")
         words = ("data", "--config", tmp_path / "text.yaml", "--imdb", tmp_path / "imdb", "--json")
         (by_bytes,), (by_words,) = (
             json.loads(run(*words, "--level", level)[1]) for level in ("bytes", "words")

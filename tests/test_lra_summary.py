@@ -102,8 +102,8 @@ class TestFindings:
         )
         assert "Gravitational multi-timescale with 34.5%" in text
         assert (
-            "No difference is shown between Gravitational multi-timescale and Softmax: the interval includes 0."
-            in text
+            "No difference is shown between Gravitational multi-timescale and Softmax: the interval includes "
+            "0." in text
         )
         assert "more accurate" not in text
 
@@ -157,7 +157,8 @@ class TestFindings:
         )
         texts = findings.against_baseline([base, better, equal, cell("gravitational", [0.5], base)])
         assert texts[0] == (
-            "Gravitational multi-timescale: accuracy +21.0 (+18.5 to +23.5) points against softmax attention, paired over 3 "
+            "Gravitational multi-timescale: accuracy +21.0 (+18.5 to +23.5) points against softmax "
+            "attention, paired over 3 "
             "seeds; a difference is shown."
         )
         assert "+0.0 (-2.5 to +2.5) points" in texts[1]
@@ -180,7 +181,8 @@ class TestFindings:
         )
         assert (
             memory
-            == "Least peak memory: Softmax with 1,024 MiB; Gravitational multi-timescale takes 3.00 times as much."
+            == "Least peak memory: Softmax with 1,024 MiB; Gravitational multi-timescale takes 3.00 times as "
+            "much."
         )
         assert "Gravitational multi-timescale 2.50 and 3.00" in ratios
         assert findings.speed([base]) == []

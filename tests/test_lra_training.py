@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm"):
+for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
+from rattention.studies.kit.training import FAILED_BATCH
 from rattention.studies.lra import MECHANISMS, ListOps, SequenceClassifier, Split, Study
 from rattention.studies.lra.batches import TrainingBatches, collate, in_order_of_length
 from rattention.studies.lra.measuring import PeakMemory, attention_by_head, longest_samples
 from rattention.studies.lra.running import do_run, new_model
-from rattention.studies.lra.training import FAILED_BATCH, evaluate
+from rattention.studies.lra.training import evaluate
 from safetensors.torch import load_file
 
 from tests.lra_runs import (
@@ -308,7 +309,7 @@ class TestFaults:
     def test_a_loss_that_is_no_number(self, tmp_path, monkeypatch):
         """The batch is saved, the error names the file, and the epochs before stay."""
         spoil_in_step(8, monkeypatch)
-        with pytest.raises(FloatingPointError, match=rf"the loss became nan in step 8 .*{FAILED_BATCH}"):
+        with pytest.raises(FloatingPointError, match=rf"the loss became nan in step 8: .*{FAILED_BATCH}"):
             do_run(tiny_run(), tiny_task(), tmp_path / "run")
         batch = load_file(tmp_path / "run" / FAILED_BATCH)
         assert set(batch) == {"tokens", "lengths", "labels"}
@@ -349,7 +350,7 @@ def test_two_processes_train_as_one(tmp_path):
         seeds=(3,),
         model=SIZE,
         training=replace(TRAINING, epochs=2),
-        listops=ListOps(train=30, validation=9, test=9, min_length=5, max_length=30, max_depth=3, max_args=3),
+        data={"listops": ListOps(30, 9, 9, min_length=5, max_length=30, max_depth=3, max_args=3)},
     )
     study.save(tmp_path / "study.yaml")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]

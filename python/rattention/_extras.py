@@ -16,6 +16,7 @@ EXTRA_OF = {
     "tokenizers": "models",
     "huggingface_hub": "models",
     "matplotlib": "plots",
+    "PIL": "plots",
     "pypdf": "pdf",
     "jinja2": "inspect",
     "pandas": "inspect",
@@ -26,7 +27,6 @@ EXTRA_OF = {
     "tqdm": "studies",
     "pyarrow": "studies",
     "yaml": "studies",
-    "accelerate": "studies",
     "datasets": "studies",
 }
 """The extra of ``pyproject.toml`` that brings a package."""

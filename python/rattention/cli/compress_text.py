@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from rattention.cli.text import Style
     from rattention.compression.budget import Budget
-    from rattention.studies.compression import Cell, Task, Validation
-    from rattention.studies.compression.tasks import Preview
+    from rattention.studies.compression import Cell, Preview, Task, Validation
 
 RANGES_SHOWN = 4
 

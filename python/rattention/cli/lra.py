@@ -29,20 +29,24 @@ class Chosen(Computed):
         "By default the study in --out goes on or, where there is none, smoke is run.",
     )
     config: Path | None = option(None, "Read the study from this YAML file; what is missing has its default.")
-    tasks: Names = option(None, "Run these tasks only, such as listops or text.")
-    length: int | None = option(None, "Cut text at N tokens, and scale the lengths of ListOps to N.")
+    tasks: Names = option(None, "Run these tasks: listops, text, images. Default: listops,text.")
+    length: int | None = option(None, "Limit sequences to N tokens: cut text, scale ListOps and images.")
     samples: int | None = option(None, "Train on N samples of each task.")
     imdb: str | None = option(
         None,
         "Read reviews from this folder (aclImdb, or with train.parquet and test.parquet) instead of fetching "
         "them from the Hugging Face Hub.",
     )
+    images: str | None = option(
+        None,
+        "Read images from this folder of train/CLASS/*.png and test/CLASS/*.png instead of drawing shapes.",
+    )
     level: Literal["bytes", "words"] | None = option(None, "Read reviews byte by byte, or by frequent words.")
 
     def study(self, folder: Path | None) -> Study:
         """The study that is named, with the tasks and data asked for."""
         from rattention.studies.lra import PRESETS, Study
-        from rattention.studies.lra.layout import STUDY
+        from rattention.studies.lra.folder import STUDY
 
         if self.preset is not None and self.config is not None:
             raise ValueError("--preset and --config both name a study: leave one out")
@@ -54,7 +58,11 @@ class Chosen(Computed):
             study = PRESETS[self.preset or "smoke"]
         if self.tasks is not None:
             study = replace(study, tasks=self.tasks)
-        return replace(study, listops=_listops(study, self), text=_text(study, self))
+        data = {name: own.scaled(self.length, self.samples) for name, own in study.data.items()}
+        own = {"text": {"source": self.imdb, "level": self.level}, "images": {"source": self.images}}
+        for task, asked in own.items():
+            data[task] = replace(data[task], **{name: v for name, v in asked.items() if v is not None})
+        return study.with_data(**data)
 
 
 @dataclass(frozen=True)
@@ -87,19 +95,20 @@ class Run(Chosen):
 
     def run(self) -> int:
         """Run what is missing, and print the outcome."""
-        from rattention.studies.lra import new_name, ranks, run_study
+        from rattention.studies.kit import distributed
+        from rattention.studies.lra import new_name, run_study
 
         self.use_threads()
-        ranks.join()
+        distributed.init()
         folder = self.out or Path(new_name())
         study = self._overridden(self.study(folder))
-        folder, study = ranks.as_first((folder, study))  # names of new folders contain the time
+        folder, study = distributed.broadcast((folder, study))  # names of new folders contain the time
         try:
             results = run_study(study, folder, lambda line: print(line, file=sys.stderr, flush=True))
         except KeyboardInterrupt:
             note(f"stopped; to go on: rattention lra run --out {folder}")
             raise
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             self.show({"folder": str(folder), "results": results}, lambda style: _outcome(folder, style))
         return 0
 
@@ -113,8 +122,7 @@ class Run(Chosen):
             study = replace(study, seeds=self.seeds)
         if self.match_parameters:
             study = replace(study, model=replace(study.model, match_parameters=True))
-        text = study.text_training and replace(study.text_training, **changes)
-        return replace(study, training=replace(study.training, **changes), text_training=text)
+        return study.with_training(**changes)
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ class Data(Chosen):
     def run(self) -> int:
         """Load and describe."""
         study = self.study(None)
-        described = [lra_text.describe(getattr(study, task).load()) for task in study.tasks]
+        described = [lra_text.describe(study.data[task].load()) for task in study.tasks]
         self.show(
             described, lambda style: "\n\n".join(lra_text.data_of_task(each, style) for each in described)
         )
@@ -183,25 +191,6 @@ def _outcome(folder: Path, style: Any) -> str:
     except ImportError as error:
         return f"Results in {folder}; not compared: {error}"
     return lra_text.analysis(analysis.analyze([folder]), folder, style)
-
-
-def _listops(study: Study, options: Chosen) -> Any:
-    settings = study.listops
-    changes = {} if options.samples is None else {"train": options.samples}
-    if options.length is not None:
-        scaled = settings.min_length * options.length // settings.max_length
-        changes |= {"min_length": scaled, "max_length": options.length}
-    return replace(settings, **changes)
-
-
-def _text(study: Study, options: Chosen) -> Any:
-    asked: dict[str, Any] = {
-        "length": options.length,
-        "train": options.samples,
-        "source": options.imdb,
-        "level": options.level,
-    }
-    return replace(study.text, **{name: value for name, value in asked.items() if value is not None})
 
 
 LRA = Group(

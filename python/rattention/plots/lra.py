@@ -309,7 +309,6 @@ def _distances(number: Any) -> list[list[float]]:
 
 
 def _end(number: Any) -> float:
-    """Of its bar, or of itself without one."""
     return float(number.high if _is(number.high) else number.mean)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rattention.studies.kit.intervals import CONFIDENCE
-from rattention.studies.lra.config import BASELINE
 from rattention.studies.lra.models import MATCHED_WITHIN
-from rattention.studies.lra.results import mechanism_name, task_name
+from rattention.studies.lra.results import mechanism_label
+from rattention.studies.lra.settings import BASELINE
 from rattention.studies.lra.summary import Cell, by_task, difference, learned
 from rattention.studies.lra.tables import attention, mebibytes, percent, points, unfinished_lines
+from rattention.studies.lra.tasks import task_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ CAVEAT = (
 def findings_of(cells: Sequence[Cell], results: StudyResults) -> dict[str, list[str]]:
     """Sentences by task, in the order of `RULES`; under ``"Runs"`` what is not finished or was left out."""
     texts = {
-        task_name(task): [sentence for rule in RULES for sentence in rule(some)]
+        task_label(task): [sentence for rule in RULES for sentence in rule(some)]
         for task, some in by_task(cells).items()
     }
     runs = [f"Not finished and left out: {line}." for line in unfinished_lines(results)]
@@ -193,7 +194,7 @@ def _ratios(cells: Sequence[Cell]) -> list[str]:
 
 
 def _names(cells: Sequence[Cell]) -> str:
-    names = [mechanism_name(cell.mechanism) for cell in cells]
+    names = [mechanism_label(cell.mechanism) for cell in cells]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

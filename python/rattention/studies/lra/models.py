@@ -12,7 +12,8 @@ from torch import nn
 
 from rattention.nn import SelfAttention, TransformerEncoder, count_parameters
 from rattention.nn.weights import load_model, save_model
-from rattention.studies.lra.config import BASELINE, MECHANISMS, ModelSize, known
+from rattention.studies.kit.settings import require_name
+from rattention.studies.lra.settings import BASELINE, MECHANISMS, ModelSize
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +27,7 @@ HEAD_DIM_STEP = 4
 
 def layer_options(mechanism: str, size: ModelSize) -> dict[str, Any]:
     """What a `SelfAttention` layer of a mechanism gets besides width and heads."""
-    known("mechanism", mechanism, MECHANISMS)
+    require_name("mechanism", mechanism, MECHANISMS)
     options: dict[str, Any] = {"mechanism": mechanism, "causal": mechanism == "rattention"}
     if size.head_dim is not None:
         options["head_dim"] = size.head_dim
@@ -68,7 +69,7 @@ class SequenceClassifier(nn.Module):
 
     >>> import torch
     >>> from rattention.studies.lra import ModelSize, SequenceClassifier
-    >>> model = SequenceClassifier(16, 10, "gravitational_multi_timescale", ModelSize(dim=32, heads=2, mlp_dim=64), 100)
+    >>> model = SequenceClassifier(16, 10, "gravitational", ModelSize(dim=32, heads=2, mlp_dim=64), 100)
     >>> tokens, lengths = torch.randint(1, 16, (2, 50)), torch.tensor([50, 30])
     >>> model(tokens, lengths)["logits"].shape
     torch.Size([2, 10])
@@ -77,7 +78,6 @@ class SequenceClassifier(nn.Module):
     def __init__(
         self, vocabulary: int, classes: int, mechanism: str, size: ModelSize | dict[str, Any], length: int
     ) -> None:
-        """Make the model; parameters as above."""
         super().__init__()
         size = ModelSize(**size) if isinstance(size, dict) else size
         if size.match_parameters:
