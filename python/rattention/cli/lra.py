@@ -39,7 +39,7 @@ class Chosen(Computed):
     )
     images: str | None = option(
         None,
-        "Read images from this folder of train/CLASS/*.png and test/CLASS/*.png instead of drawing shapes.",
+        "Read images from train/CLASS/*.png and test/CLASS/*.png in this folder; by default, shapes.",
     )
     level: Literal["bytes", "words"] | None = option(None, "Read reviews byte by byte, or by frequent words.")
 
