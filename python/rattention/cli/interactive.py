@@ -32,7 +32,8 @@ def converse(options: Demo, model: Bert) -> int:
     """Read turns until "quit" or the end of the input; print the metrics of the context after each."""
     selection = Selection.of(model.config, options.layer, options.head)
     metrics, turns = MetricOptions(), list[str]()
-    measured, recalls = list[ContextMetrics](), list[Recall | None]()
+    measured: list[ContextMetrics] = []
+    recalls: list[Recall | None] = []
     print(paragraph(" ".join(HELP.split())), file=sys.stderr)
     for typed in _turns():
         turn = _fitting(model, turns, typed)
