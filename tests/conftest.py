@@ -30,7 +30,7 @@ GROUPS = {
 NOTEBOOKS = {
     "03_pytorch_and_transformers.ipynb": ("torch", "transformers", "pandas"),
     "04_microscope_and_compression.ipynb": ("torch", "safetensors", "gymnasium", "sklearn", "scipy"),
-    "05_long_range_arena.ipynb": ("torch", "transformers", "accelerate", "pyarrow", "yaml", "scipy"),
+    "05_long_range_arena.ipynb": ("torch", "transformers", "pyarrow", "yaml", "scipy"),
 }
 """What notebooks need beyond the README's test command; they are skipped without it."""
 

@@ -9,7 +9,7 @@ from rattention.studies.lra.results import RunRecord
 from rattention.studies.lra.summary import Cell
 from safetensors.numpy import save_file
 
-MECHANISMS = ("conventional", "gravitational", "multi_timescale", "combined", "rattention")
+MECHANISMS = ("softmax", "gravitational", "multi_timescale", "gravitational_multi_timescale", "rattention")
 MAJORITY = {"listops": 0.17, "text": 0.5}
 ACCURACY = {
     "listops": dict(zip(MECHANISMS, (0.362, 0.374, 0.381, 0.369, 0.168), strict=True)),
@@ -18,7 +18,7 @@ ACCURACY = {
 SECONDS = dict(zip(MECHANISMS, (31.0, 44.0, 62.0, 81.0, 22.0), strict=True))
 MEMORY = dict(zip(MECHANISMS, (900, 930, 1310, 1380, 760), strict=True))
 PARAMETERS = dict(zip(MECHANISMS, (401_000, 401_400, 532_000, 532_400, 403_000), strict=True))
-HEADS = {"multi_timescale": 12, "combined": 12}
+HEADS = {"multi_timescale": 12, "gravitational_multi_timescale": 12}
 METRICS = ("entropy", "local_concentration", "long_range", "retention", "context_mean", "context_std")
 
 

@@ -29,11 +29,15 @@ SIZE = ModelSize(dim=16, heads=2, depth=2, mlp_dim=16, timescales=(2.0, 8.0), wi
 TRAINING = Training(batch=8, learning_rate=5e-3, epochs=4, measured=2)
 STUDY = Study(
     tasks=("listops",),
-    mechanisms=("conventional", "rattention"),
+    mechanisms=("softmax", "rattention"),
     seeds=(0,),
     model=SIZE,
     training=Training(batch=16, epochs=2, learning_rate=1e-3, measured=1),
-    listops=ListOps(train=48, validation=16, test=16, min_length=5, max_length=30, max_depth=3, max_args=3),
+    data={
+        "listops": ListOps(
+            train=48, validation=16, test=16, min_length=5, max_length=30, max_depth=3, max_args=3
+        )
+    },
 )
 """Two mechanisms on a few expressions."""
 
@@ -52,14 +56,14 @@ def tiny_task(train=40, validation=20, test=20):
     return TaskData("tiny", 6, 3, *parts, token_names=None)
 
 
-def tiny_run(mechanism="conventional", seed=0, *, size=SIZE, training=TRAINING):
+def tiny_run(mechanism="softmax", seed=0, *, size=SIZE, training=TRAINING):
     return Run("tiny", mechanism, seed, size, training, None)
 
 
 def straight_run(folder):
     """A run without a break, in `folder`."""
     torch.set_num_threads(1)
-    do_run(tiny_run("combined"), tiny_task(), folder / "run")
+    do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), folder / "run")
     return folder / "run"
 
 

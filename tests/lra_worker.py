@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from rattention.cli import main
-from rattention.studies.lra import ranks
+from rattention.studies.kit import distributed
 from rattention.studies.lra.running import do_run
 
 from tests.lra_runs import SIZE, TRAINING, tiny_run, tiny_task
@@ -22,7 +22,7 @@ TASK = tiny_task(train=43)
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    ranks.join()
+    distributed.init()
     folder = Path(sys.argv[1])
     do_run(RUN, TASK, folder / "two")
     code = main(
@@ -37,5 +37,5 @@ if __name__ == "__main__":
             str(folder / "study"),
         ]
     )
-    ranks.leave()
+    distributed.destroy()
     sys.exit(code)

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from rattention import plots
 from rattention._files import save_figure
 from rattention.inspect import Rules, examine
-from rattention.inspect.gallery import overview_figures, sample_figures
+from rattention.inspect.figures import overview_figures, sample_figures
 from rattention.inspect.statistics import MapOptions, examine_sample
 
 from tests.bert_folder import write_folder

@@ -6,20 +6,20 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 import threading
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-pytest.importorskip("tyro", reason="needs the extra 'cli'")
-
 from rattention import __version__
 from rattention._files import MOST_TEXT
 from rattention._installed import for_users
 from rattention.cli import main
 from rattention.cli.commands import COMMANDS
+from rattention.cli.options import Command, Group
 
 from tests.bert_folder import write_folder
 
@@ -59,27 +59,44 @@ def text(tmp_path: Path) -> str:
     return str(path)
 
 
+def leaves() -> list[type[Command]]:
+    """Every command with options."""
+    groups = [part for part in COMMANDS.values() if isinstance(part, Group)]
+    parts = [*COMMANDS.values(), *(part for group in groups for part in group.parts.values())]
+    return [part for part in parts if not isinstance(part, Group)]
+
+
 class TestHelp:
     def test_lists_every_subcommand(self, run: Run) -> None:
         code, out, err = run("--help")
         assert code == 0
         assert err == ""
-        assert all(name in out for name in COMMANDS)
+        assert all(f"  {name} " in out for name in COMMANDS)
+        assert run() == (0, out, "")
 
     @pytest.mark.parametrize("name", COMMANDS)
     def test_teaches(self, run: Run, name: str) -> None:
         code, out, _ = run(name, "--help")
         assert code == 0
-        for needed in (f"rattention {name}", "Examples:", "Exit codes: 0 done, 1 failed", "2 wrong usage"):
+        for needed in (f"rattention {name}", "examples:", "Exit codes: 0 done, 1 failed", "2 wrong usage"):
             assert needed in out
 
     @pytest.mark.parametrize("name", COMMANDS)
     def test_examples_name_options_that_exist(self, run: Run, name: str) -> None:
         _, out, _ = run(name, "--help")
-        shown = out.partition("options ")[2]
-        for example in COMMANDS[name].examples:
+        shown = out.partition("options:")[2]
+        command = COMMANDS[name]
+        for example in command.examples if isinstance(command, Group) else command.EXAMPLES:
             for word in example.partition("#")[0].split():
                 assert not word.startswith("--") or word in shown
+
+    @pytest.mark.parametrize("command", leaves(), ids=lambda command: command.__name__)
+    def test_every_option_is_a_sentence(self, command: type[Command]) -> None:
+        for option in fields(command):
+            about = option.metadata["help"]
+            assert about[0].isupper(), about
+            assert about.endswith("."), about
+            assert about.count(" ") >= 2, about
 
     def test_version(self, run: Run) -> None:
         assert run("--version") == (0, f"rattention {__version__}\n", "")
@@ -89,11 +106,19 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("argv", "said"),
         [
-            ((), "Expected one of"),
-            (("degrade",), "degrade"),
+            (("degrade",), "unknown command 'degrade': there are check, demo, visualize"),
+            (("dmeo",), "unknown command 'dmeo' (perhaps you meant demo)"),
+            (("lra", "ran"), "(perhaps you meant run)"),
             (("demo", "--lenghts", "50"), "perhaps you meant --lengths"),
-            (("demo", "--seed", "1.5"), "--seed"),
-            (("demo", "--thresholds.entropy", "high"), "--thresholds.entropy"),
+            (("demo", "--seed", "1.5"), "--seed must be a whole number, got '1.5'"),
+            (("demo", "--seed"), "--seed expected one argument"),
+            (("demo", "essay.txt"), "unknown option essay.txt"),
+            (
+                ("visualize", "--samples", "9" * 30),
+                "--samples must be a whole number of at most",
+            ),
+            (("visualize", "--scale", "linaer"), "--scale must be one of log, linear, got 'linaer'"),
+            (("demo", "--thresholds.entropy", "high"), "--thresholds.entropy must be a number, got 'high'"),
             (("demo", "--thresholds.entropy", "nan"), "finite"),
             (("demo", "--simple", "--lengths", "50,,100"), "--lengths must be whole numbers"),
             (("demo", "--simple", "--lengths", "many"), "--lengths must be whole numbers"),
@@ -220,7 +245,7 @@ class TestDemo:
         assert data["thresholds"]["entropy"] == 2.0
         assert data["hardware"]["threads"] >= 1
         assert data["versions"]["rattention"] == __version__
-        assert data["configuration"]["lengths"] == "30,45,64"
+        assert data["configuration"]["lengths"] == [30, 45, 64]
         assert data["seed"] == 0
         assert json.loads((tmp_path / "figs" / "degradation.json").read_text("utf-8")) == data
 
@@ -304,12 +329,28 @@ class TestInteractive:
         return run("demo", "--interactive", *argv)
 
     def test_measures_after_every_turn(self, run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        typed = "the cat sat\non a mat.\n\nnot read\n"
+        typed = "the cat sat\nhelp\n\non a mat.\nquit\nnot read\n"
         code, out, err = self.turns(run, monkeypatch, typed, "--model", model, "--json")
         assert code == 0, err
         data = json.loads(out)
         assert [c["sequence_length"] for c in data["contexts"]] == [5, 9]
         assert data["contexts"][1]["retention_change"] is not None
+        assert "an empty line is no turn" in err
+        assert err.count("Begin with a fact") == 2  # at the start and for "help"
+
+    def test_a_question_finds_its_fact_or_not(
+        self, run: Run, model: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        typed = "the cat sat on a mat.\na dog runs\nthe cat sat?\n"
+        code, out, err = self.turns(run, monkeypatch, typed, "--model", model)
+        assert code == 0, err
+        words = " ".join(out.split())
+        assert re.search(r"The question (finds|does not find) the first turn: it gives it [\d.]+% of", words)
+        assert words.count("The question") == 1
+        code, out, _ = self.turns(run, monkeypatch, typed, "--model", model, "--json")
+        first, second, third = (c["recall"] for c in json.loads(out)["contexts"])
+        assert (first, second) == (None, None)
+        assert 0 < third["mean_mass"] < 1
 
     def test_full_positions(self, run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
         long, short = "the cat " * 28, "a dog"
@@ -317,13 +358,15 @@ class TestInteractive:
             run, monkeypatch, f"{long}\n{long}\n{short}\n", "--model", model, "--json"
         )
         assert code == 0
-        assert [c["sequence_length"] for c in json.loads(out)["contexts"]] == [58, 60]
+        assert [c["sequence_length"] for c in json.loads(out)["contexts"]] == [58, 64]
+        assert "64 positions: only the first 6 words fit" in err
         assert "64 positions are full: this turn is left out" in err
 
     def test_marks_for_people(self, run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
         code, out, _ = self.turns(run, monkeypatch, "the cat sat\n", "--model", model)
         assert code == 0
-        assert "poor long-range" in out
+        assert "asked" in out
+        assert "poor long-range" not in out  # nothing is that far away
 
     def test_end_of_input_at_once(self, run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
         code, out, _ = self.turns(run, monkeypatch, "", "--model", model, "--json")
@@ -339,7 +382,7 @@ class TestCheck:
         assert found["kernel"]["ok"]
         assert found["hardware"]["instruction_set"]
         assert {entry["package"] for entry in found["packages"]} == {each.package for each in for_users()}
-        assert next(e for e in found["packages"] if e["package"] == "tyro")["version"]
+        assert next(e for e in found["packages"] if e["package"] == "rich")["version"]
 
     def test_text(self, run: Run) -> None:
         code, out, _ = run("check")
@@ -365,17 +408,48 @@ class TestAll:
         )
         assert code == 0, err
         data = json.loads(out)
-        assert list(data) == ["check", "demo", "simple", "paper"]
+        assert list(data) == ["check", "demo", "paper"]
         assert data["demo"]["model"]["layers"] == 2
-        assert data["simple"]["model"]["synthetic"]
         assert (tmp_path / "o" / "degradation.json").is_file()
-        assert (tmp_path / "o" / "simple" / "degradation.json").is_file()
+        assert "not run, because they take minutes: rattention visualize, compress, ad, lra" in err
 
-    def test_goes_on_after_a_part_that_failed(self, run: Run) -> None:
+    def test_simple_takes_the_place_of_a_demo_that_failed(self, run: Run, tmp_path: Path) -> None:
         code, out, err = run("all", "--model", "./no/such", "--lengths", "60", "--json")
         assert code == 2
         data = json.loads(out)
         assert data["demo"] is None
-        assert data["simple"]["contexts"]
+        assert data["simple"]["model"]["synthetic"]
+        assert (tmp_path / "figs" / "degradation" / "simple" / "degradation.json").is_file()
         assert data["paper"]
         assert "demo did not finish" in err
+
+
+class TestWidth:
+    """Nothing but paths and examples is wider than the terminal."""
+
+    @pytest.mark.parametrize("columns", [80, 60])
+    @pytest.mark.parametrize(
+        "argv",
+        [
+            ("check",),
+            ("demo", "--lengths", "30,60"),
+            ("demo", "--simple", "--lengths", "60,120,...,480"),
+            ("paper",),
+            ("visualize", "--samples", "2", "--length", "20", "--dpi", "30", "--no-report"),
+            ("compress", "--model", "bert", "--prefix", "30"),
+            *(((*name.split(), "--help")) for name in ("demo", "visualize", "ad train", "lra run", "lra")),
+        ],
+        ids=" ".join,
+    )
+    def test_lines_fit(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, model: str, argv: tuple[str, ...], columns: int
+    ) -> None:
+        for module in ("rich", "matplotlib", "torch", "transformers", "sklearn"):
+            pytest.importorskip(module, reason=f"needs {module}")
+        monkeypatch.setenv("COLUMNS", str(columns))
+        if argv[0] in ("demo", "visualize", "compress") and not {"--simple", "--help"} & {*argv}:
+            argv = (*(word for word in argv if word not in ("--model", "bert")), "--model", model)
+        code, out, err = run(*argv)
+        assert code == 0, err
+        wide = [line for line in out.splitlines() if len(line) > columns]
+        assert not [line for line in wide if "/" not in line and not line.startswith("  rattention ")]

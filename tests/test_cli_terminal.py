@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
-
-pytest.importorskip("tyro", reason="needs the extra 'cli'")
-
-from rattention.cli.numbers import whole_numbers
-from rattention.cli.terminal import Style, table
+from rattention.cli import text
+from rattention.cli.options import whole_numbers
+from rattention.cli.text import Style, number, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +29,7 @@ class TestNumbers:
         ],
     )
     def test_lists(self, text: str, numbers: tuple[int, ...]) -> None:
-        assert whole_numbers("lengths", text) == numbers
+        assert whole_numbers(text) == numbers
 
     @pytest.mark.parametrize(
         "text",
@@ -49,8 +48,8 @@ class TestNumbers:
         ],
     )
     def test_no_lists(self, text: str) -> None:
-        with pytest.raises(ValueError, match="--lengths must be whole numbers"):
-            whole_numbers("lengths", text)
+        with pytest.raises(ValueError, match="must be whole numbers"):
+            whole_numbers(text)
 
 
 class TestTerminal:
@@ -60,6 +59,35 @@ class TestTerminal:
         assert fine.bar(0.53125, 4) == "██▏ "
         assert [plain.bar(s, 4) for s in (0, 0.5, 1)] == ["....", "##..", "####"]
 
-    def test_table_aligns(self) -> None:
-        shown = table(("a\nunit", "b", ""), [("1", "22", "x"), ("333", "4", "y")], Style(False, False))
-        assert shown == "     a   b\n  unit\n     1  22  x\n   333   4  y"
+    @pytest.mark.parametrize("with_rich", [True, False])
+    def test_numbers_to_the_right_words_to_the_left(
+        self, monkeypatch: pytest.MonkeyPatch, with_rich: bool
+    ) -> None:
+        if with_rich:
+            pytest.importorskip("rich", reason="needs the extra 'cli'")
+        else:
+            monkeypatch.setitem(sys.modules, "rich", None)
+        header, rows = ("a\nunit", "b", "c"), [("1", "x", "0.5"), ("333", "yy", "-")]
+        shown = table(header, rows, Style(False, False))
+        assert [line.rstrip() for line in shown.splitlines()] == [
+            *(["     a", "  unit  b     c"] if with_rich else ["     a  b     c", "  unit"]),
+            "     1  x   0.5",
+            "   333  yy    -",
+        ]
+
+    def test_wide_cells_wrap_with_rich(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("rich", reason="needs the extra 'cli'")
+        monkeypatch.setenv("COLUMNS", "40")
+        shown = table(("name", "text"), [("one", "many words " * 9)], Style(True, False))
+        assert max(map(len, shown.splitlines())) <= 40
+        assert shown.count("many") == 9
+
+    @pytest.mark.parametrize(
+        ("value", "shown"), [(1059.73, "1,059.73"), (0.0743, "0.07"), (float("nan"), "-"), (None, "-")]
+    )
+    def test_one_format_of_numbers(self, value: float | None, shown: str) -> None:
+        assert number(value, ",.2f") == shown
+
+    def test_colours_only_where_there_are_some(self) -> None:
+        assert Style(True, True).paint("x", text.RED) == "\x1b[31mx\x1b[0m"
+        assert Style(True, False).paint("x", text.RED) == "x"

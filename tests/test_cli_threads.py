@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("tyro", reason="needs the extra 'cli'")
 torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
 
 import rattention as ra
 from rattention.cli import main
-from rattention.cli.threads import use_threads
+from rattention.cli.options import Computed
 
 from tests.processes import run_python
 
@@ -47,20 +46,20 @@ def test_negative_numbers(command, capsys):
 
 def test_zero_changes_nothing():
     torch.set_num_threads(3)
-    use_threads(0)
+    Computed(threads=0).use_threads()
     assert torch.get_num_threads() == 3
 
 
 def test_without_pytorch():
-    """Where it is missing, and where it is not wanted, the kernels alone are told."""
+    """Where it is missing, and where it is not wanted, only the kernels are set."""
     code = """
         import sys
-        from rattention.cli.threads import use_threads
+        from rattention.cli.options import Computed
         import rattention as ra
-        use_threads(3, pytorch=False)
+        Computed(threads=3).use_threads(pytorch=False)
         assert "torch" not in sys.modules
         sys.modules["torch"] = None
-        use_threads(2)
+        Computed(threads=2).use_threads()
         print(ra.get_num_threads())
     """
     assert run_python(code).split() == ["2"]

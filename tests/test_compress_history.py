@@ -179,7 +179,6 @@ def test_nan_weights(model):
 def test_rooms_and_the_command(model, tmp_path, capsys):
     """Quality, bytes and attention of the task, and its command with a checkpoint."""
     pytest.importorskip("scipy")
-    pytest.importorskip("tyro")
     from rattention.studies.compression.rooms import Rooms
 
     task = Rooms(model, [3, 60], episodes=3, steps_between=4)

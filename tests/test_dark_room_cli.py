@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-for module in ("tyro", "torch", "gymnasium", "tensorboard", "matplotlib", "safetensors"):
+for module in ("torch", "gymnasium", "tensorboard", "matplotlib", "safetensors"):
     pytest.importorskip(module, reason="needs the extras 'ad' and 'cli'")
 
 import torch
@@ -93,7 +93,8 @@ class TestCollect:
             (("--size", "0"), "size"),
             (("--epsilon", "2"), "epsilon"),
             (("--seed", "-1"), "seed"),
-            (("--seed", "one"), "invalid"),
+            (("--seed", "one"), "--seed must be a whole number, got 'one'"),
+            (("--per-goal", "1e30"), "--per-goal must be a whole number"),
         ],
     )
     def test_bad_numbers(self, ad, tmp_path, options, said):
@@ -160,13 +161,21 @@ class TestTrain:
         for name, weight in straight.state_dict().items():
             assert torch.equal(weight, resumed.state_dict()[name]), name
 
+    def test_resumed_after_the_end(self, ad, run):
+        code, out, err = ad(*TRAIN, "--resume")
+        assert (code, out) == (2, "")
+        assert err == (
+            "rattention: the training in run is finished after 4 steps: give --steps above 4 to go on\n"
+        )
+
     def test_other_sizes_than_the_checkpoint(self, ad, run):
-        code, out, err = ad(*TRAIN, "--dim", "32", "--resume")
+        code, out, err = ad(*TRAIN, "--dim", "32", "--steps", "5", "--resume")
         assert (code, out) == (2, "")
         assert "model dim 16 instead of 32" in err
 
     def test_nothing_to_resume(self, ad, run):
         (run / "training.pt").unlink()
+        (run / "training.json").unlink()
         code, out, err = ad(*TRAIN, "--resume")
         assert (code, out) == (2, "")
         assert "training.pt cannot be read" in err
@@ -180,7 +189,7 @@ class TestTrain:
             (("--context", "0"), "context must be >= 1"),
             (("--context", "99"), "histories are too short"),
             (("--heads", "3"), "heads"),
-            (("--pattern", "none"), "invalid choice"),
+            (("--pattern", "none"), "--pattern must be one of softmax"),
         ],
     )
     def test_bad_numbers(self, ad, run, options, said):
@@ -205,6 +214,7 @@ class TestEvaluate:
         assert names(run) == {"histories.safetensors", *TRAINED, *EVALUATED}
         assert (run / "returns.png").read_bytes().startswith(b"\x89PNG")
         assert "Returns of dark_room.safetensors without any change of weights" in out
+        assert "The model has not learned to find goals" in out
         assert "Saved in run: evaluation.json, returns.png, returns.svg" in out
 
     def test_json(self, ad, run):
@@ -228,7 +238,7 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            (("--model", "none.safetensors"), "none.safetensors does not exist"),
+            (("--model", "none.safetensors"), "there is no checkpoint none.safetensors: make one with"),
             (("--model", "run/histories.safetensors"), "has no configuration"),
             (("--episodes", "0"), "episodes must be >= 1, got 0"),
             (("--goals", "9"), "goals must be between 0 and 8"),
@@ -245,16 +255,19 @@ class TestEvaluate:
         assert not (EVALUATED & names(run))
 
 
-def test_a_part_must_be_named(ad):
-    code, _, err = ad()
-    assert code == 2
-    assert "see rattention ad --help" in err
+def test_parts_are_listed(ad):
+    code, out, _ = ad()
+    assert code == 0
+    assert all(f"  {name} " in out for name in ("collect", "train", "evaluate"))
+    code, out, err = ad("teach")
+    assert (code, out) == (2, "")
+    assert "unknown command 'teach': there are collect, train, evaluate; see rattention ad --help" in err
 
 
 def test_visualize_is_shown_with_the_file_that_training_writes() -> None:
     from rattention.cli.ad import FOLDER
-    from rattention.cli.visualize import EXAMPLES
+    from rattention.cli.visualize import Visualize
     from rattention.studies.dark_room.training import MODEL
 
-    named = [example.split()[1] for example in EXAMPLES if example.startswith("--checkpoint")]
+    named = [example.split()[1] for example in Visualize.EXAMPLES if example.startswith("--checkpoint")]
     assert named == [str(FOLDER / MODEL)]

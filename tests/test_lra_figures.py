@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-for module in ("matplotlib", "scipy", "yaml", "safetensors", "tyro"):
+for module in ("matplotlib", "scipy", "yaml", "safetensors"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
 from rattention.plots import lra as figures
@@ -33,8 +33,14 @@ class TestFigures:
     )
     @pytest.mark.parametrize("seeds", [1, 2])
     def test_give_their_axes_back(self, plot, seeds):
-        base = cell("conventional", [0.3, 0.4][:seeds])
-        first = plot([base, cell("combined", [0.1, 0.2][:seeds], base), cell("other", [0.5], base)])
+        base = cell("softmax", [0.3, 0.4][:seeds])
+        first = plot(
+            [
+                base,
+                cell("gravitational_multi_timescale", [0.1, 0.2][:seeds], base),
+                cell("other", [0.5], base),
+            ]
+        )
         first.figure.canvas.draw()
         assert plot([base], ax=first) is first
 
@@ -52,9 +58,11 @@ class TestFigures:
         assert legends == 3
 
     def test_bars_are_the_means(self):
-        ax = figures.plot_accuracy([cell("conventional", [0.3, 0.5]), cell("combined", [0.6])])
+        ax = figures.plot_accuracy(
+            [cell("softmax", [0.3, 0.5]), cell("gravitational_multi_timescale", [0.6])]
+        )
         assert [bar.get_height() for bar in ax.patches] == pytest.approx([0.4, 0.6])
-        ax = figures.plot_cost([cell("conventional", [0.3])], "peak_memory_bytes")
+        ax = figures.plot_cost([cell("softmax", [0.3])], "peak_memory_bytes")
         assert ax.patches[0].get_height() == 1024
 
     def test_means_are_written_above_seeds_and_whiskers(self):
@@ -70,7 +78,10 @@ class TestFigures:
 
     def test_no_marker_stands_at_an_edge(self):
         """Of the times and accuracies: a marker is 8 points wide."""
-        cells = [cell("conventional", [0.9, 0.9]), cell("combined", [0.3, 0.5], seconds_per_epoch=90.0)]
+        cells = [
+            cell("softmax", [0.9, 0.9]),
+            cell("gravitational_multi_timescale", [0.3, 0.5], seconds_per_epoch=90.0),
+        ]
         ax = figures.plot_accuracy_against_time(cells)
         ax.figure.draw_without_rendering()
         x, y = ax.transData.transform([(90.0, 0.9)])[0]
@@ -79,23 +90,36 @@ class TestFigures:
         assert y + room <= ax.bbox.y1
 
     def test_maps_have_a_colour_bar(self):
-        maps = {"combined": {"layer0": np.full((2, 3, 3), 0.5, np.float32)}}
+        maps = {"gravitational_multi_timescale": {"layer0": np.full((2, 3, 3), 0.5, np.float32)}}
         for figure in (
-            lra_attention.mean_maps_figure(maps, {"combined": "Combined"}),
-            lra_attention.head_maps_figure(maps["combined"]),
+            lra_attention.mean_maps_figure(
+                maps, {"gravitational_multi_timescale": "Gravitational multi-timescale"}
+            ),
+            lra_attention.head_maps_figure(maps["gravitational_multi_timescale"]),
         ):
             bar = figure.axes[-1]
             assert bar.get_ylabel() == "Weight, on each map's own scale"
             assert [text.get_text() for text in bar.get_yticklabels()] == ["0", "most"]
 
     def test_room_for_the_legend_is_no_accuracy(self):
-        assert max(figures.plot_accuracy([cell("conventional", [0.97, 1.0])]).get_yticks()) == 1
-        one = figures.plot_accuracy([cell("conventional", [0.1])])
+        assert max(figures.plot_accuracy([cell("softmax", [0.97, 1.0])]).get_yticks()) == 1
+        one = figures.plot_accuracy([cell("softmax", [0.1])])
         assert one.get_ylim()[1] < 0.3
 
     def test_one_epoch_is_a_whole_one(self):
-        run = RunRecord("text", "combined", 0, None, metrics=[{"epoch": 1, "train_loss": 2.0}], result={})
-        ax = lra_curves.plot_curves({"combined": [run]}, "train_loss", labels={"combined": "Combined"})
+        run = RunRecord(
+            "text",
+            "gravitational_multi_timescale",
+            0,
+            None,
+            metrics=[{"epoch": 1, "train_loss": 2.0}],
+            result={},
+        )
+        ax = lra_curves.plot_curves(
+            {"gravitational_multi_timescale": [run]},
+            "train_loss",
+            labels={"gravitational_multi_timescale": "Gravitational multi-timescale"},
+        )
         assert all(tick == round(tick) for tick in ax.get_xticks())
 
     def test_every_mechanism_looks_different(self):
@@ -103,8 +127,8 @@ class TestFigures:
 
     def test_radar_shares(self):
         cells = [
-            cell("conventional", [0.4], tokens_per_second=500.0, epochs_to_90_percent=4),
-            cell("combined", [0.8], peak_memory_bytes=2**31),
+            cell("softmax", [0.4], tokens_per_second=500.0, epochs_to_90_percent=4),
+            cell("gravitational_multi_timescale", [0.8], peak_memory_bytes=2**31),
             cell("rattention", [0.1], epochs_to_90_percent=1),
         ]
         one, other, failed = figures.radar_shares(cells)
@@ -115,10 +139,21 @@ class TestFigures:
     def test_curves_end_with_the_first_seed_and_unfinished_runs_stand_alone(self):
         def run(seed, lengths, finished):
             lines = [{"epoch": i + 1, "validation_accuracy": 0.1 * seed} for i in range(lengths)]
-            return RunRecord("text", "combined", seed, None, metrics=lines, result={} if finished else None)
+            return RunRecord(
+                "text",
+                "gravitational_multi_timescale",
+                seed,
+                None,
+                metrics=lines,
+                result={} if finished else None,
+            )
 
-        runs = {"combined": [run(1, 5, True), run(3, 3, True), run(9, 2, False)]}
-        ax = lra_curves.plot_curves(runs, "validation_accuracy", labels={"combined": "Combined"})
+        runs = {"gravitational_multi_timescale": [run(1, 5, True), run(3, 3, True), run(9, 2, False)]}
+        ax = lra_curves.plot_curves(
+            runs,
+            "validation_accuracy",
+            labels={"gravitational_multi_timescale": "Gravitational multi-timescale"},
+        )
         mean, alone = (line.get_ydata() for line in ax.lines)
         assert list(mean) == pytest.approx([0.2] * 3)
         assert list(alone) == pytest.approx([0.9] * 2)
@@ -131,24 +166,30 @@ class TestFigures:
         assert np.isnan(values).sum() == 3
 
     def test_maps_with_other_layers_and_heads(self):
-        maps = {"conventional": {"layer0": np.full((4, 2, 2), 0.5, np.float32)}}
-        maps["combined"] = {f"layer{i}": np.full((7, 2, 2), 0.5, np.float32) for i in range(2)}
+        maps = {"softmax": {"layer0": np.full((4, 2, 2), 0.5, np.float32)}}
+        maps["gravitational_multi_timescale"] = {
+            f"layer{i}": np.full((7, 2, 2), 0.5, np.float32) for i in range(2)
+        }
         labels = {name: name for name in maps}
         means = lra_attention.mean_maps_figure(maps, labels)
-        heads = lra_attention.head_maps_figure(maps["combined"])
+        heads = lra_attention.head_maps_figure(maps["gravitational_multi_timescale"])
         for figure, pictures in ((means, 1 + 2), (heads, 2 * 7)):
             figure.canvas.draw()
             assert sum(len(ax.images) for ax in figure.axes) == pictures
 
     def test_metrics_that_are_nowhere_defined(self):
-        values = {"entropy": {"combined": np.full((2, 2), np.nan)}}
-        figure = lra_attention.metrics_by_mechanism_figure(values, {"combined": "Combined"})
+        values = {"entropy": {"gravitational_multi_timescale": np.full((2, 2), np.nan)}}
+        figure = lra_attention.metrics_by_mechanism_figure(
+            values, {"gravitational_multi_timescale": "Gravitational multi-timescale"}
+        )
         figure.canvas.draw()
         (image,) = figure.axes[0].images
         assert np.ma.getmaskarray(np.ma.masked_invalid(image.get_array())).all()
 
     def test_metrics_that_no_head_has_are_left_out(self, tmp_path):
-        folder = write_study(tmp_path / "s", ("text",), ("conventional", "combined"), seeds=(7,))
+        folder = write_study(
+            tmp_path / "s", ("text",), ("softmax", "gravitational_multi_timescale"), seeds=(7,)
+        )
         for path in folder.glob("runs/*/attention.jsonl"):
             lines = [json.loads(line) | {"long_range": None} for line in path.read_text().splitlines()]
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))

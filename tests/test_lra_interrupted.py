@@ -10,11 +10,13 @@ import sys
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm"):
+for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
-from rattention.studies.lra.checkpoints import Lines, seal, whole_checkpoints
+from rattention.studies.kit.records import read_lines
+from rattention.studies.kit.training import save_checkpoint
 from rattention.studies.lra.running import do_run
+from rattention.studies.lra.training import last_checkpoint
 
 from tests.lra_runs import everything, interrupt_in_step, lines, straight_run, tiny_run, tiny_task
 from tests.processes import REPOSITORY
@@ -24,11 +26,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 DEATHS = [
     ("step", 2),
     ("step", 13),
-    ("line", 3),
-    ("save", 8),
-    ("seal", 1),
-    ("seal", 3),
+    ("save", 3),
+    ("checkpoint", 1),
+    ("checkpoint", 3),
+    ("rename", 7),
     ("clean up", 2),
+    ("line", 3),
+    ("line", 6),
     ("maps", 1),
 ]
 """Where a run is killed: at which call of what."""
@@ -38,15 +42,16 @@ import os, signal, sys
 from pathlib import Path
 
 import torch
-from rattention.studies.lra import history, running, training
+from rattention.studies.lra import running, training
 from tests.lra_runs import tiny_run, tiny_task
 
 TARGETS = {
-    "step": (training.Hooks, "on_step_end"),
-    "seal": (training, "seal"),
+    "step": (training.ClassifierTrainer, "after_step"),
+    "checkpoint": (training, "save_checkpoint"),
     "save": (torch, "save"),
-    "line": (history.Lines, "add"),
-    "clean up": (training, "keep_only"),
+    "rename": (os, "replace"),
+    "line": (training, "write_lines"),
+    "clean up": (training, "remove_all_but"),
     "maps": (running, "save_maps"),
 }
 
@@ -63,7 +68,7 @@ def die(folder, place, left):
 
     setattr(owner, name, call)
     torch.set_num_threads(1)
-    running.do_run(tiny_run("combined"), tiny_task(), folder)
+    running.do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), folder)
 
 for death in sys.argv[2:]:
     place, at = death.split(":")
@@ -98,7 +103,7 @@ class TestInterrupted:
         """Wherever SIGKILL hits, all numbers are those of a run without a break, to the bit."""
         folder = killed / f"{place}:{at}"
         assert not (folder / "result.json").exists()
-        do_run(tiny_run("combined"), tiny_task(), folder)
+        do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), folder)
         assert everything(folder) == everything(straight)
         assert not (folder / "checkpoints").exists()
 
@@ -106,38 +111,50 @@ class TestInterrupted:
         """Stops after the step, keeps the epochs before, and goes on from there."""
         interrupt_in_step(8, monkeypatch)
         with pytest.raises(KeyboardInterrupt):
-            do_run(tiny_run("combined"), tiny_task(), tmp_path / "run")
+            do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), tmp_path / "run")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         assert len(lines(tmp_path / "run" / "metrics.jsonl")) == 1
         monkeypatch.undo()
-        do_run(tiny_run("combined"), tiny_task(), tmp_path / "run")
+        do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), tmp_path / "run")
         assert everything(tmp_path / "run") == everything(straight)
 
-    @pytest.mark.parametrize("harm", ["cut", "changed", "missing", "no seal"])
+    @pytest.mark.parametrize("harm", ["cut", "changed", "missing", "empty", "other"])
     def test_harmed_checkpoints_are_not_used(self, tmp_path, harm):
-        for epoch in (1, 2):
-            checkpoint = tmp_path / f"checkpoint-{epoch}"
-            checkpoint.mkdir()
-            (checkpoint / "weights").write_bytes(bytes(range(100)))
-            (checkpoint / "state").write_text("{}")
-            seal(checkpoint, epoch)
-        assert list(whole_checkpoints(tmp_path)) in ([1, 2], [2, 1])
-        weights = tmp_path / "checkpoint-2" / "weights"
-        if harm == "cut":
-            weights.write_bytes(weights.read_bytes()[:50])
-        elif harm == "changed":
-            weights.write_bytes(bytes(100))
-        elif harm == "missing":
-            weights.unlink()
+        for epoch in (9, 10):
+            save_checkpoint(tmp_path / f"epoch-{epoch}.pt", {"epoch": epoch, "weights": torch.ones(100)})
+        path = tmp_path / "epoch-10.pt"
+        assert last_checkpoint(tmp_path)[1]["epoch"] == 10
+        content = path.read_bytes()
+        harmed = {
+            "cut": content[:-100],
+            "changed": content.replace(torch.ones(2).numpy().tobytes(), bytes(8), 1),
+            "empty": b"",
+            "other": content[:4] + b"another file" + content[-4:],
+        }
+        if harm == "missing":
+            path.unlink()
         else:
-            (tmp_path / "checkpoint-2" / "complete.json").unlink()
-        assert list(whole_checkpoints(tmp_path)) == [1]
+            assert harmed[harm] != content
+            path.write_bytes(harmed[harm])
+        found, state = last_checkpoint(tmp_path)
+        assert (found, state["epoch"]) == (tmp_path / "epoch-9.pt", 9)
+        found.unlink()
+        assert last_checkpoint(tmp_path) == (None, {})
 
-    def test_lines_end_where_one_is_cut(self, tmp_path):
+    def test_an_earlier_checkpoint_gives_the_same_numbers(self, straight, tmp_path, monkeypatch):
+        interrupt_in_step(18, monkeypatch)
+        with pytest.raises(KeyboardInterrupt):
+            do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), tmp_path / "run")
+        monkeypatch.undo()
+        checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir())
+        assert [path.name for path in checkpoints] == ["epoch-2.pt", "epoch-3.pt"]
+        checkpoints[1].write_bytes(checkpoints[1].read_bytes()[:-1])
+        do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), tmp_path / "run")
+        assert everything(tmp_path / "run") == everything(straight)
+
+    def test_damaged_lines_are_named(self, tmp_path):
         path = tmp_path / "metrics.jsonl"
-        path.write_text('{"epoch": 1, "x": 1}\n{"epoch": 2, "x": 2}\n{"epoch": 3, "x"', "utf-8")
-        table = Lines(path)
-        assert table.epochs() == 2
-        table.forget_after(1)
-        table.add({"epoch": 2, "x": 5})
-        assert [line["x"] for line in Lines(path).lines] == [1, 5]
+        path.write_text('{"epoch": 1, "x": 1}\n{"x": 2}\n{"epoch": 3, "x": 3}\n{"epoch": 4, "x"', "utf-8")
+        lines, damaged = read_lines(path, ("epoch",))
+        assert [line["x"] for line in lines] == [1, 3]
+        assert damaged == [2, 4]

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = ModelSize(dim=16, heads=2, mlp_dim=32, timescales=(2.0, 8.0), window=3)
 
 
-def classifier(mechanism="conventional", size=SIZE, length=30):
+def classifier(mechanism="softmax", size=SIZE, length=30):
     torch.manual_seed(0)
     return SequenceClassifier(9, 4, mechanism, size, length).eval()
 
@@ -89,14 +89,15 @@ class TestForward:
 
 
 class TestLayers:
-    @pytest.mark.parametrize(("name", "mechanism"), MECHANISMS.items())
-    def test_are_of_the_mechanism(self, name, mechanism):
+    @pytest.mark.parametrize("name", MECHANISMS)
+    def test_are_of_the_mechanism(self, name):
         layers = attention_layers(classifier(name))
-        assert [layer.mechanism.name for layer in layers] == [mechanism] * 2
+        assert [layer.mechanism.name for layer in layers] == [name] * 2
         assert all(layer.causal == (name == "rattention") for layer in layers)
         assert all(layer.window == (3 if name == "rattention" else None) for layer in layers)
         assert all(
-            (layer.timescales is not None) == (name in ("multi_timescale", "combined")) for layer in layers
+            (layer.timescales is not None) == (name in ("multi_timescale", "gravitational_multi_timescale"))
+            for layer in layers
         )
 
     def test_all_but_the_attention_is_the_same(self):
@@ -106,7 +107,7 @@ class TestLayers:
 
     def test_unknown_mechanism(self):
         with pytest.raises(
-            ValueError, match=r"unknown mechanism 'linear': there are conventional, gravit.*rattention"
+            ValueError, match=r"unknown mechanism 'linear': there are softmax, gravit.*rattention"
         ):
             mechanism_of("linear", SIZE)
 
@@ -115,10 +116,10 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "concerned", "parameter"),
         [
-            ({"learn_exponent": True}, ("gravitational", "combined"), "exponent"),
-            ({"distance": "cosine"}, ("gravitational", "combined"), None),
-            ({"distance": "euclidean"}, ("gravitational", "combined"), None),
-            ({"adaptive_timescales": True}, ("multi_timescale", "combined"), "gate"),
+            ({"learn_exponent": True}, ("gravitational", "gravitational_multi_timescale"), "exponent"),
+            ({"distance": "cosine"}, ("gravitational", "gravitational_multi_timescale"), None),
+            ({"distance": "euclidean"}, ("gravitational", "gravitational_multi_timescale"), None),
+            ({"adaptive_timescales": True}, ("multi_timescale", "gravitational_multi_timescale"), "gate"),
         ],
     )
     def test_reach_the_layers_they_concern(self, options, concerned, parameter):
@@ -148,9 +149,7 @@ class TestMatching:
     @pytest.mark.parametrize("vocabulary", [16, 257, 20_000])
     def test_within_a_tenth(self, mechanism, size, vocabulary):
         arguments = (vocabulary, 10, mechanism, replace(size, match_parameters=True), 1_000)
-        wanted = parameters(vocabulary, 10, "conventional", replace(size, match_parameters=False), 1_000)[
-            "total"
-        ]
+        wanted = parameters(vocabulary, 10, "softmax", replace(size, match_parameters=False), 1_000)["total"]
         with torch.device("meta"):
             have = sum(p.numel() for p in SequenceClassifier(*arguments).parameters())
         assert abs(have / wanted - 1) <= 0.1
@@ -159,15 +158,15 @@ class TestMatching:
     def test_unmatched_timescales_have_more(self):
         assert mismatch(16, 10, "multi_timescale", ModelSize(), 100) > 0.1
 
-    def test_conventional_stays_as_it_is(self):
+    def test_softmax_stays_as_it_is(self):
         size = ModelSize(match_parameters=True)
-        assert matched_size(16, 10, "conventional", size, 100) == replace(size, match_parameters=False)
+        assert matched_size(16, 10, "softmax", size, 100) == replace(size, match_parameters=False)
 
     def test_says_when_it_cannot(self):
         """Twelve timescales of one head each do not fit the width of one head and a narrow MLP."""
         size = ModelSize(dim=16, heads=2, mlp_dim=4, timescales=tuple(range(1, 13)), match_parameters=True)
-        assert matched_size(16, 10, "combined", size, 100).mlp_dim == 1
-        assert mismatch(16, 10, "combined", size, 100) > 0.1
+        assert matched_size(16, 10, "gravitational_multi_timescale", size, 100).mlp_dim == 1
+        assert mismatch(16, 10, "gravitational_multi_timescale", size, 100) > 0.1
 
 
 class TestFiles:

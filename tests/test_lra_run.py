@@ -15,13 +15,13 @@ from dataclasses import replace
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm", "tyro"):
+for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
 import pyarrow.parquet
 import yaml
 from rattention.cli import main
-from rattention.studies.lra import Study, Text, new_name, run_study
+from rattention.studies.lra import SequenceClassifier, Study, Text, new_name, run_study
 
 from tests.lra_runs import SIZE, STUDY, everything, lines, without_times
 from tests.processes import REPOSITORY
@@ -58,7 +58,7 @@ class TestFolder:
     def test_everything_is_written(self, tmp_path):
         told = []
         results = run_study(STUDY, tmp_path / "out", told.append)
-        assert [r["mechanism"] for r in results] == ["conventional", "rattention"]
+        assert [r["mechanism"] for r in results] == ["softmax", "rattention"]
         assert len([line for line in told if "test accuracy" in line]) == 2
         out = tmp_path / "out"
         assert Study.load(out / "study.yaml") == STUDY
@@ -70,13 +70,23 @@ class TestFolder:
         assert settings["training"]["batch"] == 16
         assert settings["data"]["max_length"] == 30
 
+    def test_all_data_are_checked_before_training(self, tmp_path):
+        """A task that cannot be loaded stops the study before any other is trained."""
+        study = replace(STUDY, tasks=("listops", "text"), data={"text": Text(str(tmp_path / "none"))})
+        study = study.with_data(listops=STUDY.data["listops"])
+        told = []
+        with pytest.raises(ValueError, match=r"none' is no folder.*; or leave text out: --tasks listops$"):
+            run_study(study, tmp_path / "out", told.append)
+        assert told == ["listops: checking the data", "text: checking the data"]
+        assert not (tmp_path / "out" / "runs").exists()
+
     def test_tables_hold_all_lines(self, tmp_path):
         run_study(STUDY, tmp_path / "out")
         runs = tmp_path / "out" / "runs"
         for name in ("metrics", "attention"):
             table = pyarrow.parquet.read_table(tmp_path / "out" / f"{name}.parquet").to_pylist()
             expected = []
-            for mechanism in ("conventional", "rattention"):
+            for mechanism in ("rattention", "softmax"):
                 named = {"task": "listops", "mechanism": mechanism, "seed": 0}
                 path = runs / f"listops-{mechanism}-0" / f"{name}.jsonl"
                 expected += [named | line for line in lines(path, without=())]
@@ -88,18 +98,18 @@ class TestFolder:
         (before,) = run_study(first, tmp_path / "out")
         results = run_study(replace(STUDY, seeds=(1, 0)), tmp_path / "out")
         assert [(r["mechanism"], r["seed"]) for r in results] == [
-            ("conventional", 1),
+            ("softmax", 1),
             ("rattention", 1),
-            ("conventional", 0),
+            ("softmax", 0),
             ("rattention", 0),
         ]
         assert results[3] == before
         study = Study.load(tmp_path / "out" / "study.yaml")
-        assert study.mechanisms == ("rattention", "conventional")
+        assert study.mechanisms == ("rattention", "softmax")
         assert study.seeds == (0, 1)
 
     def test_another_study(self, tmp_path):
-        run_study(replace(STUDY, mechanisms=("conventional",)), tmp_path / "out")
+        run_study(replace(STUDY, mechanisms=("softmax",)), tmp_path / "out")
         other = replace(STUDY, training=replace(STUDY.training, batch=4), model=replace(SIZE, dim=32))
         with pytest.raises(
             ValueError,
@@ -119,8 +129,8 @@ class TestFolder:
             run_study(STUDY, tmp_path)
 
     def test_unreadable_result(self, tmp_path):
-        run_study(replace(STUDY, mechanisms=("conventional",)), tmp_path)
-        (tmp_path / "runs" / "listops-conventional-0" / "result.json").write_text("{", "utf-8")
+        run_study(replace(STUDY, mechanisms=("softmax",)), tmp_path)
+        (tmp_path / "runs" / "listops-softmax-0" / "result.json").write_text("{", "utf-8")
         with pytest.raises(ValueError, match=r"result\.json cannot be read.*remove it"):
             run_study(STUDY, tmp_path)
 
@@ -156,15 +166,16 @@ class TestFolder:
         """Whichever library meets it: an error that says so, and what was finished stays."""
         from rattention.studies.lra import running, training
 
-        before = run_study(replace(STUDY, mechanisms=("conventional",)), tmp_path)
+        before = run_study(replace(STUDY, mechanisms=("softmax",)), tmp_path)
         no_room = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with_torch = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
         safetensors = RuntimeError(
             "Error while serializing: I/O error: No space left on device (os error 28)"
         )
         for owner, name, fault in (
-            (training, "seal", with_torch),
-            (training, "seal", safetensors),
+            (training, "save_checkpoint", no_room),
+            (SequenceClassifier, "save", safetensors),
+            (SequenceClassifier, "save", with_torch),
             (running, "write_json", no_room),
         ):
             with monkeypatch.context() as patch:
@@ -195,7 +206,11 @@ class TestFolder:
             "1",
         )
         run_study(
-            replace(STUDY, mechanisms=("conventional",), listops=replace(STUDY.listops)), tmp_path / "cached"
+            replace(
+                STUDY,
+                mechanisms=("softmax",),
+            ),
+            tmp_path / "cached",
         )
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, arguments)],
@@ -213,23 +228,29 @@ class TestFolder:
 
 class TestCommand:
     def test_runs_and_goes_on(self, run, config, tmp_path):
-        code, out, err = run("run", "--config", config, "--out", "res", "--mechanisms", "conventional")
+        code, out, err = run("run", "--config", config, "--out", "res", "--mechanisms", "softmax")
         assert code == 0, err
-        assert "listops: always the most frequent label gives" in out
-        assert "conventional" in out
-        assert "Results in res" in out
-        code, out, err = run("run", "--out", "res", "--mechanisms", "combined,rattention", "--json")
+        assert "ListOps (majority class" in out
+        assert "did not learn" in out or "majority class" in out
+        assert "softmax" in out
+        assert "Saved in res. Open res/report.html" in " ".join(out.split())
+        code, out, err = run(
+            "run", "--out", "res", "--mechanisms", "gravitational_multi_timescale,rattention", "--json"
+        )
         assert code == 0, err
         found = json.loads(out)
         assert found["folder"] == "res"
-        assert [result["mechanism"] for result in found["results"]] == ["combined", "rattention"]
+        assert [result["mechanism"] for result in found["results"]] == [
+            "gravitational_multi_timescale",
+            "rattention",
+        ]
         code, _, err = run("run", "--out", "res")
         assert code == 0
         assert err.count("finished before") == 3
 
     def test_overrides(self, run, config):
         code, _, err = run(
-            *("run", "--config", config, "--out", "res", "--mechanisms", "conventional", "--seeds", "4"),
+            *("run", "--config", config, "--out", "res", "--mechanisms", "softmax", "--seeds", "4"),
             *("--epochs", 1, "--batch", 8, "--learning-rate", 0.01, "--patience", 2, "--match-parameters"),
             *("--length", 60, "--samples", 40),
         )
@@ -238,16 +259,18 @@ class TestCommand:
         assert study.training == replace(STUDY.training, epochs=1, batch=8, learning_rate=0.01, patience=2)
         assert study.model == replace(SIZE, match_parameters=True)
         assert study.seeds == (4,)
-        assert (study.listops.min_length, study.listops.max_length, study.listops.train) == (10, 60, 40)
-        assert (study.text.length, study.text.train) == (60, 40)
+        listops = study.data["listops"]
+        assert (listops.min_length, listops.max_length, listops.train) == (10, 60, 40)
+        assert (study.data["text"].length, study.data["text"].train) == (60, 40)
+        assert (study.data["images"].size, study.data["images"].train) == (7, 40)
 
     @pytest.mark.parametrize(
         ("argv", "said"),
         [
-            (("run", "--tasks", "images"), "unknown task 'images': there are listops, text"),
+            (("run", "--tasks", "pictures"), "unknown task 'pictures': there are listops, text, images"),
             (
-                ("run", "--mechanisms", "conventional,linear"),
-                "unknown mechanism 'linear': there are conventional",
+                ("run", "--mechanisms", "softmax,linear"),
+                "unknown mechanism 'linear': there are softmax",
             ),
             (("run", "--seeds", "one"), "--seeds must be whole numbers"),
             (("run", "--seeds", "-1"), "seeds must be between 0 and 4294967295, got -1"),
@@ -258,7 +281,7 @@ class TestCommand:
             (("run", "--learning-rate", "nan"), "learning_rate must be"),
             (("run", "--threads", "-1"), "--threads must be >= 0"),
             (("run", "--tasks", "text", "--imdb", "no/such/folder"), "no/such/folder"),
-            (("data", "--tasks", "images"), "unknown task 'images'"),
+            (("data", "--tasks", "pictures"), "unknown task 'pictures'"),
         ],
     )
     def test_mistakes_give_one_line_and_code_2(self, run, argv, said):
@@ -280,7 +303,7 @@ class TestCommand:
 
     def test_data_by_words(self, run, tmp_path):
         write_parquet(tmp_path / "imdb")
-        replace(STUDY, tasks=("text",), text=Text(validation=4)).save(tmp_path / "text.yaml")
+        replace(STUDY, tasks=("text",), data={"text": Text(validation=4)}).save(tmp_path / "text.yaml")
         words = ("data", "--config", tmp_path / "text.yaml", "--imdb", tmp_path / "imdb", "--json")
         (by_bytes,), (by_words,) = (
             json.loads(run(*words, "--level", level)[1]) for level in ("bytes", "words")
@@ -302,9 +325,9 @@ class TestCommand:
             "--threads",
             "1",
         ]
-        options = ["--mechanisms", "conventional", "--epochs", "40", "--out"]
+        options = ["--mechanisms", "softmax", "--epochs", "40", "--out"]
         with subprocess.Popen([*command, *options, "broken"], stderr=subprocess.PIPE, text=True) as process:
-            wait_for(tmp_path / "broken" / "runs" / "listops-conventional-0" / "metrics.jsonl")
+            wait_for(tmp_path / "broken" / "runs" / "listops-softmax-0" / "metrics.jsonl")
             process.send_signal(signal.SIGINT)
             err = process.communicate(timeout=60)[1]
         assert (process.returncode, err.splitlines()[-1]) == (130, "rattention: interrupted")
@@ -312,8 +335,7 @@ class TestCommand:
             code, _, err = run("run", "--config", config, *options, folder)
             assert code == 0, err
         broken, whole = (
-            everything(tmp_path / folder / "runs" / "listops-conventional-0")
-            for folder in ("broken", "whole")
+            everything(tmp_path / folder / "runs" / "listops-softmax-0") for folder in ("broken", "whole")
         )
         assert broken == whole
         assert without_times(broken["result"]) == without_times(whole["result"])

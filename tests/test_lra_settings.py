@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm", "tyro"):
+for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
 from rattention.studies.lra import MECHANISMS, PRESETS, ListOps, ModelSize, Study, Training
@@ -19,7 +19,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class TestSettings:
-    @pytest.mark.parametrize("study", [STUDY, *PRESETS.values(), replace(STUDY, text_training=Training())])
+    @pytest.mark.parametrize(
+        "study", [STUDY, *PRESETS.values(), replace(STUDY, task_training={"text": Training()})]
+    )
     def test_round_trip(self, study, tmp_path):
         study.save(tmp_path / "study.yaml")
         assert Study.load(tmp_path / "study.yaml") == study
@@ -47,8 +49,8 @@ class TestSettings:
             ("model: 3", "model must be settings by name, got 3"),
             ("training: {epochs: 0}", "epochs must be >= 1, got 0"),
             ("training: {learning_rate: fast}", "learning_rate must be a number, got 'fast'"),
-            ("tasks: [listops, images]", "unknown task 'images': there are listops, text"),
-            ("mechanisms: [linear]", "unknown mechanism 'linear': there are conventional"),
+            ("tasks: [listops, pictures]", "unknown task 'pictures': there are listops, text"),
+            ("mechanisms: [linear]", "unknown mechanism 'linear': there are softmax"),
             ("mechanisms: []", "mechanisms must have at least one"),
             ("seeds: [-1]", "seeds must be between 0 and 4294967295, got -1"),
             ("seeds: [0, 4294967296]", "seeds must be between 0 and 4294967295, got 4294967296"),
@@ -60,7 +62,12 @@ class TestSettings:
             ("model: {dim: [" + "[1, 1, 1, 1], " * 100 + "]}", r"dim must be .*, got \[\[1, .*\.\.\.\]$"),
             ("a" * (2**24 + 1), "is too long: at most 16777216 bytes are read"),
             ("created: 2026-99-99", "cannot be read as YAML"),
-            ("text: {length: long}", "text: length must be"),
+            ("data: {text: {length: long}}", "data: text: length must be"),
+            ("data: {pictures: {}}", "data: unknown task 'pictures': there are listops, text"),
+            ("data: {text: 3}", "data: text must hold settings by name, got int"),
+            ("data: [text]", "data must hold settings by name, got list"),
+            ("task_training: {text: {epochs: many}}", "task_training: text: epochs must be"),
+            ("task_training: {pictures: {}}", "task_training: unknown task 'pictures'"),
             ("- listops", "must hold settings by name, got list"),
             ("model: {dim", "cannot be read as YAML"),
         ],
@@ -93,9 +100,7 @@ class TestSettings:
 
     def test_runs_of_a_seed_come_first(self):
         names = [run.name for run in replace(STUDY, seeds=(0, 1), tasks=("listops", "text")).runs()]
-        assert names[:4] == [
-            f"{t}-{m}-0" for t in ("listops", "text") for m in ("conventional", "rattention")
-        ]
+        assert names[:4] == [f"{t}-{m}-0" for t in ("listops", "text") for m in ("softmax", "rattention")]
         assert len(names) == 8
 
     def test_presets(self):
@@ -112,6 +117,6 @@ class TestSettings:
             1e-5,
         )
         assert (paper.training.epochs, paper.training.patience, paper.training.clip) == (20, 10, 1.0)
-        assert paper.listops == ListOps(96_000, 2_000, 2_000, 500, 2_000, 10, 10)
-        assert paper.text.length == 4_096
+        assert paper.data["listops"] == ListOps(96_000, 2_000, 2_000, 500, 2_000, 10, 10)
+        assert paper.data["text"].length == 4_096
         assert len(PRESETS["small"].seeds) >= 3

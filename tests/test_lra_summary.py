@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-for module in ("matplotlib", "scipy", "yaml", "safetensors", "tyro"):
+for module in ("matplotlib", "scipy", "yaml", "safetensors"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
 from rattention.studies.lra import findings
@@ -23,40 +23,43 @@ T3 = 4.302652729911275
 
 class TestNumbers:
     def test_students_interval(self):
-        number = cell("combined", [0.3, 0.4, 0.5]).accuracy
+        number = cell("gravitational_multi_timescale", [0.3, 0.4, 0.5]).accuracy
         assert number.mean == pytest.approx(0.4)
         assert number.high - number.mean == pytest.approx(T3 * 0.1 / math.sqrt(3))
 
     def test_one_seed_has_no_interval(self):
-        number = cell("combined", [0.3]).accuracy
+        number = cell("gravitational_multi_timescale", [0.3]).accuracy
         assert np.isnan([number.low, number.high]).all()
-        (row,) = rows_of([cell("combined", [0.3], cell("conventional", [0.2]))])
+        (row,) = rows_of([cell("gravitational_multi_timescale", [0.3], cell("softmax", [0.2]))])
         assert {row[name] for name in row if name.endswith(("_low", "_high"))} == {None}
 
     def test_shares_stay_shares(self):
-        number = cell("combined", [0.9, 1.0]).accuracy
+        number = cell("gravitational_multi_timescale", [0.9, 1.0]).accuracy
         assert (number.low, number.high) == (pytest.approx(0.95 - 12.706 * 0.05, abs=1e-3), 1.0)
-        assert cell("combined", [0.0, 0.1]).accuracy.low == 0.0
+        assert cell("gravitational_multi_timescale", [0.0, 0.1]).accuracy.low == 0.0
 
     def test_improvement_is_paired_by_seed(self):
         """In points, as a paired t-test has it."""
-        base = cell("conventional", [0.2, 0.4, 0.9, 0.3], seeds=(0, 1, 5, 2))
-        ours = cell("combined", [0.46, 0.22, 0.1, 0.37], base, seeds=(1, 0, 7, 2))
+        base = cell("softmax", [0.2, 0.4, 0.9, 0.3], seeds=(0, 1, 5, 2))
+        ours = cell("gravitational_multi_timescale", [0.46, 0.22, 0.1, 0.37], base, seeds=(1, 0, 7, 2))
         test = stats.ttest_rel([0.46, 0.22, 0.37], [0.4, 0.2, 0.3]).confidence_interval(0.95)
         assert ours.improvement.pairs == 3
         assert ours.improvement.points.mean == pytest.approx(0.05)
         assert (ours.improvement.points.low, ours.improvement.points.high) == pytest.approx(tuple(test))
 
     def test_improvement_without_common_seeds_is_that_of_means(self):
-        base = cell("conventional", [0.2, 0.4], seeds=(0, 1))
-        ours = cell("combined", [0.36], base, seeds=(2,)).improvement
+        base = cell("softmax", [0.2, 0.4], seeds=(0, 1))
+        ours = cell("gravitational_multi_timescale", [0.36], base, seeds=(2,)).improvement
         assert ours.points.mean == pytest.approx(0.06)
         assert math.isnan(ours.points.low)
         assert (ours.pairs, ours.shown) == (0, False)
 
     def test_no_improvement_without_baseline(self):
-        assert cell("combined", [0.3]).improvement is None
-        assert cell("combined", [0.3], cell("conventional", [0.0])).improvement.points.mean == 0.3
+        assert cell("gravitational_multi_timescale", [0.3]).improvement is None
+        assert (
+            cell("gravitational_multi_timescale", [0.3], cell("softmax", [0.0])).improvement.points.mean
+            == 0.3
+        )
 
     def test_a_difference_is_shown_where_the_paired_test_finds_one(self):
         drawn = np.random.default_rng(0)
@@ -87,80 +90,121 @@ class TestNumbers:
         ],
     )
     def test_learned(self, accuracies, verdict):
-        assert learned(cell("combined", accuracies)) is verdict
+        assert learned(cell("gravitational_multi_timescale", accuracies)) is verdict
 
 
 class TestFindings:
     def test_an_interval_with_0_is_no_difference(self):
-        text = " ".join(findings.best([cell("conventional", [0.30, 0.34]), cell("combined", [0.33, 0.36])]))
-        assert "Combined with 34.5%" in text
-        assert "No difference is shown between Combined and Conventional: the interval includes 0." in text
+        text = " ".join(
+            findings.best(
+                [cell("softmax", [0.30, 0.34]), cell("gravitational_multi_timescale", [0.33, 0.36])]
+            )
+        )
+        assert "Gravitational multi-timescale with 34.5%" in text
+        assert (
+            "No difference is shown between Gravitational multi-timescale and Softmax: the interval includes "
+            "0." in text
+        )
         assert "more accurate" not in text
 
     def test_an_interval_without_0_is_a_difference(self):
         """Though their own intervals overlap: seeds that are good for both do not count."""
-        cells = [cell("conventional", [0.30, 0.40, 0.50]), cell("combined", [0.32, 0.42, 0.521])]
+        cells = [
+            cell("softmax", [0.30, 0.40, 0.50]),
+            cell("gravitational_multi_timescale", [0.32, 0.42, 0.521]),
+        ]
         assert cells[0].accuracy.high > cells[1].accuracy.mean
         text = " ".join(findings.best(cells))
-        assert "Combined is more accurate than Conventional by +2.0 (+1.9 to +2.2) points" in text
+        assert (
+            "Gravitational multi-timescale is more accurate than Softmax by +2.0 (+1.9 to +2.2) points"
+            in text
+        )
         assert "paired over 3 seeds" in text
         assert "No difference" not in text
 
     def test_one_seed_is_said(self):
-        text = " ".join(findings.best([cell("conventional", [0.3]), cell("combined", [0.9])]))
-        assert "Conventional: fewer than two seeds in common with Combined" in text
+        text = " ".join(findings.best([cell("softmax", [0.3]), cell("gravitational_multi_timescale", [0.9])]))
+        assert "Softmax: fewer than two seeds in common with Gravitational multi-timescale" in text
         assert "more accurate" not in text
 
     def test_alone(self):
-        assert "no other mechanism" in findings.best([cell("combined", [0.3])])[1]
+        assert "no other mechanism" in findings.best([cell("gravitational_multi_timescale", [0.3])])[1]
 
     def test_the_same_mean_is_said(self):
-        text = findings.best([cell("conventional", [0.3, 0.3]), cell("combined", [0.3, 0.3])])[0]
-        assert "the same mean: Combined" in text
+        text = findings.best(
+            [cell("softmax", [0.3, 0.3]), cell("gravitational_multi_timescale", [0.3, 0.3])]
+        )[0]
+        assert "the same mean: Gravitational multi-timescale" in text
 
     def test_majority(self):
-        cells = [cell("conventional", [0.19, 0.2]), cell("combined", [0.203]), cell("rattention", [0.4])]
+        cells = [
+            cell("softmax", [0.19, 0.2]),
+            cell("gravitational_multi_timescale", [0.203]),
+            cell("rattention", [0.4]),
+        ]
         no, unsure = findings.against_majority(cells)
-        assert no.startswith("Conventional did not learn: its mean accuracy of 19.5%")
-        assert unsure.startswith("Combined is not shown to have learned: 20.3%")
+        assert no.startswith("Softmax did not learn: its mean accuracy of 19.5%")
+        assert unsure.startswith("Gravitational multi-timescale is not shown to have learned: 20.3%")
         assert "0.8 points" in unsure
         (every,) = findings.against_majority(cells[2:])
         assert every == "Every mechanism is above the majority class (20.0%)."
 
     def test_baseline(self):
-        base = cell("conventional", [0.2, 0.21, 0.22])
-        better, equal = cell("combined", [0.4, 0.42, 0.44], base), cell("rattention", [0.2, 0.22, 0.21], base)
+        base = cell("softmax", [0.2, 0.21, 0.22])
+        better, equal = (
+            cell("gravitational_multi_timescale", [0.4, 0.42, 0.44], base),
+            cell("rattention", [0.2, 0.22, 0.21], base),
+        )
         texts = findings.against_baseline([base, better, equal, cell("gravitational", [0.5], base)])
         assert texts[0] == (
-            "Combined: accuracy +21.0 (+18.5 to +23.5) points against conventional attention, paired over 3 "
+            "Gravitational multi-timescale: accuracy +21.0 (+18.5 to +23.5) points against softmax "
+            "attention, paired over 3 "
             "seeds; a difference is shown."
         )
         assert "+0.0 (-2.5 to +2.5) points" in texts[1]
         assert texts[1].endswith("the interval includes 0: no difference is shown.")
         assert "fewer than two seeds in common" in texts[2]
-        assert "+30.0 points against conventional attention, paired over 1 seed;" in texts[2]
-        assert "no finished run" in findings.against_baseline([cell("combined", [0.4])])[0]
+        assert "+30.0 points against softmax attention, paired over 1 seed;" in texts[2]
+        assert (
+            "no finished run" in findings.against_baseline([cell("gravitational_multi_timescale", [0.4])])[0]
+        )
 
     def test_speed(self):
-        base = cell("conventional", [0.3])
-        slow = cell("combined", [0.3], base, seconds_per_epoch=25.0, peak_memory_bytes=3 * 2**30)
+        base = cell("softmax", [0.3])
+        slow = cell(
+            "gravitational_multi_timescale", [0.3], base, seconds_per_epoch=25.0, peak_memory_bytes=3 * 2**30
+        )
         time, memory, ratios = findings.speed([base, slow])
-        assert time == "Fastest per epoch: Conventional with 10 s; Combined takes 2.50 times as long."
-        assert memory == "Least peak memory: Conventional with 1,024 MiB; Combined takes 3.00 times as much."
-        assert "Combined 2.50 and 3.00" in ratios
+        assert (
+            time
+            == "Fastest per epoch: Softmax with 10 s; Gravitational multi-timescale takes 2.50 times as long."
+        )
+        assert (
+            memory
+            == "Least peak memory: Softmax with 1,024 MiB; Gravitational multi-timescale takes 3.00 times as "
+            "much."
+        )
+        assert "Gravitational multi-timescale 2.50 and 3.00" in ratios
         assert findings.speed([base]) == []
 
     def test_convergence(self):
-        late = cell("combined", [0.3, 0.3], epochs_to_90_percent=6, best_epoch=10)
+        late = cell("gravitational_multi_timescale", [0.3, 0.3], epochs_to_90_percent=6, best_epoch=10)
         flat = cell("rattention", [0.1], epochs_to_90_percent=1)
-        first, ends = findings.convergence([cell("conventional", [0.3]), late, flat])
-        assert first.endswith("2.0 for Conventional, 6.0 for Combined.")
-        assert ends.endswith("Combined 2 of 2.")
-        same = findings.convergence([cell("conventional", [0.3]), cell("combined", [0.3])])
+        first, ends = findings.convergence([cell("softmax", [0.3]), late, flat])
+        assert first.endswith("2.0 for Softmax, 6.0 for Gravitational multi-timescale.")
+        assert ends.endswith("Gravitational multi-timescale 2 of 2.")
+        same = findings.convergence([cell("softmax", [0.3]), cell("gravitational_multi_timescale", [0.3])])
         assert same[0].endswith("all the same.")
 
     def test_sizes(self):
-        base = cell("conventional", [0.3])
-        larger = cell("combined", [0.3], base, parameters={"total": 1101})
-        assert "Combined has 1.10 times the parameters" in findings.sizes([base, larger])[0]
-        assert findings.sizes([base, cell("combined", [0.3], base, parameters={"total": 1100})]) == []
+        base = cell("softmax", [0.3])
+        larger = cell("gravitational_multi_timescale", [0.3], base, parameters={"total": 1101})
+        assert (
+            "Gravitational multi-timescale has 1.10 times the parameters" in findings.sizes([base, larger])[0]
+        )
+        assert (
+            findings.sizes(
+                [base, cell("gravitational_multi_timescale", [0.3], base, parameters={"total": 1100})]
+            )
+            == []
+        )

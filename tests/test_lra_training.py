@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("transformers", "accelerate", "tensorboard", "pyarrow", "yaml", "tqdm"):
+for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
+from rattention.studies.kit.training import FAILED_BATCH
 from rattention.studies.lra import MECHANISMS, ListOps, SequenceClassifier, Split, Study
 from rattention.studies.lra.batches import TrainingBatches, collate, in_order_of_length
 from rattention.studies.lra.measuring import PeakMemory, attention_by_head, longest_samples
 from rattention.studies.lra.running import do_run, new_model
-from rattention.studies.lra.training import FAILED_BATCH, evaluate
+from rattention.studies.lra.training import evaluate
 from safetensors.torch import load_file
 
 from tests.lra_runs import (
@@ -177,8 +178,8 @@ class TestRun:
     @pytest.mark.parametrize(
         ("mechanism", "tokens", "window", "there"),
         [
-            ("conventional", 51, 4, False),
-            ("conventional", 52, 4, True),
+            ("softmax", 51, 4, False),
+            ("softmax", 52, 4, True),
             ("rattention", 60, 50, False),
             ("rattention", 60, 51, True),
         ],
@@ -216,9 +217,9 @@ class TestRun:
         assert result["parameters"]["total"] == sum(p.numel() for p in model.parameters())
 
     def test_same_seed_same_numbers(self, straight, tmp_path):
-        do_run(tiny_run("combined"), tiny_task(), tmp_path / "again")
+        do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), tmp_path / "again")
         assert everything(tmp_path / "again") == everything(straight)
-        do_run(tiny_run("combined", seed=1), tiny_task(), tmp_path / "other")
+        do_run(tiny_run("gravitational_multi_timescale", seed=1), tiny_task(), tmp_path / "other")
         assert lines(tmp_path / "other" / "metrics.jsonl") != lines(straight / "metrics.jsonl")
 
     def test_patience(self, tmp_path):
@@ -308,7 +309,7 @@ class TestFaults:
     def test_a_loss_that_is_no_number(self, tmp_path, monkeypatch):
         """The batch is saved, the error names the file, and the epochs before stay."""
         spoil_in_step(8, monkeypatch)
-        with pytest.raises(FloatingPointError, match=rf"the loss became nan in step 8 .*{FAILED_BATCH}"):
+        with pytest.raises(FloatingPointError, match=rf"the loss became nan in step 8: .*{FAILED_BATCH}"):
             do_run(tiny_run(), tiny_task(), tmp_path / "run")
         batch = load_file(tmp_path / "run" / FAILED_BATCH)
         assert set(batch) == {"tokens", "lengths", "labels"}
@@ -345,11 +346,11 @@ def test_two_processes_train_as_one(tmp_path):
     """Without dropout, which each draws for itself, they do what one does, up to rounding."""
     study = Study(
         tasks=("listops",),
-        mechanisms=("combined",),
+        mechanisms=("gravitational_multi_timescale",),
         seeds=(3,),
         model=SIZE,
         training=replace(TRAINING, epochs=2),
-        listops=ListOps(train=30, validation=9, test=9, min_length=5, max_length=30, max_depth=3, max_args=3),
+        data={"listops": ListOps(30, 9, 9, min_length=5, max_length=30, max_depth=3, max_args=3)},
     )
     study.save(tmp_path / "study.yaml")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -376,5 +377,8 @@ def test_two_processes_train_as_one(tmp_path):
     names = [sorted(path.name for path in (tmp_path / folder).iterdir()) for folder in ("one", "two")]
     assert names[0] == names[1]
     assert done.stdout.count("always the most frequent label") == 1
-    assert len(everything(tmp_path / "study" / "runs" / "listops-combined-3")["metrics"]) == 2
+    assert (
+        len(everything(tmp_path / "study" / "runs" / "listops-gravitational_multi_timescale-3")["metrics"])
+        == 2
+    )
     assert Study.load(tmp_path / "study" / "study.yaml") == study

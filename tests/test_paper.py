@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rattention.cli.paper import LOOKS_LIKE_IT
 from rattention.studies.paper import pdf, summary
 from rattention.studies.paper.savings import PRESETS, CacheBytes, CacheModel, cache_bytes
 
@@ -118,12 +119,6 @@ def test_impossible_models(changes: dict[str, Any], message: str) -> None:
         replace(MODEL_12B, **changes)
 
 
-def test_every_number_of_a_statement_is_in_it() -> None:
-    for point in summary.POINTS:
-        for number in point.numbers:
-            assert number.replace("%", " %") in point.statement
-
-
 def test_result_tables_are_rectangular() -> None:
     for table in summary.RESULTS:
         assert all(len(values) == len(table.columns) for _, values in table.rows)
@@ -143,7 +138,6 @@ def test_result_tables_are_rectangular() -> None:
         ("56%", "about 56 % of it"),
         ("4096", "contexts of 4,096 tokens"),
         ("56.70", "MMLU 56.70."),
-        ("1:3", "a ratio of 1 : 3"),
         ("400B", "400 B tokens"),
     ],
 )
@@ -231,7 +225,7 @@ FAULTS = ["missing", "folder", "not a PDF", "empty", "header only", "garbled", "
 def test_bad_pdfs_are_named(fault: str, tmp_path: Path) -> None:
     path, message = bad_pdfs(tmp_path)[fault]
     with pytest.raises(pdf.PdfError, match=message):
-        pdf.find(pdf.read_pages(path), ["56%"])
+        pdf.read_pages(path)
 
 
 def test_a_pdf_cut_anywhere_is_read_or_refused(tmp_path: Path) -> None:
@@ -248,7 +242,6 @@ def test_a_pdf_cut_anywhere_is_read_or_refused(tmp_path: Path) -> None:
 
 
 def paper(*options: str | Path) -> subprocess.CompletedProcess[str]:
-    pytest.importorskip("tyro", reason="the command line needs tyro")
     return subprocess.run(
         [sys.executable, "-m", "rattention", "paper", *map(str, options)],
         capture_output=True,
@@ -265,8 +258,9 @@ def test_the_command_prints_summary_and_savings() -> None:
     assert summary.TITLE in done.stdout
     assert all(point.place in " ".join(done.stdout.split()) for point in summary.POINTS)
     row = next(line for line in done.stdout.splitlines() if line.split()[:1] == ["4,096"])
-    assert "671,088,640" in row
-    assert "56.2 %" in row
+    assert "640.0" in row
+    assert "56.2%" in row
+    assert "In one sentence: a window of 512 tokens" in done.stdout.split("What it says")[0]
 
 
 def test_json_holds_exact_bytes(tmp_path: Path) -> None:
@@ -280,6 +274,7 @@ def test_json_holds_exact_bytes(tmp_path: Path) -> None:
     assert said["caches"][1]["rattention"] == cache_bytes(expected, 4096).rattention
     assert [place["page"] for place in said["pdf"]["found"]["66.26"]] == [1]
     assert said["pdf"]["found"]["56.70"] == []
+    assert not said["pdf"]["looks_like_the_paper"]
 
 
 def test_the_command_lists_places(tmp_path: Path) -> None:
@@ -287,6 +282,19 @@ def test_the_command_lists_places(tmp_path: Path) -> None:
     done = paper("--pdf", write_pdf(tmp_path / "own.pdf", [["", ""], ["RULER gives 66.26 at 8k"]]))
     assert done.returncode == 0, done.stderr
     assert "page 2: RULER gives 66.26 at 8k" in done.stdout
+    assert "This does not look like the paper: only 2 of the summary's" in done.stdout
+    assert "Not in it" not in done.stdout
+
+
+def test_a_copy_of_the_paper_is_recognised(tmp_path: Path) -> None:
+    pytest.importorskip("pypdf", reason="reading PDFs needs pypdf")
+    there = [*summary.searchable()]
+    some = there[: round(LOOKS_LIKE_IT * len(there)) + 1]
+    done = paper("--pdf", write_pdf(tmp_path / "own.pdf", [some]))
+    assert done.returncode == 0, done.stderr
+    assert f"It has {len(some)} of the summary's {len(there)} terms and numbers" in done.stdout
+    assert "does not look like" not in done.stdout
+    assert there[-1] in done.stdout.split("Not in it")[1]
 
 
 @pytest.mark.parametrize(

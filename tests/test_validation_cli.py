@@ -10,12 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
-for module in ("sklearn", "scipy", "tyro"):
+for module in ("sklearn", "scipy"):
     pytest.importorskip(module)
 
 import rattention as ra
 from rattention.cli import main
-from rattention.cli.compression_text import ranges
+from rattention.cli.compress_text import ranges
 from rattention.compression import STRATEGIES
 
 from tests.bert_folder import write_folder
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_ranges():
     assert ranges([0, 1, 2, 5, 9, 10]) == "0-2, 5, 9-10"
-    assert ranges(range(0, 30, 2)) == "0, 2, 4, ..., 24, 26, 28"
+    assert ranges(range(0, 30, 2)) == "0, 2, ..., 26, 28"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for module in ("tyro", "matplotlib", "safetensors", "tokenizers"):
+for module in ("jinja2", "matplotlib", "safetensors", "tokenizers"):
     pytest.importorskip(module, reason=f"needs {module}")
 
 from rattention import cli
@@ -70,9 +70,9 @@ def test_everything_for_a_bert(arguments, capsys, tmp_path):
     both = [*arguments, "--layer", "0,1", "--samples", "2"]
     code, out, err = visualized(both, capsys)
     assert (code, err) == (0, "")
-    expected = figure_names(2, 2, "png") | {"heads.csv", "report.html", "attention.json"}
+    expected = figure_names(1, 2, "png") | {"heads.csv", "report.html", "attention.json"}
     assert files_in(tmp_path / "out") == expected
-    for words in ("piece 0", "Layer by layer", "compression pays most", "recency bias", "11 figures"):
+    for words in ("piece 0", "Layer by layer", "Compression pays most", "recency bias", "7 figures"):
         assert words in out
     data = json.loads((tmp_path / "out" / "attention.json").read_text("utf-8"))
     assert [row["sequence_length"] for row in data["samples"]] == [20, 20]
@@ -82,6 +82,32 @@ def test_everything_for_a_bert(arguments, capsys, tmp_path):
     assert {"versions", "hardware", "seed", "seconds", "saved"} <= set(data)
     rows = list(csv.DictReader((tmp_path / "out" / "heads.csv").open(encoding="utf-8")))
     assert [float(r["entropy"]) for r in rows] == pytest.approx([r["entropy"] for r in data["heads"]])
+    assert [int(r["max_position"]) for r in rows] == [r["max_position"] for r in data["heads"]]
+    assert re.search(r"Try [a-z+]+ first|No rule fired", out.split("Samples")[0])  # before all numbers
+    assert not re.search(r"\de[+-]\d", out)
+
+
+def test_the_largest_weight_is_where_it_is_said_to_be(bert):
+    from rattention.inspect import capture, examine
+    from rattention.models import Bert
+
+    model, sample = Bert.from_pretrained(bert), Sample("one", (np.arange(9)[None] + 5,))
+    found = examine(model, [sample])
+    with capture(model) as layers:
+        sample.run(model)
+    rows = found.table()
+    expected = [int(head.argmax()) for layer in layers for head in layer.rows([-1])[0, :, 0]]
+    assert [row["max_position"] for row in rows] == expected
+    (whole,) = found.sample_table()
+    counts = [expected.count(position) for position in range(9)]
+    assert counts[whole["max_position"]] == max(counts)
+
+
+def test_figures_of_all_samples_where_they_are_asked_for(arguments, capsys, tmp_path):
+    code, out, _ = visualized([*arguments, "--samples", "2", "--head", "0", "--all-figures"], capsys)
+    assert code == 0
+    assert figure_names(2, 2, "png", [1]) <= files_in(tmp_path / "out")
+    assert "7 figures" in out
 
 
 class Page(HTMLParser):
@@ -89,13 +115,17 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.sources = [], []
+        self.open, self.sources, self.links, self.ids, self.alts = [], [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         if tag not in ("meta", "img"):
             self.open.append(tag)
-        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        found = dict(attributes)
+        self.sources += [found["src"]] if "src" in found else []
+        self.links += [found["href"]] if "href" in found else []
+        self.ids += [found["id"]] if "id" in found else []
+        self.alts += [found["alt"]] if "alt" in found else []
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -111,6 +141,10 @@ def test_the_report_needs_nothing_else(arguments, capsys, tmp_path, kind, embedd
     assert page.open == []
     assert len(page.sources) == 5
     assert all(source.startswith(f"data:image/{embedded};base64,") for source in page.sources)
+    assert page.links == [f"#{name}" for name in page.ids]
+    assert len(page.links) == 6
+    assert all(alt.endswith(".") and alt.count(" ") > 10 for alt in page.alts)
+    assert len({*page.alts}) == 5
     assert not re.search(r"https?://", re.sub(r"base64,[^\"]*", "", text))
     for words in ("piece 0", "recency bias", "recency_ratio", "numpy", "processor"):
         assert words in text
@@ -122,7 +156,8 @@ def test_names_in_the_report_are_text(bert, tmp_path):
     model, sample = Bert.from_pretrained(bert), Sample("<script>", (np.arange(9)[None] + 5,))
     visualize(model, [sample], tmp_path, name="<b>", layers=[0], heads=[0], drawing=Drawing(dpi=40))
     text = (tmp_path / "report.html").read_text("utf-8")
-    assert "<script>" not in text
+    assert "<script" not in text
+    assert "<b>" not in text
     assert "&lt;script&gt;" in text
 
 
@@ -140,9 +175,9 @@ def test_choices(arguments, capsys, tmp_path):
 BAD = {
     "no samples": (["--samples", "0"], r"--samples must be between 1 and \d+ \(pieces of 18 tokens .* got 0"),
     "too many samples": (["--samples", "900"], r"--samples must be between 1 and \d+ \(pieces of .* got 900"),
-    "a layer": (["--layer", "2"], "layers must be numbers from 0 to 1, got [2]"),
-    "a head": (["--head", "0,3"], "heads must be numbers from 0 to 2, got [0, 3]"),
-    "a negative layer": (["--layer", "-1"], "layers must be numbers from 0 to 1, got [-1]"),
+    "a layer": (["--layer", "2"], "layers must be numbers from 0 to 1, got \\[2\\]"),
+    "a head": (["--head", "0,3"], "heads must be numbers from 0 to 2, got \\[0, 3\\]"),
+    "a negative layer": (["--layer", "-1"], "layers must be numbers from 0 to 1, got \\[-1\\]"),
     "no number": (["--layer", "one"], "--layer must be whole numbers separated by commas"),
     "rows outside": (["--rows", "0:21"], "rows 0:21 does not lie within the 20 positions of piece 0"),
     "keys outside": (["--keys", "30:"], "keys 30:20 does not lie within the 20 positions of piece 0"),
@@ -154,7 +189,7 @@ BAD = {
     "a format": (["--format", "gif"], "gif"),
     "a length": (["--length", "65"], r"--length must be between 3 and 64 \(the model's positions\), got 65"),
     "two models": (["--checkpoint", "a.safetensors"], "--checkpoint and --model exclude each other"),
-    "a threshold": (["--rules.entropy", "nan"], "rule entropy must be finite"),
+    "a threshold": (["--rules.entropy", "nan"], "entropy must be finite"),
     "a model": (["--model", "./nowhere"], "neither a folder nor the id of a model"),
     "a text": (["--text", "nowhere.txt"], "nowhere.txt: No such file"),
 }
@@ -230,6 +265,12 @@ def test_a_fault_in_the_middle_leaves_whole_files(bert, tmp_path, monkeypatch):
     }
 
 
+def test_the_template_is_in_the_package():
+    from importlib.resources import files
+
+    assert "{%- macro figure(it) -%}" in (files("rattention.inspect") / "report.html.j2").read_text("utf-8")
+
+
 def test_options_of_the_function():
     with pytest.raises(ValueError, match="must be one of png, svg, pdf, got 'bmp'"):
         Drawing(format="bmp")
@@ -274,7 +315,7 @@ def test_a_model_of_transformers(llama, arguments, capsys, tmp_path):
     data = json.loads(out)
     assert len(data["heads"]) == 2 * 4
     assert [row["context_tokens"] for row in data["samples"]] == [19, 19]
-    assert figure_names(2, 2, "png", [1]) <= files_in(tmp_path / "out")
+    assert figure_names(1, 2, "png", [1]) <= files_in(tmp_path / "out")
 
 
 def test_weights_that_are_nan(llama, arguments, capsys, tmp_path):
@@ -329,7 +370,7 @@ def test_a_transformer_of_histories(checkpoint, capsys, tmp_path):
     data = json.loads(out)
     assert [row["sequence_length"] for row in data["samples"]] == [31, 31, 31]
     assert len(set(data["model"]["goals"])) == 3
-    assert figure_names(3, 2, "png", [1]) <= files_in(tmp_path / "out")
+    assert figure_names(1, 2, "png", [1]) <= files_in(tmp_path / "out")
     _, again, _ = visualized(act(checkpoint, tmp_path, "--no-report"), capsys)
     _, other, _ = visualized(act(checkpoint, tmp_path, "--no-report", "--seed", "1"), capsys)
     assert json.loads(again)["heads"] == data["heads"] != json.loads(other)["heads"]

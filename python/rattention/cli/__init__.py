@@ -1,7 +1,7 @@
 """The command line: ``rattention`` and ``python -m rattention``.
 
-Every subcommand is a dataclass of options and a function that runs it and gives the exit code; the table that
-names them is in `rattention.cli.commands`. This module turns faults into one line on stderr and a code.
+Every command is a dataclass of options with a method ``run`` that gives the exit code; the table of them is
+in `rattention.cli.commands`. This module turns faults into one line on stderr and a code.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (``sys.argv[1:]`` by default) and return the exit code."""
-    _never_fail_on_a_character()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a character that cannot be shown becomes an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = attempt(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _fault("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        return _reader_is_gone()
+    except BrokenPipeError:  # rattention ... | head: nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     return code
 
 
@@ -48,17 +51,13 @@ def attempt(part: Callable[[], int]) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    try:
-        import tyro  # noqa: F401
-    except ImportError:
-        return _fault("the command line needs tyro; install it with: pip install 'rattention[demo]'", FAILED)
-    from rattention.cli.parsing import parse
+    from rattention.cli.parser import parse
 
     return parse(argv)()
 
 
 def _fault(message: str, code: int) -> int:
-    """Say in one line what went wrong; RATTENTION_TRACEBACK=1 shows where."""
+    """One line on what went wrong; RATTENTION_TRACEBACK=1 shows where."""
     if os.environ.get("RATTENTION_TRACEBACK") and sys.exception() is not None:
         traceback.print_exc()
     print(f"rattention: {message}", file=sys.stderr)
@@ -70,16 +69,3 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _never_fail_on_a_character() -> None:
-    """A terminal that cannot show a character gets an escape for it."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _reader_is_gone() -> int:
-    """``rattention ... | head``: nobody reads on, and nothing more must be written at exit either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return FAILED

@@ -3,100 +3,87 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from rattention._config import show_config
 from rattention._files import save_figure, writable_folder, write_json
-from rattention._installed import versions
-from rattention.cli import ad_report
-from rattention.cli.numbers import whole_numbers
-from rattention.cli.terminal import Style, note, progress
-from rattention.cli.threads import use_threads
+from rattention.cli import ad_text, inputs
+from rattention.cli.options import Folder, Group, Numbers, Seeded, option
+from rattention.cli.text import note, progress
+from rattention.mechanisms.table import MECHANISMS
 
 if TYPE_CHECKING:
-    from rattention.studies.dark_room import (
-        Collection,
-        Comparison,
-        HistoryTransformer,
-        LearningHistories,
-        Room,
-    )
+    from rattention.studies.dark_room import Collection, LearningHistories
 
 FOLDER = Path("runs/dark_room")
 HISTORIES = "histories.safetensors"
-
-COLLECT_EXAMPLES = (
-    "# 2592 histories of the usual room, in seconds",
-    "--per-goal 4 --out runs/few",
-    "--hard --episodes 150 --out runs/hard",
-)
-TRAIN_EXAMPLES = (
-    "# the checkpoint that comes with the package, made again",
-    "--resume            # go on where Ctrl-C stopped",
-    "--steps 200 --dim 32 --depth 2 --out runs/quick",
-    "--pattern rattention --window 64 --out runs/rattention",
-)
-EVALUATE_EXAMPLES = (
-    "# held-out goals: table, figure, JSON",
-    "--episodes 20 --goals 0,8,72,80    # the four corners",
-    "--model runs/quick/dark_room.safetensors --temperature 0.5 --json",
-)
+PATTERNS = tuple(name for name in MECHANISMS if name != "residual_linear")
+"""Mechanisms that can stand alone in a layer; that one is a branch of RAttention."""
 
 
 @dataclass(frozen=True)
-class Ad:
-    """A transformer that goes on learning while its weights stay as they are.
+class Collect(Seeded):
+    """Let Q-learning agents learn in dark rooms, and keep their histories.
 
-    Algorithm Distillation in Dark Room: agents learn by Q-learning to find a goal they cannot see (collect),
-    a transformer learns to predict what they do next from all they have done (train), and then finds goals it
-    was never trained on, better from episode to episode, without any change of its weights (evaluate).
-    """
-
-
-@dataclass(frozen=True)
-class Collect:
-    """Let Q-learning agents learn in dark rooms and keep their histories.
-
-    Agents learn for every goal of the room; some goals are held out from training, drawn by --seed. Writes
+    Agents learn for every goal of the room; some goals, chosen by --seed, are held out from training. Writes
     histories.safetensors into --out and prints how the returns rise.
     """
 
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = FOLDER
-    """Where the histories go."""
-    hard: bool = False
-    """The hard room: 17 x 17, and the goal gives its reward once an episode. It wants more episodes."""
-    size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Length of a side; 9, and 17 in the hard room."""
-    episode_steps: Annotated[int, tyro.conf.arg(metavar="N")] = 20
-    """Length of an episode."""
-    random_start: bool = False
-    """Episodes start anywhere instead of in the centre."""
-    episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 40
-    """Length of a learning history."""
-    per_goal: Annotated[int, tyro.conf.arg(metavar="N")] = 32
-    """Histories of each goal."""
-    held_out: Annotated[int, tyro.conf.arg(metavar="N")] = 16
-    """Goals kept from training."""
-    epsilon: Annotated[float, tyro.conf.arg(metavar="P")] = 0.5
-    """Probability of a random action in the first episode."""
-    annealing: Annotated[int, tyro.conf.arg(metavar="N")] = 20
-    """Episodes until there are no random actions any more."""
-    optimism: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
-    """First value of every action, as a share of the largest there can be: how long agents explore."""
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Of the split and of the agents."""
-    json: bool = False
-    """Print JSON on stdout instead of text."""
+    EXAMPLES = (
+        "# 2592 histories of the usual room, in seconds",
+        "--per-goal 4 --out runs/few",
+        "--hard --episodes 150 --out runs/hard",
+    )
+
+    out: Folder = option(FOLDER, "Write the histories into this folder.")
+    hard: bool = option(False, "Use the hard room: 17 x 17, and the goal rewards once an episode.")
+    size: int | None = option(None, "Make rooms N squares long and wide instead of 9 (17 in the hard room).")
+    episode_steps: int = option(20, "End an episode after N steps.")
+    random_start: bool = option(False, "Begin episodes anywhere instead of in the centre.")
+    episodes: int = option(40, "Let each agent learn for N episodes.")
+    per_goal: int = option(32, "Collect N histories for each goal.")
+    held_out: int = option(16, "Hold N goals out from training.")
+    epsilon: float = option(0.5, "Act at random with probability P in the first episode.")
+    annealing: int = option(20, "Lower that probability to 0 within N episodes.")
+    optimism: float = option(
+        0.0, "Begin with values of this share of the largest possible: longer exploring."
+    )
+
+    def run(self) -> int:
+        """Collect, print and save."""
+        from rattention.studies.dark_room import HARD, Collection, QLearning, Room
+
+        usual = HARD if self.hard else Room()
+        room = dataclasses.replace(
+            usual,
+            size=usual.size if self.size is None else self.size,
+            steps=self.episode_steps,
+            random_start=self.random_start,
+        )
+        agent = QLearning(
+            episodes=self.episodes, epsilon=self.epsilon, annealing=self.annealing, optimism=self.optimism
+        )
+        collection = Collection(room, agent, per_goal=self.per_goal, held_out=self.held_out, seed=self.seed)
+        histories, seconds = _collected(collection, writable_folder(self.out))
+        train, held_out = histories.collection.split()
+        data = {
+            **self.circumstances(),
+            "histories": len(histories.goals),
+            "path": str(self.out / HISTORIES),
+            "train_goals": train.tolist(),
+            "held_out_goals": held_out.tolist(),
+            "returns": histories.returns().mean(axis=0).round(4).tolist(),
+            "configuration": dataclasses.asdict(histories.collection),
+            "seconds": round(seconds, 3),
+        }
+        self.show(data, lambda style: ad_text.histories(histories, self.out / HISTORIES, seconds, style))
+        return 0
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Seeded):
     """Train a transformer to predict what learning agents do next.
 
     Reads the histories in --out, and collects the usual ones where there are none. Writes into --out, now and
@@ -105,169 +92,122 @@ class Train:
     with the same result as without a break.
     """
 
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = FOLDER
-    """Where histories are and results go."""
-    steps: Annotated[int, tyro.conf.arg(metavar="N")] = 4000
-    """Optimizer steps."""
-    batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64
-    """Windows of histories in a step."""
-    every: Annotated[int, tyro.conf.arg(metavar="N")] = 6
-    """Leave out episodes of histories, up to all but each so-many-th: a context shows more progress."""
-    learning_rate: Annotated[float, tyro.conf.arg(metavar="RATE")] = 3e-3
-    """Its peak; after a warm-up half a cosine down."""
-    context: Annotated[int, tyro.conf.arg(metavar="N")] = 100
-    """Transitions that the model sees: 100 are 5 episodes of 20."""
-    dim: Annotated[int, tyro.conf.arg(metavar="N")] = 64
-    """Width."""
-    heads: Annotated[int, tyro.conf.arg(metavar="N")] = 4
-    depth: Annotated[int, tyro.conf.arg(metavar="N")] = 4
-    """Layers."""
-    pattern: Literal[
+    EXAMPLES = (
+        "# the checkpoint that comes with the package, made again",
+        "--resume            # go on where Ctrl-C stopped",
+        "--steps 200 --dim 32 --depth 2 --out runs/quick",
+        "--pattern rattention --window 64 --out runs/rattention",
+    )
+
+    out: Folder = option(FOLDER, "Read histories from this folder, and write results into it.")
+    steps: int = option(4000, "Train for N optimizer steps.")
+    batch: int = option(64, "Use N windows of histories in a step.")
+    every: int = option(6, "Skip up to all but every Nth episode: a context then shows more progress.")
+    learning_rate: float = option(3e-3, "Warm up to this learning rate; then follow half a cosine down.")
+    context: int = option(100, "Let the model see N transitions: 100 are 5 episodes of 20.")
+    dim: int = option(64, "Make the model N wide.")
+    heads: int = option(4, "Give each layer N heads.")
+    depth: int = option(4, "Use N layers.")
+    pattern: str = option(
         "softmax",
-        "sliding_window",
-        "rattention",
-        "gravitational",
-        "multi_timescale",
-        "gravitational_multi_timescale",
-    ] = "softmax"
-    """Attention of the layers. softmax: rotary embedding in every other layer; rattention: three such layers
-    to one of full attention."""
-    window: Annotated[int, tyro.conf.arg(metavar="N")] = 40
-    """Of sliding_window and rattention: a token sees itself and so many before."""
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Of first weights and batches."""
-    resume: bool = False
-    """Go on from the checkpoint in --out."""
-    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Threads to compute with; 0 = one per processor, or OMP_NUM_THREADS."""
-    json: bool = False
-    """Print JSON on stdout instead of text."""
+        f"Use this attention: {', '.join(PATTERNS)}. In softmax every other layer has rotary embeddings; in "
+        "rattention one layer in four has full attention.",
+    )
+    window: int = option(40, "See N tokens back, in sliding_window and rattention.")
+    resume: bool = option(False, "Go on from the checkpoint in --out.")
+
+    def run(self) -> int:
+        """Train, print and save."""
+        from rattention.studies.dark_room import Training, training
+
+        self.use_threads()
+        if self.pattern not in PATTERNS:
+            raise ValueError(f"--pattern must be one of {', '.join(PATTERNS)}, got {self.pattern!r}")
+        schedule = Training(
+            steps=self.steps,
+            batch=self.batch,
+            every=self.every,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+        )
+        folder = writable_folder(self.out)
+        if self.resume:
+            _require_more_steps(folder, self.steps)
+        sizes = {name: getattr(self, name) for name in ("context", "dim", "heads", "depth")}
+        model = training.train(
+            _histories(folder),
+            folder,
+            schedule,
+            sizes={**sizes, "pattern": _pattern(self.pattern, self.window)},
+            resume=self.resume,
+        )
+        record = training.read_record(folder)
+        data = self.circumstances() | record
+        self.show(data, lambda style: ad_text.training(model, folder, record["curve"], style))
+        return 0
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Seeded):
     """Let a trained model find goals, and compare it with chance, its teachers and an oracle.
 
-    The return of each episode from an empty context on, without any change of weights. Writes evaluation.json
-    and the figures returns.png and returns.svg into --out.
+    Measures the return of each episode from an empty context on, without any change of weights. Writes
+    evaluation.json and the figures returns.png and returns.svg into --out.
     """
 
-    model: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A model of rattention ad train. By default the one in --out or, where there is none, the one that comes
-    with the package."""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = FOLDER
-    """Where results go."""
-    goals: Annotated[str | None, tyro.conf.arg(metavar="N,N,...")] = None
-    """States, row * size + column; by default those held out from training."""
-    episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 40
-    """How many, with one context that slides when it is full."""
-    attempts: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """Times that each goal is tried, for the mean."""
-    temperature: Annotated[float, tyro.conf.arg(metavar="T")] = 1.0
-    """Of drawing actions; 0 takes the most likely one."""
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Of drawing actions, and of the agents it is compared with."""
-    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Threads to compute with; 0 = one per processor, or OMP_NUM_THREADS."""
-    json: bool = False
-    """Print JSON on stdout instead of text."""
-
-
-def collect(options: Collect) -> int:
-    """Collect, print and save; ValueError and OSError say what is wrong with the options."""
-    from rattention.studies.dark_room import Collection, QLearning
-
-    agent = QLearning(
-        episodes=options.episodes,
-        epsilon=options.epsilon,
-        annealing=options.annealing,
-        optimism=options.optimism,
+    EXAMPLES = (
+        "# held-out goals: table, figure, JSON",
+        "--episodes 20 --goals 0,8,72,80    # the four corners",
+        "--model runs/quick/dark_room.safetensors --temperature 0.5 --json",
     )
-    collection = Collection(
-        _room(options), agent, per_goal=options.per_goal, held_out=options.held_out, seed=options.seed
-    )
-    histories, seconds = _collected(collection, writable_folder(options.out))
-    path = options.out / HISTORIES
-    if options.json:
-        print(json.dumps(_histories_data(histories, path, seconds), allow_nan=False))
-    else:
-        print(ad_report.of_histories(histories, path, seconds, Style.of()))
-    return 0
 
+    model: Path | None = option(None, "Evaluate this model; by default that in --out, else the shipped one.")
+    out: Folder = option(FOLDER, "Write results into this folder.")
+    goals: Numbers = option(None, "Try these goals (row * size + column); by default those held out.")
+    episodes: int = option(40, "Play N episodes, with one context that slides when it is full.")
+    attempts: int = option(1, "Try each goal N times and take the mean.")
+    temperature: float = option(1.0, "Sample actions at this temperature; 0 takes the most likely one.")
 
-def train(options: Train) -> int:
-    """Train, print and save; ValueError and OSError say what is wrong with the options."""
-    from rattention.studies.dark_room import Training, training
+    def run(self) -> int:
+        """Evaluate, print and save."""
+        from rattention.studies.dark_room import compare
+        from rattention.studies.dark_room.figures import returns_figure
 
-    use_threads(options.threads)
-    schedule = Training(
-        steps=options.steps,
-        batch=options.batch,
-        every=options.every,
-        learning_rate=options.learning_rate,
-        seed=options.seed,
-    )
-    folder = writable_folder(options.out)
-    model = training.train(
-        _histories(folder),
-        folder,
-        schedule,
-        sizes={
-            "context": options.context,
-            "dim": options.dim,
-            "heads": options.heads,
-            "depth": options.depth,
-            "pattern": _pattern(options.pattern, options.window),
-        },
-        resume=options.resume,
-    )
-    record = training.read_record(folder)
-    if options.json:
-        print(json.dumps(record | {"versions": versions()}))
-    else:
-        print(ad_report.of_training(model, folder, record["curve"], Style.of()))
-    return 0
+        self.use_threads()
+        model, file = inputs.history_transformer(self._file())
+        folder = writable_folder(self.out)
+        began = time.perf_counter()
+        result = compare(
+            model,
+            self.goals,
+            self.episodes,
+            attempts=self.attempts,
+            temperature=self.temperature,
+            seed=self.seed,
+            progress=lambda episodes: progress(episodes, "evaluate"),
+        )
+        data = {
+            **result.as_data(),
+            "trained": model.record,
+            **self.circumstances(),
+            "seconds": round(time.perf_counter() - began, 3),
+        }
+        data["configuration"]["model"] = file.name
+        write_json(folder / "evaluation.json", data)
+        figure = returns_figure(result)
+        for name in ("returns.png", "returns.svg"):
+            save_figure(folder / name, figure)
+        self.show(data, lambda style: ad_text.comparison(result, file.name, folder, style))
+        return 0
 
+    def _file(self) -> Path | None:
+        from rattention.studies.dark_room import training
 
-def evaluate(options: Evaluate) -> int:
-    """Evaluate, print and save; ValueError and OSError say what is wrong with the options."""
-    from rattention.studies.dark_room import HistoryTransformer, compare
-
-    use_threads(options.threads)
-    goals = None if options.goals is None else whole_numbers("goals", options.goals)
-    path = _model_path(options)
-    model = HistoryTransformer.load(path)
-    folder = writable_folder(options.out)
-    began = time.perf_counter()
-    result = compare(
-        model,
-        goals,
-        options.episodes,
-        attempts=options.attempts,
-        temperature=options.temperature,
-        seed=options.seed,
-        progress=lambda episodes: progress(episodes, "evaluate", "episode"),
-    )
-    data = _comparison_data(result, model, options, path, time.perf_counter() - began)
-    saved = _save(folder, result, data)
-    if options.json:
-        print(json.dumps(data, allow_nan=False))
-    else:
-        print(ad_report.of_comparison(result, path.name, Style.of()))
-        print(f"Saved in {folder}: {', '.join(saved)}")
-    return 0
-
-
-def _room(options: Collect) -> Room:
-    from rattention.studies.dark_room import HARD, Room
-
-    usual = HARD if options.hard else Room()
-    return dataclasses.replace(
-        usual,
-        size=usual.size if options.size is None else options.size,
-        steps=options.episode_steps,
-        random_start=options.random_start,
-    )
+        own = self.out / training.MODEL
+        if self.model is not None or own.is_file():
+            return self.model or own
+        note(f"{self.out} has no model yet: this is the one that comes with the package")
+        return None
 
 
 def _collected(collection: Collection, folder: Path) -> tuple[LearningHistories, float]:
@@ -275,7 +215,7 @@ def _collected(collection: Collection, folder: Path) -> tuple[LearningHistories,
     from rattention.studies.dark_room import collect
 
     began = time.perf_counter()
-    histories = collect(collection, progress=lambda episodes: progress(episodes, "collect", "episode"))
+    histories = collect(collection, progress=lambda episodes: progress(episodes, "collect"))
     seconds = time.perf_counter() - began
     histories.save(folder / HISTORIES)
     return histories, seconds
@@ -291,6 +231,20 @@ def _histories(folder: Path) -> LearningHistories:
     return _collected(Collection(), folder)[0]
 
 
+def _require_more_steps(folder: Path, steps: int) -> None:
+    """A training that is finished can only be resumed with more steps."""
+    from rattention.studies.dark_room import training
+
+    if not (folder / training.RECORD).is_file():
+        return
+    record = training.read_record(folder)
+    done, planned = record["steps_done"], record["training"]["steps"]
+    if done >= planned and steps <= done:
+        raise ValueError(
+            f"the training in {folder} is finished after {done} steps: give --steps above {done} to go on"
+        )
+
+
 def _pattern(name: str, window: int) -> Any:
     """The `pattern` of `rattention.nn.TransformerEncoder`."""
     from rattention.nn import SlidingWindow, rattention_pattern
@@ -304,55 +258,13 @@ def _pattern(name: str, window: int) -> Any:
     return patterns.get(name, name)
 
 
-def _model_path(options: Evaluate) -> Path:
-    from rattention.studies.dark_room import example_checkpoint, training
+AD = Group(
+    """Train a transformer that goes on learning while its weights stay as they are.
 
-    if options.model is not None:
-        if not options.model.is_file():
-            raise ValueError(f"{options.model} does not exist: make a model with rattention ad train")
-        return options.model
-    own = options.out / training.MODEL
-    if own.is_file():
-        return own
-    note(f"{options.out} has no model yet: this is the one that comes with the package")
-    return example_checkpoint()
-
-
-def _histories_data(histories: LearningHistories, path: Path, seconds: float) -> dict[str, Any]:
-    train, held_out = histories.collection.split()
-    return {
-        "histories": len(histories.goals),
-        "path": str(path),
-        "train_goals": train.tolist(),
-        "held_out_goals": held_out.tolist(),
-        "returns": histories.returns().mean(axis=0).round(4).tolist(),
-        "configuration": dataclasses.asdict(histories.collection),
-        "versions": versions(),
-        "hardware": show_config(),
-        "seconds": round(seconds, 3),
-    }
-
-
-def _comparison_data(
-    result: Comparison, model: HistoryTransformer, options: Evaluate, path: Path, seconds: float
-) -> dict[str, Any]:
-    """All numbers, and everything needed to get them again."""
-    configuration = dataclasses.asdict(options) | {"model": path.name, "out": str(options.out)}
-    return {
-        **result.as_data(),
-        "trained": model.record,
-        "configuration": configuration,
-        "versions": versions(),
-        "hardware": show_config(),
-        "seconds": round(seconds, 3),
-    }
-
-
-def _save(folder: Path, result: Comparison, data: dict[str, Any]) -> list[str]:
-    from rattention.studies.dark_room.figures import returns_figure
-
-    write_json(folder / "evaluation.json", data)
-    figure = returns_figure(result)
-    for name in ("returns.png", "returns.svg"):
-        save_figure(folder / name, figure)
-    return ["evaluation.json", "returns.png", "returns.svg"]
+    Algorithm Distillation in Dark Room: agents learn by Q-learning to find a goal they cannot see (collect),
+    a transformer learns to predict what they do next from all they have done (train), and then finds goals it
+    was never trained on, better from episode to episode, without any change of its weights (evaluate).
+    """,
+    ("collect     # histories of agents that learn", "train", "evaluate"),
+    {"collect": Collect, "train": Train, "evaluate": Evaluate},
+)

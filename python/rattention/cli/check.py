@@ -3,51 +3,52 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rattention._config import show_config
 from rattention._installed import EXTRAS, FOR_DEVELOPERS, for_users, including, lacking, requirements
-from rattention.cli.installed import models_found, openmp_runtimes
-from rattention.cli.terminal import GREEN, RED, YELLOW, Style, paragraph, table
+from rattention.cli.options import Printed
+from rattention.cli.text import GREEN, RED, YELLOW, Style, paragraph, table
 from rattention.mechanisms.softmax import attention, reference_attention
-from rattention.models.folder import BUNDLED_PACKAGE
+from rattention.models.folder import BUNDLED_PACKAGE, bundled_folder
 
 TOLERANCE = 1e-5
 """How far the kernel may be from the reference in the self-test, absolute; float32 gives about 1e-7."""
 
 
 @dataclass(frozen=True)
-class Check:
-    """What is installed, what it runs on, and what to install for what is missing.
+class Check(Printed):
+    """Show what is installed, what it runs on, and what to install for what is missing.
 
     Runs the kernel once against the slow reference, then lists processor, instruction set, threads, oneDNN
     and the OpenMP runtimes in the process, the optional packages with the extra that brings each, and the
-    models found. What a package needs to be, and in which version, is read from the metadata of this
-    installation. Needs NumPy and tyro alone. Exit code 1 when the kernel gives wrong results.
+    models found. Which packages in which versions are needed is read from the metadata of this installation.
+    Needs NumPy alone. The exit code is 1 when the kernel gives wrong results.
     """
 
-    json: bool = False
-    """Print JSON on stdout instead of text."""
+    EXAMPLES = ("# what is installed, and what to install", "--json")
 
-
-def run(options: Check) -> int:
-    """Print what was found."""
-    found = findings()
-    print(json.dumps(found, allow_nan=False) if options.json else _text(found, Style.of()))
-    return 0 if found["kernel"]["ok"] else 1
+    def run(self) -> int:
+        """Print what was found."""
+        found = findings()
+        self.show(found, lambda style: _text(found, style))
+        return 0 if found["kernel"]["ok"] else 1
 
 
 def findings() -> dict[str, Any]:
     """Everything `rattention check` knows, as plain data."""
-    models = models_found()
+    models = [*_packaged(), *_cached()]
     incomplete = lacking()
     return {
         "kernel": _self_test(),
         "hardware": show_config(),
-        "openmp": openmp_runtimes(),
+        "openmp": _openmp_runtimes(),
         "packages": [
             {
                 "package": each.package,
@@ -74,6 +75,38 @@ def _self_test() -> dict[str, Any]:
     return {"ok": error <= TOLERANCE, "largest_error": error}
 
 
+def _openmp_runtimes() -> list[str]:
+    """Paths of the OpenMP libraries mapped into this process; empty where that is unknown."""
+    try:
+        mapped = Path("/proc/self/maps").read_text("utf-8", errors="replace")
+    except OSError:
+        return []
+    return sorted(set(re.findall(r"(/\S*/lib(?:gomp|iomp5|omp)[^\s/]*\.so[^\s/]*)", mapped)))
+
+
+def _packaged() -> list[dict[str, str]]:
+    folder = bundled_folder()
+    return [] if folder is None else [{"name": f"{BUNDLED_PACKAGE} (the default)", "path": str(folder)}]
+
+
+def _cached() -> list[dict[str, str]]:
+    """BERT checkpoints in the Hub's cache; nothing is loaded."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    return [
+        {"name": config.parts[-4].removeprefix("models--").replace("--", "/"), "path": str(config.parent)}
+        for config in sorted(cache.glob("models--*/snapshots/*/config.json"))
+        if _is_bert(config)
+    ]
+
+
+def _is_bert(config: Path) -> bool:
+    try:
+        return bool(json.loads(config.read_text("utf-8")).get("model_type") == "bert")
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _advice(incomplete: dict[str, list[str]], models: list[dict[str, str]]) -> list[str]:
     """What to install; extras for developers are left to them."""
     advice = []
@@ -93,25 +126,29 @@ def _fewest(extras: set[str]) -> list[str]:
 
 
 def _text(found: dict[str, Any], style: Style) -> str:
-    sections = [_kernel(found, style), _packages(found["packages"], style), _models(found["models"], style)]
-    if found["advice"]:
-        lines = "\n".join(f"  {line}" for line in found["advice"])
-        sections.append(f"{style.title('To install what is missing')}\n{lines}")
-    sections.append(_verdict(found))
-    return "\n\n".join(filter(None, sections))
-
-
-def _verdict(found: dict[str, Any]) -> str:
-    if not requirements():
-        return "rattention was not installed by pip: which packages its extras need is unknown"
-    developers = [
-        f"{extra}: {', '.join(names)}" for extra, names in found["lacking"].items() if extra in FOR_DEVELOPERS
+    models = [f"  {model['name']}\n    {model['path']}" for model in found["models"]] or ["  none found"]
+    sections = [
+        style.section("Core", *_kernel(found, style)),
+        style.section("Optional packages", _packages(found["packages"], style)),
+        style.section("Models", *models),
     ]
     if found["advice"]:
-        return ""
-    if developers:
-        return f"Nothing is missing but for developers ({'; '.join(developers)}): try rattention demo"
-    return "Nothing is missing: try rattention demo"
+        commands = (f"  {line}" for line in found["advice"])
+        uses = (f"{e}: {EXTRAS[e]}" for e in found["lacking"] if e not in (*FOR_DEVELOPERS, "all", "demo"))
+        lacking = "; ".join(uses)
+        about = paragraph(f"Incomplete: {lacking}.", "  ", first="  ") if lacking else ""
+        sections.append(style.section("To install what is missing", *commands, about))
+    return "\n\n".join([*sections, *_verdict(found)])
+
+
+def _verdict(found: dict[str, Any]) -> list[str]:
+    if not requirements():
+        return [paragraph("rattention was not installed by pip: which packages its extras need is unknown")]
+    if found["advice"]:
+        return []
+    developers = [f"{e}: {', '.join(names)}" for e, names in found["lacking"].items() if e in FOR_DEVELOPERS]
+    but = f" but for developers ({'; '.join(developers)})" if developers else ""
+    return [paragraph(f"Nothing is missing{but}: try rattention demo")]
 
 
 def _yes_no(good: bool, style: Style, bad_colour: str = YELLOW) -> str:
@@ -119,31 +156,25 @@ def _yes_no(good: bool, style: Style, bad_colour: str = YELLOW) -> str:
     return style.paint(symbol, GREEN if good else bad_colour)
 
 
-def _kernel(found: dict[str, Any], style: Style) -> str:
-    test, hardware = found["kernel"], found["hardware"]
+def _kernel(found: dict[str, Any], style: Style) -> list[str]:
+    test, hardware, openmp = found["kernel"], found["hardware"], found["openmp"]
     verdict = "agrees with the reference" if test["ok"] else "DISAGREES with the reference"
-    error = f"(largest error {test['largest_error']:.1e})"
-    rows = [
-        f"  {'kernel':16} {verdict} {error} {_yes_no(test['ok'], style, RED)}",
-        *(f"  {name.replace('_', ' '):16} {value}" for name, value in hardware.items()),
-        f"  {'openmp':16} {', '.join(found['openmp']) or 'unknown'}",
-    ]
-    if len(found["openmp"]) > 1:
-        rows.append(paragraph("several OpenMP runtimes in one process compete for the processor", "  "))
-    return "\n".join([style.title("Core"), *rows])
+    lines = {
+        "kernel": f"{verdict} (largest error {test['largest_error']:.1e}) {_yes_no(test['ok'], style, RED)}",
+        **{name.replace("_", " "): str(value) for name, value in hardware.items()},
+        "openmp": ", ".join(Path(path).name for path in openmp) or "unknown",
+    }
+    shown = [paragraph(f"{name:16} {value}", " " * 19, first="  ") for name, value in lines.items()]
+    if len(openmp) > 1:
+        several = "Several OpenMP runtimes in one process compete for the processor."
+        shown.append(paragraph(several, "  ", first="  "))
+    return shown
 
 
 def _packages(packages: list[dict[str, Any]], style: Style) -> str:
-    rows = []
-    for entry in packages:
-        there, version, extra = entry["ok"], entry["version"] or "-", entry["extra"]
-        if entry["version"] and not there:
-            version = f"{version} ({entry['wanted']} is needed)"
-        use = entry["used_for"] if there else f"{entry['used_for']}: pip install 'rattention[{extra}]'"
-        rows.append((entry["package"], version, extra, f"{_yes_no(there, style)} {use}"))
-    return f"{style.title('Optional packages')}\n{table(('package', 'version', 'extra', 'for'), rows, style)}"
+    def version(entry: dict[str, Any]) -> str:
+        wanted = f" ({entry['wanted']} is needed)" if entry["version"] and not entry["ok"] else ""
+        return f"{entry['version'] or 'missing'}{wanted}"
 
-
-def _models(models: list[dict[str, str]], style: Style) -> str:
-    lines = [f"  {model['name']}: {model['path']}" for model in models] or ["  none found"]
-    return "\n".join([style.title("Models"), *lines])
+    rows = [(_yes_no(e["ok"], style), e["package"], version(e), e["extra"]) for e in packages]
+    return table(("", "package", "version", "extra"), rows, style)

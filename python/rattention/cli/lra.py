@@ -2,72 +2,72 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
-from rattention.cli import lra_report
-from rattention.cli.numbers import whole_numbers
-from rattention.cli.terminal import Style, note
-from rattention.cli.threads import use_threads
+from rattention._extras import require
+from rattention.cli import lra_text
+from rattention.cli.options import Computed, Folder, Group, Names, Numbers, Printed, option
+from rattention.cli.text import note
 
 if TYPE_CHECKING:
     from rattention.studies.lra import Study
 
-RUN_EXAMPLES = (
-    "# the smoke preset, about 2 minutes on 2 cores",
-    "--preset small --out runs/small    # about an hour; the same again goes on where it stopped",
-    "--preset small --tasks listops --mechanisms conventional,rattention --seeds 0,1",
-    "--config study.yaml --epochs 40 --out runs/mine    # study.yaml as in any results folder",
-    "--preset paper --imdb ~/aclImdb --threads 32",
-)
-DATA_EXAMPLES = (
-    "# lengths and labels of the smoke preset's tasks",
-    "--preset paper --tasks listops --json",
-    "--tasks text --imdb ~/aclImdb --length 512 --level words",
-)
+SEVERAL = Path("lra_analysis")
+"""Where the analysis of several folders goes."""
 
 
 @dataclass(frozen=True)
-class Lra:
-    """Attention mechanisms compared on tasks with long sequences.
-
-    The tasks are two of the Long Range Arena: nested list operations (listops) and whether a film review is
-    friendly, read byte by byte (text). The same encoder is trained with conventional softmax attention, with
-    gravitational, multi-timescale and combined attention, and with RAttention (run); tables and figures of
-    finished studies are made again at any time (analyze).
-    """
-
-
-@dataclass(frozen=True)
-class _Chosen:
+class Chosen(Computed):
     """Which study."""
 
-    preset: Literal["smoke", "small", "paper"] | None = None
-    """smoke: 2 minutes on 2 cores; small: about an hour; paper: the sizes of the benchmark, for a large
-    machine. Without it the study in --out goes on or, where there is none, smoke is run."""
-    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A study in YAML instead of a preset; what it does not say has its default."""
-    tasks: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
-    """Some of listops, text."""
-    length: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Tokens of the longest sequences: text is cut there; lengths in ListOps are scaled to it."""
-    samples: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Training samples of each task."""
-    imdb: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Reviews: a folder aclImdb, one with train.parquet and test.parquet, or one to which the dataset was
-    downloaded from the Hugging Face Hub. By default they are fetched from there."""
-    level: Literal["bytes", "words"] | None = None
-    """What a token of a review is; words are the most frequent ones of the training reviews."""
+    preset: Literal["smoke", "small", "paper"] | None = option(
+        None,
+        "Run this study: smoke takes 2 minutes on 2 cores, small about an hour, paper needs a large machine. "
+        "By default the study in --out goes on or, where there is none, smoke is run.",
+    )
+    config: Path | None = option(None, "Read the study from this YAML file; what is missing has its default.")
+    tasks: Names = option(None, "Run these tasks: listops, text, images. Default: listops,text.")
+    length: int | None = option(None, "Limit sequences to N tokens: cut text, scale ListOps and images.")
+    samples: int | None = option(None, "Train on N samples of each task.")
+    imdb: str | None = option(
+        None,
+        "Read reviews from this folder (aclImdb, or with train.parquet and test.parquet) instead of fetching "
+        "them from the Hugging Face Hub.",
+    )
+    images: str | None = option(
+        None,
+        "Read images from train/CLASS/*.png and test/CLASS/*.png in this folder; by default, shapes.",
+    )
+    level: Literal["bytes", "words"] | None = option(None, "Read reviews byte by byte, or by frequent words.")
+
+    def study(self, folder: Path | None) -> Study:
+        """The study that is named, with the tasks and data asked for."""
+        from rattention.studies.lra import PRESETS, Study
+        from rattention.studies.lra.folder import STUDY
+
+        if self.preset is not None and self.config is not None:
+            raise ValueError("--preset and --config both name a study: leave one out")
+        if self.config is not None:
+            study = Study.load(self.config)
+        elif self.preset is None and folder is not None and (folder / STUDY).exists():
+            study = Study.load(folder / STUDY)
+        else:
+            study = PRESETS[self.preset or "smoke"]
+        if self.tasks is not None:
+            study = replace(study, tasks=self.tasks)
+        data = {name: own.scaled(self.length, self.samples) for name, own in study.data.items()}
+        own = {"text": {"source": self.imdb, "level": self.level}, "images": {"source": self.images}}
+        for task, asked in own.items():
+            data[task] = replace(data[task], **{name: v for name, v in asked.items() if v is not None})
+        return study.with_data(**data)
 
 
 @dataclass(frozen=True)
-class Run(_Chosen):
-    """Train every mechanism on every task with every seed, and write what comes of it.
+class Run(Chosen):
+    """Train every mechanism on every task with every seed, and compare them.
 
     Into --out go the configuration, and for each run the trained model, its accuracy, and its numbers per
     epoch: losses, accuracies, time, memory, and what every head attends to; then tables, figures, findings.
@@ -76,125 +76,130 @@ class Run(_Chosen):
     may be added later. Under torchrun the processes share every batch.
     """
 
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where results go; results_<date>_<time> by default."""
-    mechanisms: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
-    """Some of conventional, gravitational, multi_timescale, combined, rattention."""
-    seeds: Annotated[str | None, tyro.conf.arg(metavar="N,...")] = None
-    """Of first weights, dropout and batches; each is a run of its own."""
-    epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """At most."""
-    patience: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Epochs without a better validation accuracy after which a run stops."""
-    batch: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Sequences in a step."""
-    learning_rate: Annotated[float | None, tyro.conf.arg(metavar="RATE")] = None
-    """Of AdamW."""
-    match_parameters: bool = False
-    """Give every mechanism as many parameters as conventional attention has, within 10 %."""
-    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Threads to compute with; 0 = one per processor, or OMP_NUM_THREADS."""
-    json: bool = False
-    """Print JSON on stdout instead of text."""
+    EXAMPLES = (
+        "# the smoke preset, about 2 minutes on 2 cores",
+        "--preset small --out runs/small    # about an hour; the same again goes on where it stopped",
+        "--preset small --tasks listops --mechanisms softmax,rattention --seeds 0,1",
+        "--config study.yaml --epochs 40 --out runs/mine    # study.yaml as in any results folder",
+        "--preset paper --imdb ~/aclImdb --threads 32",
+    )
+
+    out: Folder | None = option(None, "Write results into this folder; by default results_<date>_<time>.")
+    mechanisms: Names = option(None, "Compare these mechanisms, such as softmax,rattention.")
+    seeds: Numbers = option(None, "Repeat every run with these seeds of weights, dropout and batches.")
+    epochs: int | None = option(None, "Train for at most N epochs.")
+    patience: int | None = option(None, "Stop a run after N epochs without a better validation accuracy.")
+    batch: int | None = option(None, "Use N sequences in a step.")
+    learning_rate: float | None = option(None, "Train with this learning rate of AdamW.")
+    match_parameters: bool = option(False, "Match the number of parameters of softmax, within 10 %.")
+
+    def run(self) -> int:
+        """Run what is missing, and print the outcome."""
+        from rattention.studies.kit import distributed
+        from rattention.studies.lra import new_name, run_study
+
+        self.use_threads()
+        distributed.init()
+        folder = self.out or Path(new_name())
+        study = self._overridden(self.study(folder))
+        folder, study = distributed.broadcast((folder, study))  # names of new folders contain the time
+        try:
+            results = run_study(study, folder, lambda line: print(line, file=sys.stderr, flush=True))
+        except KeyboardInterrupt:
+            note(f"stopped; to go on: rattention lra run --out {folder}")
+            raise
+        if distributed.rank() == 0:
+            self.show({"folder": str(folder), "results": results}, lambda style: _outcome(folder, style))
+        return 0
+
+    def _overridden(self, study: Study) -> Study:
+        """With the runs and the training asked for."""
+        asked = {name: getattr(self, name) for name in ("epochs", "patience", "batch", "learning_rate")}
+        changes = {name: value for name, value in asked.items() if value is not None}
+        if self.mechanisms is not None:
+            study = replace(study, mechanisms=self.mechanisms)
+        if self.seeds is not None:
+            study = replace(study, seeds=self.seeds)
+        if self.match_parameters:
+            study = replace(study, model=replace(study.model, match_parameters=True))
+        return study.with_training(**changes)
 
 
 @dataclass(frozen=True)
-class Data(_Chosen):
+class Data(Chosen):
     """Show what the tasks consist of: samples, lengths, vocabulary, and how often each label occurs.
 
     The most frequent label is what a model has to beat. Data are made or read now and kept in the cache
     (RATTENTION_CACHE, by default ~/.cache/rattention), so that a later run finds them.
     """
 
-    json: bool = False
-    """Print JSON on stdout instead of text."""
+    EXAMPLES = (
+        "# lengths and labels of the smoke preset's tasks",
+        "--preset paper --tasks listops --json",
+        "--tasks text --imdb ~/aclImdb --length 512 --level words",
+    )
 
-
-def run(options: Run) -> int:
-    """Run what is missing, print the outcome; ValueError and OSError say what is wrong with the options."""
-    from rattention.studies.lra import new_name, ranks, run_study
-
-    use_threads(options.threads)
-    ranks.join()
-    folder = options.out or Path(new_name())
-    study = _overridden(_chosen(options, folder), options)
-    folder, study = ranks.as_first((folder, study))  # names of new folders tell the time
-    try:
-        results = run_study(study, folder, lambda line: print(line, file=sys.stderr, flush=True))
-    except KeyboardInterrupt:
-        note(f"stopped; to go on: rattention lra run --out {folder}")
-        raise
-    if ranks.rank() != 0:
+    def run(self) -> int:
+        """Load and describe."""
+        study = self.study(None)
+        described = [lra_text.describe(study.data[task].load()) for task in study.tasks]
+        self.show(
+            described, lambda style: "\n\n".join(lra_text.data_of_task(each, style) for each in described)
+        )
         return 0
-    if options.json:
-        print(json.dumps({"folder": str(folder), "results": results}, allow_nan=False))
-    else:
-        print(lra_report.of_results(results, folder, Style.of()))
-    return 0
 
 
-def data(options: Data) -> int:
-    """Load and describe; ValueError and OSError say what is wrong with the options."""
-    study = _chosen(options, None)
-    described = [lra_report.describe(getattr(study, task).load()) for task in study.tasks]
-    if options.json:
-        print(json.dumps(described, allow_nan=False))
-    else:
-        print("\n\n".join(lra_report.of_data(each, Style.of()) for each in described))
-    return 0
+@dataclass(frozen=True)
+class Analyze(Printed):
+    """Compare the runs in folders of results: a table, figures and findings.
+
+    Accuracy with confidence intervals over seeds, convergence, time, memory and what each model attends to.
+    Runs that are not finished are named and left out. Writes summary.md, summary.csv, summary.tex,
+    findings.md, report.html and figures/ into --out.
+    """
+
+    EXAMPLES = (
+        "results_20261127_203000        # table and findings; files into that folder",
+        "runs/a runs/b --out together   # several folders as one study",
+        "runs/a --format pdf --json",
+    )
+
+    folders: tuple[Path, ...] = option(
+        (), "Analyse these folders of rattention lra run, several together.", positional=True
+    )
+    out: Folder | None = option(None, "Write files into this folder; by default the only one.")
+    format: Literal["png", "svg", "pdf"] = option("png", "Write figures in this format.")
+
+    def run(self) -> int:
+        """Analyse, print and save."""
+        require("matplotlib")
+        from rattention.studies.lra import analysis
+
+        out = self.out or (self.folders[0] if len(self.folders) == 1 else SEVERAL)
+        result = analysis.analyze(self.folders, out, formats=(self.format,))
+        if not self.json:
+            for warning in result.results.warnings:
+                note(warning)
+        self.show(result.as_data(), lambda style: lra_text.analysis(result, out, style))
+        return 0
 
 
-def _chosen(options: _Chosen, folder: Path | None) -> Study:
-    """The study that is named, with the tasks and data asked for."""
-    from rattention.studies.lra import PRESETS, Study
-    from rattention.studies.lra.layout import STUDY
-
-    if options.preset is not None and options.config is not None:
-        raise ValueError("--preset and --config both name a study: leave one out")
-    if options.config is not None:
-        study = Study.load(options.config)
-    elif options.preset is None and folder is not None and (folder / STUDY).exists():
-        study = Study.load(folder / STUDY)
-    else:
-        study = PRESETS[options.preset or "smoke"]
-    if options.tasks is not None:
-        study = replace(study, tasks=_names(options.tasks))
-    return replace(study, listops=_listops(study, options), text=_text(study, options))
+def _outcome(folder: Path, style: Any) -> str:
+    """The analysis that a run has just written."""
+    try:
+        from rattention.studies.lra import analysis
+    except ImportError as error:
+        return f"Results in {folder}; not compared: {error}"
+    return lra_text.analysis(analysis.analyze([folder]), folder, style)
 
 
-def _listops(study: Study, options: _Chosen) -> Any:
-    settings = study.listops
-    changes = {} if options.samples is None else {"train": options.samples}
-    if options.length is not None:
-        scaled = settings.min_length * options.length // settings.max_length
-        changes |= {"min_length": scaled, "max_length": options.length}
-    return replace(settings, **changes)
+LRA = Group(
+    """Compare attention mechanisms on tasks with long sequences.
 
-
-def _text(study: Study, options: _Chosen) -> Any:
-    asked: dict[str, Any] = {
-        "length": options.length,
-        "train": options.samples,
-        "source": options.imdb,
-        "level": options.level,
-    }
-    return replace(study.text, **{name: value for name, value in asked.items() if value is not None})
-
-
-def _overridden(study: Study, options: Run) -> Study:
-    """With the runs and the training asked for."""
-    given = asdict(options)
-    names = ("epochs", "patience", "batch", "learning_rate")
-    changes = {name: given[name] for name in names if given[name] is not None}
-    if options.mechanisms is not None:
-        study = replace(study, mechanisms=_names(options.mechanisms))
-    if options.seeds is not None:
-        study = replace(study, seeds=whole_numbers("seeds", options.seeds))
-    if options.match_parameters:
-        study = replace(study, model=replace(study.model, match_parameters=True))
-    text = study.text_training and replace(study.text_training, **changes)
-    return replace(study, training=replace(study.training, **changes), text_training=text)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
+    The tasks are those of the Long Range Arena, such as nested list operations (listops) and whether a film
+    review is positive, read byte by byte (text). The same encoder is trained with each mechanism (run);
+    tables and figures of finished studies are made again at any time (analyze).
+    """,
+    ("data    # what the tasks consist of", "run     # 2 minutes on 2 cores"),
+    {"data": Data, "run": Run, "analyze": Analyze},
+)

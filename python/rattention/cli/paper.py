@@ -1,144 +1,131 @@
-"""``rattention paper``: what the paper says, what its caches weigh, and where a PDF says the same."""
+"""``rattention paper``: what the paper says, how much memory its caches take, and what a PDF says of it."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rattention.cli.numbers import whole_numbers
-from rattention.cli.terminal import Style, paragraph, table
-from rattention.studies.paper import pdf, summary
+from rattention.cli.options import Numbers, Printed, option
+from rattention.cli.text import Style, paragraph, table
+from rattention.studies.paper import summary
+from rattention.studies.paper.pdf import Place, find, read_pages
 from rattention.studies.paper.savings import PRESETS, CacheBytes, CacheModel, cache_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
-PLACES_SHOWN = 3
+PLACES_SHOWN = 2
+LOOKS_LIKE_IT = 0.5
+"""Share of the terms and numbers that a copy of the paper has at least."""
 DESIGNS = {
     "sliding_window": "sliding window",
     "rattention": "RAttention",
     "rattention_state_per_query_head": "state per query head",
 }
+ABBREVIATIONS = "SWA: sliding window attention; RAttn: RAttention; each followed by the window."
+DTYPES = Literal["float32", "bfloat16", "float16"]
 
 
-@dataclass
-class Paper:
-    """What the RAttention paper says, and the memory it saves.
+@dataclass(frozen=True)
+class Paper(Printed):
+    """Summarise the RAttention paper, and compute the memory its caches save.
 
-    A short summary with the main numbers and their place in the paper, then the bytes of keys, values and
+    A short summary with the main numbers and their place in the paper, then the memory of keys, values and
     states that a model holds for one sequence at each context length.
     """
 
-    model: Literal["3b", "12b"] = "12b"
-    """One of the paper's models; the options below replace parts of it."""
-    layers: int | None = None
-    heads: int | None = None
-    """Query heads."""
-    kv_heads: int | None = None
-    """Key/value heads."""
-    head_dim: int | None = None
-    window: int | None = None
-    """A local layer sees the current token and this many before it."""
-    global_every: int | None = None
-    """The last of every so many layers is global; 0 where all are local."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of keys and values."""
-    state_dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of the linear-attention states."""
-    lengths: str = "1024,2048,4096,8192,32768,131072"
-    """Context lengths, separated by commas; 1024,2048,...,8192 goes on in equal steps."""
-    pdf: Path | None = None
-    """A PDF of yours: list where the terms and numbers of the summary stand in it."""
-    json: bool = False
-    """Print JSON."""
+    EXAMPLES = ("# summary and cache sizes", "--model 3b --json", "--pdf mine.pdf")
+
+    model: Literal["3b", "12b"] = option("12b", "Begin with this model and replace parts of it.")
+    layers: int | None = option(None, "Count caches for N layers.")
+    heads: int | None = option(None, "Use N query heads.")
+    kv_heads: int | None = option(None, "Use N key/value heads.")
+    head_dim: int | None = option(None, "Use heads of width N.")
+    window: int | None = option(None, "Let local layers see the current token and N tokens before it.")
+    global_every: int | None = option(None, "Make every Nth layer global; 0 makes all layers local.")
+    dtype: DTYPES | None = option(None, "Store keys and values in this type.")
+    state_dtype: DTYPES | None = option(None, "Store linear-attention states in this type.")
+    lengths: Numbers = option(
+        (1024, 2048, 4096, 8192, 32768, 131072), "Compute caches for these context lengths."
+    )
+    pdf: Path | None = option(None, "Search this PDF for the terms and numbers of the summary.")
+
+    def run(self) -> int:
+        """Print the summary, the caches and what the PDF holds."""
+        preset = PRESETS[self.model]
+        given = {name: getattr(self, name) for name in asdict(preset)}
+        model = replace(preset, **{name: value for name, value in given.items() if value is not None})
+        caches = [cache_bytes(model, length) for length in self.lengths or ()]
+        found = None if self.pdf is None else find(read_pages(self.pdf), summary.searchable())
+        looked = _Looked(model, caches, self.pdf, found)
+        self.show(_data(looked), lambda style: _text(looked, style))
+        return 0
 
 
-def run(options: Paper) -> int:
-    """Print the summary, the cache table and what the PDF holds.
+@dataclass(frozen=True)
+class _Looked:
+    """What there is to show."""
 
-    Raises
-    ------
-    ValueError
-        An impossible model, a bad length or an unreadable PDF.
-    ImportError
-        pypdf is missing.
-    """
-    model = _model(options)
-    caches = [cache_bytes(model, length) for length in whole_numbers("lengths", options.lengths)]
-    found = None if options.pdf is None else _search(options.pdf)
-    if options.json:
-        print(json.dumps(_as_json(model, caches, options.pdf, found), indent=2))
-    else:
-        for part in _as_text(model, caches, options.pdf, found):
-            print(part)
-    return 0
+    model: CacheModel
+    caches: list[CacheBytes]
+    path: Path | None
+    found: dict[str, list[Place]] | None
 
 
-def _model(options: Paper) -> CacheModel:
-    preset = PRESETS[options.model]
-    given = {name: getattr(options, name) for name in asdict(preset)}
-    return replace(preset, **{name: value for name, value in given.items() if value is not None})
-
-
-def _search(path: Path) -> dict[str, list[pdf.Place]]:
-    return pdf.find(pdf.read_pages(path), summary.searchable())
-
-
-def _as_json(
-    model: CacheModel,
-    caches: Iterable[CacheBytes],
-    path: Path | None,
-    found: dict[str, list[pdf.Place]] | None,
-) -> dict[str, Any]:
+def _data(looked: _Looked) -> dict[str, Any]:
     result: dict[str, Any] = {
         "title": summary.TITLE,
         "authors": summary.AUTHORS,
         "source": summary.SOURCE,
         "points": [asdict(point) for point in summary.POINTS],
-        "results": [
-            {"title": table.title, "place": table.place, "columns": table.columns, "rows": dict(table.rows)}
-            for table in summary.RESULTS
-        ],
-        "model": asdict(model) | {"global_layers": model.global_layers},
-        "caches": [asdict(cache) | {"saved": {d: cache.saved(d) for d in DESIGNS}} for cache in caches],
+        "results": [asdict(results) | {"rows": dict(results.rows)} for results in summary.RESULTS],
+        "model": asdict(looked.model) | {"global_layers": looked.model.global_layers},
+        "caches": [asdict(c) | {"saved": {d: c.saved(d) for d in DESIGNS}} for c in looked.caches],
     }
-    if found is not None:
-        places = {expression: [asdict(place) for place in at] for expression, at in found.items()}
-        result["pdf"] = {"path": str(path), "found": places}
+    if looked.found is not None:
+        places = {expression: [asdict(place) for place in at] for expression, at in looked.found.items()}
+        alike = _looks_like_the_paper(looked.found)
+        result["pdf"] = {"path": str(looked.path), "looks_like_the_paper": alike, "found": places}
     return result
 
 
-def _as_text(
-    model: CacheModel,
-    caches: Iterable[CacheBytes],
-    path: Path | None,
-    found: dict[str, list[pdf.Place]] | None,
-) -> Iterable[str]:
-    style = Style.of()
-    yield f"{summary.TITLE}\n{summary.AUTHORS}; {summary.SOURCE}\n"
-    yield style.title("What it says, and where")
-    for point in summary.POINTS:
-        yield paragraph(f"{point.topic} [{point.place}]: {point.statement}", indent="    ", first="  ")
-    yield "\n" + style.title("Main numbers (SWA: sliding window, RAttn: RAttention, followed by the window)")
-    for results in summary.RESULTS:
-        rows = [[name, *values] for name, values in results.rows]
-        yield f"{results.title} [{results.place}]\n{_numbers(['', *results.columns], rows, style)}\n"
-    yield style.title("Bytes held for one sequence")
-    yield paragraph(_about_caches(model))
-    yield _numbers(["tokens", "full attention", *DESIGNS.values()], _cache_rows(caches), style)
-    if found is not None:
-        yield "\n" + style.title(f"Where {path} says it")
-        yield from _places(found)
+def _text(looked: _Looked, style: Style) -> str:
+    points = [paragraph(f"{p.topic} [{p.place}]: {p.statement}", "    ", first="  ") for p in summary.POINTS]
+    sections = [
+        style.section(summary.TITLE, paragraph(f"{summary.AUTHORS}; {summary.SOURCE}.")),
+        paragraph(_answer(looked)),
+        style.section("What it says, and where", *points),
+        style.section("Main numbers", paragraph(ABBREVIATIONS)),
+        *(_results(results, style) for results in summary.RESULTS),
+        style.section(
+            "Memory for one sequence, in MiB",
+            paragraph(_about(looked.model)),
+            table(("tokens", "full\nattention", *DESIGNS.values()), _rows(looked.caches), style),
+        ),
+    ]
+    if looked.found is not None:
+        sections.append(style.section(f"What {looked.path} says", *_places(looked.found)))
+    return "\n\n".join(sections)
 
 
-def _numbers(header: Sequence[str], rows: Iterable[Sequence[str]], style: Style) -> str:
-    """A table of nothing but numbers: the last column of `table`, which holds remarks, stays empty."""
-    return table([*header, ""], [[*row, ""] for row in rows], style)
+def _results(results: summary.ResultTable, style: Style) -> str:
+    header = ("", *(name.replace(" ", "\n") for name in results.columns))
+    rows = [(name, *values) for name, values in results.rows]
+    return f"{paragraph(f'{results.title} [{results.place}]')}\n{table(header, rows, style)}"
 
 
-def _about_caches(model: CacheModel) -> str:
+def _answer(looked: _Looked) -> str:
+    longest = max(looked.caches, key=lambda cache: cache.length)
+    rest = 1 - longest.saved("rattention")
+    return (
+        "In one sentence: a window of 512 tokens together with residual linear attention matches full "
+        f"attention, and with a window of {looked.model.window} the caches of this model take {rest:.0%} of "
+        f"the memory at {longest.length:,} tokens."
+    )
+
+
+def _about(model: CacheModel) -> str:
     return (
         f"{model.layers} layers ({model.global_layers} global), {model.heads} query heads over "
         f"{model.kv_heads} key/value heads of {model.head_dim}, window {model.window}, keys and values in "
@@ -148,21 +135,28 @@ def _about_caches(model: CacheModel) -> str:
     )
 
 
-def _cache_rows(caches: Iterable[CacheBytes]) -> Iterable[list[str]]:
+def _rows(caches: Iterable[CacheBytes]) -> Iterable[list[str]]:
     for cache in caches:
-        held = (f"{getattr(cache, d):,} ({100 * cache.saved(d):5.1f} %)" for d in DESIGNS)
-        yield [f"{cache.length:,}", f"{cache.full:,}", *held]
+        held = (f"{getattr(cache, d) / 2**20:,.1f} ({cache.saved(d):.1%})" for d in DESIGNS)
+        yield [f"{cache.length:,}", f"{cache.full / 2**20:,.1f}", *held]
 
 
-def _places(found: dict[str, list[pdf.Place]]) -> Iterable[str]:
-    in_paper = summary.searchable()
-    for expression, places in found.items():
-        if not places:
-            continue
-        yield f"  {expression} [{in_paper[expression]} of the paper]: {len(places)} found"
-        yield from (f"    page {place.page}: {place.context}" for place in places[:PLACES_SHOWN])
-        if len(places) > PLACES_SHOWN:
-            yield f"    and {len(places) - PLACES_SHOWN} more"
-    missing = [expression for expression, places in found.items() if not places]
-    if missing:
-        yield paragraph(f"Not in it: {'; '.join(missing)}", indent="    ", first="  ")
+def _looks_like_the_paper(found: Mapping[str, list[Place]]) -> bool:
+    return sum(map(bool, found.values())) >= LOOKS_LIKE_IT * len(found)
+
+
+def _places(found: Mapping[str, list[Place]]) -> Iterable[str]:
+    there = {expression: places for expression, places in found.items() if places}
+    count = f"{len(there)} of the summary's {len(found)} terms and numbers"
+    if not _looks_like_the_paper(found):
+        yield paragraph(f"This does not look like the paper: only {count} stand in it.")
+    else:
+        missing = "; ".join(expression for expression in found if expression not in there)
+        yield paragraph(f"It has {count}." + (f" Not in it: {missing}." if missing else ""))
+    of_paper = summary.searchable()
+    for expression, places in there.items():
+        yield paragraph(
+            f"{expression} [{of_paper[expression]} of the paper]: {len(places)} found", "    ", first="  "
+        )
+        for place in places[:PLACES_SHOWN]:
+            yield paragraph(f"page {place.page}: {place.context}", "      ", first="    ")

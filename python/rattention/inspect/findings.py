@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rattention.inspect.samples import Sample
 
-COLUMNS = ("sample", "layer", "head", "sequence_length", "context_tokens", *STATISTICS)
+COLUMNS = ("sample", "layer", "head", "sequence_length", "context_tokens", *STATISTICS, "max_position")
 """Columns of `Findings.table`; the means over all rows follow with "rows_" before their names."""
 
 
@@ -74,14 +74,15 @@ class Findings:
         ]
 
     def sample_table(self) -> list[dict[str, Any]]:
-        """A row for each sample: lengths, and the medians over layers and heads of the query row's
-        statistics."""
+        """A row for each sample: lengths, the medians over layers and heads of the query row's statistics,
+        and the position to which most heads give their largest weight."""
         return [
             {
                 "sample": sample.name,
                 "sequence_length": sample.sequence_length,
                 "context_tokens": sample.context_tokens,
                 **{name: float(_median(getattr(self, name)[i], (0, 1))) for name in STATISTICS},
+                "max_position": _most_common([p for at in sample.layers for p in at.weights.argmax(axis=1)]),
             }
             for i, sample in enumerate(self.samples)
         ]
@@ -145,10 +146,16 @@ def _rows(sample: SampleMeasure, layer: LayerMeasure, heads: Sequence[int]) -> l
             "sequence_length": layer.weights.shape[1],
             "context_tokens": int(layer.query.context[i]),
             **{name: float(getattr(layer.query, name)[i]) for name in STATISTICS},
+            "max_position": int(layer.weights[i].argmax()),
             **{f"rows_{name}": float(layer.mean[name][i]) for name in OVER_ROWS},
         }
         for i, head in enumerate(heads)
     ]
+
+
+def _most_common(positions: Sequence[int]) -> int:
+    """The later one where several are equally common."""
+    return int(max(positions, key=lambda position: (list(positions).count(position), position)))
 
 
 def _stacked(values: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:

@@ -228,7 +228,7 @@ def _pairs(findings: Findings, fires: NDArray[np.bool_]) -> tuple[tuple[int, int
 
 def _text(rule: Rule, found: Insight) -> str:
     """The number, the rule and where it holds, in words."""
-    value = "cannot be measured" if math.isnan(found.value) else f"{found.value:.3g}"
+    value = "cannot be measured" if math.isnan(found.value) else f"{found.value:,.2f}"
     layers = f"layers {', '.join(map(str, found.layers))}; " if found.layers else ""
     where = f"{layers}{len(found.heads)} of {found.of_heads} heads"
     if found.fired:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import math
-from html import escape
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rattention._extras import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -19,36 +22,62 @@ if TYPE_CHECKING:
 
 KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
 """What browsers show as images."""
-
 DPI = 110
 """Of figures that are drawn for the report alone."""
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1080px; margin: 2em auto }
-h1, h2 { line-height: 1.2 } h2 { margin-top: 2em; border-bottom: 1px solid #bbb; padding-bottom: .2em }
-table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto }
-th, td { padding: .25em .7em; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
-th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #888 }
-figure { margin: 1.2em 0 } img { max-width: 100% } figcaption { color: #555; font-size: 13px }
-li.fired { font-weight: 600 } pre { background: #f4f4f4; padding: 1em; overflow-x: auto; font-size: 12px }
-@media print { details { display: block } body { max-width: none } }
-"""
+
+class Column(NamedTuple):
+    """How a number is called and written, on the console and in the report."""
+
+    heading: str
+    form: str = ""
+
+
+COLUMNS = {
+    "sample": Column("sample"),
+    "layer": Column("layer"),
+    "head": Column("head"),
+    "sequence_length": Column("length"),
+    "context_tokens": Column("context"),
+    "context_mean": Column("mean attention", ".4f"),
+    "context_std": Column("std", ".4f"),
+    "entropy": Column("entropy (nats)", ".2f"),
+    "relative_entropy": Column("entropy / ln n", ".2f"),
+    "recent_distant_ratio": Column("recent / distant", ",.2f"),
+    "top_mass": Column("top 10 %", ".1%"),
+    "needed_share": Column("hold 90 %", ".1%"),
+    "clustering": Column("clustering", ".2f"),
+    "sink_mass": Column("sink mass", ".1%"),
+    "max_position": Column("largest at"),
+}
+"""Of the tables of `Findings`; means over all rows have "rows_" before their names."""
+
+
+def heading(name: str) -> str:
+    """What a column of `Findings` is called."""
+    column = COLUMNS.get(name.removeprefix("rows_"), Column(name))
+    return f"all rows: {column.heading}" if name.startswith("rows_") else column.heading
+
+
+def cell(name: str, value: Any) -> str:
+    """A value of that column, with as many decimals as all of them."""
+    if isinstance(value, float):
+        form = COLUMNS.get(name.removeprefix("rows_"), Column(name, ",.3f")).form
+        return "-" if math.isnan(value) else format(value, form)
+    return str(value)
 
 
 class Embedded:
-    """A figure as text in a page."""
+    """A figure as text in a page: from `file` where that is one a browser shows, else drawn."""
 
-    def __init__(self, caption: str, figure: Figure, file: Path | None = None) -> None:
-        """Takes the image from `file` where that is one a browser shows, else draws `figure`."""
-        self.caption = caption
+    def __init__(self, caption: str, figure: Figure, file: Path | None = None, alt: str = "") -> None:
+        self.caption, self.alt = caption, alt or caption
         self.kind = KINDS.get("" if file is None else file.suffix, KINDS[".png"])
         self.data = base64.b64encode(_image(figure, file)).decode("ascii")
 
     def html(self) -> str:
         """The element."""
-        source = f"data:{self.kind};base64,{self.data}"
-        text = escape(self.caption)
-        return f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>'
+        return _part("figure", self)
 
 
 def report(
@@ -73,45 +102,49 @@ def report(
     record:
         Configuration, versions and hardware, as plain data.
     """
-    details = "".join(
-        f"<details><summary>{escape(name)}: {len(figures)} figures</summary>{_all(figures)}</details>"
-        for name, figures in samples.items()
-    )
     sections = {
-        "What it means": _advice(advice),
-        "Samples": "<p>Of the query row; medians over layers and heads.</p>"
-        + html_table(findings.sample_table()),
-        "Over all samples": _all(overview),
-        "Sample by sample": details,
+        "What it means": _part("advice", advice),
+        "Samples": f"<p>{_QUERY_ROW}</p>{html_table(findings.sample_table())}",
+        "Over all samples": "".join(figure.html() for figure in overview),
+        "Sample by sample": _part("samples", samples),
         "Every layer and head": html_table(findings.table()),
         "Configuration, versions and hardware": "".join(html_record(n, value) for n, value in record.items()),
     }
     return page(title, description, sections)
 
 
+_QUERY_ROW = (
+    "Numbers of the query row, the last one; medians over layers and heads. Largest at: the position to "
+    "which most heads give their largest weight."
+)
+
+
 def page(title: str, description: str, sections: Mapping[str, str]) -> str:
-    """A whole page: a heading, a line below it, and sections of HTML by their headings."""
-    body = "".join(f"<h2>{escape(heading)}</h2>{content}" for heading, content in sections.items())
-    return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1><p>{escape(description)}</p>{body}"
-        "</body></html>\n"
-    )
+    """A whole page: a heading, a line below it, a table of contents, and sections of HTML by their "
+    "headings."""
+    page: str = _template().render(title=title, description=description, sections=sections)
+    return page
 
 
 def html_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same names as a table."""
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{_cell(v)}</td>" for v in row.values()) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return _part("table", map(heading, rows[0]), ((cell(n, v) for n, v in row.items()) for row in rows))
 
 
 def html_record(name: str, value: Any) -> str:
     """A setting, or settings by name."""
-    if isinstance(value, dict):
-        lines = "\n".join(f"{key}: {item}" for key, item in value.items())
-        return f"<p>{escape(name)}</p><pre>{escape(lines)}</pre>"
-    return f"<p>{escape(name)}: {escape(str(value))}</p>"
+    return _part("record", name, value)
+
+
+def _part(macro: str, *values: Any) -> str:
+    """The HTML that a macro of the template makes; what it is given is escaped."""
+    return str(getattr(_template().module, macro)(*values))
+
+
+@cache
+def _template() -> Any:
+    source = files("rattention.inspect").joinpath("report.html.j2").read_text("utf-8")
+    return require("jinja2").Environment(autoescape=True).from_string(source)
 
 
 def _image(figure: Figure, file: Path | None) -> bytes:
@@ -120,27 +153,3 @@ def _image(figure: Figure, file: Path | None) -> bytes:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
     return drawn.getvalue()
-
-
-def _all(figures: Iterable[Embedded]) -> str:
-    return "".join(figure.html() for figure in figures)
-
-
-def _advice(advice: Advice) -> str:
-    items = "".join(
-        f'<li class="{"fired" if insight.fired else "quiet"}">{escape(insight.text)}</li>'
-        for insight in advice.insights
-    )
-    layers = ", ".join(map(str, advice.compressible))
-    suggested = ", ".join(f"layer {layer} {strategy}" for layer, strategy in advice.by_layer.items())
-    return (
-        f"<ul>{items}</ul><p><strong>{escape(advice.reason)}</strong></p>"
-        f"<p>Layers by how few positions hold 90 % of the attention, fewest first: {layers}.</p>"
-        f"<p>By itself each layer suggests: {escape(suggested)}.</p>"
-    )
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "&ndash;" if math.isnan(value) else f"{value:.3g}"
-    return escape(str(value))

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rattention._config import show_config
+from rattention._extras import require
 from rattention._files import figure_format, save_figure, writable_folder, write_csv, write_text
+from rattention.inspect.figures import caption, overview_figures, sample_figures
 from rattention.inspect.findings import COLUMNS, Findings, without_maps
-from rattention.inspect.gallery import overview_figures, sample_figures
 from rattention.inspect.insights import Advice, Rules, advise
 from rattention.inspect.report import Embedded, report
 from rattention.inspect.statistics import OVER_ROWS, MapOptions, examine_sample
@@ -37,9 +38,10 @@ class Drawing:
     """Pixels per inch."""
     figsize: tuple[float, float] | None = None
     """Inches; by default what the panels need."""
+    samples: int | None = 1
+    """How many samples get maps and lines, the first ones; None is all. Statistics are of all."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
         figure_format(self.format)
         sizes = (self.dpi, *(self.figsize or ()))
         if not all(0 < size < LARGEST for size in sizes):
@@ -47,7 +49,7 @@ class Drawing:
 
 
 LARGEST = 10_000
-"""More pixels per inch, or inches, are a slip of the keyboard."""
+"""More pixels per inch, or inches, are a typing error."""
 
 
 @dataclass
@@ -76,9 +78,9 @@ def visualize(
 ) -> Visualization:
     """Draw and measure the attention of `model` to `samples`; needs the extra ``plots``.
 
-    Writes into the folder `out`, sample by sample, each file whole: maps and lines of every layer; over all
-    samples the distributions and the comparisons of layers and heads; ``heads.csv``, a row for each sample,
-    layer and head; and ``report.html`` with all of it.
+    Writes into the folder `out`, each file whole: maps and lines of every layer for the first sample, or as
+    many as `drawing` says; over all samples the distributions and the comparisons of layers and heads;
+    ``heads.csv``, a row for each sample, layer and head; and ``report.html`` with all of it.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ def visualize(
     with_report:
         Whether to write the report.
     record:
-        What the report tells of configuration and versions; by default what this machine is.
+        What the report says of configuration and versions; by default what this machine is.
 
     Raises
     ------
@@ -109,22 +111,27 @@ def visualize(
     """
     if not samples:
         raise ValueError("samples must hold at least one sample, got none")
+    if with_report:
+        require("jinja2")
     style, thresholds = drawing or Drawing(), rules or Rules()
     saver = _Saver(writable_folder(out), style, with_report)
     numbers = None if heads is None else tuple(sorted(set(heads)))
     measured, figures = [], {}
     for i, sample in enumerate(samples if progress is None else progress(samples, "samples")):
-        seen = examine_sample(model, sample, layers=layers, heads=heads, maps=style.maps)
-        drawn = sample_figures(seen, heads=numbers, scale=style.scale, figsize=style.figsize)
-        figures[sample.name] = saver.save(drawn, f"sample{i}_")
+        drawn = style.samples is None or i < style.samples
+        maps = style.maps if drawn else None
+        seen = examine_sample(model, sample, layers=layers, heads=heads, maps=maps)
+        if drawn:
+            pictures = sample_figures(seen, heads=numbers, scale=style.scale, figsize=style.figsize)
+            figures[sample.name] = saver.save(pictures, f"sample{i}_")
         measured.append(without_maps(seen))
     findings = Findings(tuple(measured), numbers)
     advice = advise(findings, thresholds)
     overview = saver.save(overview_figures(findings, thresholds, model=name, figsize=style.figsize))
     saver.table(findings)
     if with_report:
-        told = {"hardware": show_config()} if record is None else record
-        page = report(f"Attention of {name}", description, findings, advice, overview, figures, told)
+        origin = {"hardware": show_config()} if record is None else record
+        page = report(f"Attention of {name}", description, findings, advice, overview, figures, origin)
         saver.text("report.html", page)
     return Visualization(findings, advice, saver.saved)
 
@@ -144,7 +151,8 @@ class _Saver:
             save_figure(path, figure, dpi=self.style.dpi)
             self.saved.append(path)
             if self.embeds:
-                kept.append(Embedded(path.stem, figure, path))
+                what = path.stem.replace("_", ", ").replace("sample", "sample ").replace("layer", "layer ")
+                kept.append(Embedded(f"{what}: {caption(name)}", figure, path))
         return kept
 
     def table(self, findings: Findings) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rattention.studies.lra.summary import Cell
 
-ORDER = ("gravitational", "combined", "multi_timescale", "rattention", "conventional")
+ORDER = ("gravitational", "gravitational_multi_timescale", "multi_timescale", "rattention", "softmax")
 """Which mechanism has which of `COLOURS` and `MARKERS`, the same in every figure."""
 
 COSTS = {
@@ -118,7 +118,7 @@ def plot_convergence(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
 
 
 def plot_improvement(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
-    """Accuracy less that of conventional attention in points, with the interval over paired seeds."""
+    """Accuracy less that of softmax attention in points, with the interval over paired seeds."""
     ax = axes_of(ax)
     there = [cell for cell in cells if cell.improvement is not None]
     ax.axvline(0, color=GREY, linewidth=1.2, linestyle="--")
@@ -143,7 +143,7 @@ def plot_improvement(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
         ax.set_yticks([])
         ax.text(0.5, 0.5, "nothing to compare with", ha="center", va="center", transform=ax.transAxes)
     ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+.3g}" if share else "0")
-    ax.set_xlabel("Points of test accuracy over conventional attention")
+    ax.set_xlabel("Points of test accuracy over softmax attention")
     return ax
 
 
@@ -294,7 +294,7 @@ def _three_digits(value: float) -> str:
 
 
 def _broken(label: str) -> str:
-    return label.replace("-", "-\n")
+    return label.replace("-", "-\n").replace(" ", "\n")
 
 
 def _rows(ax: Axes, cells: Sequence[Cell]) -> None:
@@ -309,7 +309,6 @@ def _distances(number: Any) -> list[list[float]]:
 
 
 def _end(number: Any) -> float:
-    """Of its bar, or of itself without one."""
     return float(number.high if _is(number.high) else number.mean)
 
 

@@ -135,7 +135,6 @@ def by_layer_and_head(lines: Sequence[Sequence[Mapping[str, Any]]], metric: str)
 
 
 def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Of the colours; never equal, which Matplotlib would widen for one panel and not for the others."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     return low, high if high > low else low + 1

@@ -13,8 +13,7 @@ from rattention.compression.budget import resolve_budget
 from rattention.compression.compressing import compress
 from rattention.compression.table import STRATEGIES
 from rattention.studies.compression.readers import reader_of
-from rattention.studies.compression.results import Constant, Measured
-from rattention.studies.compression.tasks import Preview
+from rattention.studies.compression.results import Constant, Measured, Preview
 
 torch: Any = require("torch")
 
@@ -73,7 +72,6 @@ class Continuation:
         batch: int = 2,
         slack: int = 8,
     ) -> None:
-        """Check that the text is long enough."""
         self.model, self.reader, self.ids = model, reader_of(model), np.asarray(ids, np.int64)
         self.prefix, self.continuation, self.batch, self.slack = prefix, continuation, batch, slack
         if min(prefix, continuation - 1, batch) < 1:

@@ -41,7 +41,6 @@ class NativeReader(Reader):
     """Of `rattention.nn`."""
 
     def __init__(self, model: LanguageModel) -> None:
-        """For one model."""
         self.model = model
 
     def new_cache(self, batch: int) -> DecodingCache:
@@ -71,7 +70,6 @@ class PretrainedReader(Reader):
     """Of Transformers."""
 
     def __init__(self, model: Any) -> None:
-        """For one causal language model."""
         self.model = model
 
     def new_cache(self, batch: int) -> Any:

@@ -50,6 +50,21 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """What a strategy would keep of one sequence."""
+
+    positions: dict[str, list[int]]
+    """By layer and head, or for all of them together: the tokens that stay."""
+    tokens: int
+    """Of the sequence."""
+    mass: float
+    """Share of the newest row's attention that is kept."""
+    nbytes: int
+    """Bytes of what is kept; of histories transitions."""
+    full_nbytes: int
+
+
+@dataclass(frozen=True)
 class Trial:
     """One strategy at one budget with one seed, and the full runs that it is compared with."""
 
@@ -108,10 +123,10 @@ class Cell:
         count = f"{self.turns} turn{'s' if self.turns > 1 else ''}"
         measured = f"median of {count}, quartiles {speed.low:.2f} and {speed.high:.2f}"
         if speed.low <= 1 <= speed.high:
-            return f"not shown to be faster or slower: {speed.middle:.2f} times as fast ({measured})"
+            return f"neither clearly faster nor slower: {speed.middle:.2f} times as fast ({measured})"
         if speed.middle < 1:
-            return f"slower: {speed.middle:.2f} times as fast as without ({measured})"
-        return f"faster: {speed.middle:.2f} times as fast as without ({measured})"
+            return f"slower: {speed.middle:.2f} times as fast as uncompressed ({measured})"
+        return f"faster: {speed.middle:.2f} times as fast as uncompressed ({measured})"
 
 
 @dataclass(frozen=True)
@@ -156,17 +171,18 @@ class Validation:
         the time."""
         cell = self.best(budget)
         pace = cell.pace()
-        return self._kept(cell, budget) + (f". The time to choose counted, it is {pace}" if pace else "")
+        return self._kept(cell, budget) + (f". Including the time to choose, it is {pace}" if pace else "")
 
     def _kept(self, cell: Cell, budget: Budget) -> str:
         share = _spelled(cell.numbers["share"])
         kept = f"at budget {budget:g} {cell.strategy!r} keeps {share} of the full model's quality"
         if cell.numbers["share"].middle >= ENOUGH:
-            unsure = ", on average: the interval has less, too" if cell.numbers["share"].low < ENOUGH else ""
-            return f"{kept}, the {self.quality}: at least the {ENOUGH:.0%} that were asked for{unsure}"
+            below = cell.numbers["share"].low < ENOUGH
+            unsure = f", but its interval extends below {ENOUGH:.0%}" * below
+            return f"{kept} ({self.quality}), at least {ENOUGH:.0%}{unsure}"
         mass = cell.numbers.get("mass")
         why = "" if mass is None else f" although it keeps {mass.middle:.0%} of the query's attention"
-        return f"{kept}, the {self.quality}, less than {ENOUGH:.0%}{why}: the model needs what is dropped"
+        return f"{kept} ({self.quality}), less than {ENOUGH:.0%}{why}: the model needs what is dropped"
 
     def as_data(self) -> dict[str, Any]:
         """Everything as plain numbers; None for what is not finite."""
@@ -228,7 +244,6 @@ class Validation:
 def _turns(
     full: Mapping[str, Any], compressed: Mapping[str, Any], seconds: Sequence[Sequence[float]] | None
 ) -> tuple[tuple[Measured, Measured], ...]:
-    """Of a full and a compressed run as data; all turns are as the first but for their times."""
     ours = Measured(**({"seconds": math.nan} | dict(compressed)))
     whole = Measured(**({"seconds": math.nan} | dict(full)))
     if not seconds:

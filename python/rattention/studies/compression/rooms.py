@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention import _extras
-
-_extras.require("gymnasium")
-torch: Any = _extras.require("torch")
-
-from rattention.compression.budget import resolve_budget  # noqa: E402
-from rattention.compression.past import share_kept  # noqa: E402
-from rattention.compression.strategies import TopK  # noqa: E402
-from rattention.studies.compression.history import (  # noqa: E402
+from rattention.compression.budget import resolve_budget
+from rattention.compression.past import share_kept
+from rattention.compression.strategies import TopK
+from rattention.studies.compression.history import (
     TOKEN_STRATEGIES,
     HistoryBudget,
     choose_transitions,
     past_of,
 )
-from rattention.studies.compression.results import Measured  # noqa: E402
-from rattention.studies.compression.tasks import Preview  # noqa: E402
-from rattention.studies.dark_room import evaluate  # noqa: E402
-from rattention.studies.dark_room.evaluation import collection_of  # noqa: E402
+from rattention.studies.compression.results import Measured, Preview
+from rattention.studies.dark_room import evaluate
+from rattention.studies.dark_room.comparison import LAST
+from rattention.studies.dark_room.evaluation import collection_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -33,9 +28,6 @@ if TYPE_CHECKING:
     from rattention.compression.strategies import Strategy
     from rattention.studies.compression.results import Constant
     from rattention.studies.dark_room import History, HistoryTransformer
-
-LAST = 5
-"""Episodes at the end whose mean return is the quality."""
 
 
 class Rooms:
@@ -67,7 +59,6 @@ class Rooms:
         episodes: int = 40,
         steps_between: int = 10,
     ) -> None:
-        """Check the numbers."""
         self.model, self.episodes, self.steps_between = model, episodes, steps_between
         collection = collection_of(model)
         self.goals: NDArray[np.int64] = np.asarray(collection.split()[1] if goals is None else goals)

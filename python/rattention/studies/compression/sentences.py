@@ -11,8 +11,7 @@ from rattention.compression.budget import resolve_budget
 from rattention.compression.past import along, share_kept
 from rattention.compression.strategies import TopK
 from rattention.studies.compression.history import TOKEN_STRATEGIES, observed_past
-from rattention.studies.compression.results import Measured
-from rattention.studies.compression.tasks import Preview
+from rattention.studies.compression.results import Measured, Preview
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +47,6 @@ class Sentences:
     strategies = TOKEN_STRATEGIES
 
     def __init__(self, model: Bert, text: str, *, length: int = 126, batch: int = 4) -> None:
-        """Check that the text is long enough."""
         self.model, self.length, self.batch = model, length, batch
         if min(length, batch) < 1:
             raise ValueError(f"length and batch must be >= 1, got {length} and {batch}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rattention.compression.budget import Budget, require_budget
 from rattention.compression.table import require_strategy
-from rattention.studies.compression.results import Constant, Measured, Trial, Validation
+from rattention.studies.compression.results import Constant, Measured, Preview, Trial, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -17,25 +16,10 @@ if TYPE_CHECKING:
 BUDGETS: tuple[Budget, ...] = (0.125, 0.25, 0.5, 0.75)
 
 MOST_TURNS = 5
-"""So often the runs of one strategy and one seed are repeated to take their time, where they are short."""
+"""The most repetitions of the runs of one strategy and one seed, for their time."""
 
 LONG_ENOUGH = 2.0
 """Seconds after which they are not repeated any more."""
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a strategy would keep of one sequence."""
-
-    positions: dict[str, list[int]]
-    """By layer and head, or for all of them together: the tokens that stay."""
-    tokens: int
-    """Of the sequence."""
-    mass: float
-    """Share of the newest row's attention that is kept."""
-    nbytes: int
-    """Bytes of what is kept; of histories transitions."""
-    full_nbytes: int
 
 
 class Task(Protocol):

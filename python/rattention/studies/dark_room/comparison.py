@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rattention._arguments import whole_number
+from rattention._arguments import at_least
 from rattention.studies.dark_room.evaluation import collection_of, evaluate
 from rattention.studies.dark_room.rooms import Room, oracle_returns, random_returns
 from rattention.studies.dark_room.source import learn
@@ -94,9 +94,8 @@ def compare(
     options:
         Of `evaluate`: temperature, compress, forget, progress.
     """
-    for name, count in {"attempts": attempts, "source_agents": source_agents}.items():
-        if whole_number(name, count) < 1:
-            raise ValueError(f"{name} must be >= 1, got {count}")
+    at_least("attempts", attempts, 1)
+    at_least("source_agents", source_agents, 1)
     collection = collection_of(model)
     rooms = collection.split()[1] if goals is None else collection.room.goals(goals)
     returns = evaluate(

@@ -34,7 +34,6 @@ class DarkRoom(gymnasium.Env):  # type: ignore[misc, name-defined]
     """
 
     def __init__(self, goal: int | None = None, room: Room | None = None) -> None:
-        """Make the environment; ValueError for a goal outside the room."""
         self.room = Room() if room is None else room
         self.goal = None if goal is None else self._checked(goal)
         self._given = self.goal is not None

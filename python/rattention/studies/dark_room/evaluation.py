@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from rattention._arguments import whole_number
+from rattention._arguments import at_least
 from rattention._models import evaluating
 from rattention.studies.dark_room.histories import Collection
 from rattention.studies.dark_room.history import History
@@ -63,8 +63,7 @@ def evaluate(
     -------
     The return of every episode, ``[goals, episodes]``.
     """
-    if whole_number("episodes", episodes) < 1:
-        raise ValueError(f"episodes must be >= 1, got {episodes}")
+    at_least("episodes", episodes, 1)
     if not 0 <= temperature < np.inf:
         raise ValueError(f"temperature must be a number >= 0, got {temperature}")
     rooms = DarkRooms(goals, room or collection_of(model).room, generator=np.random.default_rng((seed, 0)))

@@ -16,6 +16,7 @@ from rattention._files import replacing
 from rattention.studies.dark_room.history import History
 from rattention.studies.dark_room.rooms import ACTIONS, Room
 from rattention.studies.dark_room.source import QLearning, learn
+from rattention.studies.kit.settings import require_ranges
 
 if TYPE_CHECKING:
     import os
@@ -45,16 +46,12 @@ class Collection:
     """Of the split and of the agents."""
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
-        if whole_number("per_goal", self.per_goal) < 1:
-            raise ValueError(f"per_goal must be >= 1, got {self.per_goal}")
+        require_ranges(self, per_goal=1, seed=0)
         if not 1 <= whole_number("held_out", self.held_out) < self.room.states:
             raise ValueError(
                 f"held_out must be between 1 and {self.room.states - 1} of the {self.room.states} goals, "
                 f"got {self.held_out}"
             )
-        if whole_number("seed", self.seed) < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}")
 
     def split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Goals to train on and goals held out, each in order."""

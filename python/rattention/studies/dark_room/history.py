@@ -23,7 +23,6 @@ class History:
     next_states: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        """Check that the arrays belong together."""
         shapes = [array.shape for array in self.arrays()]
         if len(set(shapes)) > 1 or len(shapes[0]) != 2:
             raise ValueError(
@@ -41,7 +40,6 @@ class History:
         return self.states, self.actions, self.rewards, self.next_states
 
     def __len__(self) -> int:
-        """Number of transitions of each agent."""
         return int(self.states.shape[1])
 
     def select(self, indices: ArrayLike) -> History:

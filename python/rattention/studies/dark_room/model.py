@@ -67,7 +67,6 @@ class HistoryTransformer(nn.Module):
         mlp_dim: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        """Make the model; parameters as above."""
         super().__init__()
         sizes = {"states": states, "actions": actions, "context": context, "dim": dim, "depth": depth}
         for name, value in sizes.items():

@@ -42,7 +42,6 @@ class Room:
     """Episodes start anywhere; else in the centre."""
 
     def __post_init__(self) -> None:
-        """Check the sizes."""
         for name, most in (("size", LARGEST), ("steps", LARGEST**2)):
             value = whole_number(name, getattr(self, name))
             if not 1 <= value <= most:
@@ -112,7 +111,6 @@ class DarkRooms:
     def __init__(
         self, goals: ArrayLike, room: Room | None = None, *, generator: np.random.Generator | None = None
     ) -> None:
-        """Rooms before their first episode; parameters as above."""
         self.room = Room() if room is None else room
         self.goals = self.room.goals(goals)
         self.states = np.full(len(self.goals), self.room.centre)

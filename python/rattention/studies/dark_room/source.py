@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention._arguments import at_least
 from rattention.studies.dark_room.history import History
 from rattention.studies.dark_room.rooms import ACTIONS, DarkRooms, Room
+from rattention.studies.kit.settings import require_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,9 +20,6 @@ Transition = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.float32
 
 _EQUAL = 1e-4
 """Values closer than this are equal: rounding must not decide where an agent goes."""
-
-SHARES = ("rate", "discount", "optimism", "persistence", "epsilon")
-"""Fields between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +51,8 @@ class QLearning:
     """After so many episodes there are no random actions any more; until then epsilon falls evenly."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name, least in (("episodes", 1), ("annealing", 0), ("replays", 0)):
-            at_least(name, getattr(self, name), least)
-        for name in SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        shares = ("rate", "discount", "optimism", "persistence", "epsilon")
+        require_ranges(self, episodes=1, annealing=0, replays=0, shares=shares)
         if self.discount == 1:
             raise ValueError("discount must be below 1: values would grow without end")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 class Windows:
     """A batch of stretches of histories.
 
-    The query stands at ``lengths``, behind the transitions before it; what lies after it is seen by nothing
-    that counts.
+    The query stands at ``lengths``, after the transitions it sees; what lies after it is seen by nothing that
+    counts.
     """
 
     history: History
@@ -27,14 +28,19 @@ class Windows:
     lengths: NDArray[np.int64]
     """Transitions that the query sees, ``[batch]``, 0 to context."""
     counted: NDArray[np.bool_]
-    """Transitions ``[batch, context]`` behind which the next action is predicted, too."""
+    """Transitions ``[batch, context]`` after which the next action is predicted, too."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All arrays by name."""
+        arrays = vars(self.history) | {"lengths": self.lengths, "counted": self.counted}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 class WindowSampler:
     """Draws windows anywhere in a learning history.
 
-    Each window keeps all episodes of its history, or each second, and so on up to each `every`-th, as chance
-    will have it, beginning with any of the first: so windows span more or less of what was learned.
+    Each window keeps all episodes of its history, or each second, and so on up to each `every`-th, at
+    random, beginning with any of the first: so windows span more or less of what was learned.
 
     Half of the windows are full and begin anywhere in an episode, as does what a model sees whose context
     slides; of the others, whose queries stand anywhere, the history begins with an episode, as it does where
@@ -43,7 +49,6 @@ class WindowSampler:
     """
 
     def __init__(self, histories: LearningHistories, context: int, every: int) -> None:
-        """ValueError where nothing of that length is left when episodes are left out."""
         self.history, self.context, self.every = histories.history, context, every
         self.steps = histories.collection.room.steps
         self.episodes = histories.collection.agent.episodes

@@ -3,7 +3,7 @@
     >>> from rattention.studies.lra import PRESETS
     >>> study = PRESETS["smoke"]
     >>> [run.name for run in study.runs()][:3]
-    ['listops-conventional-0', 'listops-gravitational-0', 'listops-multi_timescale-0']
+    ['listops-softmax-0', 'listops-gravitational-0', 'listops-multi_timescale-0']
 
 `run_study` trains what a `Study` lists and writes a folder:
 
@@ -18,14 +18,17 @@ from __future__ import annotations
 
 from rattention import _extras
 
-_extras.require("torch")
+for _module in ("torch", "scipy.stats"):
+    _extras.require(_module)
 
-from rattention.studies.lra.config import MECHANISMS, ModelSize, Run, Study, Training  # noqa: E402
-from rattention.studies.lra.data import Split, TaskData  # noqa: E402
+from rattention.studies.lra.config import Run, Study  # noqa: E402
+from rattention.studies.lra.data import Split, Task, TaskData  # noqa: E402
 from rattention.studies.lra.folder import new_name  # noqa: E402
+from rattention.studies.lra.images import Images  # noqa: E402
 from rattention.studies.lra.listops import ListOps  # noqa: E402
 from rattention.studies.lra.models import SequenceClassifier, matched_size  # noqa: E402
 from rattention.studies.lra.presets import PRESETS  # noqa: E402
+from rattention.studies.lra.settings import MECHANISMS, ModelSize, Training  # noqa: E402
 from rattention.studies.lra.study import run_study  # noqa: E402
 from rattention.studies.lra.tasks import TASKS  # noqa: E402
 from rattention.studies.lra.text import Text  # noqa: E402
@@ -34,12 +37,14 @@ __all__ = [
     "MECHANISMS",
     "PRESETS",
     "TASKS",
+    "Images",
     "ListOps",
     "ModelSize",
     "Run",
     "SequenceClassifier",
     "Split",
     "Study",
+    "Task",
     "TaskData",
     "Text",
     "Training",

@@ -7,24 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rattention import _extras
-
-_extras.require("scipy.stats")
-
-from rattention._files import (  # noqa: E402
+from rattention._extras import require
+from rattention._files import (
     figure_format,
     json_ready,
+    replacing,
     save_figure,
     writable_folder,
-    write_csv,
     write_text,
 )
-from rattention.studies.lra import tables  # noqa: E402
-from rattention.studies.lra.figures import Drawn, drawn_figures  # noqa: E402
-from rattention.studies.lra.findings import findings_markdown, findings_of  # noqa: E402
-from rattention.studies.lra.page import report_page  # noqa: E402
-from rattention.studies.lra.results import StudyResults  # noqa: E402
-from rattention.studies.lra.summary import Cell, rows_of, summarize  # noqa: E402
+from rattention.studies.lra import tables
+from rattention.studies.lra.figures import Drawn, drawn_figures
+from rattention.studies.lra.findings import findings_markdown, findings_of
+from rattention.studies.lra.page import report_page
+from rattention.studies.lra.results import StudyResults
+from rattention.studies.lra.summary import Cell, rows_of, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,11 +97,12 @@ def _write(
     findings: dict[str, list[str]],
     formats: Sequence[str],
 ) -> list[Path]:
-    rows = rows_of(cells)
     names = ("summary.md", "summary.csv", "summary.tex", "findings.md", "report.html")
     summary, table, latex, text, page = (folder / name for name in names)
     write_text(summary, tables.markdown(results, cells))
-    write_csv(table, *tables.csv_of(rows))
+    with replacing(table) as temporary:
+        columns = None if cells else ["task", "mechanism", "seeds"]
+        require("pandas").DataFrame(rows_of(cells), columns=columns).to_csv(temporary, index=False)
     write_text(latex, tables.latex(cells))
     write_text(text, findings_markdown(findings))
     drawn = drawn_figures(results, cells)

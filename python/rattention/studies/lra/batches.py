@@ -62,7 +62,6 @@ class TrainingBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """How many batches an epoch has."""
         return len(_even(np.arange(len(self.dataset)), self.batch, self.ranks))
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor | float]]:

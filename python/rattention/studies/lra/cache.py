@@ -1,4 +1,4 @@
-"""Samples that take long to make, kept as Parquet where they can be found again."""
+"""Samples that take long to make, cached as Parquet."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rattention"
 
 
-def kept(name: str, settings: Mapping[str, Any], make: Callable[[], Split], folder: Path | None) -> Split:
-    """The samples of these settings: read where they are kept, made and kept otherwise.
+def load_or_create(
+    name: str, settings: Mapping[str, Any], make: Callable[[], Split], folder: Path | None
+) -> Split:
+    """The samples of these settings: read from the cache, or made and written there.
 
     A file that is damaged is made again, with a warning that names it.
     """

@@ -1,18 +1,54 @@
-"""Data of a task: sequences of different lengths, their labels, and how they are split."""
+"""What a task is, and its data: sequences of different lengths with a label each, in three splits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
+    from rattention.studies.lra.settings import Training
+
 SPLITS = ("train", "validation", "test")
+
+Progress = Callable[[Iterable[int], str], Iterable[int]]
+"""Wraps steps of long work under a title, for a bar."""
+
+
+class TaskSettings(Protocol):
+    """What the data of a task are made with: a frozen dataclass."""
+
+    def load(self, cache: Path | None = None, progress: Progress | None = None) -> TaskData:
+        """Make or read the data; what takes long is stored in the folder `cache`, or the user's own.
+
+        ValueError says in one line what is wrong with the source or the numbers.
+        """
+
+    def scaled(self, length: int | None, samples: int | None) -> Self:
+        """With sequences of at most `length` tokens and `samples` to train on; None leaves them."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row of `rattention.studies.lra.TASKS`."""
+
+    label: str
+    """The name in tables and figures."""
+    settings: type[Any]
+    """A class of `TaskSettings`; its defaults are the full size."""
+    presets: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by the name of a preset; the defaults elsewhere."""
+    training: Mapping[str, Training] = field(default_factory=dict)
+    """The training by the name of a preset, where it is not that of all tasks."""
+    usual: bool = True
+    """Whether a study has the task unless tasks are named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +63,6 @@ class Split:
     """``[samples]``."""
 
     def __post_init__(self) -> None:
-        """Check the shapes."""
         ends = self.offsets.shape == (len(self.labels) + 1,) and self.offsets[-1] == len(self.tokens)
         if not ends or self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any():
             raise ValueError(
@@ -44,7 +79,6 @@ class Split:
         return cls(tokens, offsets.astype(np.int64), np.asarray(labels, np.int64))
 
     def __len__(self) -> int:
-        """Samples."""
         return len(self.labels)
 
     @property
@@ -53,7 +87,6 @@ class Split:
         return np.diff(self.offsets)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.integer[Any]], int]:
-        """The tokens and the label of a sample."""
         return self.tokens[self.offsets[index] : self.offsets[index + 1]], int(self.labels[index])
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
@@ -77,7 +110,6 @@ class TaskData:
     """What tokens are called in figures, by number."""
 
     def __post_init__(self) -> None:
-        """ValueError for a split without samples or with an empty sequence."""
         for name in SPLITS:
             split = getattr(self, name)
             if not len(split):

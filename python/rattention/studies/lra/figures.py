@@ -10,8 +10,9 @@ import numpy as np
 from rattention.plots import lra, lra_attention
 from rattention.plots.lra_curves import curves_figure
 from rattention.plots.maps import label_of
-from rattention.studies.lra.results import mechanism_name, task_name
+from rattention.studies.lra.results import mechanism_label
 from rattention.studies.lra.summary import Cell, by_task, heading, measured_samples
+from rattention.studies.lra.tasks import task_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ def drawn_figures(results: StudyResults, cells: Sequence[Cell]) -> list[Drawn]:
 
 def _compared(cells: Sequence[Cell]) -> Iterator[Drawn]:
     tasks = {heading(task, some): some for task, some in by_task(cells).items()}
-    short = {task_name(task): some for task, some in by_task(cells).items()}
+    short = {task_label(task): some for task, some in by_task(cells).items()}
     panel = lra.by_task_figure
     yield Drawn(
         "accuracy",
@@ -55,9 +56,9 @@ def _compared(cells: Sequence[Cell]) -> Iterator[Drawn]:
     if any(cell.improvement is not None for cell in cells):
         yield Drawn(
             "improvement",
-            "Test accuracy less that of conventional attention with the same seed, in points: mean and 95 % "
+            "Test accuracy less that of softmax attention with the same seed, in points: mean and 95 % "
             "interval over seeds. Where the interval includes 0, no difference is shown.",
-            panel(short, lra.plot_improvement, title="Improvement over conventional attention", height=3),
+            panel(short, lra.plot_improvement, title="Improvement over softmax attention", height=3),
         )
     yield Drawn(
         "convergence",
@@ -87,7 +88,7 @@ def _compared(cells: Sequence[Cell]) -> Iterator[Drawn]:
 
 def _curves(results: StudyResults) -> Drawn:
     tasks = {
-        task_name(task): {name: results.of(task, name) for name in results.mechanisms(task)}
+        task_label(task): {name: results.of(task, name) for name in results.mechanisms(task)}
         for task in results.tasks()
     }
     return Drawn(
@@ -102,7 +103,7 @@ def _attention(results: StudyResults, task: str) -> Iterator[Drawn]:
     """Maps of the first finished seed, and metrics over seeds."""
     runs = {name: [run for run in results.of(task, name) if run.result] for name in results.mechanisms(task)}
     maps = {name: run.maps for name, some in runs.items() if (run := _first_with_maps(some))}
-    labels, name = _labels(results), task_name(task)
+    labels, name = _labels(results), task_label(task)
     if maps:
         yield Drawn(
             f"attention_{task}",
@@ -132,7 +133,7 @@ def _statistics(
     seeds = len({run.seed for run in every})
     over = f"mean over {seeds} seeds" if seeds > 1 else f"seed {every[0].seed}"
     samples = measured_samples(every)
-    name = task_name(task)
+    name = task_label(task)
     title = f"{name}: attention by layer and head" + (f" in {samples}" if samples else "")
     yield Drawn(
         f"attention_metrics_{task}",
@@ -165,4 +166,4 @@ def _best_epoch(run: RunRecord) -> list[Mapping[str, object]]:
 
 
 def _labels(results: StudyResults) -> dict[str, str]:
-    return {run.mechanism: mechanism_name(run.mechanism) for run in results.runs}
+    return {run.mechanism: mechanism_label(run.mechanism) for run in results.runs}

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rattention.studies.kit.intervals import CONFIDENCE
-from rattention.studies.lra.results import mechanism_name, task_name
-from rattention.studies.lra.summary import MATCHED_WITHIN, Cell, by_task, difference, learned
+from rattention.studies.lra.models import MATCHED_WITHIN
+from rattention.studies.lra.results import mechanism_label
+from rattention.studies.lra.settings import BASELINE
+from rattention.studies.lra.summary import Cell, by_task, difference, learned
 from rattention.studies.lra.tables import attention, mebibytes, percent, points, unfinished_lines
+from rattention.studies.lra.tasks import task_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +28,7 @@ CAVEAT = (
 def findings_of(cells: Sequence[Cell], results: StudyResults) -> dict[str, list[str]]:
     """Sentences by task, in the order of `RULES`; under ``"Runs"`` what is not finished or was left out."""
     texts = {
-        task_name(task): [sentence for rule in RULES for sentence in rule(some)]
+        task_label(task): [sentence for rule in RULES for sentence in rule(some)]
         for task, some in by_task(cells).items()
     }
     runs = [f"Not finished and left out: {line}." for line in unfinished_lines(results)]
@@ -94,7 +97,7 @@ def against_majority(cells: Sequence[Cell]) -> list[str]:
 
 
 def against_baseline(cells: Sequence[Cell]) -> list[str]:
-    """Accuracy against that of conventional attention."""
+    """Accuracy against that of softmax attention."""
     text = []
     for cell in cells:
         between = cell.improvement
@@ -108,11 +111,11 @@ def against_baseline(cells: Sequence[Cell]) -> list[str]:
             verdict = "the interval includes 0: no difference is shown"
         pairing = f"paired over {_count(between.pairs, 'seed')}" if between.pairs else "not paired"
         text.append(
-            f"{cell.label}: accuracy {points(between.points)} points against conventional attention, "
+            f"{cell.label}: accuracy {points(between.points)} points against softmax attention, "
             f"{pairing}; {verdict}."
         )
-    if not any(cell.mechanism == "conventional" for cell in cells):
-        text.append("Conventional attention has no finished run here: nothing is compared with it.")
+    if not any(cell.mechanism == BASELINE for cell in cells):
+        text.append("Softmax attention has no finished run here: nothing is compared with it.")
     return text
 
 
@@ -155,9 +158,9 @@ def _late(cell: Cell) -> int:
 
 
 def sizes(cells: Sequence[Cell]) -> list[str]:
-    """Mechanisms whose number of parameters is not that of conventional attention within 10 %."""
+    """Mechanisms whose number of parameters is not that of softmax attention within 10 %."""
     return [
-        f"{cell.label} has {ratio:.2f} times the parameters of conventional attention: the models are not "
+        f"{cell.label} has {ratio:.2f} times the parameters of softmax attention: the models are not "
         "equally large."
         for cell in cells
         if (ratio := cell.ratio("parameters")) is not None
@@ -185,13 +188,13 @@ def _ratios(cells: Sequence[Cell]) -> list[str]:
         if (time := cell.ratio("seconds_per_epoch")) is not None
         and (memory := cell.ratio("peak_memory_bytes")) is not None
     ]
-    return [
-        f"Time per epoch and peak memory, as multiples of conventional attention's: {'; '.join(parts)}."
-    ] * (len(parts) > 0)
+    return [f"Time per epoch and peak memory, as multiples of softmax attention's: {'; '.join(parts)}."] * (
+        len(parts) > 0
+    )
 
 
 def _names(cells: Sequence[Cell]) -> str:
-    names = [mechanism_name(cell.mechanism) for cell in cells]
+    names = [mechanism_label(cell.mechanism) for cell in cells]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

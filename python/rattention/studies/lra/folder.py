@@ -13,18 +13,25 @@ from rattention._config import get_num_threads, show_config
 from rattention._extras import require
 from rattention._files import replacing, write_json
 from rattention._installed import versions
-from rattention.studies.lra.checkpoints import Lines
+from rattention.studies.kit.records import read_lines
+from rattention.studies.kit.settings import differences
 from rattention.studies.lra.config import SUBSETS, Study
-from rattention.studies.lra.layout import ATTENTION, ENVIRONMENT, LOCK, METRICS, RUNS, STUDY, flat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+STUDY, ENVIRONMENT, LOCK, RUNS = "study.yaml", "environment.json", ".lock", "runs"
+"""Files of a study."""
+
+SETTINGS, METRICS, ATTENTION = "run.yaml", "metrics.jsonl", "attention.jsonl"
+RESULT, MODEL, MAPS = "result.json", "model.safetensors", "attention_maps.safetensors"
+"""Files of a run."""
 
 WHOLE_NUMBERS = ("seed", "epoch", "step", "peak_memory_bytes", "layer", "head")
 
 
 def new_name() -> str:
-    """Of a folder that begins now."""
+    """A name for a new folder, with the time."""
     return f"results_{datetime.datetime.now():%Y%m%d_%H%M%S}"
 
 
@@ -49,13 +56,7 @@ def open_folder(study: Study, folder: Path) -> None:
 
 
 def _require_same(before: Study, study: Study, folder: Path) -> None:
-    """All settings but the choice of runs."""
-    old, new = _but_the_choice(before), _but_the_choice(study)
-    other = [f"{name} {old.get(name)} instead of {new.get(name)}" for name in {**old, **new}]
-    differing = [
-        text for name, text in zip({**old, **new}, other, strict=True) if old.get(name) != new.get(name)
-    ]
-    if differing:
+    if differing := differences(_but_the_choice(before), _but_the_choice(study)):
         raise ValueError(
             f"{folder} holds another study, with {'; '.join(differing)}: choose another folder, or the same "
             "settings to go on"
@@ -63,7 +64,7 @@ def _require_same(before: Study, study: Study, folder: Path) -> None:
 
 
 def _but_the_choice(study: Study) -> dict[str, Any]:
-    return {name: value for name, value in flat(study.as_data()).items() if name not in SUBSETS}
+    return {name: value for name, value in study.as_data().items() if name not in SUBSETS}
 
 
 def _environment() -> dict[str, Any]:
@@ -106,7 +107,7 @@ def write_tables(folder: Path) -> None:
 def _rows(run: Path, source: str) -> list[dict[str, Any]]:
     task, mechanism, seed = run.name.split("-")
     named = {"task": task, "mechanism": mechanism, "seed": int(seed)}
-    return [named | line for line in Lines(run / source).lines]
+    return [named | line for line in read_lines(run / source, ("epoch",))[0]]
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:

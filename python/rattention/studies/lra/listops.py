@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rattention import _core
-from rattention._arguments import at_least, real_number, whole_number
-from rattention.studies.lra.cache import kept
-from rattention.studies.lra.data import SPLITS, Split, TaskData
+from rattention._arguments import whole_number
+from rattention.studies.kit.settings import require_ranges
+from rattention.studies.lra.cache import load_or_create
+from rattention.studies.lra.data import SPLITS, Split, Task, TaskData
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    Progress = Callable[[Iterable[int], str], Iterable[int]]
-    """Wraps steps of long work under a title, for a bar."""
+    from rattention.studies.lra.data import Progress
 
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
 TOKENS = ("", *map(str, range(10)), *OPERATORS, "]")
@@ -65,30 +65,37 @@ class ListOps:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name, least in (
-            *((split, 1) for split in SPLITS),
-            ("min_length", 0),
-            ("max_depth", 1),
-            ("max_args", 2),
-            ("seed", 0),
-        ):
-            at_least(name, getattr(self, name), least)
+        require_ranges(
+            self,
+            train=1,
+            validation=1,
+            test=1,
+            min_length=0,
+            max_depth=1,
+            max_args=2,
+            seed=0,
+            shares=("operator_share",),
+        )
         if whole_number("max_length", self.max_length) < self.min_length + 2:
             raise ValueError(
                 f"max_length must be at least min_length + 2, as both are exclusive; got {self.max_length} "
                 f"and {self.min_length}"
             )
-        if not 0 <= real_number("operator_share", self.operator_share) <= 1:
-            raise ValueError(f"operator_share must be between 0 and 1, got {self.operator_share}")
 
     @property
     def length(self) -> int:
         """The most tokens that a sequence can have."""
         return self.max_length - 1
 
+    def scaled(self, length: int | None, samples: int | None) -> ListOps:
+        """With expressions below `length` tokens, the other bound in proportion; `samples` to train on."""
+        changes = {} if samples is None else {"train": samples}
+        if length is not None:
+            changes |= {"min_length": self.min_length * length // self.max_length, "max_length": length}
+        return replace(self, **changes)
+
     def load(self, cache: Path | None = None, progress: Progress | None = None) -> TaskData:
-        """Draw the samples, none of them twice, or read them where they have been drawn before.
+        """Sample the expressions, none of them twice, or read them where they have been made before.
 
         Parameters
         ----------
@@ -105,7 +112,7 @@ class ListOps:
             The cache cannot be written.
         """
         settings = {"version": VERSION, **asdict(self)}
-        whole = kept("listops", settings, lambda: self._draw(progress), cache)
+        whole = load_or_create("listops", settings, lambda: self._draw(progress), cache)
         counts = [getattr(self, name) for name in SPLITS]
         ends = np.cumsum([0, *counts])
         splits = {name: whole.select(np.arange(ends[i], ends[i + 1])) for i, name in enumerate(SPLITS)}
@@ -190,4 +197,17 @@ _VALUES: tuple[Callable[[list[int]], int], ...] = (
     max,
     lambda digits: int(np.median(digits)),
     lambda digits: sum(digits) % 10,
+)
+
+TASK = Task(
+    "ListOps",
+    ListOps,
+    {
+        "smoke": ListOps(
+            train=1_500, validation=200, test=200, min_length=10, max_length=60, max_depth=4, max_args=4
+        ),
+        "small": ListOps(
+            train=20_000, validation=1_000, test=2_000, min_length=20, max_length=100, max_depth=5, max_args=5
+        ),
+    },
 )

@@ -113,10 +113,8 @@ def _run(model: SequenceClassifier, split: Split, index: int, visit: Any) -> Non
 
 def _mean_of_numbers(values: NDArray[Any], axis: int) -> NDArray[np.float64]:
     """The mean without NaN; NaN where there is nothing else."""
-    there = ~np.isnan(values)
-    sums = np.where(there, values, 0.0).sum(axis=axis, dtype=np.float64)
-    counts = there.sum(axis=axis)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    numbers = np.ma.array(values, mask=np.isnan(values))
+    return np.asarray(np.ma.filled(numbers.mean(axis=axis, dtype=np.float64), np.nan))
 
 
 def _number(value: float) -> float | None:
@@ -130,7 +128,6 @@ class PeakMemory:
     """
 
     def __init__(self, before: int = 0) -> None:
-        """Forget the peak so far; `before` is that of an earlier part of the same run."""
         self.before = before
         gc.collect()
         try:

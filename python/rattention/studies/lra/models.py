@@ -13,13 +13,14 @@ from torch import nn
 from rattention.nn import RAttention, SelfAttention, TransformerEncoder, count_parameters
 from rattention.nn.mechanisms import Mechanism, as_mechanism
 from rattention.nn.weights import load_model, save_model
-from rattention.studies.lra.config import MECHANISMS, ModelSize, known
+from rattention.studies.kit.settings import require_name
+from rattention.studies.lra.settings import BASELINE, MECHANISMS, ModelSize
 
 if TYPE_CHECKING:
     import os
 
 MATCHED_WITHIN = 0.1
-"""Largest difference in parameters to conventional attention that counts as matched."""
+"""Largest difference in parameters to softmax attention that counts as matched."""
 
 HEAD_DIM_STEP = 4
 """Matched head sizes are multiples of this: others leave vector registers half empty."""
@@ -27,20 +28,20 @@ HEAD_DIM_STEP = 4
 
 def mechanism_of(name: str, size: ModelSize) -> Mechanism:
     """The mechanism of a model's layers, with the options in `size` that concern it."""
-    known("mechanism", name, MECHANISMS)
-    options: dict[str, Any] = {"mechanism": MECHANISMS[name]}
+    require_name("mechanism", name, MECHANISMS)
+    options: dict[str, Any] = {"mechanism": name}
     if name == "rattention":
         options["window"] = size.window
     if has_timescales(name):
         options |= {"timescales": size.timescales, "adaptive": size.adaptive_timescales}
-    if "gravitational" in MECHANISMS[name]:
+    if "gravitational" in name:
         options |= {"distance": size.distance, "learn_exponent": size.learn_exponent}
     return as_mechanism(options)
 
 
 def has_timescales(mechanism: str) -> bool:
     """Whether layers of the mechanism have heads for each of several timescales."""
-    return "multi_timescale" in MECHANISMS[mechanism]
+    return "multi_timescale" in mechanism
 
 
 class SequenceClassifier(nn.Module):
@@ -66,7 +67,7 @@ class SequenceClassifier(nn.Module):
 
     >>> import torch
     >>> from rattention.studies.lra import ModelSize, SequenceClassifier
-    >>> model = SequenceClassifier(16, 10, "combined", ModelSize(dim=32, heads=2, mlp_dim=64), 100)
+    >>> model = SequenceClassifier(16, 10, "gravitational", ModelSize(dim=32, heads=2, mlp_dim=64), 100)
     >>> tokens, lengths = torch.randint(1, 16, (2, 50)), torch.tensor([50, 30])
     >>> model(tokens, lengths)["logits"].shape
     torch.Size([2, 10])
@@ -75,7 +76,6 @@ class SequenceClassifier(nn.Module):
     def __init__(
         self, vocabulary: int, classes: int, mechanism: str, size: ModelSize | dict[str, Any], length: int
     ) -> None:
-        """Make the model; parameters as above."""
         super().__init__()
         size = ModelSize(**size) if isinstance(size, dict) else size
         if size.match_parameters:
@@ -200,14 +200,14 @@ def parameters(vocabulary: int, classes: int, mechanism: str, size: ModelSize, l
 
 
 def matched_size(vocabulary: int, classes: int, mechanism: str, size: ModelSize, length: int) -> ModelSize:
-    """A size with which a mechanism has as many parameters as conventional attention has with `size`.
+    """A size with which a mechanism has as many parameters as softmax attention has with `size`.
 
     Timescales share the width: the head size becomes the multiple of 4 nearest to a share of it. What is then
     still more than 10 % off is taken from or given to the MLP. Where the MLP is not wide enough for that it
     becomes as narrow as one unit, and `mismatch` says how much is left.
     """
     size = replace(size, match_parameters=False)
-    wanted = parameters(vocabulary, classes, "conventional", size, length)["total"]
+    wanted = parameters(vocabulary, classes, BASELINE, size, length)["total"]
     if has_timescales(mechanism):
         share = (size.head_dim or size.dim // size.heads) / len(size.timescales)
         size = replace(size, head_dim=max(1, round(share / HEAD_DIM_STEP)) * HEAD_DIM_STEP)
@@ -219,9 +219,9 @@ def matched_size(vocabulary: int, classes: int, mechanism: str, size: ModelSize,
 
 
 def mismatch(vocabulary: int, classes: int, mechanism: str, size: ModelSize, length: int) -> float:
-    """By how much the parameters exceed those of conventional attention, relative to these."""
+    """By how much the parameters exceed those of softmax attention, relative to these."""
     plain = replace(size, match_parameters=False)
-    wanted = parameters(vocabulary, classes, "conventional", plain, length)["total"]
+    wanted = parameters(vocabulary, classes, BASELINE, plain, length)["total"]
     return parameters(vocabulary, classes, mechanism, size, length)["total"] / wanted - 1
 
 

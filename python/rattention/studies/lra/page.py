@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from html import escape
+import base64
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rattention.inspect.report import Embedded, html_record, html_table, page
+from rattention._extras import require
 from rattention.studies.lra import published
-from rattention.studies.lra.figures import Drawn
 from rattention.studies.lra.findings import CAVEAT
-from rattention.studies.lra.results import task_name
 from rattention.studies.lra.summary import Cell, by_task, heading
 from rattention.studies.lra.tables import COLUMNS, NOTE, cells_of_row
+from rattention.studies.lra.tasks import task_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
+    from rattention.studies.lra.figures import Drawn
     from rattention.studies.lra.results import StudyResults
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+DPI = 110
+"""Of figures that are drawn for the page alone."""
 
 
 def report_page(
@@ -27,46 +33,31 @@ def report_page(
     drawn: Sequence[Drawn],
     images: Mapping[str, Path],
 ) -> str:
-    """The page; figures that are not among `images`, by name, are drawn for it."""
-    finished, every = len(results.finished()), len(results.runs)
-    sections = {
-        "Findings": _findings(findings),
-        "Summary": _summary(cells),
-        "Figures": "".join(Embedded(f.caption, f.figure, images.get(f.name)).html() for f in drawn),
-        "Published accuracies": _published(),
-        "Settings, hardware and versions": _records(results),
-    }
-    folders = ", ".join(str(path) for path in results.folders)
-    return page("Long Range Arena", f"{finished} of {every} runs finished, in {folders}", sections)
-
-
-def _findings(findings: Mapping[str, Sequence[str]]) -> str:
-    parts = [f"<p>Generated from the numbers of the runs. {escape(CAVEAT)}</p>"]
-    for head, sentences in findings.items():
-        items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-        parts.append(f"<h3>{escape(head)}</h3><ul>{items}</ul>")
-    return "".join(parts)
-
-
-def _summary(cells: Sequence[Cell]) -> str:
-    tables = [
-        f"<h3>{escape(heading(task, some))}</h3>"
-        + html_table([dict(zip(COLUMNS, cells_of_row(cell), strict=True)) for cell in some])
-        for task, some in by_task(cells).items()
-    ]
-    return "".join(tables) + f"<p>{escape(NOTE)}</p>"
-
-
-def _published() -> str:
-    rows = [
-        {"Model": model, **{f"{task_name(task)} (%)": f"{value:.2f}" for task, value in numbers.items()}}
-        for model, numbers in published.ACCURACIES.items()
-    ]
-    return f"{html_table(rows)}<p>{escape(published.CAVEAT)} Source: {escape(published.SOURCE)}.</p>"
-
-
-def _records(results: StudyResults) -> str:
+    """The page; figures that are not among `images`, PNG files by name, are drawn for it."""
+    environment = require("jinja2").Environment(autoescape=True)
     settings = {run.task: run.settings for run in reversed(results.runs) if run.settings is not None}
-    parts = [html_record(f"Settings, {task_name(task)}", dict(some)) for task, some in settings.items()]
-    pairs = zip(results.folders, results.environments, strict=True)
-    return "".join([*parts, *(html_record(str(path), dict(environment)) for path, environment in pairs)])
+    records = {f"Settings, {task_label(task)}": own for task, own in settings.items()}
+    records |= dict(zip(map(str, results.folders), results.environments, strict=True))
+    text: str = environment.from_string(TEMPLATE.read_text("utf-8")).render(
+        finished=len(results.finished()),
+        runs=len(results.runs),
+        folders=results.folders,
+        caveat=CAVEAT,
+        findings=findings,
+        columns=COLUMNS,
+        summary={heading(task, some): map(cells_of_row, some) for task, some in by_task(cells).items()},
+        note=NOTE,
+        figures=[{"caption": f.caption, "data": _image(f, images.get(f.name))} for f in drawn],
+        published=published.rows(),
+        published_caveat=published.CAVEAT,
+        source=published.SOURCE,
+        records=records,
+    )
+    return text
+
+
+def _image(drawn: Drawn, file: Path | None) -> str:
+    content = io.BytesIO()
+    if file is None:
+        drawn.figure.savefig(content, format="png", dpi=DPI)
+    return base64.b64encode(content.getvalue() if file is None else file.read_bytes()).decode("ascii")

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from rattention.studies.lra.config import ModelSize, Study, Training
-from rattention.studies.lra.listops import ListOps
-from rattention.studies.lra.text import Text
+from typing import Any
+
+from rattention.studies.lra.config import Study
+from rattention.studies.lra.settings import ModelSize, Training
+from rattention.studies.lra.tasks import TASKS
+
+
+def _preset(name: str, **parts: Any) -> Study:
+    """With each task's own settings of that preset."""
+    return Study(
+        data={task: row.presets[name] for task, row in TASKS.items() if name in row.presets},
+        task_training={task: row.training[name] for task, row in TASKS.items() if name in row.training},
+        **parts,
+    )
+
 
 PRESETS = {
-    "smoke": Study(
+    "smoke": _preset(
+        "smoke",
         seeds=(0,),
         model=ModelSize(dim=32, heads=2, depth=2, mlp_dim=64, window=16, match_parameters=True),
         training=Training(batch=32, learning_rate=2e-3, epochs=3),
-        listops=ListOps(
-            train=1_500, validation=200, test=200, min_length=10, max_length=60, max_depth=4, max_args=4
-        ),
-        text=Text(length=256, train=800, validation=200, test=200),
     ),
-    "small": Study(
+    "small": _preset(
+        "small",
         model=ModelSize(
             dim=64,
             heads=2,
@@ -28,15 +38,8 @@ PRESETS = {
             standardize=True,
         ),
         training=Training(batch=32, learning_rate=1e-3, epochs=3, warmup_steps=50, schedule="cosine", pool=1),
-        listops=ListOps(
-            train=20_000, validation=1_000, test=2_000, min_length=20, max_length=100, max_depth=5, max_args=5
-        ),
-        text=Text(length=1_024, train=4_200, validation=500, test=1_000),
-        text_training=Training(
-            batch=16, learning_rate=2e-3, epochs=2, warmup_steps=50, schedule="cosine", pool=1
-        ),
     ),
-    "paper": Study(),
+    "paper": _preset("paper"),
 }
-"""smoke: both tasks, all mechanisms, in about 2 minutes on 2 cores; small: about an hour; paper: the sizes of
-the benchmark and of the published models, for a large machine."""
+"""smoke: ListOps and text with all mechanisms in about 2 minutes on 2 cores; small: about an hour; paper: the
+sizes of the benchmark and of the published models, for a large machine."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rattention.studies.lra.tasks import TASKS
+
 SOURCE = (
     "Tay et al., Long Range Arena: A Benchmark for Efficient Transformers, ICLR 2021 (arXiv:2011.04006), "
     "Table 1, as in the README of google-research/long-range-arena (8 November 2020)"
@@ -27,3 +29,15 @@ ACCURACIES = {
     "Performer": {"listops": 18.01, "text": 65.40},
 }
 """Test accuracy in percent by model and task."""
+
+
+def rows() -> list[list[str]]:
+    """The table as text, its header first: the tasks for which there are numbers."""
+    tasks = [task for task in TASKS if any(task in numbers for numbers in ACCURACIES.values())]
+    return [
+        ["Model", *(f"{TASKS[task].label} (%)" for task in tasks)],
+        *(
+            [model, *(f"{numbers[task]:.2f}" if task in numbers else "–" for task in tasks)]
+            for model, numbers in ACCURACIES.items()
+        ),
+    ]

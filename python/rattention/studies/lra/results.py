@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention._extras import require
-from rattention.studies.lra.config import read_yaml
-from rattention.studies.lra.layout import (
+from rattention.studies.kit.records import is_number, read_lines
+from rattention.studies.kit.settings import differences, read_yaml
+from rattention.studies.lra.folder import (
     ATTENTION,
     ENVIRONMENT,
     MAPS,
@@ -21,25 +22,14 @@ from rattention.studies.lra.layout import (
     RUNS,
     SETTINGS,
     STUDY,
-    flat,
 )
+from rattention.studies.lra.settings import MECHANISMS
+from rattention.studies.lra.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
-
-NAMES = {
-    "conventional": "Conventional",
-    "gravitational": "Gravitational",
-    "multi_timescale": "Multi-timescale",
-    "combined": "Combined",
-    "rattention": "RAttention",
-}
-"""Mechanisms in the order in which tables and figures show them; others come after these."""
-
-TASKS = {"listops": "ListOps", "text": "Text"}
-"""Likewise of tasks."""
 
 NUMBERS = (
     "test_accuracy",
@@ -146,25 +136,19 @@ class StudyResults:
         return [run for run in self.runs if (run.task, run.mechanism) == (task, mechanism)]
 
 
-def mechanism_name(mechanism: str) -> str:
-    """As people read it."""
-    return NAMES.get(mechanism, mechanism)
-
-
-def task_name(task: str) -> str:
-    """As people read it."""
-    return TASKS.get(task, task)
+def mechanism_label(mechanism: str) -> str:
+    """A mechanism as tables and figures call it."""
+    return MECHANISMS.get(mechanism, mechanism)
 
 
 def _order(run: RunRecord) -> tuple[int, str, int, str, int]:
-    tasks, names = list(TASKS), list(NAMES)
+    tasks, names = list(TASKS), list(MECHANISMS)
     task = tasks.index(run.task) if run.task in tasks else len(tasks)
     name = names.index(run.mechanism) if run.mechanism in names else len(names)
     return task, run.task, name, run.mechanism, run.seed
 
 
 def _runs(folder: Path, warnings: list[str]) -> list[RunRecord]:
-    """Of one folder of results."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give one that rattention lra run has written")
     if not (folder / STUDY).is_file() or not (folder / RUNS).is_dir():
@@ -199,7 +183,6 @@ def _run(place: Path, task: str, mechanism: str, seed: int, warnings: list[str])
 
 
 def _result(path: Path, run: RunRecord, warnings: list[str]) -> dict[str, Any] | None:
-    """Of a finished run; None where there is none, or none that can be used."""
     if not path.exists():
         return None
     try:
@@ -217,9 +200,9 @@ def _fault_of(result: Any, run: RunRecord) -> str:
     """What is wrong with a result; nothing where all is well."""
     if not isinstance(result, dict):
         return "it holds no numbers by name"
-    missing = [name for name in NUMBERS if not _is_number(result.get(name))]
+    missing = [name for name in NUMBERS if not is_number(result.get(name))]
     parameters = result.get("parameters")
-    if not isinstance(parameters, dict) or not _is_number(parameters.get("total")):
+    if not isinstance(parameters, dict) or not is_number(parameters.get("total")):
         missing.append("parameters.total")
     if missing:
         return f"no number for {', '.join(missing)}"
@@ -227,27 +210,13 @@ def _fault_of(result: Any, run: RunRecord) -> str:
     return "" if named == run.identity else f"it is that of {'-'.join(map(str, named))}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
 def _lines(path: Path, needed: Sequence[str], warnings: list[str]) -> tuple[dict[str, Any], ...]:
     """The lines that are whole."""
     try:
-        texts = path.read_text("utf-8").splitlines() if path.exists() else []
-    except (OSError, UnicodeDecodeError) as error:
+        lines, damaged = read_lines(path, needed)
+    except (OSError, ValueError) as error:
         warnings.append(f"{path} cannot be read ({error}).")
         return ()
-    lines, damaged = [], []
-    for number, text in enumerate(texts, 1):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        if isinstance(line, dict) and all(_is_number(line.get(name)) for name in needed):
-            lines.append(line)
-        else:
-            damaged.append(number)
     if damaged:
         warnings.append(f"{path}: line {', '.join(map(str, damaged))} is damaged and was left out.")
     return tuple(lines)
@@ -293,13 +262,12 @@ def _machine(environment: Mapping[str, Any]) -> str:
 
 
 def _require_same_settings(runs: Sequence[RunRecord]) -> None:
-    """Of all runs of a task."""
     first: dict[str, RunRecord] = {}
     for run in runs:
         if run.settings is None:
             continue
         other = first.setdefault(run.task, run)
-        differing = _differences(flat(other.settings or {}), flat(run.settings))
+        differing = differences(other.settings or {}, run.settings, "{} is {} and {}")
         if differing:
             raise ValueError(
                 f"{other.folder} and {run.folder} have different settings ({'; '.join(differing)}): their "
@@ -307,13 +275,7 @@ def _require_same_settings(runs: Sequence[RunRecord]) -> None:
             )
 
 
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    return [f"{name} is {one.get(name)} and {other.get(name)}" for name in names]
-
-
 def _each_once(runs: Sequence[RunRecord], warnings: list[str]) -> list[RunRecord]:
-    """Of runs with the same task, mechanism and seed, the first that is finished."""
     kept: dict[tuple[str, str, int], RunRecord] = {}
     for run in runs:
         other = kept.setdefault(run.identity, run)

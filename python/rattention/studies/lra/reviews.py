@@ -48,7 +48,6 @@ class Reviews:
         return cls(name, [texts[i] for i in shown], array[shown].astype(np.int64))
 
     def __len__(self) -> int:
-        """Reviews."""
         return len(self.texts)
 
     def select(self, indices: NDArray[np.int64]) -> Reviews:

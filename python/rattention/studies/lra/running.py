@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import random
 import shutil
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from rattention._extras import require
 from rattention._files import write_json
 from rattention.nn import count_parameters
+from rattention.studies.kit import distributed
 from rattention.studies.kit.interrupts import deferred_interrupt
-from rattention.studies.lra import ranks
-from rattention.studies.lra.config import write_yaml
-from rattention.studies.lra.history import History
-from rattention.studies.lra.layout import MAPS, MODEL, RESULT, SETTINGS
+from rattention.studies.kit.settings import write_yaml
+from rattention.studies.lra.data import SPLITS, TaskData
+from rattention.studies.lra.folder import MAPS, MODEL, RESULT, SETTINGS
 from rattention.studies.lra.measuring import PeakMemory, save_maps
 from rattention.studies.lra.models import SequenceClassifier
 from rattention.studies.lra.training import CHECKPOINTS, ClassifierTrainer, evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from rattention.studies.lra.config import Run
-    from rattention.studies.lra.data import TaskData
+    from rattention.studies.lra.history import History
 
 CONVERGED = 0.9
 """Share of the best validation accuracy at which a run counts as converged."""
@@ -60,22 +55,14 @@ def do_run(run: Run, data: TaskData, folder: Path) -> dict[str, Any]:
     KeyboardInterrupt
         Ctrl-C, after the step under way. The epochs before are kept.
     """
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         write_yaml(folder / SETTINGS, run.as_data())
-    ranks.meet()
-    with kept_random_state(), deferred_interrupt() as asked:
-
-        def pause() -> None:
-            if asked():
-                raise KeyboardInterrupt
-
-        history = History(folder, folder / CHECKPOINTS)
-        model = new_model(run, data)
-        if history.stopped(run.training) is None:
-            ClassifierTrainer(model, data, run.training, run.seed, history, folder, pause).go_on()
-        result = _finish(run, data, folder, history, pause)
-    return result
+    distributed.barrier()
+    with torch.random.fork_rng(devices=[]), deferred_interrupt() as asked:
+        trainer = ClassifierTrainer(new_model(run, data), data, run, folder)
+        trainer.run(asked)
+        return _finish(run, data, trainer)
 
 
 def new_model(run: Run, data: TaskData) -> SequenceClassifier:
@@ -89,42 +76,37 @@ def longest(data: TaskData) -> int:
     return max(int(split.lengths.max()) for split in (data.train, data.validation, data.test))
 
 
-def _finish(run: Run, data: TaskData, folder: Path, history: History, pause: Any) -> dict[str, Any]:
+def _finish(run: Run, data: TaskData, trainer: ClassifierTrainer) -> dict[str, Any]:
     """Everything after the last epoch; the result is written last."""
-    if ranks.rank() == 0:
-        _best_model(run, data, history).save(folder / MODEL)
-    ranks.meet()
+    folder, history = trainer.folder, trainer.history
+    if distributed.rank() == 0:
+        trainer.model.load_state_dict(trainer.best)
+        trainer.model.save(folder / MODEL)
+    distributed.barrier()
     model = SequenceClassifier.load(folder / MODEL)
     _require_same_accuracy(model, data, run, history, folder / MODEL)
     memory = PeakMemory(history.peak_memory())
-    loss, accuracy = evaluate(model, data.test, run.training.batch, pause)
+    loss, accuracy = evaluate(model, data.test, run.training.batch, trainer.pause)
     result = {
         "task": run.task,
         "mechanism": run.mechanism,
         "seed": run.seed,
         "test_accuracy": accuracy,
         "test_loss": loss,
-        **_convergence(run, history),
+        **_convergence(history),
         "peak_memory_bytes": memory.bytes(),
         "parameters": _counts(model),
         "majority_accuracy": data.majority_accuracy(),
         "label_shares": data.label_shares(),
-        "samples": {name: len(getattr(data, name)) for name in ("train", "validation", "test")},
+        "samples": {name: len(getattr(data, name)) for name in SPLITS},
         "stopped": history.stopped(run.training),
     }
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         save_maps(model, data.test, folder / MAPS)
         write_json(folder / RESULT, result)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    ranks.meet()
+    distributed.barrier()
     return result
-
-
-def _best_model(run: Run, data: TaskData, history: History) -> SequenceClassifier:
-    model = new_model(run, data)
-    path = history.best_checkpoint() / "model.safetensors"
-    model.load_state_dict(require("safetensors.torch").load_file(path))
-    return model
 
 
 def _require_same_accuracy(
@@ -138,12 +120,12 @@ def _require_same_accuracy(
         )
 
 
-def _convergence(run: Run, history: History) -> dict[str, Any]:
+def _convergence(history: History) -> dict[str, Any]:
     best = history.best()
     return {
         "best_epoch": best["epoch"],
         "best_validation_accuracy": best["validation_accuracy"],
-        "epochs": history.epochs(),
+        "epochs": len(history.lines),
         "epochs_to_90_percent": history.epochs_to(CONVERGED),
         "seconds_per_epoch": history.mean("seconds"),
         "tokens_per_second": history.mean("tokens_per_second"),
@@ -153,15 +135,3 @@ def _convergence(run: Run, history: History) -> dict[str, Any]:
 def _counts(model: SequenceClassifier) -> dict[str, int]:
     counts = count_parameters(model)
     return {name: counts.get(name, 0) for name in ("attention", "mlp", "embedding", "norm", "total")}
-
-
-@contextlib.contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Random numbers of Python, NumPy and PyTorch go on afterwards as if nothing had been drawn."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002

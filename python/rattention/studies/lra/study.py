@@ -9,9 +9,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rattention._files import writable_folder
-from rattention.studies.lra import ranks
-from rattention.studies.lra.folder import locked, open_folder, require_study_or_nothing, write_tables
-from rattention.studies.lra.layout import RUNS
+from rattention.studies.kit import distributed
+from rattention.studies.lra.folder import RUNS, locked, open_folder, require_study_or_nothing, write_tables
 
 if TYPE_CHECKING:
     import os
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rattention.studies.lra.config import Run, Study
-    from rattention.studies.lra.data import TaskData
+    from rattention.studies.lra.data import TaskData, TaskSettings
 
 FULL = re.compile(
     r"no space left|disk quota exceeded|file too large|enforce fail|writer failed", re.IGNORECASE
@@ -39,7 +38,7 @@ def run_study(
     folder:
         Gets the results (see the package's documentation); one that is new, empty, or of this study.
     progress:
-        Is told a line for each run.
+        Is called with a line for each run.
 
     Returns
     -------
@@ -55,18 +54,18 @@ def run_study(
     FloatingPointError, RuntimeError, KeyboardInterrupt
         As `rattention.studies.lra.running.do_run` raises them.
     """
-    ranks.join()
+    distributed.init()
     with contextlib.ExitStack() as stack:
         path = writable_folder(require_study_or_nothing(folder))
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             stack.enter_context(locked(path))
             open_folder(study, path)
-        ranks.meet()
-        stack.enter_context(_full_disk_is_said(path))
+        distributed.barrier()
+        stack.enter_context(_full_disk_explained(path))
         results = list(_results(study, path, progress))
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         _analyze(path, progress)
-    ranks.meet()
+    distributed.barrier()
     return results
 
 
@@ -75,24 +74,48 @@ def _results(study: Study, folder: Path, progress: Callable[[str], None]) -> Ite
     from rattention.studies.lra.running import do_run, read_result  # transformers takes seconds to import
 
     runs, loaded = study.runs(), _Loaded()
+    places = [folder / RUNS / run.name for run in runs]
+    done = distributed.broadcast([read_result(p) for p in places] if distributed.rank() == 0 else [])
+    _check_data([run for run, result in zip(runs, done, strict=True) if result is None], progress)
     took: list[float] = []
-    for index, run in enumerate(runs):
-        place = folder / RUNS / run.name
-        result = ranks.as_first(read_result(place) if ranks.rank() == 0 else None)
+    for index, (run, place, result) in enumerate(zip(runs, places, done, strict=True)):
         head = f"[{index + 1}/{len(runs)}] {run.name}"
-        if result is None:
-            began = time.perf_counter()
-            data = loaded.data(run)
-            if ranks.rank() == 0:
-                _say_mismatch(run, data, progress)
-            result = do_run(run, data, place)
-            took.append(time.perf_counter() - began)
-            if ranks.rank() == 0:
-                write_tables(folder)
-                progress(f"{head}: {_outcome(result)}{_left(took, len(runs) - index - 1)}")
-        elif ranks.rank() == 0:
-            progress(f"{head}: {_outcome(result)} (finished before)")
+        if result is not None:
+            if distributed.rank() == 0:
+                progress(f"{head}: {_outcome(result)} (finished before)")
+            yield dict(result)
+            continue
+        began = time.perf_counter()
+        data = loaded.data(run)
+        if distributed.rank() == 0:
+            _report_mismatch(run, data, progress)
+        result = do_run(run, data, place)
+        took.append(time.perf_counter() - began)
+        if distributed.rank() == 0:
+            write_tables(folder)
+            progress(f"{head}: {_outcome(result)}{_left(took, len(runs) - index - 1)}")
         yield dict(result)
+
+
+def _check_data(runs: list[Run], progress: Callable[[str], None]) -> None:
+    """Make or read the data of every task before anything is trained; ValueError where one cannot be."""
+    tasks = {run.task: run.data for run in runs}
+    for task, settings in tasks.items():
+        fault = None
+        if distributed.rank() == 0 and len(tasks) > 1:  # a single task is loaded at once anyway
+            progress(f"{task}: checking the data")
+            fault = _fault_of(settings)
+        if fault := distributed.broadcast(fault):
+            others = ",".join(other for other in tasks if other != task)
+            raise ValueError(f"{fault}; or leave {task} out: --tasks {others}")
+
+
+def _fault_of(settings: TaskSettings) -> str | None:
+    try:
+        settings.load()
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _outcome(result: Any) -> str:
@@ -108,7 +131,7 @@ def _left(took: list[float], runs: int) -> str:
     return f"; about {left} left" if runs else ""
 
 
-def _say_mismatch(run: Run, data: TaskData, progress: Callable[[str], None]) -> None:
+def _report_mismatch(run: Run, data: TaskData, progress: Callable[[str], None]) -> None:
     """Where parameters were to be matched and cannot be."""
     from rattention.studies.lra.models import MATCHED_WITHIN, mismatch
     from rattention.studies.lra.running import longest
@@ -117,7 +140,7 @@ def _say_mismatch(run: Run, data: TaskData, progress: Callable[[str], None]) -> 
         more = mismatch(data.vocabulary, data.classes, run.mechanism, run.model, longest(data))
         if abs(more) > MATCHED_WITHIN:
             progress(
-                f"{run.name}: parameters cannot be matched, they are {more:+.0%} off conventional "
+                f"{run.name}: parameters cannot be matched, they are {more:+.0%} off softmax "
                 "attention's; fewer timescales or a wider MLP would do"
             )
 
@@ -126,22 +149,22 @@ class _Loaded:
     """The data of one task at a time, so that no run's memory is that of another's data."""
 
     def __init__(self) -> None:
-        self.held: tuple[str, TaskData] | None = None
+        self._loaded: tuple[str, TaskData] | None = None
 
     def data(self, run: Run) -> TaskData:
         """Of the run's task; rank 0 makes the cache, which the others read."""
-        if self.held is None or self.held[0] != run.task:
-            self.held = None
-            if ranks.rank() != 0:
-                ranks.meet()
-            self.held = (run.task, run.data.load())
-            if ranks.rank() == 0:
-                ranks.meet()
-        return self.held[1]
+        if self._loaded is None or self._loaded[0] != run.task:
+            self._loaded = None
+            if distributed.rank() != 0:
+                distributed.barrier()
+            self._loaded = (run.task, run.data.load())
+            if distributed.rank() == 0:
+                distributed.barrier()
+        return self._loaded[1]
 
 
 @contextlib.contextmanager
-def _full_disk_is_said(folder: Path) -> Iterator[None]:
+def _full_disk_explained(folder: Path) -> Iterator[None]:
     """Whatever library met it, a file that could not be written is an OSError that says what is kept."""
     try:
         yield

@@ -9,21 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rattention.studies.kit.intervals import Interval, interval
-from rattention.studies.lra.results import RunRecord, StudyResults, mechanism_name, task_name
+from rattention._extras import require
+from rattention.studies.kit.intervals import CONFIDENCE, Interval, interval
+from rattention.studies.lra.results import RunRecord, StudyResults, mechanism_label
+from rattention.studies.lra.settings import BASELINE
+from rattention.studies.lra.tasks import task_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-BASELINE = "conventional"
-
 SHARES = ("test_accuracy", "best_validation_accuracy")
-
-MATCHED_WITHIN = 0.1
-"""Largest difference in parameters to the baseline with which models still count as equally large."""
-
-TWO_SIDED = 1.96
-"""Standard errors on each side of a share in a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +29,12 @@ class Cell:
     mechanism: str
     runs: tuple[RunRecord, ...]
     baseline: Cell | None = None
-    """Conventional attention on the same task; None for itself and where there is none."""
+    """Softmax attention on the same task; None for itself and where there is none."""
 
     @property
     def label(self) -> str:
         """The mechanism as people read it."""
-        return mechanism_name(self.mechanism)
+        return mechanism_label(self.mechanism)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -80,11 +75,14 @@ class Cell:
 
     @property
     def chance_margin(self) -> float:
-        """How far the accuracy of a model that always names the majority class could be from `majority` by
-        the choice of test samples alone (95 %); 0 where their number is not known."""
+        """How far above `majority` the accuracy of a model that always gives the majority class could be by
+        the choice of test samples alone (Wilson's 95 % interval); 0 where their number is not known."""
         samples = (self.runs[0].result or {}).get("samples")
         count = samples.get("test", 0) if isinstance(samples, dict) else 0
-        return TWO_SIDED * math.sqrt(self.majority * (1 - self.majority) / count) if count else 0.0
+        if not count:
+            return 0.0
+        test = require("scipy.stats").binomtest(round(self.majority * count), count)
+        return float(test.proportion_ci(CONFIDENCE, "wilson").high - self.majority)
 
     @cached_property
     def improvement(self) -> Difference | None:
@@ -174,7 +172,7 @@ def _row(cell: Cell) -> dict[str, Any]:
         "seeds": len(cell.seeds),
         **_bounds("test_accuracy", cell.accuracy),
         "majority_accuracy": cell.majority,
-        **_bounds("over_conventional", None if improvement is None else improvement.points),
+        **_bounds("over_softmax", None if improvement is None else improvement.points),
         "paired_seeds": None if improvement is None else improvement.pairs,
         "epochs": cell.number("epochs").mean,
         **_bounds("epochs_to_90_percent", cell.number("epochs_to_90_percent")),
@@ -209,4 +207,4 @@ def _samples(line: Mapping[str, Any]) -> str:
 
 def heading(task: str, cells: Sequence[Cell]) -> str:
     """A task and what naming its most frequent class gives."""
-    return f"{task_name(task)} (majority class {cells[0].majority:.1%})"
+    return f"{task_label(task)} (majority class {cells[0].majority:.1%})"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rattention._extras import require
 from rattention.studies.kit.intervals import CONFIDENCE, Interval
 from rattention.studies.lra import published
-from rattention.studies.lra.results import task_name
 from rattention.studies.lra.summary import Cell, by_task, heading, measured_samples
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ COLUMNS = (
     "Mechanism",
     "Seeds",
     "Test accuracy",
-    "Over conventional (points)",
+    "Over softmax (points)",
     "Epochs to 90 %",
     "s / epoch",
     "Tokens / s",
@@ -30,7 +30,7 @@ COLUMNS = (
 NOTE = (
     f"Means over seeds with {CONFIDENCE:.0%} intervals (Student's t, over seeds only: data and test samples "
     "are the same for all; accuracies cut at 0 and 100 %). With one seed there is no interval. Over "
-    "conventional: accuracy less that of conventional attention with the same seed, in points. Epochs "
+    "softmax: accuracy less that of softmax attention with the same seed, in points. Epochs "
     "to 90 %: the first epoch whose validation accuracy is at least 90 % of the run's best; *: "
     "it did not learn, and what never rises is reached at once. Peak memory: resident, of the process."
 )
@@ -96,12 +96,8 @@ def attention(cells: Sequence[Cell]) -> list[str]:
 
 def published_table() -> str:
     """In Markdown."""
-    tasks = ("listops", "text")
-    rows = [
-        [model, *(f"{numbers[task]:.2f}" for task in tasks)]
-        for model, numbers in published.ACCURACIES.items()
-    ]
-    return _markdown_table(["Model", *(f"{task_name(task)} (%)" for task in tasks)], rows)
+    header, *rows = published.rows()
+    return _markdown_table(header, rows)
 
 
 def unfinished_lines(results: StudyResults) -> list[str]:
@@ -117,12 +113,6 @@ def latex(cells: Sequence[Cell]) -> str:
     return "% needs \\usepackage{booktabs}\n" + "\n".join(tables)
 
 
-def csv_of(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows; shares as fractions, memory in bytes."""
-    header = list(rows[0]) if rows else ["task", "mechanism", "seeds"]
-    return header, [list(row.values()) for row in rows]
-
-
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = ["---", *("---:" for _ in header[1:])]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
@@ -133,24 +123,14 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def _latex_table(caption: str, cells: Sequence[Cell]) -> str:
-    rows = [COLUMNS, *(cells_of_row(cell) for cell in cells)]
-    head, *body = [" & ".join(map(_escaped, row)) + r" \\" for row in rows]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering\footnotesize",
-            rf"\caption{{{_escaped(caption)}. {_escaped(NOTE)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(COLUMNS) - 1)}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
+    frame = require("pandas").DataFrame(map(cells_of_row, cells), columns=COLUMNS)
+    text: str = frame.to_latex(
+        index=False,
+        escape=True,
+        column_format=f"l{'r' * (len(COLUMNS) - 1)}",
+        caption=f"{_escaped(caption)}. {_escaped(NOTE)}",
     )
+    return text.replace("–", "--")
 
 
 def _escaped(text: str) -> str:

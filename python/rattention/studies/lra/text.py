@@ -7,14 +7,16 @@ for validation, too; here validation is held out of the training reviews.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rattention._arguments import at_least
-from rattention.studies.lra.data import Split, TaskData
+from rattention.studies.kit.settings import require_ranges
+from rattention.studies.lra.data import Split, Task, TaskData
 from rattention.studies.lra.reviews import Reviews, read_reviews
+from rattention.studies.lra.settings import Training
 from rattention.studies.lra.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rattention.studies.lra.listops import Progress
+    from rattention.studies.lra.data import Progress
 
 LEVELS = ("bytes", "words")
 BYTES = 256
@@ -52,18 +54,21 @@ class Text:
     """Of the choice of reviews."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if self.level not in LEVELS:
             raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {self.level!r}")
-        for name in ("length", "train", "validation", "test", "words", "seed"):
-            value, least = getattr(self, name), 0 if name == "seed" else 1
-            if value is None and name in ("train", "test"):
-                continue
-            at_least(name, value, least)
+        require_ranges(self, length=1, validation=1, words=1, seed=0)
+        for name in ("train", "test"):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
         if not isinstance(self.source, str):
             raise TypeError(f"source must be a string, got {type(self.source).__name__}")
         if not self.source:
             raise ValueError("source must name a folder or a dataset, got ''")
+
+    def scaled(self, length: int | None, samples: int | None) -> Text:
+        """Cut after `length` tokens, and with `samples` reviews to train on."""
+        asked: dict[str, Any] = {"length": length, "train": samples}
+        return replace(self, **{name: value for name, value in asked.items() if value is not None})
 
     def load(self, cache: Path | None = None, progress: Progress | None = None) -> TaskData:
         """Read the reviews; it takes seconds, and `cache` and `progress` are not needed.
@@ -109,3 +114,15 @@ def _bytes(text: str) -> NDArray[np.uint16]:
 
 
 _BYTE_NAMES = ("", *(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in range(BYTES)))
+
+TASK = Task(
+    "Text",
+    Text,
+    {
+        "smoke": Text(length=256, train=800, validation=200, test=200),
+        "small": Text(length=1_024, train=4_200, validation=500, test=1_000),
+    },
+    {
+        "small": Training(batch=16, learning_rate=2e-3, epochs=2, warmup_steps=50, schedule="cosine", pool=1),
+    },
+)

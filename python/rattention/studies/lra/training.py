@@ -1,37 +1,35 @@
-"""The training loop: `transformers.Trainer` with batches, numbers and checkpoints of this package."""
+"""The training of one classifier: epochs with validation, patience and a checkpoint each."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rattention._extras import require
-from rattention._files import json_ready, replacing
+from rattention._files import json_ready, writable_folder
 from rattention._models import evaluating
-from rattention.studies.lra import ranks
+from rattention.studies.kit import distributed
+from rattention.studies.kit.records import write_lines
+from rattention.studies.kit.training import Trainer, WeightsError, read_checkpoint, save_checkpoint
 from rattention.studies.lra.batches import TrainingBatches, collate, in_order_of_length
-from rattention.studies.lra.checkpoints import keep_only, seal, whole_checkpoints
+from rattention.studies.lra.folder import ATTENTION, METRICS
+from rattention.studies.lra.history import History
 from rattention.studies.lra.measuring import PeakMemory, attention_by_head
 
-require("accelerate")
-transformers = require("transformers")
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from rattention.studies.lra.config import Training
+    from rattention.studies.lra.config import Run
     from rattention.studies.lra.data import Split, TaskData
-    from rattention.studies.lra.history import History
     from rattention.studies.lra.models import SequenceClassifier
 
-CHECKPOINTS, LOGS, FAILED_BATCH = "checkpoints", "tensorboard", "failed_batch.safetensors"
+CHECKPOINTS = "checkpoints"
 """In the folder of a run."""
 
-SCHEDULERS = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+CHECKPOINTS_KEPT = 2
+"""One more than is needed, for the case that the last one is damaged."""
 
 
 def evaluate(
@@ -41,15 +39,16 @@ def evaluate(
 
     `pause` is called between batches.
     """
+    distributed.broadcast_buffers(model)
     loss, correct = 0.0, 0
     with evaluating(model):
-        for indices in in_order_of_length(split, batch)[ranks.rank() :: ranks.ranks()]:
+        for indices in in_order_of_length(split, batch)[distributed.rank() :: distributed.world_size()]:
             pause()
             inputs = collate(split, indices)
             outputs = model(**inputs)
             loss += outputs["loss"].item() * len(indices)
             correct += _correct(outputs["logits"], inputs["labels"])
-    loss, right = ranks.totals((loss, correct))
+    loss, right = distributed.all_reduce((loss, correct))
     return loss / len(split), right / len(split)
 
 
@@ -57,138 +56,170 @@ def _correct(logits: torch.Tensor, labels: torch.Tensor) -> int:
     return int((logits.argmax(dim=-1) == labels).sum())
 
 
-class ClassifierTrainer(transformers.Trainer):  # type: ignore[misc, name-defined]
-    """One model's training; at the end of each epoch a line in the history and a checkpoint.
+class ClassifierTrainer(Trainer):
+    """The training of a run; its last epoch with a checkpoint that is whole is taken up."""
 
-    FloatingPointError where the loss or a gradient becomes NaN or infinite; the message names the file with
-    the batch.
-    """
+    model: SequenceClassifier
 
-    def __init__(
-        self,
-        model: SequenceClassifier,
-        data: TaskData,
-        training: Training,
-        seed: int,
-        history: History,
-        folder: Path,
-        pause: Callable[[], None],
-    ) -> None:
-        """Get ready; `pause` is called between steps."""
-        arguments = _arguments(training, seed, folder / CHECKPOINTS)
-        super().__init__(model, arguments, train_dataset=data.train, eval_dataset=data.validation)
-        self.remove_callback(transformers.PrinterCallback)
-        self.data, self.training, self.history, self.folder = data, training, history, folder
-        self.pause = pause
+    def __init__(self, model: SequenceClassifier, data: TaskData, run: Run, folder: Path) -> None:
+        training = run.training
         self.batches = TrainingBatches(
-            data.train, training.batch, seed, ranks.rank(), ranks.ranks(), training.pool
+            data.train, training.batch, run.seed, distributed.rank(), distributed.world_size(), training.pool
         )
-        self.epoch = EpochNumbers()
-        self.memory = PeakMemory(history.peak_memory())
-        self.held: dict[str, Any] = {}
-        """The batch under way."""
+        super().__init__(
+            model,
+            adamw(model, training.weight_decay),
+            folder,
+            steps=training.epochs * len(self.batches),
+            clip=training.clip,
+        )
+        self.data, self.training = data, training
+        self.heads: list[dict[str, Any]] = []
+        """Attention of every epoch, layer and head."""
+        self.best: dict[str, torch.Tensor] = {}
+        """Weights of the best epoch."""
+        self._share = 1.0
+        self._own: Iterator[dict[str, Any]] = iter(())
+        self._epoch = EpochNumbers()
+        torch.manual_seed(run.seed)
+        self._take_up()
+        self._memory = PeakMemory(self.history.peak_memory())
+        self._parallel: Any = self.model
+        if distributed.world_size() > 1:
+            self._parallel = torch.nn.parallel.DistributedDataParallel(self.model)
 
-    def go_on(self) -> None:
-        """All epochs that are left, from the history's last checkpoint."""
-        steps, done = len(self.batches), self.history.epochs()
-        with (
-            _bar(self.folder.name, self.training.epochs * steps, done * steps) as bar,
-            _logs(self.history, self.folder),
-        ):
-            self.add_callback(Hooks(self, bar))
-            checkpoint = self.history.checkpoint()
-            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    @property
+    def history(self) -> History:
+        """The epochs so far."""
+        return History(self.lines)
 
-    def get_train_dataloader(self) -> Any:
-        """Batches of this rank."""
-        return self.batches
+    def finished(self) -> bool:
+        """Whether all epochs are done or patience is over."""
+        return self.history.stopped(self.training) is not None
 
-    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """Weight matrices: norms, biases, gravity and timescales do not decay."""
-        return [name for name, parameter in model.named_parameters() if parameter.dim() >= 2]
+    def rate(self) -> float:
+        """The learning rate by the schedule."""
+        return self.training.rate_at(self.step, self.steps)
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
-        """The loss of a batch, counted for the epoch."""
-        share = inputs.pop("share")
-        self.held = inputs
-        outputs = model(**inputs)
+    def batch(self) -> dict[str, torch.Tensor]:
+        """This rank's samples of the next batch."""
+        epoch, place = divmod(self.step, len(self.batches))
+        if place == 0:
+            self.batches.set_epoch(epoch)
+            self._own, self._epoch = iter(self.batches), EpochNumbers()
+        batch = next(self._own)
+        self._share = batch.pop("share")
+        return batch
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The mean loss of the batch, counted for the epoch and weighted by this rank's share of it."""
+        outputs = self._parallel(**batch)
         loss: torch.Tensor = outputs["loss"]
-        self.require_finite(loss, "loss")
-        self.epoch.count(loss.item(), _correct(outputs["logits"], inputs["labels"]), inputs["lengths"])
-        weighted: torch.Tensor = loss * share
-        return weighted
+        self._epoch.count(loss.item(), _correct(outputs["logits"], batch["labels"]), batch["lengths"])
+        return loss * self._share
 
-    def require_finite(self, number: torch.Tensor, what: str) -> None:
-        """Save the batch and raise FloatingPointError where a number is none."""
-        if bool(number.isfinite()):
-            return
-        path = self.folder / FAILED_BATCH
-        said = {"step": str(self.state.global_step + 1), what: str(number.item())}
-        with replacing(path) as temporary:
-            tensors = {name: tensor.contiguous() for name, tensor in self.held.items()}
-            require("safetensors.torch").save_file(tensors, temporary, said)
-        raise FloatingPointError(
-            f"the {what} became {number.item()} in step {said['step']} of {self.folder.name}; its batch is "
-            f"in {path}, the checkpoint of the last epoch is kept. A lower learning rate may help"
-        )
+    def after_step(self, bar: Any) -> None:
+        """At the end of an epoch: validation, attention, memory, and a checkpoint."""
+        shown = self._epoch.so_far()
+        if self.lines:
+            shown["validation"] = self.lines[-1]["validation_accuracy"]
+        bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
+        if self.step % len(self.batches) == 0:
+            self._end_epoch()
 
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Validation, attention and memory at the end of an epoch, into the history."""
-        numbers = self.epoch.means()
+    def _end_epoch(self) -> None:
+        numbers = self._epoch.means()
         loss, accuracy = evaluate(self.model, self.data.validation, self.training.batch, self.pause)
-        line = {
-            "epoch": self.history.epochs() + 1,
-            "step": self.state.global_step,
+        line: dict[str, Any] = {
+            "epoch": len(self.lines) + 1,
+            "step": self.step,
             "train_loss": numbers["train_loss"],
             "train_accuracy": numbers["train_accuracy"],
             "validation_loss": loss,
             "validation_accuracy": accuracy,
             "seconds": numbers["seconds"],
             "tokens_per_second": numbers["tokens_per_second"],
-            "peak_memory_bytes": self.memory.bytes(),
+            "peak_memory_bytes": self._memory.bytes(),
         }
-        heads = []
-        if ranks.rank() == 0:
+        self.lines.append(json_ready(line))
+        if self.history.best()["epoch"] == line["epoch"]:
+            self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        if distributed.rank() == 0:
             heads = attention_by_head(self.model, self.data.validation, self.training.measured)
-        self.history.add(json_ready(line), heads)
-        self.control.should_training_stop |= self.history.stopped(self.training) is not None
-        return {"eval_loss": loss, "eval_accuracy": accuracy}
+            self.heads += [{"epoch": line["epoch"], **head} for head in heads]
+        self._save()
+        self.log({name: value for name, value in line.items() if name != "epoch"}, line["epoch"])
+
+    def state(self) -> dict[str, Any]:
+        """With attention and the best weights."""
+        return super().state() | {"heads": self.heads, "best": self.best}
+
+    def _save(self) -> None:
+        state = self.state()
+        if distributed.rank() == 0:
+            folder = writable_folder(self.folder / CHECKPOINTS)
+            save_checkpoint(folder / f"epoch-{len(self.lines)}.pt", state)
+            remove_all_but(folder, set(_by_epoch(folder)[-CHECKPOINTS_KEPT:]))
+            self._write_lines()
+        distributed.barrier()
+
+    def _take_up(self) -> None:
+        """Continue from the last checkpoint that is whole; without one the lines begin anew."""
+        path, state = distributed.broadcast(
+            last_checkpoint(self.folder / CHECKPOINTS) if distributed.rank() == 0 else (None, {})
+        )
+        if path is not None:
+            self.restore(state, path)
+            self.heads, self.best = state["heads"], state["best"]
+        if distributed.rank() == 0:
+            self._write_lines()
+
+    def _write_lines(self) -> None:
+        """The checkpoint is the record; the files follow it."""
+        write_lines(self.folder / ATTENTION, self.heads)
+        write_lines(self.folder / METRICS, self.lines)
+
+    def _logged(self) -> int:
+        return len(self.lines)
 
 
-def _arguments(training: Training, seed: int, folder: Path) -> Any:
-    return transformers.TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=training.batch,
-        num_train_epochs=training.epochs,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        max_grad_norm=0.0,  # `Hooks` clips, to see the norm
-        lr_scheduler_type=SCHEDULERS[training.schedule],
-        warmup_steps=training.warmup_steps,
-        seed=seed,
-        use_cpu=True,
-        ddp_backend="gloo" if ranks.ranks() > 1 else None,
-        ddp_find_unused_parameters=False,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        label_names=["labels"],
-    )
+def adamw(model: torch.nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW that decays weight matrices alone: norms, biases, gravity and timescales do not decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def last_checkpoint(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The last checkpoint that is whole, and what it holds."""
+    for path in reversed(_by_epoch(folder)):
+        try:
+            return path, read_checkpoint(path)
+        except WeightsError:
+            continue
+    return None, {}
+
+
+def remove_all_but(folder: Path, kept: set[Path]) -> None:
+    """Remove other checkpoints, and what a write that was killed has left."""
+    for path in folder.iterdir():
+        if path not in kept:
+            path.unlink()
+
+
+def _by_epoch(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.removeprefix("epoch-")))
 
 
 class EpochNumbers:
-    """Running averages of an epoch."""
+    """Running averages of an epoch that begins now."""
 
     def __init__(self) -> None:
-        """Of an epoch that begins now."""
         self.loss, self.correct, self.samples, self.tokens = 0.0, 0, 0, 0
         self.began = time.perf_counter()
-        self.seconds = 0.0
 
     def count(self, loss: float, correct: int, lengths: torch.Tensor) -> None:
         """A batch with its mean loss."""
@@ -197,93 +228,18 @@ class EpochNumbers:
         self.samples += len(lengths)
         self.tokens += int(lengths.sum())
 
-    def end(self) -> None:
-        """Training is over; what follows does not count as its time."""
-        self.seconds = time.perf_counter() - self.began
-
     def means(self) -> dict[str, float]:
-        """Of all ranks together."""
-        sums = ranks.totals((self.loss, self.correct, self.samples, self.tokens))
+        """Of all ranks together, and the time until now."""
+        seconds = time.perf_counter() - self.began
+        sums = distributed.all_reduce((self.loss, self.correct, self.samples, self.tokens))
         loss, correct, samples, tokens = sums
         return {
             "train_loss": loss / samples,
             "train_accuracy": correct / samples,
-            "seconds": self.seconds,
-            "tokens_per_second": tokens / self.seconds,
+            "seconds": seconds,
+            "tokens_per_second": tokens / seconds,
         }
 
     def so_far(self) -> dict[str, float]:
         """Of this rank, for the bar."""
         return {"loss": self.loss / self.samples, "accuracy": self.correct / self.samples}
-
-
-class Hooks(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
-    """What happens between the steps of a `ClassifierTrainer`."""
-
-    def __init__(self, trainer: ClassifierTrainer, bar: Any) -> None:
-        """With a bar of tqdm."""
-        self.trainer, self.bar = trainer, bar
-
-    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-        """Count from nothing."""
-        self.trainer.epoch = EpochNumbers()
-
-    def on_pre_optimizer_step(self, *_: Any, model: torch.nn.Module, **__: Any) -> None:
-        """Clip the gradient."""
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.trainer.training.clip)
-        self.trainer.require_finite(norm, "norm of the gradient")
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Show where training is."""
-        shown = self.trainer.epoch.so_far()
-        if self.trainer.history.metrics.lines:
-            shown["validation"] = self.trainer.history.metrics.lines[-1]["validation_accuracy"]
-        self.bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
-        self.bar.update()
-        self.trainer.pause()
-
-    def on_epoch_end(self, *_: Any, **__: Any) -> None:
-        """Validation does not count as time of training."""
-        self.trainer.epoch.end()
-
-    def on_save(self, *_: Any, **__: Any) -> None:
-        """The checkpoint is whole; all but the last and the best may go."""
-        ranks.meet()
-        if ranks.rank() == 0:
-            trainer = self.trainer
-            folder = trainer.folder / CHECKPOINTS
-            seal(folder / f"checkpoint-{trainer.state.global_step}", trainer.history.epochs())
-            whole = whole_checkpoints(folder)
-            keep_only(folder, {whole[max(whole)], whole[trainer.history.best()["epoch"]]})
-        ranks.meet()
-
-
-def _bar(name: str, total: int, done: int) -> Any:
-    """On stderr where that is a terminal; rank 0 alone."""
-    disable = None if ranks.rank() == 0 else True
-    return require("tqdm").tqdm(
-        total=total, initial=done, desc=name, unit="step", disable=disable, leave=False
-    )
-
-
-@contextlib.contextmanager
-def _logs(history: History, folder: Path) -> Any:
-    """The history is written to TensorBoard as well."""
-    if ranks.rank() != 0:
-        yield
-        return
-    tensorboard = require("torch.utils.tensorboard")
-    writer = tensorboard.SummaryWriter(str(folder / LOGS), purge_step=history.epochs() + 1)
-
-    def log(line: Mapping[str, Any]) -> None:
-        for name, value in line.items():
-            if name != "epoch" and value is not None:
-                writer.add_scalar(name, value, line["epoch"])
-        writer.flush()
-
-    history.listener = log
-    try:
-        yield
-    finally:
-        history.listener = None
-        writer.close()

@@ -1,6 +1,6 @@
 """The paper in our own words: what it claims, its main numbers, and where in the paper each of them stands.
 
-Numbers are strings, written as the paper prints them, so that they can be found in its text again.
+Numbers are strings, written as the paper prints them, so that they can be found in its text.
 """
 
 from __future__ import annotations
@@ -10,6 +10,18 @@ from dataclasses import dataclass
 TITLE = "RAttention: Towards the Minimal Sliding Window Size in Local-Global Attention Models"
 AUTHORS = "Bailin Wang, Chang Lan, Chong Wang, Ruoming Pang (Apple)"
 SOURCE = "arXiv 2506.15545v1, 18 June 2025"
+TERMS = (
+    "sliding window attention",
+    "local-global",
+    "KV cache",
+    "residual linear attention",
+    "feature map",
+    "RULER",
+    "MMLU",
+    "GSM8K",
+    "Mamba2",
+)
+"""Words under which the paper speaks of what the summary says."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +32,6 @@ class Point:
     statement: str
     place: str
     """Section, equation, figure or footnote of the paper."""
-    terms: tuple[str, ...] = ()
-    """Words under which the paper speaks of it."""
-    numbers: tuple[str, ...] = ()
-    """Numbers in the statement, as the paper prints them."""
 
 
 @dataclass(frozen=True)
@@ -44,58 +52,46 @@ POINTS = (
         "8192 tokens), because narrow ones lose quality; a wide window saves nothing on short contexts. How "
         "narrow can it be made?",
         "abstract, section 1",
-        ("sliding window attention", "local-global", "Pareto"),
-        ("4096", "8192"),
     ),
     Point(
         "cost of a wide window",
         "With a window of 4k a 12B model saves no key/value cache up to 4k tokens; a window of 1k would "
         "save about 56 % there.",
         "section 1",
-        ("KV cache",),
-        ("56%",),
     ),
     Point(
         "window",
         "A query attends to the w tokens before it and to itself, so at most w + 1 keys and values are kept.",
         "section 2.1",
-        ("w+1",),
     ),
     Point(
         "residual linear attention",
         "A linear recurrence S_t = S_(t-1) + phi(k_t)^T v_t carries what has left the window; token t reads "
         "S_(t-w-1), the state just before its window. There is no normaliser; RMSNorm takes its place.",
         "section 3.1, equation 4",
-        ("residual linear attention", "RLA", "out-of-window"),
     ),
     Point(
         "sum of two branches",
         "The output is RMSNorm(window branch) + RMSNorm(linear branch), each norm with its own weights per "
         "head.",
         "section 3.2",
-        ("RMS", "RMS norms"),
     ),
     Point(
         "no new parameters",
         "Both branches share the query, key and value projections and the grouping of heads; the softmax "
         "feature map is what makes sharing work.",
         "sections 3.1 and 3.2",
-        ("parameter efficiency", "feature map", "group-query"),
     ),
     Point(
         "size of the state",
         "The state of d' x d numbers weighs as much as d'd / (2d) tokens of keys and values; d is 128.",
         "section 2.2, footnote 3",
-        ("fixed-size state",),
-        ("128",),
     ),
     Point(
         "training kernel",
         "States are saved every m chunks and recomputed in between; the best m and chunk size run about "
         "15 % faster than m = 1 with chunks of 256.",
         "section 3.2, figure 2",
-        ("state-saving", "chunk size"),
-        ("15%", "256"),
     ),
     Point(
         "models",
@@ -104,44 +100,35 @@ POINTS = (
         "mixed 1:3: of every four the first three are local, with rotary positions, and the last is global, "
         "without.",
         "section 4.1, figure 3",
-        ("GQA", "qk-norm", "global-local ratio"),
-        ("56", "2048", "5120", "6656", "16384", "1:3"),
     ),
     Point(
         "narrow windows suffice",
         "On 3B models trained with 400B tokens, RAttention matches or passes full attention from a window "
         "of 512 on.",
         "section 4.1, figure 4",
-        ("MMLU", "Pareto curve"),
-        ("400B", "512"),
     ),
     Point(
         "longer contexts than trained for",
         "Trained at 4k and tested untouched, RAttention keeps part of its RULER score up to 32k, and more "
         "of it with the narrower window; full and sliding-window attention fall to almost nothing at 8k.",
         "section 4.2, figure 6",
-        ("RULER", "zero-shot generalization", "length generalization"),
     ),
     Point(
         "training speed",
         "A training step takes about as long as with full or sliding-window attention.",
         "section 4.3, table 3",
-        ("step time", "TPU v5p"),
     ),
     Point(
         "decoding speed",
         "By a memory-bandwidth model of an H100, a window of 512 instead of 4k makes decode steps up to "
         "about 60 % faster. That is computed, not measured: the engineering is left for later.",
         "section 4.4, figure 7; section 5",
-        ("theoretical speedup", "H100", "memory bandwidth"),
-        ("60%",),
     ),
     Point(
         "what else was tried",
         "Gated linear attention gains nothing; splitting heads between the branches is worse; without the "
         "window or without the norm per head MMLU falls.",
         "section 4.5, table 4",
-        ("Mamba2", "Hymba", "GroupNorm", "recency bias"),
     ),
 )
 
@@ -211,13 +198,7 @@ RESULTS = (
 
 
 def searchable() -> dict[str, str]:
-    """Every term and number of the summary, in its order, and the place the paper has it in."""
-    found: dict[str, str] = {}
-    for point in POINTS:
-        for expression in (*point.terms, *point.numbers):
-            found.setdefault(expression, point.place)
-    for table in RESULTS:
-        for _, values in table.rows:
-            for value in values:
-                found.setdefault(value, table.place)
-    return found
+    """What can be searched for in a copy of the paper, and the place the paper has it in: title, terms, and
+    the numbers of the results."""
+    numbers = {v: table.place for table in RESULTS for _, values in table.rows for v in values}
+    return {TITLE: "title", **dict.fromkeys(TERMS, "text"), **numbers}
