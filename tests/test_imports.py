@@ -18,7 +18,7 @@ Graph = dict[str, set[str]]
 
 OPEN = (
     "rattention.cli",
-    "rattention.compression.history",
+    "rattention.compression",
     "rattention.hf",
     "rattention.inspect",
     "rattention.nn",
