@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from importlib import import_module
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import rattention as ra
-from rattention._extras import require
 from rattention._files import save_figure
 
 from benchmarks.clock import wait_until_idle
@@ -63,7 +63,7 @@ def table(growth: Growth) -> str:
 
 def draw(growth: Growth, path: Path) -> None:
     """The figure, in the format of the path's ending; needs matplotlib."""
-    require("matplotlib", "plots")
+    import_module("matplotlib")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")

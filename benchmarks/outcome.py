@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
+MEBI = 1 << 20
 DISTURBANCE = "cores that other programs kept busy"
 """A detail of an outcome: above a few hundredths, do not trust its timings."""
 

@@ -73,6 +73,13 @@ def test_folders_are_those_there_are() -> None:
     assert packages <= {ROOT / folder for folder in listed}
 
 
+def test_files_are_where_they_are_said_to_be() -> None:
+    table = CONTRIBUTING.split("\n### Where is ...?\n")[1].split("\n\n")[0]
+    named = re.findall(r"`((?:cpp|python|tests)/[^`]+)`", table)
+    assert len(named) >= 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target

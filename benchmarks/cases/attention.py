@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
 import rattention as ra
-from rattention._extras import require
 
 from benchmarks import machine
 from benchmarks.inputs import HEAD_DIM, HEADS, Inputs, random_inputs
@@ -84,7 +84,7 @@ def window(setup: Setup) -> Outcome:
 def bfloat16(setup: Setup) -> Outcome:
     """Full attention of bfloat16 inputs, and of the same numbers as float32."""
     try:
-        storage = require("ml_dtypes", "bench").bfloat16
+        storage = import_module("ml_dtypes").bfloat16
     except ImportError as error:
         return Outcome([], missing={"ml_dtypes": str(error)})
     inputs = Inputs(*(array.astype(storage) for array in random_inputs(setup.length)))

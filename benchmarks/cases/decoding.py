@@ -11,7 +11,7 @@ import rattention as ra
 from benchmarks.cases.attention import TOLERANCE, output
 from benchmarks.cases.linear import ROPE_THETA, window_of
 from benchmarks.inputs import HEAD_DIM, HEADS, Inputs, random_inputs
-from benchmarks.outcome import Figure, Outcome, at_least, at_most
+from benchmarks.outcome import MEBI, Figure, Outcome, at_least, at_most
 from benchmarks.peers import pytorch
 from benchmarks.peers.numpy_linear import rattention_rows, step_after
 from benchmarks.peers.numpy_reference import NAME, reference
@@ -26,7 +26,6 @@ STEPS = 20
 """In one timing, by everybody: a step alone is too short for the clock."""
 PROMPT = 16384
 SHORT_CONTEXT = 4096
-MEBI = 1 << 20
 LONG_TOLERANCE = 1e-3
 """A state of a million tokens in float32."""
 

@@ -6,26 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from rattention._extras import require
-
 from benchmarks.inputs import HEAD_DIM, HEADS
-from benchmarks.outcome import Figure, Outcome, at_most
+from benchmarks.outcome import MEBI, Figure, Outcome, at_most
 
 if TYPE_CHECKING:
     from benchmarks.race import Setup
 
-MEBI = 1 << 20
 RANKS = 4
 
 
 def sent(setup: Setup) -> Outcome:
     """Bytes a rank sends for RAttention of a sequence over 4 processes, forward and backward."""
     try:
-        require("torch", "bench")
+        import_module("torch")
     except ImportError as error:
         return Outcome([], missing={"PyTorch": str(error)})
     by_length = _probed([setup.length // 4, setup.length // 2, setup.length])

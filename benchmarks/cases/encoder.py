@@ -5,16 +5,17 @@ At full length the peer of the combined one fills 17 GB with maps, that of the g
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cases.metrics import MEBI
 from benchmarks.memory_probe import probe
-from benchmarks.outcome import Figure, Outcome, at_least
+from benchmarks.outcome import MEBI, Figure, Outcome, at_least
 from benchmarks.peers import pytorch_encoder
 from benchmarks.race import Peer, race
 
 if TYPE_CHECKING:
+    from benchmarks.memory_probe import Work
     from benchmarks.outcome import Goal
     from benchmarks.race import Setup
 
@@ -64,7 +65,8 @@ def _with_memory(setup: Setup, name: str) -> Outcome:
     outcome = _race(setup, name, EAGER, at_least(4))
     if outcome.missing:
         return outcome
-    ours, theirs = (probe(f"encoder-{name}{whose}", setup)["beyond"] for whose in ("", "-plain"))
+    work = "benchmarks.cases.encoder:memory"
+    ours, theirs = (probe(work, setup, name, whose)["beyond"] for whose in ("ours", "plain"))
     figures = [
         Figure("their peak memory over ours", theirs / ours, "x", at_least(5)),
         Figure("peak of a step beyond the model", ours / MEBI, "MiB"),
@@ -72,3 +74,11 @@ def _with_memory(setup: Setup, name: str) -> Outcome:
     ]
     details = outcome.details | {"bytes ours": ours, "bytes with stored maps": theirs}
     return Outcome([*outcome.figures, *figures], outcome.samples, outcome.answers, outcome.missing, details)
+
+
+def memory(setup: Setup, name: str, whose: str) -> Work:
+    """A training step, ours or in plain PyTorch, after one with a few tokens."""
+    build = {"ours": pytorch_encoder.ours, "plain": pytorch_encoder.plain}[whose]
+    build(replace(setup, length=16), LAYERS[name]).call()
+    runner = build(setup, LAYERS[name])
+    return lambda: list(runner.answer(runner.call()).values())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from rattention._extras import require
 
 from benchmarks.outcome import Figure, Outcome
 from benchmarks.peers import pytorch_generation, pytorch_training
@@ -30,7 +29,7 @@ def after_32k(setup: Setup) -> Outcome:
     layer = {"mechanism": "rattention", "window": 256, "rope_theta": pytorch_training.ROPE_THETA}
     try:
         model = pytorch_training.model(setup, layer).eval()
-        torch = require("torch", "bench")
+        torch = import_module("torch")
     except ImportError as error:
         return Outcome([], missing={FULL: str(error)})
     text = torch.randint(256, (1, setup.length), generator=torch.Generator().manual_seed(1))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rattention as ra
 
-from benchmarks.cases.metrics import MEBI
 from benchmarks.inputs import Inputs, random_inputs
 from benchmarks.memory_probe import probe
-from benchmarks.outcome import Figure, Outcome, at_least, at_most
+from benchmarks.outcome import MEBI, Figure, Outcome, at_least, at_most
 from benchmarks.peers import pytorch, transformers_eager
 from benchmarks.peers.numpy_reference import pooled_reference
 from benchmarks.race import Peer, Runner, race
@@ -19,6 +19,7 @@ from benchmarks.race import Peer, Runner, race
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from benchmarks.memory_probe import Work
     from benchmarks.race import Answer, Setup
 
 PEER = "Transformers eager, metrics in PyTorch"
@@ -36,7 +37,8 @@ def statistics(setup: Setup) -> Outcome:
         return Outcome([], missing={PEER: str(error)})
     peer = Peer(PEER, lambda: stored(setup, model), at_least(5))
     outcome = race(setup, observed(setup, model), [peer], tolerance=MODEL_TOLERANCE)
-    ours, theirs = (max(probe(work, setup)["beyond"], PAGE) for work in ("observed", "stored"))
+    work = "benchmarks.cases.microscope:one_pass"
+    ours, theirs = (max(probe(work, setup, whose)["beyond"], PAGE) for whose in ("observed", "stored"))
     figures = [
         Figure("their peak memory over ours", theirs / ours, "x", at_least(20)),
         Figure("peak beyond model and results", ours / MEBI, "MiB"),
@@ -69,6 +71,14 @@ def observed(setup: Setup, model: Any) -> Runner:
     return Runner(call, answer)
 
 
+def one_pass(setup: Setup, whose: str) -> Work:
+    """A forward pass of `observed` or `stored`, after one of a few tokens."""
+    build, model = {"observed": observed, "stored": stored}[whose], transformers_eager.decoder(setup)
+    build(replace(setup, length=16), model).call()
+    runner = build(setup, model)
+    return lambda: list(runner.answer(runner.call()).values())
+
+
 def _tokens(setup: Setup) -> NDArray[np.int64]:
     return np.random.default_rng(0).integers(0, transformers_eager.VOCABULARY, (1, setup.length))
 
@@ -84,7 +94,7 @@ def heatmap(setup: Setup) -> Outcome:
         lambda: ra.attention_map(inputs.query, inputs.key, causal=True), lambda means: {"map": means}
     )
     outcome = race(setup, ours, peers, tolerance=TOLERANCE)
-    numbers = probe("heatmap", setup)
+    numbers = probe("benchmarks.cases.microscope:pooled_map", setup)
     figure = Figure("peak beyond inputs and the picture", numbers["beyond"] / MEBI, "MiB", at_most(200))
     maps = Figure("(the map alone would take)", 4 * setup.length**2 / MEBI, "MiB")
     details = outcome.details | numbers
@@ -95,3 +105,9 @@ def heatmap(setup: Setup) -> Outcome:
 def inputs_of_map(length: int) -> Inputs:
     """Of one head."""
     return random_inputs(length, heads=1)
+
+
+def pooled_map(setup: Setup) -> Work:
+    """The call whose memory `heatmap` measures."""
+    inputs = inputs_of_map(setup.length)
+    return lambda: [ra.attention_map(inputs.query, inputs.key, causal=True)]

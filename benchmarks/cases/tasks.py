@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rattention import _core
-from rattention._extras import require
 
 from benchmarks.outcome import Figure, Outcome, Samples, at_least
 
@@ -24,7 +24,7 @@ SLOWER = 50
 def listops(setup: Setup) -> Outcome:
     """Trees of ListOps a second, drawn in C++ and by the grammar in Python; values are checked first."""
     try:
-        module = require("rattention.studies.lra.listops", "lra")
+        module = import_module("rattention.studies.lra.listops")
     except ImportError as error:
         return Outcome([], missing={"Python": str(error)})
     settings = module.ListOps()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rattention._extras import require
 
 from benchmarks.race import Runner, Setup
 
@@ -50,7 +50,7 @@ def _runner(
     heads: int,
     **attributes: int,
 ) -> Runner:
-    runtime = require("onnxruntime", "bench")
+    runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = setup.threads
     session = runtime.InferenceSession(
@@ -70,7 +70,7 @@ def _model(
     outputs: dict[str, tuple[int, ...]],
     attributes: dict[str, int],
 ) -> bytes:
-    onnx = require("onnx", "bench")
+    onnx = import_module("onnx")
     helper, float32, int32 = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT32
     # GroupQueryAttention takes a past of keys and values between the values and the lengths: none here.
     names = [*"qkv", *([""] * 2 if len(feeds) > 3 else []), *list(feeds)[3:]]

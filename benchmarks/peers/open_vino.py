@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rattention._extras import require
 
 from benchmarks.race import Runner, Setup
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def sdpa(setup: Setup, inputs: Inputs) -> Runner:
-    openvino = require("openvino", "bench")
-    operators = require("openvino.opset13", "bench")
+    openvino = import_module("openvino")
+    operators = import_module("openvino.opset13")
     parameters = [operators.parameter(list(array.shape), np.float32) for array in inputs]
     model = openvino.Model([operators.scaled_dot_product_attention(*parameters, causal=False)], parameters)
     request = openvino.Core().compile_model(model, "CPU", _options(setup)).create_infer_request()

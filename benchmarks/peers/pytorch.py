@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rattention._extras import require
 from rattention.mechanisms.pooled_map import MAP_SHAPE, bin_edges
 
 from benchmarks.race import Runner, Setup
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def load(setup: Setup) -> ModuleType:
     """Torch with our number of threads."""
-    torch = require("torch", "bench")
+    torch = import_module("torch")
     torch.set_num_threads(setup.threads)
     return torch
 
@@ -66,7 +66,7 @@ def window_mask(torch: ModuleType, length: int, window: int) -> Any:
 def flex(setup: Setup, inputs: Inputs, *, window: int) -> Runner:
     """Compiled FlexAttention with a block mask. The default blocks of 128 are fastest of 32, 64, 128, 256."""
     torch = load(setup)
-    flexible = require("torch.nn.attention.flex_attention", "bench")
+    flexible = import_module("torch.nn.attention.flex_attention")
 
     def visible(_batch: Any, _head: Any, i: Any, j: Any) -> Any:
         return (i >= j) & (i - j <= window)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import MethodType
 from typing import TYPE_CHECKING, Any
-
-from rattention._extras import require
 
 from benchmarks.machine import available_bytes
 from benchmarks.peers.pytorch import load
@@ -90,7 +89,7 @@ class _Gravity(_Sdpa):
 
 def _model(setup: Setup, layer: dict[str, Any]) -> Any:
     """The same weights in every call."""
-    torch, layers = load(setup), require("rattention.nn", "bench")
+    torch, layers = load(setup), import_module("rattention.nn")
     torch.manual_seed(0)
     return torch.nn.ModuleDict(
         {

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from rattention._extras import require
 
 from benchmarks.peers import pytorch_training
 from benchmarks.peers.pytorch import load
@@ -22,7 +21,7 @@ class FullCache:
 
     def __init__(self, torch: Any, layer: Any, length: int, more: int) -> None:
         self.attend_to = torch.nn.functional.scaled_dot_product_attention
-        self.rotary = require("rattention.torch.rotary", "bench").rotary
+        self.rotary = import_module("rattention.torch.rotary").rotary
         heads = layer.key.weight.shape[0] // layer.head_dim
         self.keys, self.values = (torch.randn(1, heads, length + more, layer.head_dim) for _ in range(2))
         self.start = self.length = length
@@ -58,7 +57,7 @@ def full_cache(setup: Setup, steps: int) -> tuple[Runner, int]:
 
 def generate(model: Any, cache: Any, token: Any, steps: int) -> Any:
     """The logits of the first of so many greedy steps."""
-    torch = require("torch", "bench")
+    torch = import_module("torch")
     first = None
     with torch.no_grad():
         for _ in range(steps):
@@ -75,7 +74,7 @@ def logits(result: Any) -> Answer:
 
 def in_one_pass(model: Any, text: Any) -> Callable[[], Any]:
     """The last token's logits, everything read at once."""
-    torch = require("torch", "bench")
+    torch = import_module("torch")
 
     def call() -> Any:
         with torch.no_grad():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from types import MethodType
 from typing import TYPE_CHECKING, Any
-
-from rattention._extras import require
 
 from benchmarks.peers.pytorch import load, window_mask
 from benchmarks.race import Runner
@@ -25,7 +24,7 @@ FULL = {"mechanism": "softmax", "rope_theta": ROPE_THETA}
 def model(setup: Setup, layer: dict[str, Any]) -> Any:
     """A language model of `SIZES` whose layers are all `layer`, the same weights in every call."""
     load(setup).manual_seed(0)
-    return require("rattention.nn", "bench").LanguageModel(**SIZES, pattern=[layer])
+    return import_module("rattention.nn").LanguageModel(**SIZES, pattern=[layer])
 
 
 def ours(setup: Setup, layer: dict[str, Any], *, autocast: bool) -> Runner:
@@ -51,8 +50,8 @@ def _with_attention(model: Any, attend: Callable[..., Any]) -> Any:
 
 
 def _sdpa(layer: Any, query: Any, key: Any, value: Any, rule: Any, masks: Any, **options: Any) -> Any:
-    query, key = require("rattention.torch.rotary", "bench").rotary(query, key, theta=layer.rope_theta)
-    attend = require("torch.nn.functional", "bench").scaled_dot_product_attention
+    query, key = import_module("rattention.torch.rotary").rotary(query, key, theta=layer.rope_theta)
+    attend = import_module("torch.nn.functional").scaled_dot_product_attention
     return attend(query, key, value, **(options or {"is_causal": True}))
 
 
@@ -62,7 +61,7 @@ def _masked_sdpa(setup: Setup, layer: Any, query: Any, *others: Any) -> Any:
 
 
 def _plain_rattention(layer: Any, query: Any, key: Any, value: Any, rule: Any, masks: Any) -> Any:
-    plain = require("rattention.torch.linear_composition", "bench").rattention
+    plain = import_module("rattention.torch.linear_composition").rattention
     rest = dict.fromkeys(("scale", "initial_state", "key_mask", "segment_ids"))
     return plain(
         query,

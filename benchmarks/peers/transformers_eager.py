@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import rattention as ra
-from rattention._extras import require
 
 from benchmarks.peers import pytorch
 from benchmarks.race import Runner, Setup
@@ -34,7 +34,7 @@ DECODER = {  # as small as transformers over learning histories are
 
 def _load() -> ModuleType:
     """Transformers, without its progress bars."""
-    transformers = require("transformers", "bench")
+    transformers = import_module("transformers")
     transformers.utils.logging.disable_progress_bar()
     return transformers
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rattention import _files
+from rattention._arguments import first_line
 from rattention._extras import require
 from rattention.models.errors import WeightsError, read_json_object
 from rattention.models.folder import BUNDLED_PACKAGE, find_model
@@ -97,5 +98,5 @@ def _loaded(load: Callable[[], Any], name: str, what: str) -> Any:
     try:
         return load()
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise WeightsError(f"{name} holds no {what} that Transformers can load: {reason}") from error
