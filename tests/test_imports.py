@@ -16,16 +16,6 @@ packages = pytest.mark.parametrize("package", FOLDERS)
 
 Graph = dict[str, set[str]]
 
-OPEN = (
-    "rattention.cli",
-    "rattention.compression",
-    "rattention.hf",
-    "rattention.inspect",
-    "rattention.nn",
-    "rattention.plots",
-)
-"""Beginnings of the names of modules that do not keep these rules yet: remove what is mended."""
-
 
 @cache
 def sources(package: str) -> dict[str, ast.Module]:
@@ -89,24 +79,18 @@ def lengths(trees: dict[str, ast.Module]) -> dict[str, int]:
     return found
 
 
-def kept(package: str, *, nested: bool = True) -> Graph:
-    """The graph without the modules that are `OPEN`."""
-    graph = graph_of(sources(package), nested=nested)
-    return {name: others for name, others in graph.items() if not name.startswith(OPEN)}
-
-
 @packages
 def test_no_module_imports_in_a_circle(package: str) -> None:
     """Imports within functions are left out: `rattention` itself loads its parts on demand."""
-    assert circle(kept(package, nested=False)) == []
+    assert circle(graph_of(sources(package), nested=False)) == []
 
 
 def test_benchmarks_have_no_circle_within_functions_either() -> None:
-    assert circle(kept("benchmarks")) == []
+    assert circle(graph_of(sources("benchmarks"))) == []
 
 
 def test_nothing_below_imports_the_studies_or_the_command_line() -> None:
-    for name, imported in kept("rattention").items():
+    for name, imported in graph_of(sources("rattention")).items():
         part = ".".join(name.split(".")[:2])
         if part != "rattention.__main__":
             assert not [other for other in imported if other.startswith("rattention.cli")], name

@@ -11,8 +11,8 @@ import pytest
 for module in ("matplotlib", "scipy", "yaml", "safetensors"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
-from rattention.plots import lra as figures
-from rattention.plots import lra_attention, lra_curves
+from rattention.studies.lra import attention_panels, curve_panels
+from rattention.studies.lra import panels as figures
 from rattention.studies.lra.figures import drawn_figures
 from rattention.studies.lra.results import RunRecord, StudyResults
 from rattention.studies.lra.summary import summarize
@@ -92,10 +92,10 @@ class TestFigures:
     def test_maps_have_a_colour_bar(self):
         maps = {"gravitational_multi_timescale": {"layer0": np.full((2, 3, 3), 0.5, np.float32)}}
         for figure in (
-            lra_attention.mean_maps_figure(
+            attention_panels.mean_maps_figure(
                 maps, {"gravitational_multi_timescale": "Gravitational multi-timescale"}
             ),
-            lra_attention.head_maps_figure(maps["gravitational_multi_timescale"]),
+            attention_panels.head_maps_figure(maps["gravitational_multi_timescale"]),
         ):
             bar = figure.axes[-1]
             assert bar.get_ylabel() == "Weight, on each map's own scale"
@@ -115,7 +115,7 @@ class TestFigures:
             metrics=[{"epoch": 1, "train_loss": 2.0}],
             result={},
         )
-        ax = lra_curves.plot_curves(
+        ax = curve_panels.plot_curves(
             {"gravitational_multi_timescale": [run]},
             "train_loss",
             labels={"gravitational_multi_timescale": "Gravitational multi-timescale"},
@@ -149,7 +149,7 @@ class TestFigures:
             )
 
         runs = {"gravitational_multi_timescale": [run(1, 5, True), run(3, 3, True), run(9, 2, False)]}
-        ax = lra_curves.plot_curves(
+        ax = curve_panels.plot_curves(
             runs,
             "validation_accuracy",
             labels={"gravitational_multi_timescale": "Gravitational multi-timescale"},
@@ -161,7 +161,7 @@ class TestFigures:
     def test_metrics_by_layer_and_head(self):
         lines = [{"layer": 0, "head": 1, "entropy": 2.0}, {"layer": 1, "head": 0, "entropy": None}]
         more = [{"layer": 0, "head": 1, "entropy": 4.0}]
-        values = lra_attention.by_layer_and_head([lines, more], "entropy")
+        values = attention_panels.by_layer_and_head([lines, more], "entropy")
         assert values[0, 1] == 3.0
         assert np.isnan(values).sum() == 3
 
@@ -171,15 +171,15 @@ class TestFigures:
             f"layer{i}": np.full((7, 2, 2), 0.5, np.float32) for i in range(2)
         }
         labels = {name: name for name in maps}
-        means = lra_attention.mean_maps_figure(maps, labels)
-        heads = lra_attention.head_maps_figure(maps["gravitational_multi_timescale"])
+        means = attention_panels.mean_maps_figure(maps, labels)
+        heads = attention_panels.head_maps_figure(maps["gravitational_multi_timescale"])
         for figure, pictures in ((means, 1 + 2), (heads, 2 * 7)):
             figure.canvas.draw()
             assert sum(len(ax.images) for ax in figure.axes) == pictures
 
     def test_metrics_that_are_nowhere_defined(self):
         values = {"entropy": {"gravitational_multi_timescale": np.full((2, 2), np.nan)}}
-        figure = lra_attention.metrics_by_mechanism_figure(
+        figure = attention_panels.metrics_by_mechanism_figure(
             values, {"gravitational_multi_timescale": "Gravitational multi-timescale"}
         )
         figure.canvas.draw()

@@ -365,7 +365,7 @@ def measured_for_figures():
 
 def test_the_figure_shows_every_strategy_and_budget():
     pytest.importorskip("matplotlib")
-    from rattention.plots import compression_figure, plot_budgets
+    from rattention.studies.compression import compression_figure, plot_budgets
 
     measured = measured_for_figures()
     ax = plot_budgets(measured)

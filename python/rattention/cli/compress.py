@@ -122,7 +122,7 @@ def _save(folder: Path, measured: Validation, data: dict[str, Any]) -> list[Path
     write_csv(folder / "compression.csv", *compress_text.rows(measured))
     saved = [folder / "compression.json", folder / "compression.csv"]
     try:
-        from rattention.plots import compression_figure
+        from rattention.studies.compression import compression_figure
 
         seeds = len(measured.seeds)
         title = f"{measured.task}: compressed against full, {seeds} seed{'s' if seeds > 1 else ''}"

@@ -15,28 +15,7 @@ from rattention.plots.attention import (
     plot_query_attention,
     plot_received,
 )
-from rattention.plots.compression import compression_figure, plot_budgets
-from rattention.plots.lra import (
-    by_task_figure,
-    cost_figure,
-    plot_accuracy,
-    plot_accuracy_against_time,
-    plot_convergence,
-    plot_cost,
-    plot_improvement,
-    plot_radar,
-    radar_figure,
-)
-from rattention.plots.lra_attention import (
-    head_maps_figure,
-    mean_maps_figure,
-    metrics_by_mechanism_figure,
-    plot_layers_and_heads,
-    plot_mean_map,
-)
-from rattention.plots.lra_curves import curves_figure, plot_curves
-from rattention.plots.maps import label_of, maps_figure, plot_head_map, plot_tokens
-from rattention.plots.microscope import (
+from rattention.plots.findings import (
     distributions_figure,
     heads_comparison_figure,
     layers_figure,
@@ -44,39 +23,22 @@ from rattention.plots.microscope import (
     plot_heads,
     plot_layers,
 )
+from rattention.plots.maps import label_of, maps_figure, plot_head_map, plot_tokens
 
 __all__ = [
     "attention_figure",
-    "by_task_figure",
-    "compression_figure",
-    "cost_figure",
-    "curves_figure",
     "distributions_figure",
-    "head_maps_figure",
     "heads_comparison_figure",
     "label_of",
     "layers_figure",
     "lines_figure",
     "maps_figure",
-    "mean_maps_figure",
-    "metrics_by_mechanism_figure",
-    "plot_accuracy",
-    "plot_accuracy_against_time",
     "plot_attention_map",
-    "plot_budgets",
-    "plot_convergence",
-    "plot_cost",
-    "plot_curves",
     "plot_distribution",
     "plot_head_map",
     "plot_heads",
-    "plot_improvement",
     "plot_layers",
-    "plot_layers_and_heads",
-    "plot_mean_map",
     "plot_query_attention",
-    "plot_radar",
     "plot_received",
     "plot_tokens",
-    "radar_figure",
 ]

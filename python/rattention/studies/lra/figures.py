@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention.plots import lra, lra_attention
-from rattention.plots.lra_curves import curves_figure
 from rattention.plots.maps import label_of
+from rattention.studies.lra import attention_panels, panels
+from rattention.studies.lra.curve_panels import curves_figure
 from rattention.studies.lra.results import mechanism_label
 from rattention.studies.lra.summary import Cell, by_task, heading, measured_samples
 from rattention.studies.lra.tasks import task_label
@@ -46,43 +46,43 @@ def drawn_figures(results: StudyResults, cells: Sequence[Cell]) -> list[Drawn]:
 def _compared(cells: Sequence[Cell]) -> Iterator[Drawn]:
     tasks = {heading(task, some): some for task, some in by_task(cells).items()}
     short = {task_label(task): some for task, some in by_task(cells).items()}
-    panel = lra.by_task_figure
+    panel = panels.by_task_figure
     yield Drawn(
         "accuracy",
         "Mean test accuracy with its 95 % interval over seeds; points are seeds, the dashed line is always "
         "the majority class.",
-        panel(short, lra.plot_accuracy),
+        panel(short, panels.plot_accuracy),
     )
     if any(cell.improvement is not None for cell in cells):
         yield Drawn(
             "improvement",
             "Test accuracy less that of softmax attention with the same seed, in points: mean and 95 % "
             "interval over seeds. Where the interval includes 0, no difference is shown.",
-            panel(short, lra.plot_improvement, title="Improvement over softmax attention", height=3),
+            panel(short, panels.plot_improvement, title="Improvement over softmax attention", height=3),
         )
     yield Drawn(
         "convergence",
         "First epoch with 90 % of the run's own best validation accuracy: seeds, and their mean as a line; a "
         "star: did not learn, so that its accuracy never rises and is reached at once.",
-        panel(short, lra.plot_convergence, title="Convergence", height=3),
+        panel(short, panels.plot_convergence, title="Convergence", height=3),
     )
     yield Drawn(
         "cost",
         "Seconds of training per epoch and peak resident memory of the process: means, 95 % intervals and "
         "seeds.",
-        lra.cost_figure(short, title="Time and memory"),
+        panels.cost_figure(short, title="Time and memory"),
     )
     yield Drawn(
         "accuracy_time",
         "Test accuracy against seconds per epoch, with 95 % intervals; dashed: always the majority class.",
-        panel(tasks, lra.plot_accuracy_against_time, title="Accuracy and time", legend=True, height=3.7),
+        panel(tasks, panels.plot_accuracy_against_time, title="Accuracy and time", legend=True, height=3.7),
     )
     yield Drawn(
         "radar",
         "Each axis is a share of the best mechanism on it: mean accuracy and tokens per second over the "
         "highest mean, lowest mean over mean for peak memory and epochs to 90 % of the best (0 where it did "
         "not learn). Outside is better; areas mean nothing.",
-        lra.radar_figure(short, title="Shares of the best on each axis"),
+        panels.radar_figure(short, title="Shares of the best on each axis"),
     )
 
 
@@ -109,13 +109,13 @@ def _attention(results: StudyResults, task: str) -> Iterator[Drawn]:
             f"attention_{task}",
             f"{name}: what the best models attend to in the first test sample, the mean over heads; maps are "
             "pooled, and each has a colour scale of its own (light is more); of RAttention the local branch.",
-            lra_attention.mean_maps_figure(maps, labels, title=f"{name}: attention, mean over heads"),
+            attention_panels.mean_maps_figure(maps, labels, title=f"{name}: attention, mean over heads"),
         )
     for mechanism, some in maps.items():
         yield Drawn(
             f"attention_{task}_{mechanism}",
             f"{name}, {labels[mechanism]}: the same by layer and head.",
-            lra_attention.head_maps_figure(some, title=f"{name}: {labels[mechanism]} by layer and head"),
+            attention_panels.head_maps_figure(some, title=f"{name}: {labels[mechanism]} by layer and head"),
         )
     yield from _statistics(runs, task, labels)
 
@@ -140,7 +140,7 @@ def _statistics(
         f"{name}: attention metrics by layer and head in the best epoch, {over}; one colour scale per row; "
         f"of RAttention the local branch.{f' Measured in {samples}.' if samples else ''}"
         + (f" Left out, as no head sees keys so far away: {missing}." if missing else ""),
-        lra_attention.metrics_by_mechanism_figure(values, labels, title=title),
+        attention_panels.metrics_by_mechanism_figure(values, labels, title=title),
     )
 
 
@@ -156,8 +156,8 @@ def _metrics(runs: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, NDA
     """Arrays ``[layers, heads]`` by metric and mechanism."""
     lines = {name: [some for run in own if (some := _best_epoch(run))] for name, own in runs.items()}
     there = {name: some for name, some in lines.items() if some}
-    of = lra_attention.by_layer_and_head
-    return {m: {name: of(some, m) for name, some in there.items()} for m in lra_attention.METRICS if there}
+    of = attention_panels.by_layer_and_head
+    return {m: {name: of(some, m) for name, some in there.items()} for m in attention_panels.METRICS if there}
 
 
 def _best_epoch(run: RunRecord) -> list[Mapping[str, object]]:

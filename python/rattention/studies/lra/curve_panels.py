@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention._extras import require
-from rattention.plots.lra import legend_below, look
 from rattention.plots.style import axes_of, figure_of, percent_axis
+from rattention.studies.lra.panels import legend_below, look
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
