@@ -79,7 +79,7 @@ def test_ragged_batches(seed: int) -> None:
 @pytest.mark.parametrize("rope_theta", [None, 1e4])
 @pytest.mark.parametrize("wide", [False, True])
 def test_long_prompts_in_pieces(window: int, rope_theta: float | None, wide: bool) -> None:
-    """Wide rows make several blocks of a prompt."""
+    """Long pieces behind the first are taken in several blocks."""
     sizes = {"heads": 16, "kv_heads": 1, "dim": 4, "value_dim": 128} if wide else {"dim": 8, "value_dim": 5}
     inputs = draw(1500, **sizes)  # type: ignore[arg-type]
     forward = ra.rattention(**inputs, window=window, rope_theta=rope_theta)

@@ -131,13 +131,16 @@ void shapes() {
   }
 }
 
-// So wide that a prompt takes blocks of 256 tokens.
+// So long that a prompt takes blocks: of 8192 tokens, or of 1024 and at least a window where the first sees the ring.
 void blocks() {
-  const Shape shape{1, 16, 1, 560, 560, 2, 128};
-  for (const std::int64_t window : {0, 3, 100, 255, 256, 257, 400, 1000}) {
-    compare(shape, config_of(shape, window, FeatureMap::softmax, 1e4), {shape.queries});
+  const Shape prompt{1, 2, 1, 8400, 8400, 2, 24};
+  for (const std::int64_t window : {0, 3, 400, 8191, 8192, 9000}) {
+    compare(prompt, config_of(prompt, window, FeatureMap::softmax, 1e4), {prompt.queries});
   }
-  for (const std::int64_t window : {3, 257, 400}) compare(shape, config_of(shape, window), {40, 41, shape.queries});
+  const Shape rest{1, 2, 1, 3200, 3200, 2, 24};
+  for (const std::int64_t window : {0, 3, 1022, 1023, 1024, 1500}) {
+    compare(rest, config_of(rest, window), {40, 41, rest.queries});
+  }
 }
 
 std::vector<float> one_step(RAttentionCache& cache, const Inputs& inputs, std::int64_t at) {
