@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from rattention.studies.compression import Cell, Validation
-    from rattention.studies.compression.results import Spread
+    from rattention.studies.compression.results import Cell, Spread, Validation
     from rattention.studies.kit.intervals import Interval
 
 NUMBERS = {
