@@ -66,15 +66,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _thin(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what a covering choice of each grid leaves out. A case that was asked for by name stays."""
+    asked = set(config.args)
     grids: dict[object, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if hasattr(item, "callspec") and not any("[" in argument for argument in config.args):
+        if hasattr(item, "callspec") and item.nodeid not in asked:
             grids[item.nodeid.partition("[")[0]].append(item)
     left_out = set()
     for grid in grids.values():
         kept = covering([item.callspec.params for item in grid])  # type: ignore[attr-defined]
         left_out |= {*grid} - {grid[i] for i in kept}
-    left_out |= {item for item in items if "whole_grid" in item.keywords}
+    left_out |= {item for item in items if "whole_grid" in item.keywords and item.nodeid not in asked}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
@@ -98,7 +99,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("--skipped")
     if path is not None:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        names = dict.fromkeys(report.nodeid for report in reporter.stats.get("skipped", []))
+        names = dict.fromkeys(
+            report.nodeid.removesuffix("::") for report in reporter.stats.get("skipped", [])
+        )
         Path(path).write_text("".join(f"{name}\n" for name in names), "utf-8")
 
 
