@@ -99,7 +99,7 @@ class LearningHistories:
             raise ValueError(f"{path} holds no learning histories: it was not written by save()")
         try:
             collection = Collection.of(json.loads(metadata[SETTINGS]))
-            kinds = {name: np.float32 if name == "rewards" else np.int64 for name in _STORED}
+            kinds: dict[str, Any] = {name: np.float32 if name == "rewards" else np.int64 for name in _STORED}
             history = History(**{name: tensors[name].astype(kind) for name, kind in kinds.items()})
             goals = collection.room.goals(tensors["goals"])
         except (TypeError, KeyError, ValueError) as error:

@@ -129,7 +129,8 @@ class Thresholds(Limits):
     """Retention falling by more than this against the previous context is degradation."""
 
     def marks(self, context: ContextMetrics) -> tuple[str, ...]:
-        """Names of what is remarkable about a context: a subset of `MARKS`, in that order."""
+        """Names of what is remarkable about a context, in this order: good_spread, strong_local_bias,
+        poor_long_range, degradation."""
         fell = -(context.retention_change or 0.0)
         found = {
             "good_spread": context.entropy > self.entropy,
@@ -137,11 +138,7 @@ class Thresholds(Limits):
             "poor_long_range": context.long_range < self.long_range,
             "degradation": fell > self.retention_drop,
         }
-        return tuple(name for name in MARKS if found[name])
-
-
-MARKS = ("good_spread", "strong_local_bias", "poor_long_range", "degradation")
-"""Every mark `Thresholds.marks` can give."""
+        return tuple(name for name, there in found.items() if there)
 
 
 WINDOWS = (8, 16, 32, 64, 128, 256)
