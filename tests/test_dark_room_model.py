@@ -121,7 +121,7 @@ class TestFiles:
             HistoryTransformer.load(tmp_path / "none.safetensors")
 
 
-@pytest.mark.parametrize("module", ["__init__", "environment", "model", "rooms"])
+@pytest.mark.parametrize("module", ["__init__", "model", "rooms"])
 def test_documentation_is_right(module):
     name = (
         "rattention.studies.dark_room" if module == "__init__" else f"rattention.studies.dark_room.{module}"

@@ -17,7 +17,7 @@ pytest.importorskip("tensorboard", reason="needs the extra 'studies'")
 
 from rattention.models.errors import WeightsError
 from rattention.studies.dark_room import HistoryTransformer, Training, collect, train, training
-from rattention.studies.dark_room.windows import WindowSampler
+from rattention.studies.dark_room.histories import WindowSampler
 
 from tests.histories import QUICK, SIZES, SMALL, interrupt_in_step
 

@@ -10,7 +10,7 @@ from rattention.cli.demo_text import contexts_table
 from rattention.cli.text import note, paragraph
 from rattention.studies.degradation import Conversation, Selection, TextSource, measure_recall
 from rattention.studies.degradation.contexts import measure_context
-from rattention.studies.degradation.conversation import is_whole
+from rattention.studies.degradation.sources import is_whole
 from rattention.studies.degradation.story import context_data
 
 if TYPE_CHECKING:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rattention._extras import require
 from rattention.plots.style import COLOURS, GREY, MARKERS, axes_of, figure_of, percent_axis
+from rattention.studies.compression.results import Cell, Validation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from rattention.studies.compression.results import Cell, Spread, Validation
-    from rattention.studies.kit.intervals import Interval
 
 NUMBERS = {
     "share": "Share of the full quality",
@@ -53,7 +50,7 @@ def plot_budgets(
     _axes_of_budgets(ax, cells, number)
     if number == "share":
         _plot_full(ax, validation)
-        _limit_shares(ax, [cell.numbers[number] for cell in cells])
+        _limit_shares(ax, cells)
     if number == "speed_up":
         ax.axhline(1, color=GREY, linewidth=1, linestyle="--")
     if legend:
@@ -121,13 +118,13 @@ def _axes_of_budgets(ax: Axes, cells: Sequence[Cell], number: str) -> None:
         ax.set_ylim(low if number == "top1_agreement" else 0, high + room)
 
 
-def _limit_shares(ax: Axes, numbers: Sequence[Interval | Spread]) -> None:
+def _limit_shares(ax: Axes, cells: Sequence[Cell]) -> None:
     """Room for all means; the bars of few seeds may be cut, as they would leave no room for anything else."""
-    bars = np.array([[n.low, n.high] for n in numbers])
-    most = max(1.0, *(n.middle for n in numbers))
-    least = np.nan_to_num(bars[:, 0], nan=most).min()
-    low = max(0.0, min(least, *(n.middle for n in numbers)) - 0.05 * most)
-    high = min(1.5 * most, max(np.nan_to_num(bars[:, 1]).max(), most) + 0.05 * most)
+    shares = [cell.numbers["share"] for cell in cells]
+    lows, means, highs = np.array([[n.low, n.middle, n.high] for n in shares]).T
+    most = max(1.0, means.max())
+    low = max(0.0, np.fmin(lows, means).min() - 0.05 * most)
+    high = min(1.5 * most, np.fmax(highs, most).max() + 0.05 * most)
     ax.set_ylim(low, high)
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattention._extras import require
-from rattention.compression import STRATEGIES, Past, require_strategy, resolve_budget
-from rattention.inspect import capture
+from rattention.compression import STRATEGIES, Past, Strategy, require_strategy, resolve_budget
+from rattention.compression.budget import Budget
+from rattention.compression.past import Attention
+from rattention.inspect import LayerAttention, capture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from rattention.compression import Strategy
-    from rattention.compression.budget import Budget
-    from rattention.compression.past import Attention
-    from rattention.inspect import LayerAttention
     from rattention.studies.dark_room import History, HistoryTransformer
 
 TOKEN_STRATEGIES = tuple(name for name, strategy in STRATEGIES.items() if not strategy.makes_tokens)
@@ -150,8 +146,9 @@ def observed_past(
     heads side by side.
     """
     batch, tokens = shape
+    keys = np.zeros((batch, tokens, 0), np.float32)
     if not (strategy.needs_queries or strategy.replaces):
-        return Past(np.zeros((batch, tokens, 0), np.float32))
+        return Past(keys)
     with capture(model) as layers:
         run()
 
@@ -161,9 +158,10 @@ def observed_past(
         parts = [_attention(layer, kind, query_row)[..., these].mean(axis=1) for layer in layers]
         return np.asarray(np.mean(parts, axis=0), np.float32)
 
-    keys = [_side_by_side(layer.key[:, :, these]) for layer in layers] if strategy.replaces else []
-    empty = np.zeros((batch, tokens, 0), np.float32)
-    return Past(np.concatenate([empty, *keys], axis=2), measure=measure)
+    if strategy.replaces:
+        every = np.concatenate([layer.key[:, :, these] for layer in layers], axis=1)
+        keys = every.swapaxes(1, 2).reshape(batch, tokens, -1).astype(np.float32)
+    return Past(keys, measure=measure)
 
 
 def _attention(layer: LayerAttention, kind: Attention, query_row: int) -> NDArray[np.float32]:
@@ -173,9 +171,3 @@ def _attention(layer: LayerAttention, kind: Attention, query_row: int) -> NDArra
     received = layer.metrics().received
     assert received is not None
     return received
-
-
-def _side_by_side(key: NDArray[Any]) -> NDArray[np.float32]:
-    """``[batch, kv_heads, tokens, dim]`` to ``[batch, tokens, kv_heads * dim]``."""
-    batch, _, tokens, _ = key.shape
-    return key.transpose(0, 2, 1, 3).reshape(batch, tokens, -1).astype(np.float32)

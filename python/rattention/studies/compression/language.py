@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rattention._extras import require
-from rattention.compression.budget import resolve_budget
+from rattention.compression.budget import Budget, resolve_budget
 from rattention.compression.compressing import compress
+from rattention.compression.report import Compression
+from rattention.compression.strategies import Strategy
 from rattention.compression.table import STRATEGIES
-from rattention.studies.compression.readers import reader_of
+from rattention.nn import LanguageModel, RAttention
 from rattention.studies.compression.results import Constant, Measured, Preview
+from rattention.studies.compression.tasks import Task, draw_pieces
 
 torch: Any = require("torch")
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
-    from rattention.compression.budget import Budget
-    from rattention.compression.report import Compression
-    from rattention.compression.strategies import Strategy
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """Of one set of pieces."""
-
-    logits: Any
-    """Float64 ``[batch, continuation - 1, vocabulary]``."""
-    seconds: float
-    """Of prefix and continuation."""
-    nbytes: int
-    mass: float | None
-    """Kept at the cut after the prefix, mean of the layers."""
-
-
-class Continuation:
+class Continuation(Task):
     """Perplexity of the continuation of pieces of a text, after the prefix was compressed.
 
     The prefix is read in one pass; then the tokens that follow come one by one, as in generation, with the
@@ -72,7 +57,7 @@ class Continuation:
         batch: int = 2,
         slack: int = 8,
     ) -> None:
-        self.model, self.reader, self.ids = model, reader_of(model), np.asarray(ids, np.int64)
+        self.model, self.reader, self.ids = model, _reader_of(model), np.asarray(ids, np.int64)
         self.prefix, self.continuation, self.batch, self.slack = prefix, continuation, batch, slack
         if min(prefix, continuation - 1, batch) < 1:
             raise ValueError(
@@ -85,29 +70,21 @@ class Continuation:
             )
         model.eval()
         self.name = f"{type(model).__name__}, {continuation} tokens after {prefix}"
-        self._pieces: Any = None
-        self._full: _Reading | None = None
+        self._full: tuple[Any, Measured] | None = None
 
     def full(self, seed: int) -> Measured:
         """Pieces of this seed, nothing compressed."""
         self._draw(seed)
-        self._full = full = self._read(None)
-        return Measured(self._perplexity(full.logits), full.seconds, nbytes=full.nbytes)
+        self._full = self._read(None)
+        return self._full[1]
 
     def compressed(self, strategy: Strategy, budget: Budget) -> Measured:
         """The same pieces."""
         assert self._full is not None, "full comes first"
         resolve_budget(budget, self.prefix)
         with compress(self.model, strategy, budget, slack=self.slack) as use:
-            reading = self._read(use)
-        return Measured(
-            self._perplexity(reading.logits),
-            reading.seconds,
-            use.seconds,
-            reading.nbytes,
-            reading.mass,
-            _differences(self._full.logits, reading.logits),
-        )
+            logits, measured = self._read(use)
+        return replace(measured, against_full=_differences(self._full[0], logits))
 
     def preview(self, seed: int, strategy: Strategy, budget: Budget) -> Preview:
         """Of the prefix of one piece, for each layer and key/value head."""
@@ -130,15 +107,14 @@ class Continuation:
             return None
         tokens = self.batch * (self.prefix + self.continuation - 1)
         label = f"RAttention, window {max(windows)} + state"
-        return Constant(label, self._full.nbytes, tokens * self.reader.token_nbytes())
+        return Constant(label, self._full[1].nbytes, tokens * self.reader.token_nbytes())
 
     def _draw(self, seed: int) -> None:
         length = self.prefix + self.continuation
-        starts = np.random.default_rng(seed).integers(0, len(self.ids) - length + 1, self.batch)
-        self._pieces = torch.from_numpy(np.stack([self.ids[at : at + length] for at in starts]))
+        self._pieces = torch.from_numpy(draw_pieces(self.ids, length, self.batch, seed))
 
-    def _read(self, use: Compression | None) -> _Reading:
-        """Read the pieces; `use` is that of the compression they are read under."""
+    def _read(self, use: Compression | None) -> tuple[Any, Measured]:
+        """Logits ``[batch, continuation - 1, vocabulary]``, float64, of the pieces read under `use`."""
         pieces, reader = self._pieces, self.reader
         cache = reader.new_cache(len(pieces))
         start = time.perf_counter()
@@ -147,13 +123,11 @@ class Continuation:
             mass = None if use is None else _mean_mass(use)
             places = range(self.prefix, pieces.shape[1] - 1)
             rows = [reader.read(pieces[:, at : at + 1], cache) for at in places]
-            end = time.perf_counter()
-        logits = torch.cat(rows, dim=1).double()
-        return _Reading(logits, end - start, reader.nbytes(cache), mass)
-
-    def _perplexity(self, logits: Any) -> float:
-        wanted = self._pieces[:, self.prefix + 1 :]
-        return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten()).exp())
+            seconds = time.perf_counter() - start
+        logits, wanted = torch.cat(rows, dim=1).double(), pieces[:, self.prefix + 1 :]
+        perplexity = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten()).exp()
+        choosing = 0.0 if use is None else use.seconds
+        return logits, Measured(float(perplexity), seconds, choosing, reader.nbytes(cache), mass)
 
 
 def _mean_mass(use: Compression) -> float:
@@ -170,3 +144,74 @@ def _differences(full: Any, ours: Any) -> dict[str, float]:
         "top1_agreement": float((full.argmax(dim=-1) == ours.argmax(dim=-1)).double().mean()),
         "output_error": float((ours - full).norm() / full.norm()),
     }
+
+
+class _Reader:
+    """A model of `rattention.nn` that reads tokens ``[batch, length]`` part by part."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def new_cache(self, batch: int) -> Any:
+        return self.model.new_cache(batch)
+
+    def read(self, tokens: Any, cache: Any) -> Any:
+        """Logits ``[batch, length, vocabulary]``; the tokens go into the cache."""
+        return self.model(tokens, cache=cache)
+
+    def nbytes(self, cache: Any) -> int:
+        return int(cache.nbytes)
+
+    def windows(self) -> list[int]:
+        """Of the layers of RAttention."""
+        kinds = [layer.mechanism for layer in self.model.encoder.attention_layers()]
+        return [kind.window for kind in kinds if isinstance(kind, RAttention)]
+
+    def token_nbytes(self) -> int:
+        """Bytes of the keys and values of one token in all layers, were they all kept."""
+        layers = self.model.encoder.attention_layers()
+        return sum(2 * a.key.out_features * a.key.weight.element_size() for a in layers)
+
+
+class _PretrainedReader(_Reader):
+    """The same of a model of Transformers."""
+
+    def new_cache(self, batch: int) -> Any:
+        return require("transformers").DynamicCache(config=self.model.config)
+
+    def read(self, tokens: Any, cache: Any) -> Any:
+        return self.model(tokens, past_key_values=cache, use_cache=True).logits
+
+    def nbytes(self, cache: Any) -> int:
+        """Of keys and values, or of what a layer says it holds."""
+        return sum(_layer_nbytes(layer) for layer in cache.layers)
+
+    def windows(self) -> list[int]:
+        from rattention.hf.converted import RAttentionModule
+
+        return [m.window for m in self.model.modules() if isinstance(m, RAttentionModule)]
+
+    def token_nbytes(self) -> int:
+        config = self.model.config.get_text_config(decoder=True)
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return int(2 * config.num_hidden_layers * heads * width * self.model.dtype.itemsize)
+
+
+def _layer_nbytes(layer: Any) -> int:
+    held = getattr(layer, "held", layer)
+    if hasattr(held, "nbytes"):
+        return int(held.nbytes)
+    return 0 if layer.keys is None else int(layer.keys.nbytes + layer.values.nbytes)
+
+
+def _reader_of(model: Any) -> _Reader:
+    if isinstance(model, LanguageModel):
+        return _Reader(model)
+    transformers = sys.modules.get("transformers")
+    if transformers is not None and isinstance(model, transformers.PreTrainedModel):
+        return _PretrainedReader(model)
+    raise TypeError(
+        "model must be a rattention.nn.LanguageModel or a causal language model of Transformers, got "
+        f"{type(model).__name__}"
+    )

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rattention._files import json_ready
+from rattention.compression.budget import Budget
 from rattention.studies.kit.intervals import CONFIDENCE, Interval, interval
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from rattention.compression.budget import Budget
 
 ENOUGH = 0.95
 """The share of the full model's quality that counts as kept."""
@@ -124,9 +121,8 @@ class Cell:
         measured = f"median of {count}, quartiles {speed.low:.2f} and {speed.high:.2f}"
         if speed.low <= 1 <= speed.high:
             return f"neither clearly faster nor slower: {speed.middle:.2f} times as fast ({measured})"
-        if speed.middle < 1:
-            return f"slower: {speed.middle:.2f} times as fast as uncompressed ({measured})"
-        return f"faster: {speed.middle:.2f} times as fast as uncompressed ({measured})"
+        verdict = "slower" if speed.middle < 1 else "faster"
+        return f"{verdict}: {speed.middle:.2f} times as fast as uncompressed ({measured})"
 
 
 @dataclass(frozen=True)
@@ -146,8 +142,7 @@ class Validation:
 
     def full_quality(self) -> Interval:
         """Of the full runs."""
-        by_seed = {trial.seed: trial.full.quality for trial in self.trials}
-        return interval([*by_seed.values()])
+        return interval([*{trial.seed: trial.full.quality for trial in self.trials}.values()])
 
     def cells(self) -> list[Cell]:
         """By strategy and budget, in the order in which they were asked for."""
@@ -244,10 +239,8 @@ class Validation:
 def _turns(
     full: Mapping[str, Any], compressed: Mapping[str, Any], seconds: Sequence[Sequence[float]] | None
 ) -> tuple[tuple[Measured, Measured], ...]:
-    ours = Measured(**({"seconds": math.nan} | dict(compressed)))
-    whole = Measured(**({"seconds": math.nan} | dict(full)))
-    if not seconds:
-        return ((whole, ours),)
+    whole, ours = (Measured(**({"seconds": math.nan} | dict(run))) for run in (full, compressed))
+    seconds = seconds or [(whole.seconds, ours.seconds)]
     return tuple((replace(whole, seconds=one), replace(ours, seconds=other)) for one, other in seconds)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from rattention.compression.budget import resolve_budget
+from rattention.compression.budget import Budget, resolve_budget
 from rattention.compression.past import share_kept
-from rattention.compression.strategies import TopK
+from rattention.compression.strategies import Strategy, TopK
 from rattention.studies.compression.history import (
     TOKEN_STRATEGIES,
     HistoryBudget,
@@ -17,20 +17,12 @@ from rattention.studies.compression.history import (
     past_of,
 )
 from rattention.studies.compression.results import Measured, Preview
-from rattention.studies.dark_room import evaluate
-from rattention.studies.dark_room.comparison import LAST
-from rattention.studies.dark_room.evaluation import collection_of
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from rattention.compression.budget import Budget
-    from rattention.compression.strategies import Strategy
-    from rattention.studies.compression.results import Constant
-    from rattention.studies.dark_room import History, HistoryTransformer
+from rattention.studies.compression.tasks import Task
+from rattention.studies.dark_room import History, HistoryTransformer, evaluate
+from rattention.studies.dark_room.evaluation import LAST, collection_of
 
 
-class Rooms:
+class Rooms(Task):
     """Mean return of the last episodes in rooms of held-out goals.
 
     Full is the model's whole context of the newest transitions; compressed, what a strategy drops is gone
@@ -48,7 +40,6 @@ class Rooms:
         Transitions that are dropped at once.
     """
 
-    higher_is_better = True
     strategies = TOKEN_STRATEGIES
 
     def __init__(
@@ -67,7 +58,6 @@ class Rooms:
             raise ValueError(f"episodes and steps_between must be >= 1, got {episodes} and {steps_between}")
         self.quality = f"mean return of the last {min(LAST, episodes)} of {episodes} episodes"
         self.name = f"dark rooms, {len(self.goals)} goals, context {self.context}"
-        self._seed = 0
 
     def full(self, seed: int) -> Measured:
         """With the model's whole context."""
@@ -78,9 +68,7 @@ class Rooms:
     def compressed(self, strategy: Strategy, budget: Budget) -> Measured:
         """With the same rooms and random numbers; bytes are counted in transitions."""
         count = resolve_budget(budget, self.context)
-        watched = _Watched(
-            HistoryBudget(self.model, strategy, count, min(self.steps_between, max(1, count - 1)))
-        )
+        watched = _Watched(self.model, strategy, count, min(self.steps_between, max(1, count - 1)))
         quality, seconds = self._act(watched)
         seconds -= watched.measuring
         return Measured(quality, seconds, watched.seconds, count, watched.mass())
@@ -105,31 +93,23 @@ class Rooms:
         evaluate(self.model, self.goals[:1], self.context // steps + 1, seed=seed, compress=watch)
         return seen[0]
 
-    def constant(self) -> Constant | None:
-        """None: histories have no caches."""
-        return None
-
     def _act(self, compress: _Watched | None) -> tuple[float, float]:
         began = time.perf_counter()
+        forget = compress is not None
         returns = evaluate(
-            self.model,
-            self.goals,
-            self.episodes,
-            seed=self._seed,
-            compress=compress,
-            forget=compress is not None,
+            self.model, self.goals, self.episodes, seed=self._seed, compress=compress, forget=forget
         )
         return float(returns[:, -LAST:].mean()), time.perf_counter() - began
 
 
-class _Watched:
-    """A `HistoryBudget` whose time is taken, and at some cuts the attention that it keeps."""
+class _Watched(HistoryBudget):
+    """Takes its time, and at some cuts the attention that it keeps."""
 
     EVERY = 8
     """Cuts from one measurement of attention to the next."""
 
-    def __init__(self, budget: HistoryBudget) -> None:
-        self.budget = budget
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.seconds = 0.0
         self.measuring = 0.0
         """Seconds that only the measurement took: no part of what compression costs."""
@@ -138,16 +118,16 @@ class _Watched:
 
     def __call__(self, history: History) -> History:
         began = time.perf_counter()
-        kept = self.budget(history)
+        seen = super().__call__(history)
         chosen = time.perf_counter()
         self.seconds += chosen - began
-        if len(kept) < len(history):
+        if len(seen) < len(history):
             if self._cuts % self.EVERY == 0:
-                assert self.budget.kept is not None
-                self._masses.append(attention_kept(self.budget.model, history, self.budget.kept))
+                assert self.kept is not None
+                self._masses.append(attention_kept(self.model, history, self.kept))
             self._cuts += 1
             self.measuring += time.perf_counter() - chosen
-        return kept
+        return seen
 
     def mass(self) -> float | None:
         """Mean share of the query's attention to the history that stayed; None without a cut."""

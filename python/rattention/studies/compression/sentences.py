@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rattention.compression.budget import resolve_budget
-from rattention.compression.past import along, share_kept
-from rattention.compression.strategies import TopK
+from rattention.compression.budget import Budget, resolve_budget
+from rattention.compression.past import Past, along, share_kept
+from rattention.compression.strategies import Strategy, TopK
+from rattention.models import Bert
 from rattention.studies.compression.history import TOKEN_STRATEGIES, observed_past
 from rattention.studies.compression.results import Measured, Preview
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from rattention.compression.budget import Budget
-    from rattention.compression.past import Past
-    from rattention.compression.strategies import Strategy
-    from rattention.models import Bert
-    from rattention.studies.compression.results import Constant
+from rattention.studies.compression.tasks import Task, draw_pieces
 
 
-class Sentences:
+class Sentences(Task):
     """Cosine between the embeddings of a whole piece of text and of the tokens that a strategy keeps.
 
     An embedding is the mean of the last hidden states. [CLS] and [SEP] stay beside the budget, which counts
@@ -43,7 +36,6 @@ class Sentences:
     """
 
     quality = "cosine with the full embedding"
-    higher_is_better = True
     strategies = TOKEN_STRATEGIES
 
     def __init__(self, model: Bert, text: str, *, length: int = 126, batch: int = 4) -> None:
@@ -56,12 +48,10 @@ class Sentences:
         if len(self.ids) < length:
             raise ValueError(f"the text has {len(self.ids)} tokens, fewer than the {length} of a piece")
         self.name = f"{model.name}, {length} tokens"
-        self._pieces: NDArray[np.int64] = np.zeros((0, 0), np.int64)
-        self._embedding: NDArray[np.float32] = np.zeros((0, 0), np.float32)
 
     def full(self, seed: int) -> Measured:
         """Whole pieces of this seed."""
-        self._draw(seed)
+        self._pieces = draw_pieces(self.ids, self.length, self.batch, seed)
         self._embedding, seconds = self._embed(self._pieces)
         return Measured(1.0, seconds, nbytes=self._nbytes(self.length))
 
@@ -85,16 +75,11 @@ class Sentences:
 
     def preview(self, seed: int, strategy: Strategy, budget: Budget) -> Preview:
         """Of one piece, [CLS] at position 0 not counted."""
-        self._draw(seed)
-        self._pieces = self._pieces[:1]
+        self._pieces = draw_pieces(self.ids, self.length, self.batch, seed)[:1]
         count = resolve_budget(budget, self.length)
         kept = strategy.keep(self._past(strategy), count).indices
         sizes = (self._nbytes(count), self._nbytes(self.length))
         return Preview({"all layers": kept[0].tolist()}, self.length, self._mass(kept), *sizes)
-
-    def constant(self) -> Constant | None:
-        """None: every layer sees every token."""
-        return None
 
     def _past(self, strategy: Strategy) -> Past:
         """Keys and attention of the whole pieces, [CLS] and [SEP] left out of the choice."""
@@ -102,10 +87,6 @@ class Sentences:
 
     def _mass(self, kept: NDArray[np.int64]) -> float:
         return share_kept(self._past(TopK(by="query")).attention("query"), kept)
-
-    def _draw(self, seed: int) -> None:
-        starts = np.random.default_rng(seed).integers(0, len(self.ids) - self.length + 1, self.batch)
-        self._pieces = np.stack([self.ids[at : at + self.length] for at in starts])
 
     def _whole(self) -> None:
         self.model(self._framed(self._pieces))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rattention.compression.budget import Budget, require_budget
+from rattention.compression.strategies import Strategy
 from rattention.compression.table import require_strategy
 from rattention.studies.compression.results import Constant, Measured, Preview, Trial, Validation
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from rattention.compression.strategies import Strategy
 
 BUDGETS: tuple[Budget, ...] = (0.125, 0.25, 0.5, 0.75)
 
@@ -29,7 +29,7 @@ class Task(Protocol):
     """In words."""
     quality: str
     """What the quality is, with its unit."""
-    higher_is_better: bool
+    higher_is_better: bool = True
     strategies: tuple[str, ...]
     """Names of those that can be applied."""
 
@@ -44,6 +44,13 @@ class Task(Protocol):
 
     def constant(self) -> Constant | None:
         """What the model's own layers of constant size hold of what full attention would; None without."""
+        return None
+
+
+def draw_pieces(ids: NDArray[np.int64], length: int, count: int, seed: int) -> NDArray[np.int64]:
+    """`count` pieces of a text's tokens, ``[count, length]``."""
+    starts = np.random.default_rng(seed).integers(0, len(ids) - length + 1, count)
+    return np.asarray(ids[starts[:, None] + np.arange(length)])
 
 
 def validate(
@@ -79,7 +86,11 @@ def validate(
         Strategies that the task does not have, impossible budgets, no seeds.
     """
     names = tuple(task.strategies if strategies is None else strategies)
-    _require_names(names, task.strategies)
+    unknown = [name for name in names if name not in task.strategies]
+    if unknown or not names:
+        raise ValueError(
+            f"strategies must be some of {', '.join(task.strategies)}; got {', '.join(map(str, unknown))}"
+        )
     sizes = tuple(require_budget(budget) for budget in budgets)
     chosen = tuple(seeds)
     if not sizes or not chosen:
@@ -108,9 +119,3 @@ def _taken_in_turns(task: Task, name: str, budgets: Sequence[Budget], seed: int)
         if spent >= LONG_ENOUGH:
             break
     return [Trial(name, budget, seed, tuple(pairs)) for budget, pairs in turns.items()]
-
-
-def _require_names(names: tuple[Any, ...], known: tuple[str, ...]) -> None:
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise ValueError(f"strategies must be some of {', '.join(known)}; got {', '.join(map(str, unknown))}")

@@ -17,15 +17,19 @@ from rattention import _extras
 for _module in ("torch", "gymnasium"):
     _extras.require(_module)
 
-from rattention.studies.dark_room.comparison import Comparison, compare  # noqa: E402
-from rattention.studies.dark_room.environment import DarkRoom  # noqa: E402
-from rattention.studies.dark_room.evaluation import evaluate  # noqa: E402
-from rattention.studies.dark_room.example import example_checkpoint  # noqa: E402
+from rattention.studies.dark_room.evaluation import Comparison, compare, evaluate  # noqa: E402
 from rattention.studies.dark_room.histories import Collection, LearningHistories, collect  # noqa: E402
-from rattention.studies.dark_room.history import History  # noqa: E402
-from rattention.studies.dark_room.model import HistoryTransformer  # noqa: E402
-from rattention.studies.dark_room.rooms import ACTIONS, HARD, DarkRooms, Room, oracle_returns, random_returns  # noqa: E402
-from rattention.studies.dark_room.source import QLearning, learn  # noqa: E402
+from rattention.studies.dark_room.learning import History, QLearning, learn  # noqa: E402
+from rattention.studies.dark_room.model import HistoryTransformer, example_checkpoint  # noqa: E402
+from rattention.studies.dark_room.rooms import (  # noqa: E402
+    ACTIONS,
+    HARD,
+    DarkRoom,
+    DarkRooms,
+    Room,
+    oracle_returns,
+    random_returns,
+)
 from rattention.studies.dark_room.training import Training, train  # noqa: E402
 
 __all__ = [

@@ -1,25 +1,24 @@
-"""Acting with fixed weights: what is learned in the context alone, in rooms of goals."""
+"""Acting with fixed weights: what is learned in the context alone, beside chance, teachers and an oracle."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from rattention._arguments import at_least
 from rattention._models import evaluating
 from rattention.studies.dark_room.histories import Collection
-from rattention.studies.dark_room.history import History
-from rattention.studies.dark_room.rooms import DarkRooms, Room
+from rattention.studies.dark_room.learning import History, learn
+from rattention.studies.dark_room.model import HistoryTransformer
+from rattention.studies.dark_room.rooms import DarkRooms, Room, oracle_returns, random_returns
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from numpy.typing import ArrayLike, NDArray
-
-    from rattention.studies.dark_room.model import HistoryTransformer
+LAST = 5
+"""Episodes at the end over which a late return is averaged."""
 
 
 def evaluate(
@@ -67,28 +66,20 @@ def evaluate(
     if not 0 <= temperature < np.inf:
         raise ValueError(f"temperature must be a number >= 0, got {temperature}")
     rooms = DarkRooms(goals, room or collection_of(model).room, generator=np.random.default_rng((seed, 0)))
+    if model.config["states"] != rooms.room.states:
+        raise ValueError(
+            f"the model knows {model.config['states']} states, a room of side {rooms.room.size} has "
+            f"{rooms.room.states}"
+        )
     agent = _Agent(model, len(rooms.goals), temperature, np.random.default_rng((seed, 1)), compress, forget)
-    _check_room(model, rooms.room)
     with evaluating(model):
-        return np.stack([_episode(agent, rooms) for _ in progress(range(episodes))], axis=1)
+        return np.stack([agent.episode(rooms) for _ in progress(range(episodes))], axis=1)
 
 
 def collection_of(model: HistoryTransformer) -> Collection:
     """The histories that the model was trained on, or the usual ones where its record does not say."""
     settings = model.record.get("collection")
     return Collection.of(settings) if settings else Collection()
-
-
-def _episode(agent: _Agent, rooms: DarkRooms) -> NDArray[np.float64]:
-    states, over = rooms.reset(), False
-    total = np.zeros(len(states))
-    while not over:
-        actions = agent.act(states)
-        reached, rewards, over = rooms.step(actions)
-        agent.history = agent.history.append(states, actions, rewards, reached).last(agent.context)
-        states = reached
-        total += rewards
-    return total
 
 
 @dataclass
@@ -105,6 +96,14 @@ class _Agent:
     def __post_init__(self) -> None:
         self.context: int = self.model.config["context"]
         self.history = History.empty(self.batch)
+
+    def episode(self, rooms: DarkRooms) -> NDArray[np.float64]:
+        """The returns ``[rooms]``."""
+        total = np.zeros(self.batch)
+        for transition in rooms.episode(self.act):
+            self.history = self.history.append(*transition).last(self.context)
+            total += transition[2]
+        return total
 
     @torch.no_grad()
     def act(self, states: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -129,8 +128,94 @@ class _Agent:
         return seen
 
 
-def _check_room(model: HistoryTransformer, room: Room) -> None:
-    if model.config["states"] != room.states:
-        raise ValueError(
-            f"the model knows {model.config['states']} states, a room of side {room.size} has {room.states}"
-        )
+@dataclass(frozen=True)
+class Comparison:
+    """Returns in rooms of ``[goals]``."""
+
+    room: Room
+    goals: NDArray[np.int64]
+    returns: NDArray[np.float64]
+    """Of the model, ``[goals, episodes]``: the mean of its attempts, each from an empty context."""
+    attempts: int
+    random: NDArray[np.float64]
+    """Of random actions in an episode, expected, ``[goals]``."""
+    source: NDArray[np.float64]
+    """Of the Q-learning agents that it was trained on, ``[goals, episodes]``: the mean of several."""
+    oracle: NDArray[np.float64]
+    """Of an agent that knows the goal, ``[goals]``."""
+
+    def first(self) -> NDArray[np.float64]:
+        """The model's returns in its first episode, ``[goals]``."""
+        return self.returns[:, 0]
+
+    def last(self) -> NDArray[np.float64]:
+        """Its mean returns in the last episodes, ``[goals]``."""
+        return np.asarray(self.returns[:, -LAST:].mean(axis=1))
+
+    def source_last(self) -> NDArray[np.float64]:
+        """The mean returns of the agents it learned from in their last episodes, ``[goals]``."""
+        return np.asarray(self.source[:, -LAST:].mean(axis=1))
+
+    def as_data(self) -> dict[str, Any]:
+        """Everything as plain numbers."""
+        means = {
+            "random": self.random,
+            "first_episode": self.first(),
+            "last_episodes": self.last(),
+            "source_last_episodes": self.source_last(),
+            "oracle": self.oracle,
+        }
+        return {
+            "goals": self.goals.tolist(),
+            "attempts": self.attempts,
+            "last": min(LAST, self.returns.shape[1]),
+            "mean": {name: round(float(values.mean()), 4) for name, values in means.items()},
+            "per_goal": {name: values.round(4).tolist() for name, values in means.items()},
+            "returns": self.returns.round(4).tolist(),
+            "source_returns": self.source.round(4).tolist(),
+        }
+
+
+def compare(
+    model: HistoryTransformer,
+    goals: ArrayLike | None = None,
+    episodes: int = 40,
+    *,
+    attempts: int = 1,
+    seed: int = 0,
+    source_agents: int = 32,
+    **options: Any,
+) -> Comparison:
+    """Evaluate a trained model and those it is compared with in the same rooms.
+
+    Parameters
+    ----------
+    goals:
+        The held-out goals of its training by default.
+    episodes:
+        Of the model; the source agents have as many as in training.
+    attempts, source_agents:
+        How often each goal is tried, by the model and by Q-learning agents, for the mean.
+    seed:
+        Of actions, random starts and source agents.
+    options:
+        Of `evaluate`: temperature, compress, forget, progress.
+    """
+    at_least("attempts", attempts, 1)
+    at_least("source_agents", source_agents, 1)
+    collection = collection_of(model)
+    rooms = collection.split()[1] if goals is None else collection.room.goals(goals)
+    returns = evaluate(
+        model, np.repeat(rooms, attempts), episodes, room=collection.room, seed=seed, **options
+    )
+    agents = learn(np.repeat(rooms, source_agents), collection.agent, collection.room, seed=seed + 1)
+    source = agents.rewards.reshape(len(rooms), source_agents, -1, collection.room.steps).sum(axis=3)
+    return Comparison(
+        collection.room,
+        rooms,
+        returns.reshape(len(rooms), attempts, episodes).mean(axis=1),
+        attempts,
+        random_returns(rooms, collection.room),
+        source.mean(axis=1, dtype=np.float64),
+        oracle_returns(rooms, collection.room),
+    )

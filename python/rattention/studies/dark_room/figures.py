@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from rattention.studies.dark_room.comparison import Comparison
+    from rattention.studies.dark_room.evaluation import Comparison
 
 GREEN = "#009E73"
 """Of Okabe and Ito, like the others."""
@@ -36,14 +36,9 @@ def plot_returns(result: Comparison, *, ax: Axes | None = None) -> Axes:
     _axis_ends(ax, 0, len(episodes))
     ax.set_xlabel("Episode, all in one context")
     ax.set_ylabel("Return, mean over goals")
-    ends = [levels[0], source[-1], float(mean[-1]), levels[1]]
-    texts = [
-        f"oracle {ends[0]:.1f}",
-        f"teacher {ends[1]:.1f}",
-        f"model {ends[2]:.1f}",
-        f"random {ends[3]:.1f}",
-    ]
-    label_lines(ax, len(episodes), ends, texts, [VERMILION, GREEN, BLUE, GREY])
+    ends = {"oracle": levels[0], "teacher": source[-1], "model": mean[-1], "random": levels[1]}
+    texts = [f"{name} {end:.1f}" for name, end in ends.items()]
+    label_lines(ax, len(episodes), [*ends.values()], texts, [VERMILION, GREEN, BLUE, GREY])
     return ax
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import rattention
 from rattention.models.errors import WeightsError
 from rattention.nn import Softmax, TransformerEncoder
-from rattention.nn.mechanisms import as_pattern
+from rattention.nn.mechanisms import Pattern, as_pattern
 from rattention.nn.weights import load_model, load_record, save_model
-
-if TYPE_CHECKING:
-    import os
-
-    from rattention.nn.mechanisms import Pattern
 
 TURNED_AND_NOT = (Softmax(rope_theta=10_000.0), Softmax())
 """Full attention, with rotary embedding in every other layer: those without find what happened in a state
@@ -72,30 +70,16 @@ class HistoryTransformer(nn.Module):
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
-        self.config: dict[str, Any] = sizes | {
-            "columns": columns,
-            "heads": heads,
-            "kv_heads": kv_heads,
-            "pattern": [kind.as_dict() for kind in as_pattern(pattern)],
-            "mlp_dim": mlp_dim,
-            "dropout": dropout,
-        }
+        layers: dict[str, Any] = {"kv_heads": kv_heads, "mlp_dim": mlp_dim, "dropout": dropout}
+        kinds = [kind.as_dict() for kind in as_pattern(pattern)]
+        self.config: dict[str, Any] = sizes | layers | {"columns": columns, "heads": heads, "pattern": kinds}
         self.record: dict[str, Any] = {}
         """Where the weights come from; kept in the file among its metadata."""
         self.place = _Places(states, columns, dim)
         self.state, self.next_state = (nn.Linear(dim, dim, bias=False) for _ in range(2))
         self.action, self.reward = nn.Embedding(actions, dim), nn.Linear(1, dim, bias=False)
         self.query = nn.Parameter(torch.empty(dim))
-        self.encoder = TransformerEncoder(
-            dim,
-            heads,
-            depth,
-            kv_heads=kv_heads,
-            pattern=pattern,
-            causal=True,
-            mlp_dim=mlp_dim,
-            dropout=dropout,
-        )
+        self.encoder = TransformerEncoder(dim, heads, depth, pattern=pattern, causal=True, **layers)
         self.head = nn.Linear(dim, actions)
         for linear in (self.state, self.next_state):
             nn.init.orthogonal_(linear.weight)
@@ -103,13 +87,8 @@ class HistoryTransformer(nn.Module):
             nn.init.normal_(weight, std=dim**-0.5)
 
     def forward(
-        self,
-        states: torch.Tensor,
-        actions: torch.Tensor,
-        rewards: torch.Tensor,
-        next_states: torch.Tensor,
-        query_state: torch.Tensor,
-    ) -> torch.Tensor:
+        self, states: Tensor, actions: Tensor, rewards: Tensor, next_states: Tensor, query_state: Tensor
+    ) -> Tensor:
         """Logits of the next action.
 
         Parameters
@@ -124,20 +103,15 @@ class HistoryTransformer(nn.Module):
         -------
         ``[batch, actions]``.
         """
-        self._check(states, actions, rewards, next_states, query_state)
+        self._check(query_state, states, actions, rewards, next_states)
         transitions = self._transitions(states, actions, rewards, next_states)
         tokens = torch.cat([transitions, self._queries(query_state)[:, None]], dim=1)
-        logits: torch.Tensor = self.head(self.encoder(tokens)[:, -1])
+        logits: Tensor = self.head(self.encoder(tokens)[:, -1])
         return logits
 
     def predict(
-        self,
-        states: torch.Tensor,
-        actions: torch.Tensor,
-        rewards: torch.Tensor,
-        next_states: torch.Tensor,
-        lengths: torch.Tensor,
-    ) -> torch.Tensor:
+        self, states: Tensor, actions: Tensor, rewards: Tensor, next_states: Tensor, lengths: Tensor
+    ) -> Tensor:
         """Logits of the next action at every place of a batch, ``[batch, history, actions]``: for training.
 
         Row b asks in state ``states[b, lengths[b]]``: the query is its token there, which sees what `forward`
@@ -146,44 +120,34 @@ class HistoryTransformer(nn.Module):
         tokens = self._transitions(states, actions, rewards, next_states)
         places = torch.arange(states.shape[1]) == lengths[:, None]
         queries = self._queries(states.gather(1, lengths[:, None]))
-        logits: torch.Tensor = self.head(self.encoder(torch.where(places[..., None], queries, tokens)))
+        logits: Tensor = self.head(self.encoder(torch.where(places[..., None], queries, tokens)))
         return logits
 
-    def _transitions(
-        self, states: torch.Tensor, actions: torch.Tensor, rewards: torch.Tensor, next_states: torch.Tensor
-    ) -> torch.Tensor:
+    def _transitions(self, states: Tensor, actions: Tensor, rewards: Tensor, next_states: Tensor) -> Tensor:
         places = self.state(self.place(states)) + self.next_state(self.place(next_states))
-        tokens: torch.Tensor = places + self.action(actions) + self.reward(rewards[..., None])
+        tokens: Tensor = places + self.action(actions) + self.reward(rewards[..., None])
         return tokens
 
-    def _queries(self, states: torch.Tensor) -> torch.Tensor:
+    def _queries(self, states: Tensor) -> Tensor:
         """The agent stands where a transition may just have led it: the state is embedded like a next one."""
-        tokens: torch.Tensor = self.next_state(self.place(states)) + self.query
+        tokens: Tensor = self.next_state(self.place(states)) + self.query
         return tokens
 
-    def _check(
-        self,
-        states: torch.Tensor,
-        actions: torch.Tensor,
-        rewards: torch.Tensor,
-        next_states: torch.Tensor,
-        query_state: torch.Tensor,
-    ) -> None:
-        shape = states.shape
-        shapes = [tuple(t.shape) for t in (states, actions, rewards, next_states)]
-        if len(shape) != 2 or len(set(shapes)) > 1 or query_state.shape != shape[:1]:
+    def _check(self, query_state: Tensor, *history: Tensor) -> None:
+        shapes = [tuple(tensor.shape) for tensor in history]
+        if len(shapes[0]) != 2 or len(set(shapes)) > 1 or query_state.shape != shapes[0][:1]:
             raise ValueError(
                 "states, actions, rewards and next_states must be [batch, history] alike and query_state "
                 f"[batch], got {shapes} and {tuple(query_state.shape)}"
             )
-        if shape[1] > self.config["context"]:
+        if shapes[0][1] > self.config["context"]:
             raise ValueError(
-                f"the history may have {self.config['context']} transitions at most, got {shape[1]}"
+                f"the history may have {self.config['context']} transitions at most, got {shapes[0][1]}"
             )
-        many = self.config["states"]
-        limits = {"states": many, "actions": self.config["actions"], "next_states": many, "query_state": many}
-        given = (states, actions, next_states, query_state)
-        for (name, limit), tensor in zip(limits.items(), given, strict=True):
+        states, actions, _, next_states = history
+        given = {"states": states, "actions": actions, "next_states": next_states, "query_state": query_state}
+        for name, tensor in given.items():
+            limit = self.config["actions" if name == "actions" else "states"]
             if tensor.numel() and not 0 <= int(tensor.min()) <= int(tensor.max()) < limit:
                 raise ValueError(f"{name} must be between 0 and {limit - 1}")
 
@@ -219,10 +183,16 @@ class _Places(nn.Module):
         for weight in self.embeddings.parameters():
             nn.init.normal_(weight, std=(len(counts) * dim) ** -0.5)
 
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
+    def forward(self, states: Tensor) -> Tensor:
         """``[...]`` to ``[..., dim]``."""
         if self.columns is None:
-            embedded: torch.Tensor = self.embeddings[0](states)
+            embedded: Tensor = self.embeddings[0](states)
         else:
             embedded = self.embeddings[0](states // self.columns) + self.embeddings[1](states % self.columns)
         return embedded
+
+
+def example_checkpoint() -> Path:
+    """The `HistoryTransformer` that comes with the package, trained in dark rooms of 9 x 9; ``rattention ad
+    train`` makes it again."""
+    return Path(rattention.__file__).parent / "data" / "dark_room.safetensors"

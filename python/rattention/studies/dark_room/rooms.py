@@ -6,15 +6,20 @@ and has to remember across episodes where reward came from.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rattention._arguments import whole_number
+from rattention._extras import require
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+gymnasium = require("gymnasium")
+
+Transition = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
+"""States, actions, rewards and next states."""
 
 ACTIONS = ("no-op", "left", "right", "up", "down")
 
@@ -59,14 +64,13 @@ class Room:
 
     def next_states(self) -> NDArray[np.int64]:
         """Where each action leads from each state, ``[states, actions]``; walls stop."""
-        places = np.stack(np.divmod(np.arange(self.states), self.size), axis=-1)
+        places = self.places(np.arange(self.states))
         reached = np.clip(places[:, None] + _MOVES, 0, self.size - 1)
         return np.asarray(reached @ (self.size, 1), np.int64)
 
-    def distances(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Steps from one state to another."""
-        (rows, columns), (other_rows, other_columns) = (np.divmod(s, self.size) for s in (first, second))
-        return np.asarray(np.abs(rows - other_rows) + np.abs(columns - other_columns), np.int64)
+    def places(self, states: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row and column of each, ``[..., 2]``."""
+        return np.stack(np.divmod(states, self.size), axis=-1)
 
     def goals(self, goals: ArrayLike) -> NDArray[np.int64]:
         """`goals` as states ``[rooms]``; ValueError for places outside the room."""
@@ -116,18 +120,14 @@ class DarkRooms:
         self.states = np.full(len(self.goals), self.room.centre)
         self._generator = np.random.default_rng(0) if generator is None else generator
         self._next = self.room.next_states()
-        self._rewarded = np.zeros(len(self.goals), bool)
         self._left = 0
 
     def reset(self) -> NDArray[np.int64]:
         """Begin an episode in every room; the states ``[rooms]``."""
         count = len(self.goals)
-        start = self.room.centre
-        self.states = (
-            self._generator.integers(self.room.states, size=count)
-            if self.room.random_start
-            else np.full(count, start)
-        )
+        self.states = np.full(count, self.room.centre)
+        if self.room.random_start:
+            self.states = self._generator.integers(self.room.states, size=count)
         self._rewarded = np.zeros(count, bool)
         self._left = self.room.steps
         return self.states.copy()
@@ -148,6 +148,69 @@ class DarkRooms:
         self._left -= 1
         return self.states.copy(), rewards.astype(np.float32), self._left == 0
 
+    def episode(self, act: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> Iterator[Transition]:
+        """Begin an episode and take the actions that `act` gives for states ``[rooms]``, until it is over."""
+        states, over = self.reset(), False
+        while not over:
+            actions = act(states)
+            reached, rewards, over = self.step(actions)
+            yield states, actions, rewards, reached
+            states = reached
+
+
+class DarkRoom(gymnasium.Env):  # type: ignore[misc, name-defined]
+    """A room with a goal that gives reward and cannot be seen.
+
+    The observation is the agent's place, ``row * size + column``; the actions are `dark_room.ACTIONS`.
+    An episode is truncated after ``room.steps`` steps and never terminates. For many rooms at once, and with
+    the same rules, see `DarkRooms`.
+
+    Parameters
+    ----------
+    goal:
+        Where reward is, a state. By default each ``reset(seed=...)`` draws one, and resets without a seed
+        keep it, so that an agent can learn across episodes; ``reset(options={"goal": 7})`` sets it.
+    room:
+        Size and rules, `Room()` by default; `HARD` is the hard variant.
+
+    >>> from rattention.studies.dark_room import DarkRoom
+    >>> env = DarkRoom(goal=41)
+    >>> env.reset(seed=0)
+    (40, {})
+    >>> env.step(2)
+    (41, 1.0, False, False, {})
+    """
+
+    def __init__(self, goal: int | None = None, room: Room | None = None) -> None:
+        self.room = Room() if room is None else room
+        self.goal = None if goal is None else self._checked(goal)
+        self._given = self.goal is not None
+        self.observation_space = gymnasium.spaces.Discrete(self.room.states)
+        self.action_space = gymnasium.spaces.Discrete(len(ACTIONS))
+        self._rooms: DarkRooms | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Begin an episode: the agent's place, and no information."""
+        super().reset(seed=seed)
+        if options and "goal" in options:
+            self.goal = self._checked(options["goal"])
+        elif self.goal is None or (seed is not None and not self._given):
+            self.goal = int(self.np_random.integers(self.room.states))
+        self._rooms = DarkRooms([self.goal], self.room, generator=self.np_random)
+        return int(self._rooms.reset()[0]), {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        """Next place, reward, terminated (never), truncated, and no information."""
+        if self._rooms is None:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        states, rewards, over = self._rooms.step([action])
+        return int(states[0]), float(rewards[0]), False, over, {}
+
+    def _checked(self, goal: int) -> int:
+        return int(self.room.goals([goal])[0])
+
 
 def oracle_returns(goals: ArrayLike, room: Room | None = None) -> NDArray[np.float64]:
     """What an agent that knows the goal gets in an episode, ``[rooms]``; over random starts the mean.
@@ -157,7 +220,7 @@ def oracle_returns(goals: ArrayLike, room: Room | None = None) -> NDArray[np.flo
     """
     room = Room() if room is None else room
     starts = np.arange(room.states) if room.random_start else np.array([room.centre])
-    away = room.distances(room.goals(goals)[:, None], starts)
+    away = np.abs(room.places(room.goals(goals)[:, None]) - room.places(starts)).sum(axis=-1)
     rewarded = np.clip(room.steps + 1 - np.maximum(away, 1), 0, None)
     best = np.minimum(rewarded, 1) if room.reward_once else rewarded
     return np.asarray(best.mean(axis=1), np.float64)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,18 +16,12 @@ from torch.nn import functional
 from rattention._config import show_config
 from rattention._files import writable_folder, write_json
 from rattention.models.errors import read_json_object
+from rattention.studies.dark_room.histories import LearningHistories, WindowSampler
 from rattention.studies.dark_room.model import HistoryTransformer
 from rattention.studies.dark_room.rooms import ACTIONS
-from rattention.studies.dark_room.windows import WindowSampler
 from rattention.studies.kit.interrupts import deferred_interrupt
 from rattention.studies.kit.settings import differences, require_ranges
 from rattention.studies.kit.training import Trainer, read_checkpoint, save_checkpoint
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
-
-    from rattention.studies.dark_room.histories import LearningHistories
 
 MODEL, RECORD, CHECKPOINT = "dark_room.safetensors", "training.json", "training.pt"
 """Files in the folder of a training."""
@@ -79,48 +75,24 @@ class Training:
         return self.learning_rate * (0.05 + 0.95 * (1 + math.cos(math.pi * share)) / 2)
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Cross entropies (nats) and accuracies of a batch, at queries and after transitions."""
+def losses(model: HistoryTransformer, windows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Cross entropies (nats) and accuracies of a batch, at queries and after transitions: scalars.
 
-    query: torch.Tensor
-    transition: torch.Tensor
-    query_accuracy: float
-    transition_accuracy: float
-
-    @property
-    def total(self) -> torch.Tensor:
-        """What is minimised: the query counts as much as all transitions together."""
-        return self.query + self.transition
-
-    def numbers(self) -> dict[str, float]:
-        """All as plain numbers."""
-        return {
-            "query_loss": self.query.item(),
-            "transition_loss": self.transition.item(),
-            "query_accuracy": self.query_accuracy,
-            "transition_accuracy": self.transition_accuracy,
-        }
-
-
-def losses(model: HistoryTransformer, windows: Mapping[str, torch.Tensor]) -> Losses:
-    """How well the model predicts the next actions in windows, as `Windows.tensors` gives them."""
+    `windows` are what `Windows.tensors` gives.
+    """
     actions, lengths, counted = (windows[name] for name in ("actions", "lengths", "counted"))
     logits = model.predict(windows["states"], actions, windows["rewards"], windows["next_states"], lengths)
     rows = torch.arange(len(lengths))
-    query, wanted = logits[rows, lengths], actions[rows, lengths]
-    after, following = logits[:, :-1][counted], actions[:, 1:][counted]
-    transition = functional.cross_entropy(after, following, reduction="sum") / max(1, len(following))
-    return Losses(
-        functional.cross_entropy(query, wanted),
-        transition,
-        _accuracy(query, wanted),
-        _accuracy(after, following),
-    )
-
-
-def _accuracy(logits: torch.Tensor, wanted: torch.Tensor) -> float:
-    return (logits.argmax(dim=-1) == wanted).sum().item() / max(1, len(wanted))
+    pairs = {
+        "query": (logits[rows, lengths], actions[rows, lengths]),
+        "transition": (logits[:, :-1][counted], actions[:, 1:][counted]),
+    }
+    numbers = {}
+    for name, (found, wanted) in pairs.items():
+        count = max(1, len(wanted))
+        numbers[f"{name}_loss"] = functional.cross_entropy(found, wanted, reduction="sum") / count
+        numbers[f"{name}_accuracy"] = (found.argmax(dim=-1) == wanted).double().sum() / count
+    return numbers
 
 
 def train(
@@ -176,7 +148,13 @@ class _Trainer(Trainer):
         room = histories.collection.room
         usual = {"context": 100, "columns": room.size}
         model = HistoryTransformer(room.states, len(ACTIONS), **(usual | dict(sizes)))
-        super().__init__(model, _optimizer(model, training), folder, steps=training.steps, clip=training.clip)
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=training.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=training.weight_decay,
+        )
+        super().__init__(model, optimizer, folder, steps=training.steps, clip=training.clip)
         self.samplers = [
             WindowSampler(histories.of_goals(goals), model.config["context"], training.every)
             for goals in histories.collection.split()
@@ -186,7 +164,7 @@ class _Trainer(Trainer):
             "training": asdict(training),
             "model": model.config,
         }
-        self._numbers: dict[str, float] = {}
+        self._losses: dict[str, torch.Tensor] = {}
 
     def begin(self, resume: bool) -> None:
         """Take up the checkpoint in the folder, or make sure that none is lost."""
@@ -205,30 +183,23 @@ class _Trainer(Trainer):
             )
 
     def pause(self) -> None:
-        """Save before KeyboardInterrupt."""
         if self.asked():
             self.save()
         super().pause()
 
     def rate(self) -> float:
-        """The learning rate by the schedule."""
         return self.training.rate_at(self.step)
 
     def batch(self) -> dict[str, torch.Tensor]:
-        """Windows of the goals to train on."""
-        windows = self.samplers[0].draw(
-            self.training.batch, np.random.default_rng((self.training.seed, 0, self.step))
-        )
-        return windows.tensors()
+        generator = np.random.default_rng((self.training.seed, 0, self.step))
+        return self.samplers[0].draw(self.training.batch, generator).tensors()
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The query's loss and that of all transitions."""
-        now = losses(self.model, batch)
-        self._numbers = now.numbers()
-        return now.total
+        """The query counts as much as all transitions together."""
+        self._losses = losses(self.model, batch)
+        return self._losses["query_loss"] + self._losses["transition_loss"]
 
     def after_step(self, bar: Any) -> None:
-        """Log and save where it is time."""
         last = self.step == self.steps
         if last or self.step % self.training.log_every == 0:
             self._log(bar)
@@ -236,31 +207,32 @@ class _Trainer(Trainer):
             self.save()
 
     def _log(self, bar: Any) -> None:
-        """Training and held-out numbers, into the curve and TensorBoard."""
         held_out = {f"held_out_{name}": value for name, value in self._held_out().items()}
-        rate = self.training.rate_at(self.step - 1)
-        numbers = {**self._numbers, **held_out, "learning_rate": rate}
+        numbers = {name: value.item() for name, value in (self._losses | held_out).items()}
+        numbers["learning_rate"] = self.training.rate_at(self.step - 1)
         self.lines.append({"step": self.step, **numbers})
         self.log(numbers, self.step)
         bar.set_postfix(loss=numbers["query_loss"], accuracy=numbers["query_accuracy"])
 
     @torch.no_grad()
-    def _held_out(self) -> dict[str, float]:
+    def _held_out(self) -> dict[str, torch.Tensor]:
         generator = np.random.default_rng((self.training.seed, HELD_OUT_STREAM, 0))
         windows = self.samplers[1].draw(2 * self.training.batch, generator)
         self.model.eval()
-        numbers = losses(self.model, windows.tensors()).numbers()
+        numbers = losses(self.model, windows.tensors())
         self.model.train()
         return numbers
 
     def state(self) -> dict[str, Any]:
-        """With everything that decides how the training goes."""
         return super().state() | {"settings": self.settings}
 
     def save(self) -> None:
-        """Checkpoint, model and record."""
-        done = {"steps_done": self.step, "seconds": round(self.seconds, 1), "hardware": hardware()}
-        self.model.record = {**self.settings, **done}
+        self.model.record = {
+            **self.settings,
+            "steps_done": self.step,
+            "seconds": round(self.seconds, 1),
+            "hardware": show_config() | {"torch": torch.__version__},
+        }
         save_checkpoint(self.folder / CHECKPOINT, self.state())
         self.model.save(self.folder / MODEL)
         write_json(self.folder / RECORD, {**self.model.record, "curve": self.lines})
@@ -269,17 +241,3 @@ class _Trainer(Trainer):
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The record that a training keeps in its folder."""
     return read_json_object(Path(folder) / RECORD)
-
-
-def hardware() -> dict[str, Any]:
-    """Where a result comes from, for its record."""
-    return show_config() | {"torch": torch.__version__}
-
-
-def _optimizer(model: HistoryTransformer, training: Training) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        model.parameters(),
-        lr=training.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=training.weight_decay,
-    )

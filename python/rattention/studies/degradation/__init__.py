@@ -9,16 +9,23 @@ anywhere. `rattention.studies.degradation.figures` draws them.
 from rattention.studies.degradation.contexts import (
     WINDOWS,
     ContextMetrics,
+    Recall,
     Thresholds,
     WindowCutoff,
     measure_contexts,
+    measure_recall,
     measure_window_cutoff,
 )
-from rattention.studies.degradation.conversation import Conversation, read_turns
-from rattention.studies.degradation.recall import Recall, measure_recall
-from rattention.studies.degradation.sources import Context, Selection, Source, TextSource, default_text
-from rattention.studies.degradation.story import Degradation, measure
-from rattention.studies.degradation.summary import summarise
+from rattention.studies.degradation.sources import (
+    Context,
+    Conversation,
+    Selection,
+    Source,
+    TextSource,
+    default_text,
+    read_turns,
+)
+from rattention.studies.degradation.story import Degradation, measure, summarise
 from rattention.studies.degradation.synthetic import SyntheticConversation, SyntheticSource
 
 __all__ = [

@@ -1,25 +1,18 @@
-"""Attention metrics of progressively longer contexts, thresholds for them, and what a window cuts off."""
+"""Measurements of progressively longer contexts: metrics, what a window cuts off, and what is recalled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rattention._metrics import MetricOptions
-from rattention.inspect import Limits
-from rattention.studies.degradation.sources import Selection
+from rattention._metrics import AttentionMetrics, MetricOptions
+from rattention.inspect import LayerAttention, Limits
+from rattention.studies.degradation.sources import Context, Selection, Source
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from rattention._metrics import AttentionMetrics
-    from rattention.inspect import LayerAttention
-    from rattention.studies.degradation.sources import Context, Source
-
-    Progress = Callable[[Sequence[int], str], Iterable[int]]
+Progress = Callable[[Sequence[int], str], Iterable[int]]
 
 AVERAGED = ("entropy", "local_concentration", "long_range", "retention")
 """The metrics that the demo follows."""
@@ -98,9 +91,11 @@ def measure_context(
     context: Context, asked: int, selection: Selection, metrics: MetricOptions, previous: float | None
 ) -> ContextMetrics:
     """Measure one context of `asked` tokens; `previous` is the retention that the change is taken against."""
-    layers: list[AttentionMetrics] = []
-    context.visit(lambda layer: layers.append(layer.attend(metrics)))
-    per_head = {name: _per_head(layers, name) for name in AVERAGED}
+    layers = context.visit(lambda layer: layer.attend(metrics))
+    per_head = {
+        name: np.stack([getattr(layer, name)[0].mean(axis=-1, dtype=np.float64) for layer in layers])
+        for name in AVERAGED
+    }
     means = {name: selection.mean(values) for name, values in per_head.items()}
     return ContextMetrics(
         context_length=asked,
@@ -110,10 +105,6 @@ def measure_context(
         first_tokens_share=selection.mean(_first_tokens_share(layers)),
         per_head=per_head,
     )
-
-
-def _per_head(layers: Sequence[AttentionMetrics], name: str) -> NDArray[np.float64]:
-    return np.stack([getattr(layer, name)[0].mean(axis=-1, dtype=np.float64) for layer in layers])
 
 
 def _first_tokens_share(layers: Sequence[AttentionMetrics]) -> NDArray[np.float64]:
@@ -138,7 +129,8 @@ class Thresholds(Limits):
     """Retention falling by more than this against the previous context is degradation."""
 
     def marks(self, context: ContextMetrics) -> tuple[str, ...]:
-        """Names of what is remarkable about a context: a subset of `MARKS`, in that order."""
+        """Names of what is remarkable about a context, in this order: good_spread, strong_local_bias,
+        poor_long_range, degradation."""
         fell = -(context.retention_change or 0.0)
         found = {
             "good_spread": context.entropy > self.entropy,
@@ -146,11 +138,7 @@ class Thresholds(Limits):
             "poor_long_range": context.long_range < self.long_range,
             "degradation": fell > self.retention_drop,
         }
-        return tuple(name for name in MARKS if found[name])
-
-
-MARKS = ("good_spread", "strong_local_bias", "poor_long_range", "degradation")
-"""Every mark `Thresholds.marks` can give."""
+        return tuple(name for name, there in found.items() if there)
 
 
 WINDOWS = (8, 16, 32, 64, 128, 256)
@@ -170,12 +158,73 @@ class WindowCutoff:
 
 def measure_window_cutoff(context: Context, windows: Sequence[int] = WINDOWS) -> WindowCutoff:
     """Measure, for every layer and head, how much weight lies beyond each of `windows`."""
-    layers: list[NDArray[np.float64]] = []
-    context.visit(lambda layer: layers.append(np.stack([_beyond(layer, w) for w in windows], axis=-1)))
+    layers = context.visit(lambda layer: np.stack([_beyond(layer, w) for w in windows], axis=-1))
     return WindowCutoff(context.sequence_length, tuple(windows), np.stack(layers))
 
 
 def _beyond(layer: LayerAttention, window: int) -> NDArray[np.float64]:
     far = layer.metrics(MetricOptions(long_range_distance=window, received=False)).long_range
-    mean: NDArray[np.float64] = far[0].mean(-1, np.float64)
-    return mean
+    return np.asarray(far[0].mean(-1, np.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class Recall:
+    """How a question looks at its fact in one context."""
+
+    context_length: int
+    """Tokens asked for."""
+    sequence_length: int
+    """Tokens there were."""
+    fact_tokens: int
+    """Tokens of the fact."""
+    mass: NDArray[np.float64]
+    """Weight on the fact, mean over the question's tokens, ``[layers, heads]``."""
+    mean_mass: float
+    """`mass` averaged over the selected layers and heads."""
+    rank: int
+    """Place of the fact's most attended token among all but the question's own; 1 = most attended."""
+    candidates: int
+    """Tokens that are ranked, special tokens included."""
+
+    @property
+    def even_mass(self) -> float:
+        """What the fact would receive if attention were even."""
+        return self.fact_tokens / self.sequence_length
+
+
+def measure_recall(
+    source: Source,
+    lengths: Sequence[int],
+    *,
+    selection: Selection | None = None,
+    progress: Progress = no_progress,
+) -> tuple[Recall, ...]:
+    """Measure how the question looks at the fact in contexts of `lengths` tokens, in the order given;
+    `source` is a `Conversation` or a `SyntheticConversation`.
+
+    The rank compares what tokens receive from the question on average over the selected layers and heads.
+    Only the question's rows of the attention maps are ever computed.
+    """
+    chosen = selection or Selection.of(source)
+    return tuple(_recall(source.context(n), n, chosen) for n in progress(lengths, "recall"))
+
+
+def _recall(case: Context, asked: int, selection: Selection) -> Recall:
+    assert case.fact is not None
+    assert case.question is not None
+    question = case.question
+    received = np.stack(
+        case.visit(lambda layer: layer.rows(question)[0].mean(axis=1, dtype=np.float64))
+    )  # by every token, mean over the question's rows: [layers, heads, sequence_length]
+    mass = received[:, :, case.fact].sum(axis=-1)
+    by_token = selection.of_array(received).mean(axis=(0, 1))
+    others = np.setdiff1d(np.arange(by_token.size), np.concatenate([question, case.fact]))
+    return Recall(
+        context_length=asked,
+        sequence_length=case.sequence_length,
+        fact_tokens=case.fact.size,
+        mass=mass,
+        mean_mass=selection.mean(mass),
+        rank=1 + int((by_token[others] > by_token[case.fact].max()).sum()),
+        candidates=others.size + case.fact.size,
+    )

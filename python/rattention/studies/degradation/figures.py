@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,25 +25,26 @@ from rattention.plots.style import (
     rule,
     write_cells,
 )
-from rattention.studies.degradation.contexts import AVERAGED, FIRST_TOKENS
+from rattention.studies.degradation.contexts import (
+    AVERAGED,
+    FIRST_TOKENS,
+    ContextMetrics,
+    Recall,
+    WindowCutoff,
+)
 from rattention.studies.degradation.sources import Selection
+from rattention.studies.degradation.story import Degradation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from rattention.studies.degradation.contexts import ContextMetrics, WindowCutoff
-    from rattention.studies.degradation.recall import Recall
-    from rattention.studies.degradation.story import Degradation
-
 RULES = {
-    "entropy": ("entropy", "good spread above"),
-    "local_concentration": ("local_concentration", "strong local bias above"),
-    "long_range": ("long_range", "poor below"),
+    "entropy": "good spread above",
+    "local_concentration": "strong local bias above",
+    "long_range": "poor below",
 }
-"""Per metric: the field of `Thresholds` to draw, and what it means."""
+"""What the threshold of a metric means."""
 
 
 def plot_metric(
@@ -72,7 +74,7 @@ def plot_metric(
     ax.plot(tokens, values, color=BLUE, marker="o", markersize=4)
     label_ends(ax, tokens, values, "{:.2f}")
     if threshold is not None:
-        rule(ax, threshold, RULES[name][1])
+        rule(ax, threshold, RULES[name])
     length_axis(ax, tokens)
     ax.set_ylabel(LABELS[name])
     ax.set_ylim(0, None if name == "entropy" else max(1.0, layers.max()))
@@ -102,7 +104,7 @@ def plot_window_cutoff(
 ) -> Axes:
     """How much weight lies beyond a sliding window, per layer and on average."""
     ax = axes_of(ax)
-    selection = selection or Selection(*(tuple(range(n)) for n in cutoff.mass.shape[:2]))
+    selection = selection or Selection.whole(cutoff.mass)
     layers = selection.of_array(cutoff.mass).mean(axis=1)
     mean = layers.mean(axis=0)
     colours = layer_colours(len(layers))
@@ -140,7 +142,7 @@ def plot_recall(
 ) -> Axes:
     """The attention a question gives its fact as the context grows: best head, mean and even share."""
     ax = axes_of(ax)
-    selection = selection or Selection(*(tuple(range(n)) for n in recall[0].mass.shape))
+    selection = selection or Selection.whole(recall[0].mass)
     tokens = [r.sequence_length for r in recall]
     best = [float(selection.of_array(r.mass).max()) for r in recall]
     mean = [r.mean_mass for r in recall]
@@ -160,7 +162,7 @@ def plot_recall_layers(
     recall: Sequence[Recall], *, selection: Selection | None = None, ax: Axes | None = None
 ) -> Axes:
     """What the best head of every layer gives the fact of the question's attention, for every context."""
-    selection = selection or Selection(*(tuple(range(n)) for n in recall[0].mass.shape))
+    selection = selection or Selection.whole(recall[0].mass)
     best = np.array([selection.of_array(r.mass).max(axis=1) for r in recall]).T
     ax = plot_head_map(best, label="Attention to the fact, best head", cmap="cividis", percent=True, ax=ax)
     ax.set_xlabel("Context (tokens)")
@@ -174,7 +176,7 @@ def metrics_figure(measured: Degradation, *, title: str = "") -> Figure:
     """The four metrics against the context length."""
     figure, panels = figure_of(title, 2, 2, (8.4, 5.6))
     for ax, name in zip(panels, AVERAGED, strict=True):
-        threshold = getattr(measured.thresholds, RULES[name][0]) if name in RULES else None
+        threshold = getattr(measured.thresholds, name) if name in RULES else None
         plot_metric(measured.contexts, name, threshold=threshold, ax=ax)
     return figure
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattention._arguments import chosen_numbers
-from rattention.inspect import visiting
+from rattention.inspect import LayerAttention, visiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
-    from rattention.inspect import LayerAttention
-    from rattention.models import Bert
+    from rattention.models import Bert, Encoding
     from rattention.models.bert_config import BertConfig
+
+Found = TypeVar("Found")
 
 SHORTEST = 3
 """The shortest context worth measuring: two special tokens and one of text."""
@@ -39,10 +39,12 @@ class Context:
     question: NDArray[np.int64] | None = None
     """And those of a question about it."""
 
-    def visit(self, callback: Callable[[LayerAttention], None]) -> None:
-        """Run the model and call `callback` for each layer."""
-        with visiting(self.model, callback):
+    def visit(self, callback: Callable[[LayerAttention], Found]) -> list[Found]:
+        """Run the model: what `callback` returns for each layer."""
+        found: list[Found] = []
+        with visiting(self.model, lambda layer: found.append(callback(layer))):
             self.model(self.inputs)
+        return found
 
 
 class Source(ABC):
@@ -59,6 +61,10 @@ class Source(ABC):
     def context(self, length: int) -> Context:
         """The context of `length` tokens, or a shorter one where the text ends; ValueError for impossible
         lengths."""
+
+    def _require_both_fit(self, length: int) -> None:
+        if length < self.shortest:
+            raise ValueError(f"fact and question alone take {self.shortest} tokens, more than {length}")
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,12 @@ class Selection:
     def mean(self, values: NDArray[np.float64]) -> float:
         """Mean over the selected layers and heads of an array ``[layers, heads]``."""
         return float(self.of_array(values).mean())
+
+    @classmethod
+    def whole(cls, values: NDArray[np.float64]) -> Selection:
+        """All of an array ``[layers, heads, ...]``."""
+        layers, heads = values.shape[:2]
+        return cls(tuple(range(layers)), tuple(range(heads)))
 
     def of_array(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The selected part of an array ``[layers, heads, ...]``."""
@@ -119,4 +131,66 @@ def check_length(length: int, longest: int | None = None) -> None:
 
 def default_text() -> str:
     """An encyclopedic text that comes with the package: the history of lighthouses, 1280 BERT tokens."""
-    return (files("rattention") / "data" / "lighthouses.txt").read_text("utf-8")
+    return _bundled("lighthouses.txt")
+
+
+def read_turns() -> tuple[str, ...]:
+    """The conversation that comes with the package: about 560 BERT tokens in 30 turns."""
+    return tuple(_bundled("conversation.txt").splitlines())
+
+
+def _bundled(name: str) -> str:
+    return (files("rattention") / "data" / name).read_text("utf-8")
+
+
+class Conversation(Source):
+    """The turns of a conversation as a pretrained model reads them, cut between two words to fit a length."""
+
+    def __init__(self, model: Bert, turns: Sequence[str] | None = None) -> None:
+        """`turns` are ``Name: words``: the fact first, the question last; by default `read_turns`."""
+        turns = read_turns() if turns is None else tuple(turns)
+        if len(turns) < 2:
+            raise ValueError(f"a conversation needs at least 2 turns, got {len(turns)}")
+        self._model = model
+        self.layers, self.heads = model.config.layers, model.config.heads
+        self._first, self._last = turns[0].strip(), turns[-1].strip()
+        self._between = " ".join(turns[1:-1]).split()
+        self.shortest = int(model.encode([self._text(0)]).input_ids.shape[1])
+
+    def context(self, length: int) -> Context:
+        """As many words in between as fit `length` tokens; ValueError when fact and question alone do not."""
+        check_length(length, self._model.config.max_positions)
+        self._require_both_fit(length)
+        text = self._text(self._words_that_fit(length))
+        encoding = self._model.encode([text], max_length=length)
+        fact = _positions(encoding, _start_of_words(self._first), len(self._first))
+        asked = len(text) - len(self._last) + _start_of_words(self._last)
+        question = _positions(encoding, asked, len(text))
+        return Context(self._model, encoding, encoding.input_ids.shape[1], fact, question)
+
+    def _text(self, words: int) -> str:
+        return " ".join([self._first, *self._between[:words], self._last])
+
+    def _words_that_fit(self, length: int) -> int:
+        """Bisection: tokens never become fewer with more words."""
+
+        def too_many(words: int) -> bool:
+            text = self._text(words)
+            return not is_whole(self._model.encode([text], max_length=length), text)
+
+        return bisect_left(range(1, len(self._between) + 1), True, key=too_many)
+
+
+def is_whole(encoding: Encoding, text: str) -> bool:
+    """Whether nothing was truncated: the last token with a place in `text` reaches its end."""
+    return max(end for _, end in encoding.offsets[0]) >= len(text.rstrip())
+
+
+def _start_of_words(turn: str) -> int:
+    """Where the words begin after ``Name:``."""
+    return turn.find(": ") + 2 if ": " in turn else 0
+
+
+def _positions(encoding: Encoding, start: int, end: int) -> NDArray[np.int64]:
+    """Tokens that lie within the characters [start, end)."""
+    return np.array([i for i, (a, b) in enumerate(encoding.offsets[0]) if start <= a < b <= end], np.int64)

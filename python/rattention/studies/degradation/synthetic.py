@@ -7,16 +7,13 @@ heads of the first layers are local, those of the last look everywhere. The bump
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattention.studies.degradation.sources import Context, Source, check_length
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
 
 LAYERS, HEADS, HEAD_DIM = 4, 8, 64
 FREQUENCIES = 16
@@ -25,7 +22,12 @@ FACT, QUESTION = slice(1, 11), slice(-8, None)
 """Where the synthetic fact and question stand."""
 
 
-class SyntheticModel:
+class _Layer:
+    def __init__(self) -> None:
+        self.attention_hook: Callable[..., Any] | None = None
+
+
+class _SyntheticModel:
     """Shows the queries and keys that it is called with, in the place of a model that computes them."""
 
     def __init__(self) -> None:
@@ -42,11 +44,6 @@ class SyntheticModel:
                 layer.attention_hook(None, query, key, None, {})
 
 
-class _Layer:
-    def __init__(self) -> None:
-        self.attention_hook: Callable[..., Any] | None = None
-
-
 class SyntheticSource(Source):
     """Seeded queries and keys: 4 layers of 8 heads. Nothing in them comes from a model or a text."""
 
@@ -56,7 +53,7 @@ class SyntheticSource(Source):
     def __init__(self, seed: int = 0) -> None:
         """The same `seed` gives the same numbers."""
         self._seed = seed
-        self._model = SyntheticModel()
+        self._model = _SyntheticModel()
 
     def context(self, length: int) -> Context:
         """The first `length` positions; ValueError below 3."""
@@ -80,8 +77,7 @@ class SyntheticConversation(SyntheticSource):
 
     def context(self, length: int) -> Context:
         """`length` positions; ValueError where fact and question do not fit."""
-        if length < self.shortest:
-            raise ValueError(f"fact and question alone take {self.shortest} tokens, more than {length}")
+        self._require_both_fit(length)
         query, key = self._arrays(length)
         direction = np.random.default_rng([self._seed, 1]).standard_normal((LAYERS, 1, HEADS, 1, HEAD_DIM))
         direction *= HEAD_DIM**0.25 * _per_head(1.0, 1.6) / np.linalg.norm(direction, axis=-1, keepdims=True)
@@ -97,10 +93,8 @@ def _bump_features(rng: np.random.Generator, length: int) -> NDArray[np.float64]
     frequency = rng.standard_normal((LAYERS, 1, HEADS, 1, FREQUENCIES)) / width
     angle = np.arange(length)[:, None] * frequency
     strength = _per_head(6.0, 1.0) * HEAD_DIM**0.5
-    features: NDArray[np.float64] = (
-        np.concatenate([np.cos(angle), np.sin(angle)], -1) * (strength / FREQUENCIES) ** 0.5
-    )
-    return features
+    waves = np.concatenate([np.cos(angle), np.sin(angle)], -1)
+    return np.asarray(waves * (strength / FREQUENCIES) ** 0.5)
 
 
 def _per_head(first: float, last: float) -> NDArray[np.float64]:

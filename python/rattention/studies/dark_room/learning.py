@@ -1,25 +1,82 @@
-"""The agents whose learning is learned: tabular Q-learning, in many rooms at once."""
+"""Histories of what agents did and got, and the tabular Q-learning agents whose learning is learned."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from rattention.studies.dark_room.history import History
-from rattention.studies.dark_room.rooms import ACTIONS, DarkRooms, Room
+from rattention.studies.dark_room.rooms import ACTIONS, DarkRooms, Room, Transition
 from rattention.studies.kit.settings import require_ranges
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from numpy.typing import ArrayLike, NDArray
-
-Transition = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.float32]", "NDArray[np.int64]"]
 
 _EQUAL = 1e-4
 """Values closer than this are equal: rounding must not decide where an agent goes."""
+
+
+@dataclass(frozen=True)
+class History:
+    """Transitions of a batch of agents, oldest first; every array is ``[batch, length]``."""
+
+    states: NDArray[np.int64]
+    actions: NDArray[np.int64]
+    rewards: NDArray[np.float32]
+    next_states: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        shapes = [array.shape for array in self.arrays()]
+        if len(set(shapes)) > 1 or len(shapes[0]) != 2:
+            raise ValueError(
+                f"states, actions, rewards and next_states must be [batch, length] alike, got {shapes}"
+            )
+
+    @classmethod
+    def empty(cls, batch: int) -> History:
+        """Of agents that have done nothing yet."""
+        whole = np.zeros((batch, 0), np.int64)
+        return cls(whole, whole, np.zeros((batch, 0), np.float32), whole)
+
+    def arrays(self) -> Transition:
+        """States, actions, rewards and next states, as a model takes them."""
+        return self.states, self.actions, self.rewards, self.next_states
+
+    def __len__(self) -> int:
+        return int(self.states.shape[1])
+
+    def select(self, indices: ArrayLike) -> History:
+        """The transitions at `indices`, ``[k]`` for all agents or ``[batch, k]`` for each its own.
+
+        Those that count from the end may be negative; ValueError for other shapes, IndexError for
+        transitions that are not there.
+        """
+        chosen = np.asarray(indices)
+        if chosen.size == 0:
+            chosen = chosen.astype(np.int64)
+        if chosen.ndim not in (1, 2) or (chosen.ndim == 2 and len(chosen) != len(self.states)):
+            raise ValueError(
+                f"indices must be [k] or [batch, k] with batch {len(self.states)}, got shape {chosen.shape}"
+            )
+        rows = np.arange(len(self.states))[:, None]
+        return self._map(lambda array: array[rows, np.atleast_2d(chosen)])
+
+    def last(self, count: int) -> History:
+        """The newest `count` transitions, or all where there are fewer."""
+        start = max(0, len(self) - count)
+        return self._map(lambda array: array[:, start:])
+
+    def append(self, *transition: ArrayLike) -> History:
+        """With one more transition of every agent: states, actions, rewards and next states, ``[batch]``."""
+        new = iter(transition)
+        return self._map(lambda old: np.concatenate([old, np.asarray(next(new), old.dtype)[:, None]], axis=1))
+
+    def of(self, agents: ArrayLike) -> History:
+        """The whole histories of some agents, by index or mask."""
+        return self._map(lambda array: array[np.asarray(agents)])
+
+    def _map(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> History:
+        return History(**{name: change(array) for name, array in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -77,11 +134,11 @@ def learn(
     generator = np.random.default_rng(seed)
     rooms = DarkRooms(goals, room, generator=generator)
     table = _Table(agent, rooms.room, len(rooms.goals), generator)
-    columns: list[Transition] = []
+    lived: list[Transition] = []
     for episode in progress(range(agent.episodes)):
-        columns += table.episode(rooms, agent.epsilon_in(episode))
+        lived += table.episode(rooms, agent.epsilon_in(episode))
         table.replay()
-    return History(*(np.stack(column, axis=1) for column in zip(*columns, strict=True)))
+    return History(*(np.stack(column, axis=1) for column in zip(*lived, strict=True)))
 
 
 class _Table:
@@ -95,27 +152,23 @@ class _Table:
         """The largest seen, as a goal may give its reward once; NaN where an action was never tried."""
         self.next_states = room.next_states()
         self.every = np.arange(rooms)
+        self.epsilon = 0.0
+        self.last: NDArray[np.int64] | None = None
 
-    def episode(self, rooms: DarkRooms, epsilon: float) -> list[Transition]:
+    def episode(self, rooms: DarkRooms, epsilon: float) -> Iterator[Transition]:
         """Act and learn until the episode is over."""
-        states, actions = rooms.reset(), None
-        lived: list[Transition] = []
-        over = False
-        while not over:
-            actions = self._choose(states, actions, epsilon)
-            reached, rewards, over = rooms.step(actions)
-            lived.append((states, actions, rewards, reached))
-            self._update(lived[-1])
-            states = reached
-        return lived
+        self.epsilon, self.last = epsilon, None
+        for transition in rooms.episode(self._choose):
+            self._update(transition)
+            yield transition
 
     def _update(self, transition: Transition) -> None:
-        """Learn from one transition in every room."""
         states, actions, rewards, reached = transition
         at = (self.every, states, actions)
         hoped = rewards + self.agent.discount * self.values[self.every, reached].max(axis=1)
         self.values[at] += self.agent.rate * (hoped - self.values[at])
         self.rewards[at] = np.fmax(self.rewards[at], rewards)
+        self.last = actions
 
     def replay(self) -> None:
         """Learn from every transition there was, all at once."""
@@ -124,14 +177,12 @@ class _Table:
             change = np.nan_to_num(hoped - self.values)
             self.values += np.float32(self.agent.rate) * change
 
-    def _choose(
-        self, states: NDArray[np.int64], last: NDArray[np.int64] | None, epsilon: float
-    ) -> NDArray[np.int64]:
+    def _choose(self, states: NDArray[np.int64]) -> NDArray[np.int64]:
         """The best actions, chance deciding among equals, or random ones."""
         values = self.values[self.every, states]
         chances = self.generator.random(values.shape, np.float32)
-        if last is not None:
-            chances[self.every, last] += self.generator.random(len(states)) < self.agent.persistence
+        if self.last is not None:
+            chances[self.every, self.last] += self.generator.random(len(states)) < self.agent.persistence
         best = np.where(values >= values.max(axis=1, keepdims=True) - _EQUAL, chances, -1).argmax(axis=1)
         at_random = self.generator.integers(len(ACTIONS), size=len(states))
-        return np.where(self.generator.random(len(states)) < epsilon, at_random, best)
+        return np.where(self.generator.random(len(states)) < self.epsilon, at_random, best)
