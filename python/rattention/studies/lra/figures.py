@@ -35,19 +35,14 @@ def drawn_figures(results: StudyResults, cells: Sequence[Cell]) -> list[Drawn]:
     drawn = [*_compared(cells)] if cells else []
     if any(run.metrics for run in results.runs):
         tasks = {
-            task: {name: results.of(task, name) for name in results.mechanisms(task)}
+            task_label(task): {name: results.of(task, name) for name in results.mechanisms(task)}
             for task in results.tasks()
         }
-        drawn.append(
-            Drawn(
-                "curves",
-                "Learning curves: mean over seeds and band from the least to the greatest, up to where the "
-                "first seed stops; dotted: runs that are not finished.",
-                panels.curves_figure(
-                    {task_label(t): runs for t, runs in tasks.items()}, title="Learning curves"
-                ),
-            )
+        caption = (
+            "Learning curves: mean over seeds and band from the least to the greatest, up to where the first "
+            "seed stops; dotted: runs that are not finished."
         )
+        drawn.append(Drawn("curves", caption, panels.curves_figure(tasks, title="Learning curves")))
     for task in results.tasks():
         drawn += _attention(results, task)
     return drawn

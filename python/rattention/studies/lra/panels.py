@@ -292,7 +292,8 @@ def _bars(ax: Axes, cells: Sequence[Cell], name: str, unit: float) -> None:
         ax.scatter(place + _spread(len(values), 0.2), values, s=14, **dots)
         text = f"{mean:.1%}" if name == "test_accuracy" else _three_digits(mean)
         _write(ax, text, (place, max(values.max(), _end(number) / unit)), (0, 6))
-    ax.set_xticks(range(len(cells)), [_broken(cell.label) for cell in cells], fontsize=8)
+    names = [cell.label.replace("-", "-\n").replace(" ", "\n") for cell in cells]
+    ax.set_xticks(range(len(cells)), names, fontsize=8)
     tidy(ax)
     ax.tick_params(axis="x", labelsize=8, length=0)
     ax.set_xlim(-0.6, len(cells) - 0.4)
@@ -312,10 +313,6 @@ def _spread(count: int, width: float) -> NDArray[np.float64]:
 
 def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
-
-
-def _broken(label: str) -> str:
-    return label.replace("-", "-\n").replace(" ", "\n")
 
 
 def _rows(ax: Axes, cells: Sequence[Cell]) -> None:

@@ -14,16 +14,7 @@ import numpy as np
 from rattention._extras import require
 from rattention.studies.kit.records import is_number, read_lines
 from rattention.studies.kit.settings import differences, read_yaml
-from rattention.studies.lra.folder import (
-    ATTENTION,
-    ENVIRONMENT,
-    MAPS,
-    METRICS,
-    RESULT,
-    RUNS,
-    SETTINGS,
-    STUDY,
-)
+from rattention.studies.lra import folder as files
 from rattention.studies.lra.settings import MECHANISMS
 from rattention.studies.lra.tasks import TASKS
 
@@ -110,7 +101,7 @@ class StudyResults:
         found = [run for path in paths for run in _runs(path, warnings)]
         _require_same_settings(found)
         unknown = "{} cannot be read ({}): on what its runs went is not known."
-        read = (_read(path / ENVIRONMENT, _environment, unknown, warnings) for path in paths)
+        read = (_read(path / files.ENVIRONMENT, _environment, unknown, warnings) for path in paths)
         environments = tuple(environment or {} for environment in read)
         machines = [(environment.get("hardware"), environment.get("threads")) for environment in environments]
         if any(machine != machines[0] for machine in machines):
@@ -156,13 +147,13 @@ def _order(run: RunRecord) -> tuple[int, str, int, str, int]:
 def _runs(folder: Path, warnings: list[str]) -> list[RunRecord]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give one that rattention lra run has written")
-    if not (folder / STUDY).is_file() or not (folder / RUNS).is_dir():
+    if not (folder / files.STUDY).is_file() or not (folder / files.RUNS).is_dir():
         raise ValueError(
-            f"{folder} holds no results (there is no {STUDY} with a folder {RUNS}): give a folder that "
-            "rattention lra run has written"
+            f"{folder} holds no results (there is no {files.STUDY} with a folder {files.RUNS}): give a "
+            "folder that rattention lra run has written"
         )
     runs = []
-    for place in sorted(path for path in (folder / RUNS).iterdir() if path.is_dir()):
+    for place in sorted(path for path in (folder / files.RUNS).iterdir() if path.is_dir()):
         parts = place.name.rsplit("-", 2)
         if len(parts) == 3 and all(parts) and parts[2].isdecimal():
             runs.append(_run(RunRecord(parts[0], parts[1], int(parts[2]), place), warnings))
@@ -178,27 +169,25 @@ def _run(run: RunRecord, warnings: list[str]) -> RunRecord:
 
     def read(name: str, load: Callable[[Path], Value], text: str) -> Value | None:
         path = run.folder / name
-        return _read(path, load, text, warnings) if path.exists() or name == SETTINGS else None
+        return _read(path, load, text, warnings) if path.exists() or name == files.SETTINGS else None
 
     def lines(name: str, *needed: str) -> Sequence[dict[str, Any]]:
-        whole, damaged = read(name, lambda path: read_lines(path, needed), "{} cannot be read ({}).") or (
-            [],
-            [],
-        )
+        found = read(name, lambda path: read_lines(path, needed), "{} cannot be read ({}).")
+        whole, damaged = found or ([], [])
         if damaged:
             places = ", ".join(map(str, damaged))
             warnings.append(f"{run.folder / name}: line {places} is damaged and was left out.")
         return whole
 
+    unknown = "{1}; whether its settings are those of the others is not known."
+    unfinished = "{} cannot be used ({}): the run counts as unfinished."
     return replace(
         run,
-        settings=read(SETTINGS, _settings, "{1}; whether its settings are those of the others is not known."),
-        metrics=lines(METRICS, "epoch", "train_accuracy", "validation_accuracy"),
-        attention=lines(ATTENTION, "epoch", "layer", "head"),
-        maps=read(MAPS, _maps, "{} cannot be read ({}): its figure is missing.") or {},
-        result=read(
-            RESULT, partial(_result, run=run), "{} cannot be used ({}): the run counts as unfinished."
-        ),
+        settings=read(files.SETTINGS, _settings, unknown),
+        metrics=lines(files.METRICS, "epoch", "train_accuracy", "validation_accuracy"),
+        attention=lines(files.ATTENTION, "epoch", "layer", "head"),
+        maps=read(files.MAPS, _maps, "{} cannot be read ({}): its figure is missing.") or {},
+        result=read(files.RESULT, partial(_result, run=run), unfinished),
     )
 
 
