@@ -144,7 +144,12 @@ def plot_accuracy_against_time(cells: Sequence[Cell], *, ax: Axes | None = None)
     ax = axes_of(ax)
     times = [cell.number("seconds_per_epoch") for cell in cells]
     for cell, time in zip(cells, times, strict=True):
-        bars = {"xerr": _distances(time), "yerr": _distances(cell.accuracy), "capsize": 2, "linewidth": 1}
+        bars: dict[str, Any] = {
+            "xerr": _distances(time),
+            "yerr": _distances(cell.accuracy),
+            "capsize": 2,
+            "linewidth": 1,
+        }
         style = {"label": cell.label, "markersize": 8, "linestyle": "none", **look(cell.mechanism)}
         ax.errorbar([time.mean], [cell.accuracy.mean], **bars, **style)
     ax.axhline(cells[0].majority, color=VERMILION, linewidth=1.2, linestyle="--")
