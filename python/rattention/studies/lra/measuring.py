@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention._extras import require
-from rattention._files import replacing
+from rattention._files import json_ready, replacing
 from rattention._metrics import MetricOptions
 from rattention._models import evaluating
 from rattention.inspect.hooks import visiting
@@ -73,7 +73,7 @@ def attention_by_head(model: SequenceClassifier, split: Split, samples: int) -> 
         {
             "layer": layer,
             "head": head,
-            **{name: _number(means[layer, name][head]) for name in METRICS},
+            **json_ready({name: float(means[layer, name][head]) for name in METRICS}),
             "samples": len(chosen),
             "shortest": int(split.lengths[chosen].min()),
             "longest": int(split.lengths[chosen].max()),
@@ -119,10 +119,6 @@ def _mean_of_numbers(values: NDArray[Any], axis: int) -> NDArray[np.float64]:
     """The mean without NaN; NaN where there is nothing else."""
     numbers = np.ma.array(values, mask=np.isnan(values))
     return np.asarray(np.ma.filled(numbers.mean(axis=axis, dtype=np.float64), np.nan))
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 class PeakMemory:

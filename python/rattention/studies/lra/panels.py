@@ -144,14 +144,9 @@ def plot_accuracy_against_time(cells: Sequence[Cell], *, ax: Axes | None = None)
     ax = axes_of(ax)
     times = [cell.number("seconds_per_epoch") for cell in cells]
     for cell, time in zip(cells, times, strict=True):
-        bars: dict[str, Any] = {
-            "xerr": _distances(time),
-            "yerr": _distances(cell.accuracy),
-            "capsize": 2,
-            "linewidth": 1,
-        }
-        style = {"label": cell.label, "markersize": 8, "linestyle": "none", **look(cell.mechanism)}
-        ax.errorbar([time.mean], [cell.accuracy.mean], **bars, **style)
+        bars: dict[str, Any] = {"xerr": _distances(time), "yerr": _distances(cell.accuracy), "capsize": 2}
+        style = {"markersize": 8, "linewidth": 1, "linestyle": "none", **look(cell.mechanism)}
+        ax.errorbar([time.mean], [cell.accuracy.mean], label=cell.label, **bars, **style)
     ax.axhline(cells[0].majority, color=VERMILION, linewidth=1.2, linestyle="--")
     ax.set_xlim(0, 1.06 * max(map(_end, times)))
     ax.set_ylim(top=ax.get_ylim()[1] + 0.03 * np.ptp(ax.get_ylim()))
