@@ -16,7 +16,7 @@ for module in ("matplotlib", "scipy", "yaml", "safetensors"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
 from rattention.cli import main
-from rattention.studies.lra import published
+from rattention.studies.lra import tables
 from rattention.studies.lra.analysis import analyze
 from rattention.studies.lra.figures import drawn_figures
 from rattention.studies.lra.results import StudyResults
@@ -220,7 +220,7 @@ class TestFiles:
         text = (analysed[1] / "summary.md").read_text()
         assert "text-gravitational_multi_timescale-2: 12 epochs so far" in text
         assert "| Performer | 18.01 | 65.40 |" in text
-        assert published.SOURCE in text
+        assert tables.PUBLISHED_NOTE in text
         assert "As context only" in text
 
     def test_on_what_the_statistics_of_attention_rest(self, analysed):
@@ -314,5 +314,5 @@ def test_a_mechanism_that_is_new_comes_last(tmp_path, small):
 
 
 def test_published_table_has_both_tasks():
-    assert len(published.ACCURACIES) == 11
-    assert all(set(numbers) == set(ACCURACY) for numbers in published.ACCURACIES.values())
+    assert len(tables.PUBLISHED) == 11
+    assert all(set(numbers) == set(ACCURACY) for numbers in tables.PUBLISHED.values())

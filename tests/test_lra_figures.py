@@ -11,7 +11,7 @@ import pytest
 for module in ("matplotlib", "scipy", "yaml", "safetensors"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
-from rattention.studies.lra import attention_panels, curve_panels
+from rattention.studies.lra import attention_panels
 from rattention.studies.lra import panels as figures
 from rattention.studies.lra.figures import drawn_figures
 from rattention.studies.lra.results import RunRecord, StudyResults
@@ -92,9 +92,7 @@ class TestFigures:
     def test_maps_have_a_colour_bar(self):
         maps = {"gravitational_multi_timescale": {"layer0": np.full((2, 3, 3), 0.5, np.float32)}}
         for figure in (
-            attention_panels.mean_maps_figure(
-                maps, {"gravitational_multi_timescale": "Gravitational multi-timescale"}
-            ),
+            attention_panels.mean_maps_figure(maps),
             attention_panels.head_maps_figure(maps["gravitational_multi_timescale"]),
         ):
             bar = figure.axes[-1]
@@ -112,13 +110,12 @@ class TestFigures:
             "gravitational_multi_timescale",
             0,
             None,
-            metrics=[{"epoch": 1, "train_loss": 2.0}],
+            metrics=[{"epoch": 1, "validation_loss": 2.0}],
             result={},
         )
-        ax = curve_panels.plot_curves(
+        ax = figures.plot_curves(
             {"gravitational_multi_timescale": [run]},
-            "train_loss",
-            labels={"gravitational_multi_timescale": "Gravitational multi-timescale"},
+            "validation_loss",
         )
         assert all(tick == round(tick) for tick in ax.get_xticks())
 
@@ -149,10 +146,9 @@ class TestFigures:
             )
 
         runs = {"gravitational_multi_timescale": [run(1, 5, True), run(3, 3, True), run(9, 2, False)]}
-        ax = curve_panels.plot_curves(
+        ax = figures.plot_curves(
             runs,
             "validation_accuracy",
-            labels={"gravitational_multi_timescale": "Gravitational multi-timescale"},
         )
         mean, alone = (line.get_ydata() for line in ax.lines)
         assert list(mean) == pytest.approx([0.2] * 3)
@@ -161,7 +157,7 @@ class TestFigures:
     def test_metrics_by_layer_and_head(self):
         lines = [{"layer": 0, "head": 1, "entropy": 2.0}, {"layer": 1, "head": 0, "entropy": None}]
         more = [{"layer": 0, "head": 1, "entropy": 4.0}]
-        values = attention_panels.by_layer_and_head([lines, more], "entropy")
+        values = attention_panels.by_layer_and_head([*lines, *more], "entropy")
         assert values[0, 1] == 3.0
         assert np.isnan(values).sum() == 3
 
@@ -170,8 +166,7 @@ class TestFigures:
         maps["gravitational_multi_timescale"] = {
             f"layer{i}": np.full((7, 2, 2), 0.5, np.float32) for i in range(2)
         }
-        labels = {name: name for name in maps}
-        means = attention_panels.mean_maps_figure(maps, labels)
+        means = attention_panels.mean_maps_figure(maps)
         heads = attention_panels.head_maps_figure(maps["gravitational_multi_timescale"])
         for figure, pictures in ((means, 1 + 2), (heads, 2 * 7)):
             figure.canvas.draw()
@@ -179,9 +174,7 @@ class TestFigures:
 
     def test_metrics_that_are_nowhere_defined(self):
         values = {"entropy": {"gravitational_multi_timescale": np.full((2, 2), np.nan)}}
-        figure = attention_panels.metrics_by_mechanism_figure(
-            values, {"gravitational_multi_timescale": "Gravitational multi-timescale"}
-        )
+        figure = attention_panels.metrics_by_mechanism_figure(values)
         figure.canvas.draw()
         (image,) = figure.axes[0].images
         assert np.ma.getmaskarray(np.ma.masked_invalid(image.get_array())).all()

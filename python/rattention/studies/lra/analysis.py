@@ -1,32 +1,29 @@
-"""Folders of results as a summary, figures and findings."""
+"""Folders of results as a summary, figures, findings, and one page that a browser opens offline."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rattention._extras import require
-from rattention._files import (
-    figure_format,
-    json_ready,
-    replacing,
-    save_figure,
-    writable_folder,
-    write_text,
-)
+from rattention._files import figure_format, save_figure, writable_folder, write_text
 from rattention.studies.lra import tables
-from rattention.studies.lra.figures import Drawn, drawn_figures
-from rattention.studies.lra.findings import findings_markdown, findings_of
-from rattention.studies.lra.page import report_page
+from rattention.studies.lra.figures import drawn_figures
+from rattention.studies.lra.findings import CAVEAT, findings_markdown, findings_of
 from rattention.studies.lra.results import StudyResults
-from rattention.studies.lra.summary import Cell, rows_of, summarize
+from rattention.studies.lra.summary import Cell, by_task, heading, rows_of, summarize
+from rattention.studies.lra.tasks import task_label
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-FIGURES = "figures"
+    from matplotlib.figure import Figure
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 @dataclass(frozen=True)
@@ -41,15 +38,11 @@ class Analysis:
     files: tuple[Path, ...] = ()
     """What was written."""
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The numbers, a row per task and mechanism; None where there is none."""
-        return rows_of(self.cells)
-
     def as_data(self) -> dict[str, Any]:
         """All of it as plain data."""
         return {
             "folders": [str(path) for path in self.results.folders],
-            "summary": [json_ready(row) for row in self.rows()],
+            "summary": rows_of(self.cells),
             "findings": self.findings,
             "finished": len(self.results.finished()),
             "unfinished": [run.name for run in self.results.unfinished()],
@@ -85,37 +78,60 @@ def analyze(
         figure_format(name)
     results = StudyResults.read(folders)
     cells = tuple(summarize(results))
-    findings = findings_of(cells, results)
-    files = () if out is None else _write(writable_folder(out), results, cells, findings, formats)
-    return Analysis(results, cells, findings, tuple(files))
+    analysis = Analysis(results, cells, findings_of(cells, results))
+    return (
+        analysis if out is None else replace(analysis, files=_write(analysis, writable_folder(out), formats))
+    )
 
 
-def _write(
-    folder: Path,
-    results: StudyResults,
-    cells: Sequence[Cell],
-    findings: dict[str, list[str]],
-    formats: Sequence[str],
-) -> list[Path]:
-    names = ("summary.md", "summary.csv", "summary.tex", "findings.md", "report.html")
-    summary, table, latex, text, page = (folder / name for name in names)
-    write_text(summary, tables.markdown(results, cells))
-    with replacing(table) as temporary:
-        columns = None if cells else ["task", "mechanism", "seeds"]
-        require("pandas").DataFrame(rows_of(cells), columns=columns).to_csv(temporary, index=False)
-    write_text(latex, tables.latex(cells))
-    write_text(text, findings_markdown(findings))
-    drawn = drawn_figures(results, cells)
-    saved = _save(writable_folder(folder / FIGURES), drawn, formats)
-    images = {path.stem: path for path in saved if path.suffix == ".png"}
-    write_text(page, report_page(results, cells, findings, drawn, images))
-    return [summary, table, latex, text, page, *saved]
+def _write(analysis: Analysis, folder: Path, formats: Sequence[str]) -> tuple[Path, ...]:
+    results, cells = analysis.results, analysis.cells
+    columns = None if cells else ["task", "mechanism", "seeds"]
+    texts = {
+        "summary.md": tables.markdown(results, cells),
+        "summary.csv": require("pandas").DataFrame(rows_of(cells), columns=columns).to_csv(index=False),
+        "summary.tex": tables.latex(cells),
+        "findings.md": findings_markdown(analysis.findings),
+    }
+    place, drawn = writable_folder(folder / "figures"), drawn_figures(results, cells)
+    saved = {place / f"{one.name}.{kind}": one.figure for one in drawn for kind in formats}
+    for path, figure in saved.items():
+        save_figure(path, figure, dpi=160)
+    images = {one.caption: _png(one.figure, place / f"{one.name}.png", saved) for one in drawn}
+    texts["report.html"] = _page(analysis, images)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return (*(folder / name for name in texts), *saved)
 
 
-def _save(folder: Path, drawn: Sequence[Drawn], formats: Sequence[str]) -> list[Path]:
-    paths = []
-    for figure in drawn:
-        for kind in formats:
-            paths.append(folder / f"{figure.name}.{kind}")
-            save_figure(paths[-1], figure.figure, dpi=160)
-    return paths
+def _png(figure: Figure, path: Path, saved: Iterable[Path]) -> str:
+    """The file of a figure in base64, or where it was not saved one made for the page."""
+    content = io.BytesIO(path.read_bytes() if path in saved else b"")
+    if path not in saved:
+        figure.savefig(content, format="png", dpi=110)
+    return base64.b64encode(content.getvalue()).decode("ascii")
+
+
+def _page(analysis: Analysis, images: Mapping[str, str]) -> str:
+    """The page with figures by caption."""
+    results = analysis.results
+    settings = {run.task: run.settings for run in reversed(results.runs) if run.settings is not None}
+    records = {f"Settings, {task_label(task)}": own for task, own in settings.items()}
+    records |= dict(zip(map(str, results.folders), results.environments, strict=True))
+    tasks = by_task(analysis.cells)
+    environment = require("jinja2").Environment(autoescape=True)
+    text: str = environment.from_string(TEMPLATE.read_text("utf-8")).render(
+        finished=len(results.finished()),
+        runs=len(results.runs),
+        folders=results.folders,
+        caveat=CAVEAT,
+        findings=analysis.findings,
+        columns=tables.COLUMNS,
+        summary={heading(task, some): map(tables.cells_of_row, some) for task, some in tasks.items()},
+        note=tables.NOTE,
+        figures=images,
+        published=tables.published_rows(),
+        published_note=tables.PUBLISHED_NOTE,
+        records=records,
+    )
+    return text

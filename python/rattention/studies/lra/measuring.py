@@ -1,4 +1,4 @@
-"""What is measured of a model besides its accuracy: what it attends to, and the memory it takes."""
+"""What is measured of a model: what it attends to, the memory it takes, and the numbers of its epochs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import ctypes
 import gc
 import resource
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rattention._extras import require
-from rattention._files import replacing
+from rattention._files import json_ready, replacing
 from rattention._metrics import MetricOptions
 from rattention._models import evaluating
 from rattention.inspect.hooks import visiting
@@ -20,11 +21,14 @@ from rattention.mechanisms.masks import window_bounds
 from rattention.studies.lra.batches import collate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from rattention.inspect.hooks import LayerAttention
     from rattention.studies.lra.data import Split
     from rattention.studies.lra.models import SequenceClassifier
+    from rattention.studies.lra.settings import Training
 
 METRICS = (
     "entropy",
@@ -69,7 +73,7 @@ def attention_by_head(model: SequenceClassifier, split: Split, samples: int) -> 
         {
             "layer": layer,
             "head": head,
-            **{name: _number(means[layer, name][head]) for name in METRICS},
+            **json_ready({name: float(means[layer, name][head]) for name in METRICS}),
             "samples": len(chosen),
             "shortest": int(split.lengths[chosen].min()),
             "longest": int(split.lengths[chosen].max()),
@@ -117,10 +121,6 @@ def _mean_of_numbers(values: NDArray[Any], axis: int) -> NDArray[np.float64]:
     return np.asarray(np.ma.filled(numbers.mean(axis=axis, dtype=np.float64), np.nan))
 
 
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
 class PeakMemory:
     """The most resident memory of this process since this object was made.
 
@@ -147,3 +147,36 @@ def _high_water_mark() -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass(frozen=True)
+class History:
+    """A line of numbers per epoch."""
+
+    lines: Sequence[dict[str, Any]]
+
+    def best(self) -> dict[str, Any]:
+        """The line of the first epoch with the highest validation accuracy."""
+        return max(self.lines, key=lambda line: float(line["validation_accuracy"]))
+
+    def stopped(self, training: Training) -> str | None:
+        """Why there is no further epoch: ``"epochs"``, ``"patience"``, or None where there is one."""
+        done = len(self.lines)
+        if done >= training.epochs:
+            return "epochs"
+        if done and done - self.best()["epoch"] >= training.patience:
+            return "patience"
+        return None
+
+    def peak_memory(self) -> int:
+        """Bytes, the largest of all epochs."""
+        return max((line["peak_memory_bytes"] for line in self.lines), default=0)
+
+    def mean(self, name: str) -> float:
+        """The mean of a number over the epochs."""
+        return float(sum(line[name] for line in self.lines) / len(self.lines))
+
+    def epochs_to(self, share: float) -> int:
+        """The first epoch whose validation accuracy is a share of the best."""
+        wanted = share * self.best()["validation_accuracy"]
+        return next(int(x["epoch"]) for x in self.lines if x["validation_accuracy"] >= wanted)

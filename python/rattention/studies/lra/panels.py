@@ -1,9 +1,11 @@
-"""Figures of `rattention.studies.lra`: mechanisms compared in accuracy, time, memory and convergence."""
+"""Figures of `rattention.studies.lra`: accuracy, time, memory, convergence and learning curves."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,19 +16,24 @@ from rattention.plots.style import (
     GREY,
     MARKERS,
     VERMILION,
+    Size,
     axes_of,
     figure_of,
     halo,
     percent_axis,
     tidy,
 )
+from rattention.studies.lra.results import mechanism_label
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
+    from rattention.studies.kit.intervals import Interval
+    from rattention.studies.lra.results import RunRecord
     from rattention.studies.lra.summary import Cell
 
 ORDER = ("gravitational", "gravitational_multi_timescale", "multi_timescale", "rattention", "softmax")
@@ -37,6 +44,13 @@ COSTS = {
     "peak_memory_bytes": ("Peak memory (MiB)", 2.0**20),
 }
 """What `plot_cost` shows, what its axis calls it, and the unit."""
+
+CURVES = {
+    "validation_accuracy": "Validation accuracy",
+    "train_accuracy": "Training accuracy",
+    "validation_loss": "Validation loss",
+}
+"""What `curves_figure` shows, and what the axes call it."""
 
 LEGEND_COLUMN = 1.6
 """Inches of the longest name in a legend, with its line."""
@@ -66,9 +80,8 @@ def plot_accuracy(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
     majority = cells[0].majority
     name = f"always the majority class: {majority:.1%}"
     ax.axhline(majority, color=VERMILION, linewidth=1.2, linestyle="--", label=name, zorder=2)
-    top = max([cell.accuracy.mean for cell in cells] + [h for c in cells if _is(h := c.accuracy.high)])
-    ax.set_ylim(0, min(1.3, max(top, majority) * 1.3))
-    ax.set_xlim(-0.6, len(cells) - 0.4)
+    top = max(majority, *(_end(cell.accuracy) for cell in cells))
+    ax.set_ylim(0, min(1.3, top * 1.3))
     ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= min(1, ax.get_ylim()[1])])
     ax.legend(loc="upper left", frameon=False, fontsize=8.5)
     ax.set_ylabel("Test accuracy")
@@ -82,7 +95,6 @@ def plot_cost(cells: Sequence[Cell], number: str, *, ax: Axes | None = None) -> 
     label, unit = COSTS[number]
     _bars(ax, cells, number, unit)
     ax.set_ylim(bottom=0, top=1.15 * ax.get_ylim()[1])
-    ax.set_xlim(-0.6, len(cells) - 0.4)
     ax.set_ylabel(label)
     return ax
 
@@ -96,23 +108,16 @@ def plot_convergence(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
     ax = axes_of(ax)
     for row, cell in enumerate(cells):
         values = np.asarray(cell.values("epochs_to_90_percent"))
-        spread = 0.22 * np.linspace(-1, 1, len(values)) if len(values) > 1 else np.zeros(1)
-        ax.scatter(values, row + spread, s=34, zorder=3, alpha=0.9, linewidth=0, **look(cell.mechanism))
+        places = row + _spread(len(values), 0.22)
+        ax.scatter(values, places, s=34, zorder=3, alpha=0.9, linewidth=0, **look(cell.mechanism))
         ax.vlines(values.mean(), row - 0.36, row + 0.36, color=GREY, linewidth=3, zorder=2)
-        ax.annotate(
-            f"{values.mean():.1f}" + ("*" if cell.failed else ""),
-            (1.0, row),
-            (4, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-            fontsize=8.5,
-        )
+        text = f"{values.mean():.1f}{'*' * cell.failed}"
+        beside = {"xycoords": ("axes fraction", "data"), "ha": "left", "va": "center"}
+        _write(ax, text, (1.0, row), (4, 0), **beside)
     _rows(ax, cells)
-    ax.xaxis.set_major_locator(require("matplotlib.ticker").MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlim(0, 1.08 * max(max(cell.values("epochs_to_90_percent")) for cell in cells))
     star = "\n(* did not learn)" if any(cell.failed for cell in cells) else ""
-    ax.set_xlabel(f"Epochs to 90 % of the best validation accuracy{star}")
+    _epochs(ax, f"Epochs to 90 % of the best validation accuracy{star}")
     ax.grid(axis="x", color="#E3E3E3", linewidth=0.7)
     return ax
 
@@ -120,27 +125,14 @@ def plot_convergence(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
 def plot_improvement(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
     """Accuracy less that of softmax attention in points, with the interval over paired seeds."""
     ax = axes_of(ax)
-    there = [cell for cell in cells if cell.improvement is not None]
+    there = [(cell, cell.improvement.points) for cell in cells if cell.improvement is not None]
     ax.axvline(0, color=GREY, linewidth=1.2, linestyle="--")
-    for row, cell in enumerate(there):
-        assert cell.improvement is not None
-        change = cell.improvement.points
-        bars = [[change.mean - change.low], [change.high - change.mean]] if _is(change.low) else None
-        style = look(cell.mechanism)
-        ax.errorbar([change.mean], [row], xerr=bars, markersize=7, linewidth=1.6, capsize=3, **style)
-        ax.annotate(
-            f"{100 * change.mean:+.1f}",
-            (change.mean, row),
-            (0, 7),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8.5,
-            bbox=BACKING,
-        )
-    if there:
-        _rows(ax, there)
-    else:
-        ax.set_yticks([])
+    for row, (cell, change) in enumerate(there):
+        style = {"markersize": 7, "linewidth": 1.6, "capsize": 3, **look(cell.mechanism)}
+        ax.errorbar([change.mean], [row], xerr=_distances(change), **style)
+        _write(ax, f"{100 * change.mean:+.1f}", (change.mean, row), (0, 7), bbox=BACKING)
+    _rows(ax, [cell for cell, _ in there])
+    if not there:
         ax.text(0.5, 0.5, "nothing to compare with", ha="center", va="center", transform=ax.transAxes)
     ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+.3g}" if share else "0")
     ax.set_xlabel("Points of test accuracy over softmax attention")
@@ -150,22 +142,13 @@ def plot_improvement(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
 def plot_accuracy_against_time(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
     """What an epoch costs and what it comes to, with intervals: best is up and to the left."""
     ax = axes_of(ax)
-    for cell in cells:
-        time, accuracy = cell.number("seconds_per_epoch"), cell.accuracy
-        ax.errorbar(
-            [time.mean],
-            [accuracy.mean],
-            xerr=_distances(time) if cell.several else None,
-            yerr=_distances(accuracy) if cell.several else None,
-            label=cell.label,
-            markersize=8,
-            linewidth=1,
-            capsize=2,
-            linestyle="none",
-            **look(cell.mechanism),
-        )
+    times = [cell.number("seconds_per_epoch") for cell in cells]
+    for cell, time in zip(cells, times, strict=True):
+        bars: dict[str, Any] = {"xerr": _distances(time), "yerr": _distances(cell.accuracy), "capsize": 2}
+        style = {"markersize": 8, "linewidth": 1, "linestyle": "none", **look(cell.mechanism)}
+        ax.errorbar([time.mean], [cell.accuracy.mean], label=cell.label, **bars, **style)
     ax.axhline(cells[0].majority, color=VERMILION, linewidth=1.2, linestyle="--")
-    ax.set_xlim(0, 1.06 * max(_end(cell.number("seconds_per_epoch")) for cell in cells))
+    ax.set_xlim(0, 1.06 * max(map(_end, times)))
     ax.set_ylim(top=ax.get_ylim()[1] + 0.03 * np.ptp(ax.get_ylim()))
     ax.set_xlabel("Seconds per epoch")
     ax.set_ylabel("Test accuracy")
@@ -176,13 +159,14 @@ def plot_accuracy_against_time(cells: Sequence[Cell], *, ax: Axes | None = None)
 def plot_radar(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
     """Accuracy, speed, memory and convergence on four axes: outside is better.
 
-    Each axis is a share of the best mechanism on it (`radar_shares`), from 0 in the middle to 1. `ax` must be
-    polar.
+    Each axis is a share of the best mechanism on it (`radar_shares`), from 0 in the middle to 1. Polar axes
+    take the place of `ax` where it is not polar.
     """
-    polar: Any = ax
-    if ax is None:
-        figure = require("matplotlib.figure").Figure(figsize=(4.6, 4.2), layout="constrained")
-        polar = figure.add_subplot(projection="polar")
+    polar: Any = axes_of(ax)
+    if polar.name != "polar":
+        place, figure = polar.get_subplotspec(), polar.figure
+        polar.remove()
+        polar = figure.add_subplot(place, projection="polar")
     angles = np.linspace(0, 2 * math.pi, len(RADAR), endpoint=False)
     for cell, shares in zip(cells, radar_shares(cells), strict=True):
         closed = [*shares.values(), next(iter(shares.values()))]
@@ -199,72 +183,98 @@ def plot_radar(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
         polar.text(math.pi / 4, share, f"{share:g}", fontsize=7.5, color=GREY, zorder=5, path_effects=halo())
     polar.grid(color="#D9D9D9", linewidth=0.7)
     polar.spines["polar"].set_visible(False)
-    return cast("Axes", polar)
+    axes: Axes = polar
+    return axes
 
 
 def radar_shares(cells: Sequence[Cell]) -> list[dict[str, float]]:
     """For each cell what `RADAR` names as a share of the best: mean / highest mean, and where less is better
     (memory, epochs) lowest mean / mean. Convergence is 0 for a mechanism that did not learn."""
-    best = {name: _best([c for c in cells if _counts(c, name)], name) for name in RADAR}
-    return [
-        {
-            name: _share(cell.number(name).mean, best[name], name) if _counts(cell, name) else 0.0
-            for name in RADAR
-        }
-        for cell in cells
-    ]
+    scores = np.array([[_score(cell, name) for name in RADAR] for cell in cells])
+    best = scores.max(axis=0)
+    return [dict(zip(RADAR, row, strict=True)) for row in scores / np.where(best > 0, best, 1)]
+
+
+def _score(cell: Cell, name: str) -> float:
+    mean = cell.number(name).mean
+    if name == "epochs_to_90_percent" and cell.failed:
+        return 0.0
+    return 1 / max(mean, 1e-300) if name in LESS_IS_BETTER else mean
+
+
+def plot_curves(runs: Mapping[str, Sequence[RunRecord]], number: str, *, ax: Axes | None = None) -> Axes:
+    """A number of each epoch, named in `CURVES`, as a line per mechanism: the mean over seeds, and a band
+    from the least to the greatest.
+
+    Mean and band end where the first finished run ends, so that no jump comes from a seed that stops. Runs
+    that are not finished are thin dotted lines and in no mean.
+    """
+    ax = axes_of(ax)
+    for mechanism, some in runs.items():
+        style, label = look(mechanism), mechanism_label(mechanism)
+        lines = [_line(run, number) for run in some if run.result is not None and run.metrics]
+        length = min(map(len, lines), default=0)
+        if length:
+            together, epochs = np.array([line[:length] for line in lines]), np.arange(1, length + 1)
+            band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+            ax.fill_between(epochs, together.min(axis=0), together.max(axis=0), **band)
+            marks: dict[str, Any] = {"markersize": 4.5, "markevery": max(1, length // 6)}
+            ax.plot(epochs, together.mean(axis=0), label=label, linewidth=1.5, **marks, **style)
+        dots: dict[str, Any] = {"linestyle": ":", "linewidth": 1, "markersize": 3, **style}
+        for run in some:
+            if run.result is None and run.metrics:
+                at = [line["epoch"] for line in run.metrics]
+                ax.plot(at, _line(run, number), label=f"{label}, not finished", **dots)
+    _epochs(ax, "Epoch")
+    ax.set_ylabel(CURVES[number])
+    if number.endswith("accuracy"):
+        percent_axis(ax, None)
+    return ax
+
+
+def _line(run: RunRecord, number: str) -> NDArray[np.float64]:
+    """Over the epochs; NaN where a line does not have it."""
+    return np.array([line.get(number, np.nan) for line in run.metrics], np.float64)
+
+
+def curves_figure(tasks: Mapping[str, Mapping[str, Sequence[RunRecord]]], *, title: str = "") -> Figure:
+    """All of `CURVES`, a row per task, by its heading."""
+    plots = [functools.partial(plot_curves, number=number) for number in CURVES]
+    figure = by_task_figure(tasks, *plots, title=title, size=(3.8, 3.1 + 0.4 / len(tasks)), legend=True)
+    for validation, training in zip(figure.axes[::3], figure.axes[1::3], strict=True):
+        validation.sharey(training)  # they can be compared
+        validation.autoscale()
+    return figure
 
 
 def by_task_figure(
-    tasks: Mapping[str, Sequence[Cell]],
-    plot: Any,
-    *,
+    tasks: Mapping[str, Any],
+    *plots: Callable[..., Axes],
     title: str = "",
-    height: float = 3.4,
+    size: Size = (4.9, 3.4),
     legend: bool = False,
 ) -> Figure:
-    """A panel per task (its heading by name), all drawn by one of the functions here; `legend` below them."""
-    figure, panels = figure_of(title, 1, len(tasks), (4.9 * len(tasks), height))
-    for ax, (name, cells) in zip(panels, tasks.items(), strict=True):
-        plot(cells, ax=ax)
-        ax.set_title(name, fontsize=10)
+    """A panel per task (its heading by name) for a function of this module; for several a row per task.
+
+    `size` is that of a panel in inches; `legend` below all of them.
+    """
+    rows, columns = (len(tasks), len(plots)) if len(plots) > 1 else (1, len(tasks))
+    figure, panels = figure_of(title, rows, columns, (size[0] * columns, size[1] * rows))
+    drawn = []
+    for ax, ((name, shown), plot) in zip(panels, itertools.product(tasks.items(), plots), strict=True):
+        drawn.append(plot(shown, ax=ax))
+        drawn[-1].set_title(name, fontsize=10, pad=12 if drawn[-1].name == "polar" else None)
     if legend:
-        legend_below(figure, panels)
+        _legend_below(figure, drawn)
     return figure
 
 
-def cost_figure(tasks: Mapping[str, Sequence[Cell]], *, title: str = "") -> Figure:
-    """Time and memory, a row per task."""
-    figure, panels = figure_of(title, len(tasks), 2, (9.8, 3.1 * len(tasks)))
-    for row, (name, cells) in enumerate(tasks.items()):
-        for ax, number in zip(panels[2 * row :], COSTS, strict=False):
-            plot_cost(cells, number, ax=ax)
-            ax.set_title(name, fontsize=10)
-    return figure
-
-
-def radar_figure(tasks: Mapping[str, Sequence[Cell]], *, title: str = "") -> Figure:
-    """`plot_radar`, a panel per task."""
-    size = (4.6 * len(tasks), 4.6)
-    figure: Figure = require("matplotlib.figure").Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=11, fontweight="bold")
-    panels = []
-    for place, (name, cells) in enumerate(tasks.items()):
-        ax = figure.add_subplot(1, len(tasks), place + 1, projection="polar")
-        plot_radar(cells, ax=ax)
-        ax.set_title(name, fontsize=10, pad=12)
-        panels.append(ax)
-    legend_below(figure, panels)
-    return figure
-
-
-def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
+def _legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
     """Each name once, under all panels."""
     named: dict[str, Any] = {}
     for ax in panels:
         handles, names = ax.get_legend_handles_labels()
-        for name, handle in zip(names, handles, strict=True):
-            named.setdefault(name, handle)
+        named |= dict(zip(names, handles, strict=True))
     columns = max(1, int(figure.get_figwidth() / LEGEND_COLUMN))
     options = {"frameon": False, "fontsize": 8.5, "handlelength": 2.4, "ncols": min(columns, len(named))}
     figure.legend(named.values(), named, loc="outside lower center", **options)
@@ -273,28 +283,36 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
 def _bars(ax: Axes, cells: Sequence[Cell], name: str, unit: float) -> None:
     """Bars from 0 with intervals, the seeds' values as points, and means written above all of it."""
     for place, cell in enumerate(cells):
-        number = cell.number(name)
-        values = np.asarray(cell.values(name)) / unit
-        ax.bar(place, number.mean / unit, 0.66, color=look(cell.mechanism)["color"], alpha=0.55, zorder=1)
-        if cell.several:
-            ends = np.asarray(_distances(number)) / unit
-            ax.errorbar([place], [number.mean / unit], yerr=ends, color="black", capsize=4, linewidth=1.3)
-        spread = 0.2 * np.linspace(-1, 1, len(values)) if len(values) > 1 else np.zeros(1)
-        ax.scatter(place + spread, values, s=14, color="white", edgecolor="black", linewidth=0.8, zorder=4)
-        top = max([values.max(), *([number.high / unit] if cell.several else [])])
-        text = f"{number.mean:.1%}" if name == "test_accuracy" else _three_digits(number.mean / unit)
-        ax.annotate(text, (place, top), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
-    ax.set_xticks(range(len(cells)), [_broken(cell.label) for cell in cells], fontsize=8)
+        number, values = cell.number(name), np.asarray(cell.values(name)) / unit
+        mean = number.mean / unit
+        ax.bar(place, mean, 0.66, color=look(cell.mechanism)["color"], alpha=0.55, zorder=1)
+        ends = _distances(number, unit)
+        ax.errorbar([place], [mean], yerr=ends, color="black", capsize=4, linewidth=1.3)
+        dots: dict[str, Any] = {"color": "white", "edgecolor": "black", "linewidth": 0.8, "zorder": 4}
+        ax.scatter(place + _spread(len(values), 0.2), values, s=14, **dots)
+        text = f"{mean:.1%}" if name == "test_accuracy" else _three_digits(mean)
+        _write(ax, text, (place, max(values.max(), _end(number) / unit)), (0, 6))
+    names = [cell.label.replace("-", "-\n").replace(" ", "\n") for cell in cells]
+    ax.set_xticks(range(len(cells)), names, fontsize=8)
     tidy(ax)
     ax.tick_params(axis="x", labelsize=8, length=0)
+    ax.set_xlim(-0.6, len(cells) - 0.4)
+
+
+def _write(
+    ax: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], **options: Any
+) -> None:
+    """A number beside a point."""
+    ax.annotate(text, point, offset, textcoords="offset points", fontsize=8.5, **{"ha": "center"} | options)
+
+
+def _spread(count: int, width: float) -> NDArray[np.float64]:
+    """Beside each other around 0, so that equal seeds do not hide one another."""
+    return width * np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
 
 
 def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
-
-
-def _broken(label: str) -> str:
-    return label.replace("-", "-\n").replace(" ", "\n")
 
 
 def _rows(ax: Axes, cells: Sequence[Cell]) -> None:
@@ -304,28 +322,17 @@ def _rows(ax: Axes, cells: Sequence[Cell]) -> None:
     ax.tick_params(axis="y", length=0)
 
 
-def _distances(number: Any) -> list[list[float]]:
-    return [[number.mean - number.low], [number.high - number.mean]]
+def _epochs(ax: Axes, label: str) -> None:
+    ax.xaxis.set_major_locator(require("matplotlib.ticker").MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set_xlabel(label)
 
 
-def _end(number: Any) -> float:
-    return float(number.high if _is(number.high) else number.mean)
+def _distances(number: Interval, unit: float = 1.0) -> list[list[float]] | None:
+    """From the mean to the ends; None of one seed, which has none."""
+    if math.isnan(number.low):
+        return None
+    return [[(number.mean - number.low) / unit], [(number.high - number.mean) / unit]]
 
 
-def _is(value: float) -> bool:
-    return not math.isnan(value)
-
-
-def _counts(cell: Cell, name: str) -> bool:
-    return not (name == "epochs_to_90_percent" and cell.failed)
-
-
-def _best(cells: Sequence[Cell], name: str) -> float:
-    means = [cell.number(name).mean for cell in cells]
-    return (min if name in LESS_IS_BETTER else max)(means, default=0.0)
-
-
-def _share(value: float, best: float, name: str) -> float:
-    if name in LESS_IS_BETTER:
-        return best / value if value else 1.0
-    return value / best if best else 0.0
+def _end(number: Interval) -> float:
+    return number.mean if math.isnan(number.high) else number.high

@@ -5,29 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from rattention._extras import require
 from rattention.studies.kit.records import is_number, read_lines
 from rattention.studies.kit.settings import differences, read_yaml
-from rattention.studies.lra.folder import (
-    ATTENTION,
-    ENVIRONMENT,
-    MAPS,
-    METRICS,
-    RESULT,
-    RUNS,
-    SETTINGS,
-    STUDY,
-)
+from rattention.studies.lra import folder as files
 from rattention.studies.lra.settings import MECHANISMS
 from rattention.studies.lra.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,6 +34,8 @@ NUMBERS = (
     "majority_accuracy",
 )
 """What a result must have, besides its parameters."""
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -106,8 +100,11 @@ class StudyResults:
         warnings: list[str] = []
         found = [run for path in paths for run in _runs(path, warnings)]
         _require_same_settings(found)
-        environments = tuple(_environment(path / ENVIRONMENT, warnings) for path in paths)
-        if len({_machine(environment) for environment in environments}) > 1:
+        unknown = "{} cannot be read ({}): on what its runs went is not known."
+        read = (_read(path / files.ENVIRONMENT, _environment, unknown, warnings) for path in paths)
+        environments = tuple(environment or {} for environment in read)
+        machines = [(environment.get("hardware"), environment.get("threads")) for environment in environments]
+        if any(machine != machines[0] for machine in machines):
             warnings.append(
                 "The folders come from different hardware or numbers of threads: times and memory of their "
                 "runs cannot be compared."
@@ -142,25 +139,24 @@ def mechanism_label(mechanism: str) -> str:
 
 
 def _order(run: RunRecord) -> tuple[int, str, int, str, int]:
-    tasks, names = list(TASKS), list(MECHANISMS)
-    task = tasks.index(run.task) if run.task in tasks else len(tasks)
-    name = names.index(run.mechanism) if run.mechanism in names else len(names)
-    return task, run.task, name, run.mechanism, run.seed
+    """Those that are not known come last."""
+    tasks, names = [*TASKS, run.task], [*MECHANISMS, run.mechanism]
+    return tasks.index(run.task), run.task, names.index(run.mechanism), run.mechanism, run.seed
 
 
 def _runs(folder: Path, warnings: list[str]) -> list[RunRecord]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give one that rattention lra run has written")
-    if not (folder / STUDY).is_file() or not (folder / RUNS).is_dir():
+    if not (folder / files.STUDY).is_file() or not (folder / files.RUNS).is_dir():
         raise ValueError(
-            f"{folder} holds no results (there is no {STUDY} with a folder {RUNS}): give a folder that "
-            "rattention lra run has written"
+            f"{folder} holds no results (there is no {files.STUDY} with a folder {files.RUNS}): give a "
+            "folder that rattention lra run has written"
         )
     runs = []
-    for place in sorted(path for path in (folder / RUNS).iterdir() if path.is_dir()):
+    for place in sorted(path for path in (folder / files.RUNS).iterdir() if path.is_dir()):
         parts = place.name.rsplit("-", 2)
         if len(parts) == 3 and all(parts) and parts[2].isdecimal():
-            runs.append(_run(place, parts[0], parts[1], int(parts[2]), warnings))
+            runs.append(_run(RunRecord(parts[0], parts[1], int(parts[2]), place), warnings))
         else:
             warnings.append(f"{place} was left out: its name is no task-mechanism-seed.")
     if not runs:
@@ -168,97 +164,77 @@ def _runs(folder: Path, warnings: list[str]) -> list[RunRecord]:
     return runs
 
 
-def _run(place: Path, task: str, mechanism: str, seed: int, warnings: list[str]) -> RunRecord:
-    run = RunRecord(
-        task,
-        mechanism,
-        seed,
-        place,
-        _settings(place / SETTINGS, warnings),
-        _lines(place / METRICS, ("epoch", "train_accuracy", "validation_accuracy"), warnings),
-        _lines(place / ATTENTION, ("epoch", "layer", "head"), warnings),
-        maps=_maps(place / MAPS, warnings),
+def _run(run: RunRecord, warnings: list[str]) -> RunRecord:
+    """A run with what its folder holds."""
+
+    def read(name: str, load: Callable[[Path], Value], text: str) -> Value | None:
+        path = run.folder / name
+        return _read(path, load, text, warnings) if path.exists() or name == files.SETTINGS else None
+
+    def lines(name: str, *needed: str) -> Sequence[dict[str, Any]]:
+        found = read(name, lambda path: read_lines(path, needed), "{} cannot be read ({}).")
+        whole, damaged = found or ([], [])
+        if damaged:
+            places = ", ".join(map(str, damaged))
+            warnings.append(f"{run.folder / name}: line {places} is damaged and was left out.")
+        return whole
+
+    unknown = "{1}; whether its settings are those of the others is not known."
+    unfinished = "{} cannot be used ({}): the run counts as unfinished."
+    return replace(
+        run,
+        settings=read(files.SETTINGS, _settings, unknown),
+        metrics=lines(files.METRICS, "epoch", "train_accuracy", "validation_accuracy"),
+        attention=lines(files.ATTENTION, "epoch", "layer", "head"),
+        maps=read(files.MAPS, _maps, "{} cannot be read ({}): its figure is missing.") or {},
+        result=read(files.RESULT, partial(_result, run=run), unfinished),
     )
-    return replace(run, result=_result(place / RESULT, run, warnings))
 
 
-def _result(path: Path, run: RunRecord, warnings: list[str]) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
+def _read(path: Path, load: Callable[[Path], Value], text: str, warnings: list[str]) -> Value | None:
+    """What `load` makes of a file; of one that is damaged None, and the warning `text`."""
     try:
-        result = json.loads(path.read_text("utf-8"))
-        fault = _fault_of(result, run)
-    except (OSError, ValueError) as error:
-        fault = str(error)
-    if fault:
-        warnings.append(f"{path} cannot be used ({fault}): the run counts as unfinished.")
-        return None
-    return dict(result)
+        return load(path)
+    except ImportError:
+        raise
+    except Exception as error:  # safetensors has errors of its own for a file that is cut
+        warnings.append(text.format(path, error))
+    return None
 
 
-def _fault_of(result: Any, run: RunRecord) -> str:
-    """What is wrong with a result; nothing where all is well."""
+def _result(path: Path, run: RunRecord) -> dict[str, Any]:
+    result = json.loads(path.read_text("utf-8"))
     if not isinstance(result, dict):
-        return "it holds no numbers by name"
+        raise ValueError("it holds no numbers by name")
     missing = [name for name in NUMBERS if not is_number(result.get(name))]
     parameters = result.get("parameters")
     if not isinstance(parameters, dict) or not is_number(parameters.get("total")):
         missing.append("parameters.total")
     if missing:
-        return f"no number for {', '.join(missing)}"
+        raise ValueError(f"no number for {', '.join(missing)}")
     named = (result.get("task"), result.get("mechanism"), result.get("seed"))
-    return "" if named == run.identity else f"it is that of {'-'.join(map(str, named))}"
+    if named != run.identity:
+        raise ValueError(f"it is that of {'-'.join(map(str, named))}")
+    return result
 
 
-def _lines(path: Path, needed: Sequence[str], warnings: list[str]) -> tuple[dict[str, Any], ...]:
-    """The lines that are whole."""
-    try:
-        lines, damaged = read_lines(path, needed)
-    except (OSError, ValueError) as error:
-        warnings.append(f"{path} cannot be read ({error}).")
-        return ()
-    if damaged:
-        warnings.append(f"{path}: line {', '.join(map(str, damaged))} is damaged and was left out.")
-    return tuple(lines)
-
-
-def _settings(path: Path, warnings: list[str]) -> dict[str, Any] | None:
+def _settings(path: Path) -> dict[str, Any]:
     """All that is the same for every mechanism and seed."""
-    try:
-        data = read_yaml(path)
-    except ValueError as error:
-        warnings.append(f"{error}; whether its settings are those of the others is not known.")
-        return None
-    return {name: value for name, value in data.items() if name not in ("task", "mechanism", "seed")}
+    return {
+        name: value for name, value in read_yaml(path).items() if name not in ("task", "mechanism", "seed")
+    }
 
 
-def _maps(path: Path, warnings: list[str]) -> dict[str, NDArray[np.float32]]:
-    if not path.exists():
-        return {}
-    safetensors = require("safetensors.numpy")
-    try:
-        maps = dict(safetensors.load_file(path))
-    except Exception as error:  # the library has errors of its own for a file that is cut
-        warnings.append(f"{path} cannot be read ({error}): its figure is missing.")
-        return {}
+def _maps(path: Path) -> dict[str, NDArray[np.float32]]:
+    maps = require("safetensors.numpy").load_file(path)
     if not all(values.ndim == 3 and values.size for values in maps.values()):
-        warnings.append(f"{path} must hold arrays [heads, rows, keys]: its figure is missing.")
-        return {}
+        raise ValueError("it must hold arrays [heads, rows, keys]")
     return {name: maps[name] for name in sorted(maps, key=lambda name: (len(name), name))}
 
 
-def _environment(path: Path, warnings: list[str]) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        warnings.append(f"{path} cannot be read ({error}): on what its runs went is not known.")
-        return {}
-    return dict(data) if isinstance(data, dict) else {}
-
-
-def _machine(environment: Mapping[str, Any]) -> str:
-    parts = [environment.get("hardware"), environment.get("threads")]
-    return json.dumps(parts, sort_keys=True)
+def _environment(path: Path) -> dict[str, Any]:
+    data = json.loads(path.read_text("utf-8"))
+    return data if isinstance(data, dict) else {}
 
 
 def _require_same_settings(runs: Sequence[RunRecord]) -> None:
@@ -281,8 +257,7 @@ def _each_once(runs: Sequence[RunRecord], warnings: list[str]) -> list[RunRecord
         other = kept.setdefault(run.identity, run)
         if other is run:
             continue
-        better = run if other.result is None and run.result is not None else other
-        left = other if better is run else run
+        better, left = (run, other) if other.result is None and run.result is not None else (other, run)
         kept[run.identity] = better
         warnings.append(f"{run.name} is in several folders: {better.folder} counts, {left.folder} does not.")
     return list(kept.values())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rattention.studies.lra.config import Run
-    from rattention.studies.lra.history import History
+    from rattention.studies.lra.measuring import History
 
 CONVERGED = 0.9
 """Share of the best validation accuracy at which a run counts as converged."""

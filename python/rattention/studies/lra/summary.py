@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rattention._extras import require
+from rattention._files import json_ready
 from rattention.studies.kit.intervals import CONFIDENCE, Interval, interval
 from rattention.studies.lra.results import RunRecord, StudyResults, mechanism_label
 from rattention.studies.lra.settings import BASELINE
 from rattention.studies.lra.tasks import task_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-SHARES = ("test_accuracy", "best_validation_accuracy")
+    from collections.abc import Iterable, Sequence
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,18 @@ class Cell:
 
     def values(self, name: str) -> list[float]:
         """A number of ``result.json``, or ``parameters``, of each run."""
-        return [_value(run, name) for run in self.runs]
+        results: list[Any] = [run.result for run in self.runs]
+        return [float(r["parameters"]["total"] if name == "parameters" else r[name]) for r in results]
 
     def number(self, name: str) -> Interval:
-        """Its mean and interval over seeds, kept within what the number can be: shares within 0 and 1, all
+        """Its mean and interval over seeds, kept within what the number can be: accuracy within 0 and 1, all
         others above 0."""
         raw = interval(self.values(name))
-        if not self.several:
+        if len(self.runs) < 2:
             return raw
-        return Interval(raw.mean, max(0.0, raw.low), min(1.0 if name in SHARES else math.inf, raw.high))
-
-    @property
-    def several(self) -> bool:
-        """Whether there are at least two seeds, and so an interval."""
-        return len(self.runs) > 1
+        return Interval(
+            raw.mean, max(0.0, raw.low), min(1.0 if name == "test_accuracy" else math.inf, raw.high)
+        )
 
     @cached_property
     def accuracy(self) -> Interval:
@@ -66,7 +62,7 @@ class Cell:
     @property
     def majority(self) -> float:
         """Accuracy of always naming the most frequent class."""
-        return _value(self.runs[0], "majority_accuracy")
+        return self.values("majority_accuracy")[0]
 
     @property
     def failed(self) -> bool:
@@ -91,9 +87,8 @@ class Cell:
 
     def ratio(self, name: str) -> float | None:
         """A mean over the baseline's; None without one."""
-        if self.baseline is None or self.baseline.number(name).mean == 0:
-            return None
-        return self.number(name).mean / self.baseline.number(name).mean
+        base = 0.0 if self.baseline is None else self.baseline.number(name).mean
+        return self.number(name).mean / base if base else None
 
 
 @dataclass(frozen=True)
@@ -119,33 +114,22 @@ def difference(one: Cell, other: Cell) -> Difference:
     return Difference(interval(pairs or [one.accuracy.mean - other.accuracy.mean]), len(pairs))
 
 
-def _value(run: RunRecord, name: str) -> float:
-    result: Any = run.result
-    return float(result["parameters"]["total"] if name == "parameters" else result[name])
-
-
 def summarize(results: StudyResults) -> list[Cell]:
     """A cell for each task and mechanism that has finished runs, in the order of tables."""
-    cells: dict[tuple[str, str], list[RunRecord]] = {}
-    for run in results.finished():
-        cells.setdefault((run.task, run.mechanism), []).append(run)
-    bases = {
-        task: Cell(task, mechanism, tuple(runs))
-        for (task, mechanism), runs in cells.items()
-        if mechanism == BASELINE
-    }
+    runs = itertools.groupby(results.finished(), lambda run: (run.task, run.mechanism))
+    cells = [Cell(*names, tuple(some)) for names, some in runs]
+    bases = {cell.task: cell for cell in cells if cell.mechanism == BASELINE}
     return [
-        bases[task] if mechanism == BASELINE else Cell(task, mechanism, tuple(runs), bases.get(task))
-        for (task, mechanism), runs in cells.items()
+        cell
+        if cell.mechanism == BASELINE
+        else Cell(cell.task, cell.mechanism, cell.runs, bases.get(cell.task))
+        for cell in cells
     ]
 
 
 def by_task(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """The same, task by task."""
-    tasks: dict[str, list[Cell]] = {}
-    for cell in cells:
-        tasks.setdefault(cell.task, []).append(cell)
-    return tasks
+    """The same, task by task; those of a task stand together."""
+    return {task: list(some) for task, some in itertools.groupby(cells, lambda cell: cell.task)}
 
 
 def learned(cell: Cell) -> bool | None:
@@ -154,52 +138,41 @@ def learned(cell: Cell) -> bool | None:
     shown."""
     if cell.failed:
         return False
-    lowest = cell.accuracy.low if cell.several else cell.accuracy.mean
-    shown = lowest > cell.majority and cell.accuracy.mean - cell.chance_margin > cell.majority
-    return True if shown else None
+    mean, low = cell.accuracy.mean, cell.accuracy.low
+    return None if low <= cell.majority or mean - cell.chance_margin <= cell.majority else True
 
 
 def rows_of(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """The numbers of the tables, plainly; None where there is no number."""
-    return [_row(cell) for cell in cells]
+    return [json_ready(_row(cell)) for cell in cells]
 
 
 def _row(cell: Cell) -> dict[str, Any]:
-    improvement = cell.improvement
+    improvement = cell.improvement or Difference(Interval(math.nan, math.nan, math.nan), 0)
+    costs = ("epochs_to_90_percent", "seconds_per_epoch", "tokens_per_second", "peak_memory_bytes")
     return {
         "task": cell.task,
         "mechanism": cell.mechanism,
         "seeds": len(cell.seeds),
         **_bounds("test_accuracy", cell.accuracy),
         "majority_accuracy": cell.majority,
-        **_bounds("over_softmax", None if improvement is None else improvement.points),
-        "paired_seeds": None if improvement is None else improvement.pairs,
+        **_bounds("over_softmax", improvement.points),
+        "paired_seeds": None if cell.improvement is None else improvement.pairs,
         "epochs": cell.number("epochs").mean,
-        **_bounds("epochs_to_90_percent", cell.number("epochs_to_90_percent")),
-        **_bounds("seconds_per_epoch", cell.number("seconds_per_epoch")),
-        **_bounds("tokens_per_second", cell.number("tokens_per_second")),
-        **_bounds("peak_memory_bytes", cell.number("peak_memory_bytes")),
+        **{key: part for name in costs for key, part in _bounds(name, cell.number(name)).items()},
         "parameters": round(cell.number("parameters").mean),
     }
 
 
-def _bounds(name: str, number: Interval | None) -> dict[str, float | None]:
-    parts = (None, None, None) if number is None else (number.mean, number.low, number.high)
-    ends = ("", "_low", "_high")
-    return {name + end: _known(part) for end, part in zip(ends, parts, strict=True)}
-
-
-def _known(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else value
+def _bounds(name: str, number: Interval) -> dict[str, float]:
+    return {name: number.mean, f"{name}_low": number.low, f"{name}_high": number.high}
 
 
 def measured_samples(runs: Iterable[RunRecord]) -> str:
     """In how many samples attention was measured, and how long they are; nothing where no run says so."""
-    lines = (line for run in runs for line in run.attention)
-    return next((_samples(line) for line in lines if "samples" in line), "")
-
-
-def _samples(line: Mapping[str, Any]) -> str:
+    line = next((line for run in runs for line in run.attention if "samples" in line), None)
+    if line is None:
+        return ""
     count, shortest, longest = (int(line[name]) for name in ("samples", "shortest", "longest"))
     tokens = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
     return f"the longest {count} validation samples, of {tokens} tokens"

@@ -14,8 +14,7 @@ from rattention.studies.kit.records import write_lines
 from rattention.studies.kit.training import Trainer, WeightsError, read_checkpoint, save_checkpoint
 from rattention.studies.lra.batches import TrainingBatches, collate, in_order_of_length
 from rattention.studies.lra.folder import ATTENTION, METRICS
-from rattention.studies.lra.history import History
-from rattention.studies.lra.measuring import PeakMemory, attention_by_head
+from rattention.studies.lra.measuring import History, PeakMemory, attention_by_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
