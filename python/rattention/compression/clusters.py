@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattention._arguments import at_least
 from rattention._extras import require
 from rattention.compression.past import Kept, Past, along, in_order
 from rattention.compression.strategies import Strategy, Uniform
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Replacement = Literal["mean", "representative"]
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from rattention._arguments import at_least
 from rattention.compression.budget import Budget, require_budget
 from rattention.compression.report import Compression, Plan
+from rattention.compression.strategies import Strategy
 from rattention.compression.table import require_strategy
 from rattention.inspect.hooks import is_pretrained
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-
-    from rattention.compression.strategies import Strategy
 
 
 @contextmanager

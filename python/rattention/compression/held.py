@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rattention._metrics import MetricOptions
 from rattention.compression.budget import most_kept
-from rattention.compression.past import Kept, Past
+from rattention.compression.past import Attention, Kept, Past
+from rattention.compression.report import LayerUse, Plan
+from rattention.compression.strategies import Strategy
 from rattention.mechanisms.softmax import attention_metrics, attention_rows
 from rattention.nn.rows import Rows
 from rattention.torch.storage import as_array
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from rattention.compression.past import Attention
-    from rattention.compression.report import LayerUse, Plan
-    from rattention.compression.strategies import Strategy
 
 RECENT = 64
 """Newest query rows that choose what is kept when a single token leads to a cut; of a prompt all rows do."""

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from rattention.compression.held import Held
-from rattention.compression.report import LayerUse
+from rattention.compression.report import Compression, LayerUse, Plan
 from rattention.inspect.hooks import alone
-from rattention.nn import Softmax, TransformerEncoder
+from rattention.nn import SelfAttention, Softmax, TransformerEncoder
 from rattention.nn.attention import LayerCache
 from rattention.nn.decoding import DecodingCache, KeyValueCache
 from rattention.torch.rotary import rotary
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rattention.compression.report import Compression, Plan
-    from rattention.nn import SelfAttention
 
 
 class CompressedCache(LayerCache):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rattention._arguments import fields_in_brief
 from rattention.compression.budget import Budget
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from rattention.compression.strategies import Strategy
+from rattention.compression.strategies import Strategy
 
 
 @dataclass(frozen=True)

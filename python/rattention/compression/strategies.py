@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattention._arguments import at_least, real_number
 from rattention.compression.past import Attention, Kept, Past, along, in_order
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 SINKS = 4
 """First tokens that ``"sinks"`` keeps, as StreamingLLM does (arXiv 2309.17453, section 3.2); see `table`."""

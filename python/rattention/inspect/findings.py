@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattention.inspect.query_row import STATISTICS
+from rattention.inspect.samples import Sample
 from rattention.inspect.statistics import OVER_ROWS, LayerMeasure, SampleMeasure, examine_sample
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from numpy.typing import NDArray
-
-    from rattention.inspect.samples import Sample
 
 COLUMNS = ("sample", "layer", "head", "sequence_length", "context_tokens", *STATISTICS, "max_position")
 """Columns of `Findings.table`; the means over all rows follow with "rows_" before their names."""

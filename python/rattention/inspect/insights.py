@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattention._files import json_ready
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from rattention.inspect.findings import Findings
+from rattention.inspect.findings import Findings
 
 
 @dataclass(frozen=True)

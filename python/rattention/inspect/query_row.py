@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from rattention._metrics import AttentionMetrics
+from rattention._metrics import AttentionMetrics
 
 TOP_SHARE = 0.1
 """`top_mass` is the mass on this share of the visible positions."""

@@ -6,24 +6,19 @@ whose attention decides what the model does next, and their means over all rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattention._arguments import chosen_numbers, whole_number
-from rattention.inspect.hooks import visiting
+from rattention._metrics import AttentionMetrics
+from rattention.inspect.hooks import LayerAttention, visiting
 from rattention.inspect.query_row import RowStatistics, row_statistics
+from rattention.inspect.samples import Sample
 from rattention.inspect.visibility import shown_cells, visible_keys
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
-
-    from rattention._metrics import AttentionMetrics
-    from rattention.inspect.hooks import LayerAttention
-    from rattention.inspect.samples import Sample
 
 OVER_ROWS = ("context_mean", "context_std", "entropy", "recent_distant_ratio")
 """Metrics with a mean over all rows; see `rattention.AttentionMetrics`."""

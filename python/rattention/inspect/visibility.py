@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rattention.inspect.hooks import LayerAttention
 from rattention.mechanisms.masks import Masks, query_positions, reference_visible, window_bounds
 from rattention.mechanisms.pooled_map import bin_edges
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from rattention.inspect.hooks import LayerAttention
 
 NAMES = ("causal", "window", "key_mask", "segment_ids", "attn_mask", "query_offset")
 

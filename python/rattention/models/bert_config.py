@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from rattention._arguments import FLOAT32_MAX, brief
 from rattention.models.errors import WeightsError, read_json_object
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ACTIVATIONS = {
     "gelu": "gelu",
