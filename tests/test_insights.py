@@ -10,8 +10,7 @@ import pytest
 from rattention.compression import STRATEGIES
 from rattention.inspect import Findings, Rules, advise
 from rattention.inspect.insights import RULES, TOGETHER
-from rattention.inspect.query_row import STATISTICS, RowStatistics
-from rattention.inspect.statistics import LayerMeasure, SampleMeasure
+from rattention.inspect.statistics import STATISTICS, LayerMeasure, RowStatistics, SampleMeasure
 
 QUIET = {
     "context_mean": 0.01,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rattention._arguments import at_least
+from rattention._models import kind_of
 from rattention.compression.budget import Budget, require_budget
 from rattention.compression.report import Compression, Plan
-from rattention.compression.strategies import Strategy
-from rattention.compression.table import require_strategy
-from rattention.inspect.hooks import is_pretrained
+from rattention.compression.strategies import Strategy, require_strategy
 
 
 @contextmanager
@@ -73,12 +71,11 @@ def compress(
 
 
 def _compressing(model: Any, plan: Plan, compression: Compression) -> AbstractContextManager[None]:
-    if is_pretrained(model):
+    if kind_of(model) == "transformers":
         from rattention.compression import transformers_cache
 
         return transformers_cache.compressing(model, plan, compression)
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(model, torch.nn.Module):
+    if kind_of(model) != "torch":
         bert = hasattr(model, "attention_layers")
         raise TypeError(
             "model must be a transformers.PreTrainedModel or a module of rattention.nn, got "

@@ -48,16 +48,6 @@ class LayerUse:
     def __repr__(self) -> str:
         return fields_in_brief(self, ("name", "seen", "held", "cuts", "mass_kept"))
 
-    def after_pass(self, *, seen: int, held: int, nbytes: int, full_nbytes: int, seconds: float) -> None:
-        """Take down what is held now."""
-        self.seen, self.held, self.nbytes, self.full_nbytes = seen, held, nbytes, full_nbytes
-        self.seconds += seconds
-
-    def after_cut(self, positions: NDArray[np.int32], mass: float) -> None:
-        """Take down what a cut has kept."""
-        self.cuts += 1
-        self.positions, self.mass_kept = positions, mass
-
 
 @dataclass
 class Compression:

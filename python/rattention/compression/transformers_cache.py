@@ -93,9 +93,7 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Keep these sequences."""
         self.held.reorder(beam_idx)
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these sequences."""
-        self.held.reorder(indices)
+    batch_select_indices = reorder_cache
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each sequence `repeats` times."""

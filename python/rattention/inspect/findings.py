@@ -10,9 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rattention.inspect.query_row import STATISTICS
-from rattention.inspect.samples import Sample
-from rattention.inspect.statistics import OVER_ROWS, LayerMeasure, SampleMeasure, examine_sample
+from rattention.inspect.statistics import (
+    OVER_ROWS,
+    STATISTICS,
+    LayerMeasure,
+    Sample,
+    SampleMeasure,
+    examine_sample,
+)
 
 COLUMNS = ("sample", "layer", "head", "sequence_length", "context_tokens", *STATISTICS, "max_position")
 """Columns of `Findings.table`; the means over all rows follow with "rows_" before their names."""

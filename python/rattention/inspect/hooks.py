@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from rattention._arguments import fields_in_brief
 from rattention._metrics import AttentionMetrics, MetricOptions
+from rattention._models import kind_of
 from rattention.mechanisms import gravitational, softmax
 
 if TYPE_CHECKING:
@@ -62,14 +63,13 @@ class LayerAttention:
         """`metrics`, in the same pass as the layer's output where that is possible: within a callback."""
         if self.call is None:
             return self.metrics(metrics)
-        result = self.call(metrics=MetricOptions() if metrics is None else metrics)
+        result = self.call(metrics=metrics or MetricOptions())
         self.output = result.output
         return AttentionMetrics(**{name: _plain(name, values) for name, values in result.metrics})
 
     def metrics(self, metrics: MetricOptions | None = None) -> AttentionMetrics:
         """The metrics of every row, ``[batch, heads, query_length]``, streamed."""
-        measured = MetricOptions() if metrics is None else metrics
-        return self._measure("metrics", metrics=measured)  # type: ignore[no-any-return]
+        return self._measure("metrics", metrics=metrics or MetricOptions())  # type: ignore[no-any-return]
 
     def rows(self, rows: ArrayLike) -> NDArray[Any]:
         """The weights of a few query rows, ``[batch, heads, len(rows), key_length]``."""
@@ -150,7 +150,7 @@ def visiting(model: Any, callback: Callback) -> AbstractContextManager[None]:
     """
     layers = attention_layers(model)
     hooks = {layer: _hook(i, name, callback) for i, (name, layer) in enumerate(layers.items())}
-    if is_pretrained(model):
+    if kind_of(model) == "transformers":
         from rattention.inspect.pretrained import visiting_pretrained
 
         return visiting_pretrained(model, hooks)
@@ -159,12 +159,11 @@ def visiting(model: Any, callback: Callback) -> AbstractContextManager[None]:
 
 def attention_layers(model: Any) -> dict[str, Any]:
     """The attention layers of `model` by name, in the order of its modules; errors as in `capture`."""
-    if is_pretrained(model):
+    if kind_of(model) == "transformers":
         from rattention.inspect.pretrained import pretrained_layers
 
         return pretrained_layers(model)
-    torch = sys.modules.get("torch")  # without PyTorch there are no modules of it
-    if torch is not None and isinstance(model, torch.nn.Module):
+    if kind_of(model) == "torch":
         layers = {name: part for name, part in model.named_modules() if has_hook(part)}
         if not layers:
             raise ValueError(f"{type(model).__name__} has no attention layers of rattention.nn")
@@ -175,12 +174,6 @@ def attention_layers(model: Any) -> dict[str, Any]:
             f"a rattention.models.Bert, got {type(model).__name__}"
         )
     return model.attention_layers()  # type: ignore[no-any-return]
-
-
-def is_pretrained(model: Any) -> bool:
-    """Whether it is a model of Transformers."""
-    transformers = sys.modules.get("transformers")
-    return transformers is not None and isinstance(model, transformers.PreTrainedModel)
 
 
 def has_hook(layer: Any) -> bool:

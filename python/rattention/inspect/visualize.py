@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from rattention.inspect.samples import Sample
+    from rattention.inspect.statistics import Sample
     from rattention.plots.attention import Scale
 
 

@@ -67,7 +67,9 @@ def _expected_shapes(config: BertConfig, checkpoint: Checkpoint) -> dict[str, tu
         stored = checkpoint.tensors.get("classifier.weight")
         labels = stored.shape[0] if stored and stored.shape else 0
         modules["classifier"] = (max(labels, 1), hidden)
-    shapes = {f"embeddings.{kind}_embeddings.weight": (rows, hidden) for kind, rows in tables.items()}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"embeddings.{kind}_embeddings.weight": (rows, hidden) for kind, rows in tables.items()
+    }
     for name, shape in modules.items():
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     return shapes

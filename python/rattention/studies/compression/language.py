@@ -11,7 +11,7 @@ import numpy as np
 from rattention._extras import require
 from rattention.compression.budget import resolve_budget
 from rattention.compression.compressing import compress
-from rattention.compression.table import STRATEGIES
+from rattention.compression.strategies import STRATEGIES
 from rattention.studies.compression.readers import reader_of
 from rattention.studies.compression.results import Constant, Measured, Preview
 

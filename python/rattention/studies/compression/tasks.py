@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rattention.compression.budget import Budget, require_budget
-from rattention.compression.table import require_strategy
+from rattention.compression.strategies import require_strategy
 from rattention.studies.compression.results import Constant, Measured, Preview, Trial, Validation
 
 if TYPE_CHECKING:
