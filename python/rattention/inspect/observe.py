@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,16 +30,16 @@ PANELS = ("entropy", "local_concentration", "long_range", "retention")
 """What `Observation.figure` shows where it was measured."""
 
 
+@dataclass(eq=False, repr=False)
 class Pass:
     """The metrics of one forward pass: ``this.entropy`` is ``[layers, batch, heads, tokens]``.
 
     In generation the first pass holds the prompt, and each later one a token.
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
-        self.layers: dict[int, dict[str, NDArray[Any]]] = {}
-        """By layer and name, ``[batch, heads, tokens]``; received is ``[batch, heads, keys]``."""
+    names: tuple[str, ...]
+    layers: dict[int, dict[str, NDArray[Any]]] = field(default_factory=dict)
+    """By layer and name, ``[batch, heads, tokens]``; received is ``[batch, heads, keys]``."""
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         """A metric of all layers that were called; ValueError where their lengths differ (see `layers`)."""
@@ -54,6 +54,7 @@ class Pass:
         return np.stack(arrays)
 
 
+@dataclass(eq=False, repr=False)
 class Observation:
     """The metrics of a model's attention, as `observe` measured them.
 
@@ -65,24 +66,17 @@ class Observation:
     cannot be joined: read `passes` one by one.
     """
 
-    def __init__(self, modules: tuple[str, ...], layers: tuple[int, ...], names: tuple[str, ...]) -> None:
-        self.modules = modules
-        """Names of the model's attention modules, in the order in which layers are counted."""
-        self.layers = layers
-        """The layers observed."""
-        self.names = names
-        """The metrics measured."""
-        self.passes: list[Pass] = []
-        """What each forward pass gave. A pass ends when a layer is called again."""
+    modules: tuple[str, ...]
+    """Names of the model's attention modules, in the order in which layers are counted."""
+    layers: tuple[int, ...]
+    """The layers observed."""
+    names: tuple[str, ...]
+    """The metrics measured."""
+    passes: list[Pass] = field(default_factory=list)
+    """What each forward pass gave. A pass ends when a layer is called again."""
 
     def __repr__(self) -> str:
         return f"{fields_in_brief(self, ('layers', 'names'))[:-1]}, passes={len(self.passes)})"
-
-    def add(self, layer: int, metrics: dict[str, NDArray[Any]]) -> None:
-        """Take what one call of a layer gave."""
-        if not self.passes or layer in self.passes[-1].layers:
-            self.passes.append(Pass(self.names))
-        self.passes[-1].layers[layer] = metrics
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         """A metric in all passes."""
@@ -208,13 +202,15 @@ def observe(
     modules = attention_layers(model)
     chosen = chosen_numbers("layers", layers, range(len(modules)))
     observation = Observation(tuple(modules), chosen, kept)
-    config = getattr(model, "config", None)
-    two_sided = bool(getattr(config, "is_encoder_decoder", False))
+    two_sided = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
 
     def visit(layer: LayerAttention) -> None:
         if layer.index in chosen:
             shown = None if two_sided and not layer.options.get("causal") else _shown_rows(layer)
-            observation.add(layer.index, _arrays(layer.attend(measured), kept, shown))
+            arrays = _arrays(layer.attend(measured), kept, shown)
+            if not observation.passes or layer.index in observation.passes[-1].layers:
+                observation.passes.append(Pass(kept))
+            observation.passes[-1].layers[layer.index] = arrays
 
     with visiting(model, visit):
         yield observation

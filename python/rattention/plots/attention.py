@@ -89,17 +89,14 @@ def plot_attention_map(
 def attention_figure(
     weights: NDArray[Any],
     *,
-    shown: NDArray[np.bool_] | None = None,
-    rows: Span | None = None,
-    keys: Span | None = None,
-    labels: Sequence[str] = (),
     heads: Sequence[int] | None = None,
     scale: Scale = "linear",
     title: str = "",
     figsize: Size | None = None,
+    **options: Any,
 ) -> Figure:
-    """The maps of all heads of a layer, ``[heads, rows, keys]``, on one colour scale; arguments as in
-    `plot_attention_map`."""
+    """The maps of all heads of a layer, ``[heads, rows, keys]``, on one colour scale; `options` are `shown`,
+    `rows`, `keys` and `labels` of `plot_attention_map`."""
     count = len(weights)
     columns = min(4, count) if count <= 16 else min(8, count)
     lines = -(-count // columns)
@@ -111,10 +108,14 @@ def attention_figure(
         if i >= count:
             ax.remove()
             continue
-        options = {"rows": rows, "keys": keys, "labels": labels, "shown": shown}
-        plot_attention_map(weights[i], norm=norm, colorbar=False, ax=ax, **options)  # type: ignore[arg-type]
+        plot_attention_map(weights[i], norm=norm, colorbar=False, ax=ax, **options)
         ax.set_title(f"head {i if heads is None else heads[i]}", fontsize=9)
-        _only_outer(ax, first=i % columns == 0, last=i + columns >= count)
+        if i % columns:
+            ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
+        if i + columns < count:
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
     _colour_bar(figure, panels[0].images[0], panels[:count], "Attention weight")
     return figure
 
@@ -130,23 +131,26 @@ def plot_query_attention(
 ) -> Axes:
     """What one query row gives each position, ``[heads, keys]``: a thin line per head, a thick one for the
     mean. `start` is the first position; long sequences are drawn as means over stretches."""
-    ax = _along_positions(weights, heads, start, labels, scale, ax)
+    ax = axes_of(ax)
+    numbers = range(len(weights)) if heads is None else heads
+    begins, lines = over_stretches(np.vstack([weights, np.mean(weights, axis=0)[None]]))
+    ax.plot(start + begins, lines[-1], color="black", linewidth=1.2, label="mean", zorder=3)
+    for line, colour, number in zip(lines[:-1], layer_colours(len(weights)), numbers, strict=False):
+        ax.plot(start + begins, line, color=colour, linewidth=0.8, alpha=0.8, label=f"head {number}")
+    span = (start, start + weights.shape[1])
+    ax.set_xlim(span[0] - 0.5, span[1] - 0.5)
+    _position_axis(ax.xaxis, span, labels, rotation=90)
+    ax.set_xlabel("Key position")
     ax.set_ylabel("Attention of the query row")
+    _share_axis(ax, lines, scale)
+    legend_beside(ax)
     return ax
 
 
-def plot_received(
-    received: NDArray[Any],
-    *,
-    heads: Sequence[int] | None = None,
-    start: int = 0,
-    labels: Sequence[str] = (),
-    scale: Scale = "linear",
-    ax: Axes | None = None,
-) -> Axes:
+def plot_received(received: NDArray[Any], **options: Any) -> Axes:
     """The mean attention that each position receives from the rows that may see it, ``[heads, keys]``; drawn
-    as `plot_query_attention` draws."""
-    ax = _along_positions(received, heads, start, labels, scale, ax)
+    as `plot_query_attention` draws, with its `options`."""
+    ax = plot_query_attention(received, **options)
     ax.set_ylabel("Mean attention received")
     return ax
 
@@ -155,18 +159,15 @@ def lines_figure(
     weights: NDArray[Any],
     received: NDArray[Any],
     *,
-    heads: Sequence[int] | None = None,
-    start: int = 0,
-    labels: Sequence[str] = (),
-    scale: Scale = "linear",
     title: str = "",
     figsize: Size | None = None,
+    **options: Any,
 ) -> Figure:
-    """What the query row gives, and what positions receive, ``[heads, keys]`` each."""
+    """What the query row gives, and what positions receive, ``[heads, keys]`` each; `options` are those of
+    `plot_query_attention`."""
     figure, panels = figure_of(title, 1, 2, figsize or (10.4, 3.4))
-    options = {"heads": heads, "start": start, "labels": labels, "scale": scale}
-    plot_query_attention(weights, ax=panels[0], **options)  # type: ignore[arg-type]
-    plot_received(received, ax=panels[1], **options)  # type: ignore[arg-type]
+    plot_query_attention(weights, ax=panels[0], **options)
+    plot_received(received, ax=panels[1], **options)
     return figure
 
 
@@ -215,39 +216,6 @@ def shortened(label: str, most: int = 14) -> str:
     """A label that leaves room for the figure; dollar signs would begin a formula."""
     text = label if len(label) <= most else label[: most - 1] + "…"
     return text.replace("$", r"\$")
-
-
-def _only_outer(ax: Axes, *, first: bool, last: bool) -> None:
-    """Labels at the left and the lower edge of a grid alone."""
-    if not first:
-        ax.set_ylabel("")
-        ax.tick_params(labelleft=False)
-    if not last:
-        ax.set_xlabel("")
-        ax.tick_params(labelbottom=False)
-
-
-def _along_positions(
-    values: NDArray[Any],
-    heads: Sequence[int] | None,
-    start: int,
-    labels: Sequence[str],
-    scale: Scale,
-    ax: Axes | None,
-) -> Axes:
-    ax = axes_of(ax)
-    numbers = range(len(values)) if heads is None else heads
-    begins, lines = over_stretches(np.vstack([values, np.mean(values, axis=0)[None]]))
-    ax.plot(start + begins, lines[-1], color="black", linewidth=1.2, label="mean", zorder=3)
-    for line, colour, number in zip(lines[:-1], layer_colours(len(values)), numbers, strict=False):
-        ax.plot(start + begins, line, color=colour, linewidth=0.8, alpha=0.8, label=f"head {number}")
-    span = (start, start + values.shape[1])
-    ax.set_xlim(span[0] - 0.5, span[1] - 0.5)
-    _position_axis(ax.xaxis, span, labels, rotation=90)
-    ax.set_xlabel("Key position")
-    _share_axis(ax, lines, scale)
-    legend_beside(ax)
-    return ax
 
 
 def _share_axis(ax: Axes, lines: NDArray[np.float64], scale: Scale) -> None:

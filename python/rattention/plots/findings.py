@@ -15,12 +15,12 @@ from rattention.plots.style import (
     VERMILION,
     Size,
     axes_of,
-    few_ticks,
     figure_of,
     label_point,
     layer_colours,
     legend_beside,
     log_axis,
+    number_ticks,
     percent_axis,
     rule,
     write_cells,
@@ -79,8 +79,7 @@ def plot_distribution(
         _log_axis_around(ax, np.concatenate(groups), threshold)
     if threshold is not None:
         rule(ax, threshold, "rule above", beside=True)
-    some = few_ticks(len(layers))
-    ax.set_xticks(some, [str(layers[i]) for i in some])
+    number_ticks(ax.xaxis, layers)
     ax.set_xlim(-0.6, len(layers) - 0.4)
     ax.set_xlabel("Layer")
     ax.set_ylabel(label)
@@ -112,8 +111,7 @@ def plot_layers(
                 fontsize=8,
                 bbox=BACKING,
             )
-    some = few_ticks(len(layers))
-    ax.set_xticks(some, [str(layers[i]) for i in some])
+    number_ticks(ax.xaxis, layers)
     ax.set_xlabel("Layer")
     ax.set_ylabel(label or "Positions that hold 90 %\nof the attention")
     percent_axis(ax)
@@ -136,7 +134,7 @@ def plot_heads(
     right, those with recency bias above 1. The two at the ends are named; ratios beyond `MOST_RATIO` or its
     inverse are drawn there, as arrow heads."""
     ax = axes_of(ax)
-    colours, ratio = layer_colours(len(layers)), _within_reach(ratio)
+    colours, ratio = layer_colours(len(layers)), np.clip(ratio, 1 / MOST_RATIO, MOST_RATIO)
     drawn = ~(np.isnan(relative_entropy) | np.isnan(ratio))
     for layer, colour, x, y, there in zip(layers, colours, relative_entropy, ratio, drawn, strict=True):
         _points(ax, x[there], y[there], MOST_RATIO, s=26, color=colour, alpha=0.85, label=f"layer {layer}")
@@ -156,16 +154,14 @@ def distributions_figure(
 ) -> Figure:
     """Four statistics of the query row over samples and heads, layer by layer, and where the rules begin."""
     figure, panels = figure_of(title, 2, 2, figsize or (8.4, 5.8))
-    thresholds: dict[str, float] = {}
-    if rules is not None:
-        thresholds = {"entropy": rules.entropy, "recent_distant_ratio": rules.recency_ratio}
+    begins = {"entropy": "entropy", "recent_distant_ratio": "recency_ratio"}
     for ax, (name, label) in zip(panels, DISTRIBUTIONS.items(), strict=True):
         plot_distribution(
             getattr(findings, name),
             findings.layers,
             label=label,
             log=name in LOGARITHMIC,
-            threshold=thresholds.get(name),
+            threshold=getattr(rules, begins.get(name, ""), None),
             most=MOST_RATIO if name == "recent_distant_ratio" else math.inf,
             ax=ax,
         )
@@ -191,11 +187,10 @@ def heads_comparison_figure(findings: Findings, *, title: str = "", figsize: Siz
     entropy, ratio = findings.per_head("relative_entropy"), findings.per_head("recent_distant_ratio")
     rows, columns = entropy.shape
     figure, panels = figure_of(title, 1, 2, figsize or (9.6, max(3.6, 0.26 * rows + 1.2)))
-    options = {"label": "Entropy / ln n", "cmap": "cividis", "percent": True}
-    ax = plot_head_map(entropy, layers=findings.layers, ax=panels[0], **options)  # type: ignore[arg-type]
     numbers = findings.head_numbers(columns)
-    some = few_ticks(columns)
-    ax.set_xticks(some, [str(numbers[i]) for i in some])
+    names = {"layers": findings.layers, "heads": numbers}
+    options = {"label": "Entropy / ln n", "cmap": "cividis", "percent": True, **names}
+    ax = plot_head_map(entropy, ax=panels[0], **options)  # type: ignore[arg-type]
     write_cells(ax, entropy)
     plot_heads(entropy, ratio, findings.layers, heads=numbers, ax=panels[1])
     return figure
@@ -208,10 +203,6 @@ def _points(ax: Axes, x: NDArray[Any], y: NDArray[Any], most: float, **look: Any
         if these.any():
             ax.scatter(x[these], y[these], marker=marker, linewidth=0, **look)
             look.pop("label", None)  # once in the legend
-
-
-def _within_reach(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.clip(ratio, 1 / MOST_RATIO, MOST_RATIO)
 
 
 def _drawable(values: NDArray[np.float64], log: bool, most: float) -> NDArray[np.float64]:

@@ -10,10 +10,10 @@ from rattention.plots.style import (
     MOST_LABELS,
     VERMILION,
     axes_of,
-    few_ticks,
     figure_of,
     label_lines,
     layer_colours,
+    number_ticks,
     over_stretches,
     percent_axis,
 )
@@ -44,12 +44,13 @@ def plot_head_map(
     *,
     label: str = "",
     layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
     cmap: str = "viridis",
     percent: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """An array ``[layers, heads]`` as a map with a colour bar; `label` names the bar, `layers` the rows,
-    `percent` is for shares."""
+    """An array ``[layers, heads]`` as a map with a colour bar; `label` names the bar, `layers` and `heads`
+    number rows and columns, `percent` is for shares."""
     ax = axes_of(ax)
     image = ax.imshow(values, cmap=cmap, aspect="auto", interpolation="nearest")
     bar = ax.figure.colorbar(image, ax=ax, label=label, pad=0.02)
@@ -58,9 +59,8 @@ def plot_head_map(
         percent_axis(bar.ax)
     ax.set_xlabel("Head")
     ax.set_ylabel("Layer")
-    ax.set_xticks(few_ticks(values.shape[1]))
-    rows = few_ticks(values.shape[0])
-    ax.set_yticks(rows, [str(row if layers is None else layers[row]) for row in rows])
+    number_ticks(ax.xaxis, heads or range(values.shape[1]))
+    number_ticks(ax.yaxis, layers or range(values.shape[0]))
     ax.spines[:].set_visible(False)
     return ax
 

@@ -240,6 +240,12 @@ def few_ticks(count: int) -> NDArray[np.int64]:
     return np.arange(0, count, max(1, -(-count // 12)))
 
 
+def number_ticks(axis: Any, numbers: Sequence[int]) -> None:
+    """At most twelve ticks, at places that are called by these numbers."""
+    some = few_ticks(len(numbers))
+    axis.set_ticks(some, [str(numbers[i]) for i in some])
+
+
 def write_cells(ax: Axes, values: NDArray[np.float64]) -> None:
     """The numbers themselves, where there is room for them."""
     if values.size > 120:
