@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from rattention._arguments import at_least
@@ -66,21 +66,15 @@ def compress(
     """
     plan = Plan(require_strategy(strategy), require_budget(budget), at_least("slack", slack, 0))
     compression = Compression(plan.strategy, plan.budget)
-    with _compressing(model, plan, compression):
-        yield compression
-
-
-def _compressing(model: Any, plan: Plan, compression: Compression) -> AbstractContextManager[None]:
     if kind_of(model) == "transformers":
-        from rattention.compression import transformers_cache
-
-        return transformers_cache.compressing(model, plan, compression)
-    if kind_of(model) != "torch":
+        from rattention.compression.transformers_cache import compressing
+    elif kind_of(model) == "torch":
+        from rattention.compression.nn_cache import compressing
+    else:
         bert = hasattr(model, "attention_layers")
         raise TypeError(
             "model must be a transformers.PreTrainedModel or a module of rattention.nn, got "
             f"{type(model).__name__}{': an encoder has no cache of keys and values to compress' * bert}"
         )
-    from rattention.compression import nn_cache
-
-    return nn_cache.compressing(model, plan, compression)
+    with compressing(model, plan, compression):
+        yield compression

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def compressing(model: torch.nn.Module, plan: Plan, compression: Compression) ->
         )
     with alone(model), ExitStack() as hooks:
         for (_, encoder), group in zip(encoders, uses, strict=True):
-            hook = encoder.register_forward_pre_hook(_swapper(plan, group), with_kwargs=True)
+            hook = encoder.register_forward_pre_hook(partial(_swap, plan, group), with_kwargs=True)
             hooks.callback(hook.remove)
         yield
 
@@ -77,16 +78,12 @@ def _uses(name: str, encoder: TransformerEncoder) -> dict[int, LayerUse]:
     }
 
 
-def _swapper(plan: Plan, uses: dict[int, LayerUse]) -> Any:
-    """A hook that puts compressed caches in the place of those that grow, before an encoder runs."""
-
-    def before(encoder: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        cache: DecodingCache | None = kwargs.get("cache")
-        if cache is not None:
-            for index, use in uses.items():
-                cache.layers[index] = _compressed(cache.layers[index], plan, use)
-
-    return before
+def _swap(plan: Plan, uses: dict[int, LayerUse], *call: Any) -> None:
+    """Compressed caches take the place of those that grow, before an encoder runs."""
+    cache: DecodingCache | None = call[-1].get("cache")
+    if cache is not None:
+        for index, use in uses.items():
+            cache.layers[index] = _compressed(cache.layers[index], plan, use)
 
 
 def _compressed(layer: LayerCache, plan: Plan, use: LayerUse) -> LayerCache:

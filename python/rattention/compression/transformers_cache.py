@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import EncoderDecoderCache
+from transformers import EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from rattention.compression.held import Held
-from rattention.compression.report import LayerUse
+from rattention.compression.report import Compression, LayerUse, Plan
 from rattention.hf.attention import attends_causally
 from rattention.hf.cache import RAttentionCacheLayer, existing_layer
-from rattention.inspect.hooks import attention_layers, has_hook, visiting
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from transformers import PreTrainedModel
-
-    from rattention.compression.report import Compression, Plan
-    from rattention.inspect.hooks import LayerAttention
+from rattention.inspect.hooks import LayerAttention, attention_layers, has_hook, visiting
 
 CONSTANT = (DynamicSlidingWindowLayer, RAttentionCacheLayer)
 """Layers whose size does not grow with the context: they stay as they are."""

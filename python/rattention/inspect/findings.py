@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rattention.inspect.statistics import (
     OVER_ROWS,
     STATISTICS,
-    LayerMeasure,
     Sample,
     SampleMeasure,
     examine_sample,
@@ -68,10 +67,19 @@ class Findings:
     def table(self) -> list[dict[str, Any]]:
         """A row for each sample, layer and head: `COLUMNS`, and the means over all rows."""
         return [
-            row
+            {
+                "sample": sample.name,
+                "layer": layer.layer,
+                "head": head,
+                "sequence_length": layer.weights.shape[1],
+                "context_tokens": int(layer.query.context[i]),
+                **{name: float(getattr(layer.query, name)[i]) for name in STATISTICS},
+                "max_position": int(layer.weights[i].argmax()),
+                **{f"rows_{name}": float(layer.mean[name][i]) for name in OVER_ROWS},
+            }
             for sample in self.samples
             for layer in sample.layers
-            for row in _rows(sample, layer, self.head_numbers(len(layer.weights)))
+            for i, head in enumerate(self.head_numbers(len(layer.weights)))
         ]
 
     def sample_table(self) -> list[dict[str, Any]]:
@@ -136,22 +144,6 @@ def examine(
 def without_maps(sample: SampleMeasure) -> SampleMeasure:
     """`sample` without pictures, which are most of its memory."""
     return replace(sample, layers=tuple(replace(layer, map=None) for layer in sample.layers))
-
-
-def _rows(sample: SampleMeasure, layer: LayerMeasure, heads: Sequence[int]) -> list[dict[str, Any]]:
-    return [
-        {
-            "sample": sample.name,
-            "layer": layer.layer,
-            "head": head,
-            "sequence_length": layer.weights.shape[1],
-            "context_tokens": int(layer.query.context[i]),
-            **{name: float(getattr(layer.query, name)[i]) for name in STATISTICS},
-            "max_position": int(layer.weights[i].argmax()),
-            **{f"rows_{name}": float(layer.mean[name][i]) for name in OVER_ROWS},
-        }
-        for i, head in enumerate(heads)
-    ]
 
 
 def _most_common(positions: Sequence[int]) -> int:

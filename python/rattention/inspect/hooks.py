@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
+
+from numpy.typing import ArrayLike, NDArray
 
 from rattention._arguments import fields_in_brief
 from rattention._metrics import AttentionMetrics, MetricOptions
 from rattention._models import kind_of
 from rattention.mechanisms import gravitational, softmax
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
-
-    from numpy.typing import ArrayLike, NDArray
-
-    Callback = Callable[["LayerAttention"], None]
-    Hook = Callable[..., Any]
+Callback = Callable[["LayerAttention"], None]
+Hook = Callable[..., Any]
 
 BY_POSITION = ("query_mass", "key_mass")
 """Options that the gravitational functions take after query and key."""

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 import rattention.torch as rt
 from rattention.hf.attention import kernel_options, known_keys
 from rattention.hf.registration import register_as
-from rattention.inspect.hooks import attached, has_hook, hook_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from transformers import PreTrainedConfig
-
-    from rattention.inspect.hooks import Hook
+from rattention.inspect.hooks import Hook, attached, has_hook, hook_of
 
 NAME = "rattention_observed"
 """The implementation's name while a model is watched."""

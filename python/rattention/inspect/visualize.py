@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rattention.inspect.statistics import Sample
-    from rattention.plots.attention import Scale
+    from rattention.plots.maps import Scale
 
 
 @dataclass(frozen=True)

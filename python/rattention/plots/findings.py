@@ -7,24 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention.plots import style
 from rattention.plots.maps import plot_head_map
-from rattention.plots.style import (
-    BACKING,
-    BLUE,
-    GREY,
-    VERMILION,
-    Size,
-    axes_of,
-    figure_of,
-    label_point,
-    layer_colours,
-    legend_beside,
-    log_axis,
-    number_ticks,
-    percent_axis,
-    rule,
-    write_cells,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,35 +52,33 @@ def plot_distribution(
     What is no number, and on a logarithmic axis not positive, is left out, and so is what is infinite where
     there is no `most`.
     """
-    ax = axes_of(ax)
+    ax = style.axes_of(ax)
     groups = [_drawable(values[:, i].ravel(), log, most) for i in range(len(layers))]
     places = np.arange(len(layers))
     for place, group in zip(places, groups, strict=True):
         spread = 0.28 * np.sin(2.4 * np.arange(len(group)))  # points side by side, and the same each time
-        _points(ax, place + spread, group, most, s=9, color=BLUE, alpha=0.45)
+        _points(ax, place + spread, group, most, s=9, color=style.BLUE, alpha=0.45)
     _boxes(ax, groups, places)
     if log and any(len(group) for group in groups):
         _log_axis_around(ax, np.concatenate(groups), threshold)
     if threshold is not None:
-        rule(ax, threshold, "rule above", beside=True)
-    number_ticks(ax.xaxis, layers)
+        style.rule(ax, threshold, "rule above", beside=True)
+    style.number_ticks(ax.xaxis, layers)
     ax.set_xlim(-0.6, len(layers) - 0.4)
     ax.set_xlabel("Layer")
     ax.set_ylabel(label)
     return ax
 
 
-def plot_layers(
-    needed: NDArray[np.float64], layers: Sequence[int], *, label: str = "", ax: Axes | None = None
-) -> Axes:
+def plot_layers(needed: NDArray[np.float64], layers: Sequence[int], *, ax: Axes | None = None) -> Axes:
     """The share of positions that holds 90 % of the attention, ``[samples, layers, heads]``: the median of
     each layer as a bar, and from its least to its greatest head a line. Where it is least, compression pays
     most."""
-    ax = axes_of(ax)
+    ax = style.axes_of(ax)
     heads = np.nanmedian(needed, axis=0)
     medians = np.nanmedian(needed, axis=(0, 2))
     best = int(np.nanargmin(medians))
-    colours = [VERMILION if i == best else BLUE for i in range(len(layers))]
+    colours = [style.VERMILION if i == best else style.BLUE for i in range(len(layers))]
     places = np.arange(len(layers))
     ax.bar(places, medians, color=colours, width=0.62, alpha=0.85)
     ax.vlines(places, np.nanmin(heads, axis=1), np.nanmax(heads, axis=1), color="black", linewidth=1.2)
@@ -109,15 +91,19 @@ def plot_layers(
                 textcoords="offset points",
                 ha="center",
                 fontsize=8,
-                bbox=BACKING,
+                bbox=style.BACKING,
             )
-    number_ticks(ax.xaxis, layers)
+    style.number_ticks(ax.xaxis, layers)
     ax.set_xlabel("Layer")
-    ax.set_ylabel(label or "Positions that hold 90 %\nof the attention")
-    percent_axis(ax)
+    ax.set_ylabel("Positions that hold 90 %\nof the attention")
+    style.percent_axis(ax)
     ax.set_ylim(0, min(1.05, 1.25 * float(np.nanmax(heads)) + 0.02))
     ax.set_title(
-        f"compression pays most in layer {layers[best]}", fontsize=9, color=VERMILION, loc="right", pad=8
+        f"compression pays most in layer {layers[best]}",
+        fontsize=9,
+        color=style.VERMILION,
+        loc="right",
+        pad=8,
     )
     return ax
 
@@ -133,15 +119,15 @@ def plot_heads(
     """Each head as a point, arrays ``[layers, heads]``: specialised ones to the left, general ones to the
     right, those with recency bias above 1. The two at the ends are named; ratios beyond `MOST_RATIO` or its
     inverse are drawn there, as arrow heads."""
-    ax = axes_of(ax)
-    colours, ratio = layer_colours(len(layers)), np.clip(ratio, 1 / MOST_RATIO, MOST_RATIO)
+    ax = style.axes_of(ax)
+    colours, ratio = style.layer_colours(len(layers)), np.clip(ratio, 1 / MOST_RATIO, MOST_RATIO)
     drawn = ~(np.isnan(relative_entropy) | np.isnan(ratio))
     for layer, colour, x, y, there in zip(layers, colours, relative_entropy, ratio, drawn, strict=True):
         _points(ax, x[there], y[there], MOST_RATIO, s=26, color=colour, alpha=0.85, label=f"layer {layer}")
     if drawn.any():
         _log_axis_around(ax, ratio[drawn], 1.0)
-    legend_beside(ax)
-    ax.axhline(1, color=GREY, linewidth=1, linestyle="--")
+    style.legend_beside(ax)
+    ax.axhline(1, color=style.GREY, linewidth=1, linestyle="--")
     ax.set_xlim(0, 1.02)
     ax.set_xlabel("Entropy / ln n: specialised to general")
     ax.set_ylabel(DISTRIBUTIONS["recent_distant_ratio"])
@@ -150,10 +136,10 @@ def plot_heads(
 
 
 def distributions_figure(
-    findings: Findings, rules: Rules | None = None, *, title: str = "", figsize: Size | None = None
+    findings: Findings, rules: Rules | None = None, *, title: str = "", figsize: style.Size | None = None
 ) -> Figure:
     """Four statistics of the query row over samples and heads, layer by layer, and where the rules begin."""
-    figure, panels = figure_of(title, 2, 2, figsize or (8.4, 5.8))
+    figure, panels = style.figure_of(title, 2, 2, figsize or (8.4, 5.8))
     begins = {"entropy": "entropy", "recent_distant_ratio": "recency_ratio"}
     for ax, (name, label) in zip(panels, DISTRIBUTIONS.items(), strict=True):
         plot_distribution(
@@ -168,9 +154,9 @@ def distributions_figure(
     return figure
 
 
-def layers_figure(findings: Findings, *, title: str = "", figsize: Size | None = None) -> Figure:
+def layers_figure(findings: Findings, *, title: str = "", figsize: style.Size | None = None) -> Figure:
     """Layers compared: where compression pays most, and how even their attention is."""
-    figure, panels = figure_of(title, 1, 2, figsize or (9.2, 3.6))
+    figure, panels = style.figure_of(title, 1, 2, figsize or (9.2, 3.6))
     plot_layers(findings.needed_share, findings.layers, ax=panels[0])
     plot_distribution(
         findings.relative_entropy,
@@ -182,16 +168,18 @@ def layers_figure(findings: Findings, *, title: str = "", figsize: Size | None =
     return figure
 
 
-def heads_comparison_figure(findings: Findings, *, title: str = "", figsize: Size | None = None) -> Figure:
+def heads_comparison_figure(
+    findings: Findings, *, title: str = "", figsize: style.Size | None = None
+) -> Figure:
     """Heads compared: specialised against general, recent against distant."""
     entropy, ratio = findings.per_head("relative_entropy"), findings.per_head("recent_distant_ratio")
     rows, columns = entropy.shape
-    figure, panels = figure_of(title, 1, 2, figsize or (9.6, max(3.6, 0.26 * rows + 1.2)))
+    figure, panels = style.figure_of(title, 1, 2, figsize or (9.6, max(3.6, 0.26 * rows + 1.2)))
     numbers = findings.head_numbers(columns)
     names = {"layers": findings.layers, "heads": numbers}
     options = {"label": "Entropy / ln n", "cmap": "cividis", "percent": True, **names}
     ax = plot_head_map(entropy, ax=panels[0], **options)  # type: ignore[arg-type]
-    write_cells(ax, entropy)
+    style.write_cells(ax, entropy)
     plot_heads(entropy, ratio, findings.layers, heads=numbers, ax=panels[1])
     return figure
 
@@ -215,7 +203,7 @@ def _drawable(values: NDArray[np.float64], log: bool, most: float) -> NDArray[np
 def _log_axis_around(ax: Axes, values: NDArray[np.float64], threshold: float | None) -> None:
     ends = np.append(values, [] if threshold is None else [threshold])
     ax.set_ylim(ends.min() / 1.3, ends.max() * 1.3)
-    log_axis(ax)
+    style.log_axis(ax)
 
 
 def _boxes(ax: Axes, groups: Sequence[NDArray[np.float64]], places: NDArray[np.int64]) -> None:
@@ -226,9 +214,9 @@ def _boxes(ax: Axes, groups: Sequence[NDArray[np.float64]], places: NDArray[np.i
     at = np.array([place for place, _ in there])
     low, first, median, third, high = np.transpose([np.percentile(g, (0, 25, 50, 75, 100)) for _, g in there])
     width = 0.31
-    ax.bar(at, third - first, 2 * width, bottom=first, facecolor="none", edgecolor=GREY, linewidth=1)
-    ax.vlines([at, at], [low, third], [first, high], color=GREY, linewidth=1)
-    ax.hlines(median, at - width, at + width, color=VERMILION, linewidth=1.8)
+    ax.bar(at, third - first, 2 * width, bottom=first, facecolor="none", edgecolor=style.GREY, linewidth=1)
+    ax.vlines([at, at], [low, third], [first, high], color=style.GREY, linewidth=1)
+    ax.hlines(median, at - width, at + width, color=style.VERMILION, linewidth=1.8)
 
 
 def _name_ends(
@@ -246,4 +234,4 @@ def _name_ends(
     for pick in (np.nanargmin, np.nanargmax):
         i, h = divmod(int(pick(entropy)), entropy.shape[1])
         name = f"layer {layers[i]} head {h if heads is None else heads[h]}"
-        label_point(ax, name, (float(entropy[i, h]), float(ratio[i, h])), there)
+        style.label_point(ax, name, (float(entropy[i, h]), float(ratio[i, h])), there)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rattention.plots.attention import plot_attention_map
-from rattention.plots.maps import label_of
+from rattention.plots.maps import label_of, plot_attention_map
 from rattention.plots.style import Size, axes_of, few_ticks, figure_of
 
 if TYPE_CHECKING:
