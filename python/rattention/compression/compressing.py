@@ -9,7 +9,7 @@ from typing import Any
 from rattention._arguments import at_least
 from rattention._models import kind_of
 from rattention.compression.budget import Budget, require_budget
-from rattention.compression.report import Compression, Plan
+from rattention.compression.report import Compression
 from rattention.compression.strategies import Strategy, require_strategy
 
 
@@ -64,8 +64,7 @@ def compress(
     >>> [layer.held for layer in use.layers], use.layers[0].seen
     ([20, 20], 59)
     """
-    plan = Plan(require_strategy(strategy), require_budget(budget), at_least("slack", slack, 0))
-    compression = Compression(plan.strategy, plan.budget)
+    compression = Compression(require_strategy(strategy), require_budget(budget), at_least("slack", slack, 0))
     if kind_of(model) == "transformers":
         from rattention.compression.transformers_cache import compressing
     elif kind_of(model) == "torch":
@@ -76,5 +75,5 @@ def compress(
             "model must be a transformers.PreTrainedModel or a module of rattention.nn, got "
             f"{type(model).__name__}{': an encoder has no cache of keys and values to compress' * bert}"
         )
-    with compressing(model, plan, compression):
+    with compressing(model, compression):
         yield compression

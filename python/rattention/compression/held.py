@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rattention._metrics import MetricOptions
 from rattention.compression.budget import most_kept
 from rattention.compression.past import Attention, Kept, Past
-from rattention.compression.report import LayerUse, Plan
+from rattention.compression.report import Compression, LayerUse
 from rattention.compression.strategies import Strategy
 from rattention.mechanisms.softmax import attention_metrics, attention_rows
 from rattention.nn.rows import Rows
@@ -35,7 +35,7 @@ class Held:
     first thing to go. Each sequence has its own budget, as if it were alone.
     """
 
-    def __init__(self, plan: Plan, use: LayerUse) -> None:
+    def __init__(self, plan: Compression, use: LayerUse) -> None:
         """Nothing; `use` records what happens."""
         self.plan, self.use = plan, use
         self._set([torch.empty(0)] * 3, Rows())

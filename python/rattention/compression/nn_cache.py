@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rattention.compression.held import Held
-from rattention.compression.report import Compression, LayerUse, Plan
+from rattention.compression.report import Compression, LayerUse
 from rattention.inspect.hooks import alone
 from rattention.nn import SelfAttention, Softmax, TransformerEncoder
 from rattention.nn.attention import LayerCache
@@ -53,12 +53,12 @@ class CompressedCache(LayerCache):
 
 
 @contextmanager
-def compressing(model: torch.nn.Module, plan: Plan, compression: Compression) -> Iterator[None]:
+def compressing(model: torch.nn.Module, plan: Compression) -> Iterator[None]:
     """`rattention.compress` for modules that hold a `TransformerEncoder`."""
     encoders = [(n, part) for n, part in model.named_modules() if isinstance(part, TransformerEncoder)]
     uses = [_uses(name, encoder) for name, encoder in encoders]
-    compression.layers.extend(use for group in uses for use in group.values())
-    if not compression.layers:
+    plan.layers.extend(use for group in uses for use in group.values())
+    if not plan.layers:
         raise ValueError(
             f"{type(model).__name__} has no causal layers of full softmax attention, whose caches grow"
         )
@@ -78,7 +78,7 @@ def _uses(name: str, encoder: TransformerEncoder) -> dict[int, LayerUse]:
     }
 
 
-def _swap(plan: Plan, uses: dict[int, LayerUse], *call: Any) -> None:
+def _swap(plan: Compression, uses: dict[int, LayerUse], *call: Any) -> None:
     """Compressed caches take the place of those that grow, before an encoder runs."""
     cache: DecodingCache | None = call[-1].get("cache")
     if cache is not None:
@@ -86,7 +86,7 @@ def _swap(plan: Plan, uses: dict[int, LayerUse], *call: Any) -> None:
             cache.layers[index] = _compressed(cache.layers[index], plan, use)
 
 
-def _compressed(layer: LayerCache, plan: Plan, use: LayerUse) -> LayerCache:
+def _compressed(layer: LayerCache, plan: Compression, use: LayerUse) -> LayerCache:
     if isinstance(layer, CompressedCache):
         layer.held.plan, layer.held.use = plan, use
     elif isinstance(layer, KeyValueCache):

@@ -12,16 +12,6 @@ from rattention.compression.budget import Budget
 from rattention.compression.strategies import Strategy
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to keep, and when to cut."""
-
-    strategy: Strategy
-    budget: Budget
-    slack: int
-    """Tokens beyond the budget that may pile up one by one before the next cut."""
-
-
 @dataclass(eq=False, repr=False)
 class LayerUse:
     """One attention layer, after the last pass through it."""
@@ -55,6 +45,8 @@ class Compression:
 
     strategy: Strategy
     budget: Budget
+    slack: int
+    """Tokens beyond the budget that may pile up one by one before the next cut."""
     layers: list[LayerUse] = field(default_factory=list)
     """One per attention layer whose cache grows with the context, in the order of the modules."""
 

@@ -153,17 +153,11 @@ class Clusters(Strategy):
     ) -> NDArray[np.int64]:
         """The cluster of each token of a head, none of them empty."""
         cluster = require("sklearn.cluster")
-        form, options = cluster.KMeans, {}
+        options = {"init": keys[start], "n_init": 1, "max_iter": self.iterations, "random_state": self.seed}
         if len(keys) > MOST_IN_ONE_BATCH:
-            form, options = cluster.MiniBatchKMeans, {"batch_size": MOST_IN_ONE_BATCH}
-        fit: Any = form(
-            len(start),
-            init=keys[start],
-            n_init=1,
-            max_iter=self.iterations,
-            random_state=self.seed,
-            **options,
-        )
+            fit = cluster.MiniBatchKMeans(len(start), batch_size=MOST_IN_ONE_BATCH, **options)
+        else:
+            fit = cluster.KMeans(len(start), **options)
         with warnings.catch_warnings():  # of fewer distinct keys than clusters, which _none_empty mends
             warnings.simplefilter("ignore")
             labels = fit.fit_predict(keys, sample_weight=weights)
@@ -222,7 +216,7 @@ class Combined(Strategy):
         for part, own in zip(self.parts, self._counts(count), strict=True):
             if own > 0:
                 kept = part.keep(past.only(left), own)
-                pieces.append(_within(left, kept))
+                pieces.append(replace(kept, indices=np.take_along_axis(left, kept.indices, axis=1)))
                 left = _without(left, kept.indices)
         return _joined(past, pieces)
 
@@ -261,11 +255,6 @@ def require_strategy(strategy: Any) -> Strategy:
 
 def _for_all_heads(past: Past, indices: NDArray[np.int64]) -> Kept:
     return Kept(np.broadcast_to(indices, (past.heads, len(indices))))
-
-
-def _within(left: NDArray[np.int64], kept: Kept) -> Kept:
-    """What was kept of the tokens `left`, by the numbers that they have in `past`."""
-    return replace(kept, indices=np.take_along_axis(left, kept.indices, axis=1))
 
 
 def _without(left: NDArray[np.int64], taken: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from transformers import EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from rattention.compression.held import Held
-from rattention.compression.report import Compression, LayerUse, Plan
+from rattention.compression.report import Compression, LayerUse
 from rattention.hf.attention import attends_causally
 from rattention.hf.cache import RAttentionCacheLayer, existing_layer
 from rattention.inspect.hooks import LayerAttention, attention_layers, has_hook, visiting
@@ -71,8 +71,7 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def offload(self) -> None:
         """Nothing: it is on the CPU."""
 
-    def prefetch(self) -> None:
-        """Nothing: it is on the CPU."""
+    prefetch = offload
 
     def crop(self, tokens_to_remove: int) -> None:
         """Nothing for 0; NotImplementedError otherwise, because what was dropped does not come back."""
@@ -96,7 +95,7 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 class _Compressor:
     """Compresses the caches of a model's layers, which are known by their names."""
 
-    def __init__(self, plan: Plan, uses: dict[str, LayerUse]) -> None:
+    def __init__(self, plan: Compression, uses: dict[str, LayerUse]) -> None:
         self.plan = plan
         self.uses = uses
         self.present: dict[str, CompressedLayer] = {}
@@ -132,7 +131,7 @@ class _Compressor:
         held.attended(query, options["scale"])
 
 
-def compressed_layer(cache: Any, index: int, plan: Plan, use: LayerUse) -> CompressedLayer | None:
+def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -> CompressedLayer | None:
     """Layer `index` of `cache` as a compressed one, which takes over what is there; None for one whose size
     is constant."""
     if isinstance(cache, EncoderDecoderCache):
@@ -157,11 +156,11 @@ def compressed_layer(cache: Any, index: int, plan: Plan, use: LayerUse) -> Compr
 
 
 @contextmanager
-def compressing(model: PreTrainedModel, plan: Plan, compression: Compression) -> Iterator[None]:
+def compressing(model: PreTrainedModel, plan: Compression) -> Iterator[None]:
     """`rattention.compress` for models of Transformers."""
     modules = _growing(model)
     uses = {name: LayerUse(name) for name in modules}
-    compression.layers.extend(uses.values())
+    plan.layers.extend(uses.values())
     compressor = _Compressor(plan, uses)
     with visiting(model, compressor), ExitStack() as hooks:
         for name, module in modules.items():

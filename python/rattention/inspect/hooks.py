@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -147,23 +147,21 @@ def visiting(model: Any, callback: Callback) -> AbstractContextManager[None]:
     """
     layers = attention_layers(model)
     hooks = {layer: _hook(i, name, callback) for i, (name, layer) in enumerate(layers.items())}
-    if kind_of(model) == "transformers":
-        from rattention.inspect.pretrained import visiting_pretrained
-
-        return visiting_pretrained(model, hooks)
-    return attached(model, hooks)
+    return _attached(model, hooks)
 
 
 def attention_layers(model: Any) -> dict[str, Any]:
     """The attention layers of `model` by name, in the order of its modules; errors as in `capture`."""
-    if kind_of(model) == "transformers":
-        from rattention.inspect.pretrained import pretrained_layers
-
-        return pretrained_layers(model)
-    if kind_of(model) == "torch":
-        layers = {name: part for name, part in model.named_modules() if has_hook(part)}
+    kind = kind_of(model)
+    if kind in ("torch", "transformers"):
+        foreign = kind == "transformers"
+        parts = model.named_modules()
+        layers = {n: part for n, part in parts if has_hook(part) or (foreign and takes_implementation(part))}
         if not layers:
-            raise ValueError(f"{type(model).__name__} has no attention layers of rattention.nn")
+            other = "that take their attention from Transformers' AttentionInterface"
+            raise ValueError(
+                f"{type(model).__name__} has no attention layers {other if foreign else 'of rattention.nn'}"
+            )
         return layers
     if not hasattr(model, "attention_layers"):
         raise TypeError(
@@ -171,6 +169,11 @@ def attention_layers(model: Any) -> dict[str, Any]:
             f"a rattention.models.Bert, got {type(model).__name__}"
         )
     return model.attention_layers()  # type: ignore[no-any-return]
+
+
+def takes_implementation(module: Any) -> bool:
+    """Modules of Transformers that say whether they are causal do so for attention implementations."""
+    return "is_causal" in vars(module)
 
 
 def has_hook(layer: Any) -> bool:
@@ -203,10 +206,15 @@ def alone(model: Any, hooks: dict[Any, Hook] | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def attached(model: Any, hooks: dict[Any, Hook]) -> Iterator[None]:
+def _attached(model: Any, hooks: dict[Any, Hook]) -> Iterator[None]:
     """`alone`, with the hooks at the layers that carry their own, and found by `hook_of` for the others."""
     carriers = [layer for layer in hooks if has_hook(layer)]
-    with alone(model, hooks):
+    calling: AbstractContextManager[None] = nullcontext()
+    if kind_of(model) == "transformers" and any(map(takes_implementation, hooks)):  # not all were converted
+        from rattention.inspect.pretrained import calling_hooks
+
+        calling = calling_hooks(model)
+    with alone(model, hooks), calling:
         for layer in carriers:
             layer.attention_hook = hooks[layer]
         try:

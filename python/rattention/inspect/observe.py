@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention import plots
 from rattention._arguments import chosen_numbers, fields_in_brief
 from rattention._extras import require
 from rattention._metrics import ROW_METRICS, MetricOptions
@@ -115,15 +116,11 @@ class Observation:
 
     def plot_heads(self, name: str, *, ax: Axes | None = None) -> Axes:
         """A map of `per_head`."""
-        from rattention import plots
-
         label = plots.label_of(name)
         return plots.plot_head_map(self.per_head(name), label=label, layers=self._called(), ax=ax)
 
     def plot_tokens(self, name: str, *, ax: Axes | None = None) -> Axes:
         """`per_token` of every layer along the tokens; a rule stands where generation begins."""
-        from rattention import plots
-
         values, label = self.per_token(name), plots.label_of(name)
         prompt = getattr(self.passes[0], name).shape[3] if len(self.passes) > 1 else None
         return plots.plot_tokens(values, self._called(), label=label, prompt=prompt, ax=ax)
@@ -131,8 +128,6 @@ class Observation:
     def figure(self, *, title: str = "") -> Figure:
         """Maps of the metrics by layer and head: entropy, local concentration, long range and retention where
         they were measured, else the first ones that were."""
-        from rattention import plots
-
         names = [name for name in PANELS if name in self.names] or list(self.names[:4])
         maps = {name: self.per_head(name) for name in names}
         return plots.maps_figure(maps, layers=self._called(), title=title)

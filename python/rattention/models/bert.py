@@ -186,7 +186,13 @@ class Bert:
             token_type_ids, attention_mask = inputs.token_type_ids, inputs.attention_mask
             inputs = inputs.input_ids
         ids = np.array(integer_array("input_ids", inputs, 2))
-        self._check_length(ids)
+        if ids.size == 0:
+            raise ValueError(f"input_ids must hold at least one token, got shape {ids.shape}")
+        if ids.shape[1] > self.config.max_positions:
+            raise ValueError(
+                f"sequences must have at most {self.config.max_positions} tokens, the model's positions; "
+                f"got {ids.shape[1]}"
+            )
         types, mask = np.zeros_like(ids), np.ones(ids.shape, bool)
         if token_type_ids is not None:
             types = np.array(integer_array("token_type_ids", token_type_ids, 2))
@@ -196,12 +202,3 @@ class Bert:
             if array.shape != ids.shape:
                 raise ValueError(f"{name} must have the shape of input_ids {ids.shape}, got {array.shape}")
         return ids, types, mask
-
-    def _check_length(self, ids: NDArray[np.int64]) -> None:
-        if ids.size == 0:
-            raise ValueError(f"input_ids must hold at least one token, got shape {ids.shape}")
-        if ids.shape[1] > self.config.max_positions:
-            raise ValueError(
-                f"sequences must have at most {self.config.max_positions} tokens, the model's positions; "
-                f"got {ids.shape[1]}"
-            )

@@ -62,7 +62,8 @@ def _word_piece(folder: Path) -> tokenizers.Tokenizer:
     path = folder / "tokenizer_config.json"
     options = read_json_object(path) if path.is_file() else {}
     library = require("tokenizers")
-    special = {name: _special_token(options, name) for name in ("unk", "sep", "pad", "cls", "mask")}
+    named = {n: options.get(f"{n}_token", f"[{n.upper()}]") for n in ("unk", "sep", "pad", "cls", "mask")}
+    special = {n: str(token["content"] if isinstance(token, dict) else token) for n, token in named.items()}
     vocabulary = library.models.WordPiece.read_file(str(folder / "vocab.txt"))
     missing = [special[name] for name in ("unk", "sep", "pad", "cls") if special[name] not in vocabulary]
     if missing:
@@ -76,11 +77,6 @@ def _word_piece(folder: Path) -> tokenizers.Tokenizer:
     )
     tokenizer: tokenizers.Tokenizer = library.Tokenizer.from_str(wrapper.to_str())
     return tokenizer
-
-
-def _special_token(options: dict[str, Any], name: str) -> str:
-    token = options.get(f"{name}_token", f"[{name.upper()}]")
-    return str(token["content"] if isinstance(token, dict) else token)
 
 
 def encode(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from rattention.inspect import Findings, Rules
+    from rattention.inspect.findings import Findings
+    from rattention.inspect.insights import Rules
 
 DISTRIBUTIONS = {
     "context_mean": "Mean context attention",

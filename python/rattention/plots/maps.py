@@ -147,7 +147,13 @@ def plot_attention_map(
         raise ValueError(f"weights must be [rows, keys], got shape {values.shape}")
     ax = style.axes_of(ax)
     down, across = rows or (0, values.shape[0]), keys or (0, values.shape[1])
-    image = _image(ax, values, values > 0 if shown is None else np.asarray(shown, bool), down, across)
+    blank = ~(values > 0) if shown is None else ~np.asarray(shown, bool)
+    colours = require("matplotlib").colormaps["viridis"].with_extremes(bad="white")
+    extent = (across[0] - 0.5, across[1] - 0.5, down[1] - 0.5, down[0] - 0.5)
+    options = {"cmap": colours, "extent": extent, "aspect": "auto", "interpolation": "nearest"}
+    image = ax.imshow(np.ma.masked_where(blank, values), **options)
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set_color("#BBBBBB")
     image.set_norm(colour_norm(values, scale) if norm is None else norm)
     if colorbar:
         _colour_bar(ax.figure, image, [ax], "Attention weight")
@@ -214,7 +220,13 @@ def plot_query_attention(
     _position_axis(ax.xaxis, span, labels, rotation=90)
     ax.set_xlabel("Key position")
     ax.set_ylabel("Attention of the query row")
-    _share_axis(ax, lines, scale)
+    if scale == "log" and (lines > 0).any():
+        top = lines.max()
+        ax.set_ylim(max(lines[lines > 0].min(), top / 10**DECADES) / 1.5, top * 2)
+        style.log_axis(ax, percent=True)
+    else:
+        style.percent_axis(ax, decimals=None)
+        ax.set_ylim(0, None)
     style.legend_beside(ax)
     return ax
 
@@ -256,17 +268,6 @@ def colour_norm(weights: NDArray[Any], scale: Scale) -> Normalize:
     return norm
 
 
-def _image(
-    ax: Axes, values: NDArray[np.float64], shown: NDArray[np.bool_], rows: Span, keys: Span
-) -> AxesImage:
-    colours = require("matplotlib").colormaps["viridis"].with_extremes(bad="white")
-    extent = (keys[0] - 0.5, keys[1] - 0.5, rows[1] - 0.5, rows[0] - 0.5)
-    blank = np.ma.masked_where(~shown, values)
-    ax.spines[:].set_visible(True)
-    ax.spines[:].set_color("#BBBBBB")
-    return ax.imshow(blank, cmap=colours, extent=extent, aspect="auto", interpolation="nearest")
-
-
 def _colour_bar(figure: Any, image: AxesImage, panels: list[Axes], label: str) -> None:
     linear = type(image.norm).__name__ == "Normalize"
     bar = figure.colorbar(image, ax=panels, label=label, pad=0.02, extend="max" if linear else "min")
@@ -288,13 +289,3 @@ def shortened(label: str, most: int = 14) -> str:
     """A label that leaves room for the figure; dollar signs would begin a formula."""
     text = label if len(label) <= most else label[: most - 1] + "…"
     return text.replace("$", r"\$")
-
-
-def _share_axis(ax: Axes, lines: NDArray[np.float64], scale: Scale) -> None:
-    if scale == "log" and (lines > 0).any():
-        top = lines.max()
-        ax.set_ylim(max(lines[lines > 0].min(), top / 10**DECADES) / 1.5, top * 2)
-        style.log_axis(ax, percent=True)
-    else:
-        style.percent_axis(ax, decimals=None)
-        ax.set_ylim(0, None)
