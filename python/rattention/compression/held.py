@@ -36,7 +36,6 @@ class Held:
     """
 
     def __init__(self, plan: Compression, use: LayerUse) -> None:
-        """Nothing; `use` records what happens."""
         self.plan, self.use = plan, use
         self._set([torch.empty(0)] * 3, Rows())
         self.shown: torch.Tensor | None = None

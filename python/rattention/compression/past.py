@@ -34,7 +34,6 @@ class Past:
         return len(self.key)
 
     def __len__(self) -> int:
-        """Number of tokens."""
         return int(self.key.shape[1])
 
     def attention(self, kind: Attention) -> NDArray[np.float32]:

@@ -66,7 +66,6 @@ class Compression:
         return sum(layer.seconds for layer in self.layers)
 
     def __str__(self) -> str:
-        """A table."""
         lines = [f"{'layer':<40}{'seen':>8}{'held':>8}{'cuts':>6}{'mass kept':>11}{'saved':>8}"]
         for layer in self.layers:
             mass = "-" if layer.mass_kept is None else f"{layer.mass_kept:.1%}"

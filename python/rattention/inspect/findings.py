@@ -44,7 +44,6 @@ class Findings:
         return tuple(range(count)) if self.heads is None else self.heads[:count]
 
     def __getattr__(self, name: str) -> NDArray[np.float64]:
-        """A statistic by name."""
         if name not in STATISTICS:
             raise AttributeError(f"{name} is no statistic; there are {', '.join(STATISTICS)}")
         return _stacked([[getattr(layer.query, name) for layer in s.layers] for s in self.samples])

@@ -80,7 +80,6 @@ class Observation:
         return f"{fields_in_brief(self, ('layers', 'names'))[:-1]}, passes={len(self.passes)})"
 
     def __getattr__(self, name: str) -> NDArray[Any]:
-        """A metric in all passes."""
         _require_measured(self, name)
         if not self.passes:
             raise ValueError("nothing was observed yet: no layer of the model has been called")

@@ -59,11 +59,9 @@ def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     """The configurations of all parts, outer ones first: to set one sets those within it."""
     found: list[PreTrainedConfig] = []
     waiting = [m.config for m in model.modules() if isinstance(m, PreTrainedModel)]
-    while waiting:
-        config = waiting.pop(0)
-        if any(config is other for other in found):
-            continue
-        found.append(config)
-        inner = (getattr(config, name, None) for name in config.sub_configs)
-        waiting.extend(part for part in inner if part is not None)
+    for config in waiting:  # which grows on the way
+        if all(config is not other for other in found):
+            found.append(config)
+            inner = (getattr(config, name, None) for name in config.sub_configs)
+            waiting.extend(part for part in inner if part is not None)
     return found

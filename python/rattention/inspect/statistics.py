@@ -21,8 +21,6 @@ from rattention.inspect.hooks import LayerAttention, visiting
 from rattention.mechanisms.masks import Masks, query_positions, reference_visible, window_bounds
 from rattention.mechanisms.pooled_map import bin_edges
 
-MASKS = ("causal", "window", "key_mask", "segment_ids", "attn_mask", "query_offset")
-"""Options of a layer that say what it may see."""
 OVER_ROWS = ("context_mean", "context_std", "entropy", "recent_distant_ratio")
 """Metrics with a mean over all rows; see `rattention.AttentionMetrics`."""
 TOP_SHARE = 0.1
@@ -295,7 +293,7 @@ def clustering(attended: NDArray[np.int64], visible: int) -> float:
 
 def visible_keys(attention: LayerAttention, row: int) -> NDArray[np.bool_]:
     """Which keys query row `row` (>= 0) may see, ``[batch, heads, key_length]``."""
-    batch, heads, rows, keys = _sizes(attention)
+    (batch, heads, rows), keys = attention.query.shape[:3], attention.key.shape[2]
     masks = _masks(attention.options)
     masks = masks._replace(query_offset=int(query_positions(masks, rows, keys)[row]))
     if masks.attn_mask is not None:
@@ -320,10 +318,14 @@ def shown_cells(
     down, across = (
         bin_edges(*span, bins) for span, bins in zip((rows, keys), weights.shape[1:], strict=True)
     )
-    first, last = _reach(attention, masks, down)
-    begin = np.maximum(across[None, :-1], first[:, None])
-    end = np.minimum(across[None, 1:], last[:, None] + 1)
-    shown = begin < end
+    # The first and the last key that any row of each bin may see under causality and window.
+    length = attention.key.shape[2]
+    positions = query_positions(masks, attention.query.shape[2], length)
+    left, right = window_bounds(masks.window, masks.causal)
+    first = 0 if left is None else np.maximum(positions[down[:-1], None] - left, 0)
+    last = length - 1 if right is None else np.minimum(positions[down[1:] - 1, None] + right, length - 1)
+    begin, end = np.maximum(across[:-1], first), np.minimum(across[1:], last + 1)
+    shown = np.broadcast_to(begin < end, weights.shape[1:]).copy()
     if masks.key_mask is not None:
         counted = np.concatenate([[0], np.cumsum(masks.key_mask[0])])
         shown &= counted[np.clip(end, 0, None)] > counted[np.minimum(begin, len(counted) - 1)]
@@ -332,21 +334,5 @@ def shown_cells(
     return shown
 
 
-def _reach(
-    attention: LayerAttention, masks: Masks, down: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first and the last key that any row of each bin may see under causality and window."""
-    _, _, rows, keys = _sizes(attention)
-    positions = query_positions(masks, rows, keys)
-    left, right = window_bounds(masks.window, masks.causal)
-    first = np.zeros(len(down) - 1, np.int64) if left is None else positions[down[:-1]] - left
-    last = np.full(len(down) - 1, keys - 1) if right is None else positions[down[1:] - 1] + right
-    return np.maximum(first, 0), np.minimum(last, keys - 1)
-
-
 def _masks(options: dict[str, Any]) -> Masks:
-    return Masks(**{name: options[name] for name in MASKS if name in options})
-
-
-def _sizes(attention: LayerAttention) -> tuple[int, int, int, int]:
-    return (*attention.query.shape[:3], attention.key.shape[2])
+    return Masks(**{name: options[name] for name in Masks._fields if name in options})

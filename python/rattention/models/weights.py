@@ -206,7 +206,11 @@ def read_pickle(path: Path) -> dict[str, StoredTensor]:
     if not isinstance(state, dict):
         raise WeightsError(f"{path} must hold a state dict, got {type(state).__name__}")
     tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    _refuse_views(path, sum(_bytes(tensor) for tensor in tensors.values()))
+    # A few stored numbers, repeated by strides of 0 or under many names, can stand for any amount. Weights
+    # that are shared stand twice in files that are older than safetensors.
+    size = sum(t.numel() * t.element_size() for t in tensors.values() if _is_plain(t))
+    if size > 2 * path.stat().st_size:
+        raise WeightsError(f"{path} would become {size} bytes of tensors from {path.stat().st_size}: refused")
     return {name: _entry(tensor) for name, tensor in tensors.items()}
 
 
@@ -220,17 +224,6 @@ def _entry(tensor: Any) -> StoredTensor:
 
 def _is_plain(tensor: Any) -> bool:
     return str(tensor.layout) == "torch.strided" and tensor.device.type == "cpu" and not tensor.is_nested
-
-
-def _bytes(tensor: Any) -> int:
-    return int(tensor.numel() * tensor.element_size()) if _is_plain(tensor) else 0
-
-
-def _refuse_views(path: Path, size: int) -> None:
-    """A few stored numbers, repeated by strides of 0 or under many names, can stand for any amount. Weights
-    that are shared stand twice in files that are older than safetensors."""
-    if size > 2 * path.stat().st_size:
-        raise WeightsError(f"{path} would become {size} bytes of tensors from {path.stat().st_size}: refused")
 
 
 def _refuse_bomb(path: Path) -> None:
