@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 import rattention.nn as rn
 from rattention._metrics import MetricOptions, reference_metrics
 from rattention.inspect import LayerAttention, capture, visiting
-from rattention.inspect.visibility import visible_keys
+from rattention.inspect.statistics import visible_keys
 from rattention.mechanisms.gravitational import reference_gravitational_weights
 from rattention.mechanisms.pooled_map import reference_map
 from rattention.mechanisms.softmax import reference_weights

@@ -19,7 +19,7 @@ import rattention.hf
 import rattention.torch as rt
 from rattention.compression import STRATEGIES, Clusters
 from rattention.compression.held import RECENT, Held
-from rattention.compression.report import LayerUse, Plan
+from rattention.compression.report import Compression, LayerUse
 from rattention.nn import LanguageModel, RAttention, SlidingWindow, Softmax
 
 from tests.compressed_models import FAMILIES, GREEDY, family, run, small, stepwise
@@ -200,7 +200,7 @@ def test_clusters_of_equal_keys_are_exactly_full_attention(by):
     key = distinct[:, :, order]
     value = torch.randn(1, 2, 18, 8, generator=rng) if by == "mean" else distinct[:, :, order] + 1
     query = torch.randn(1, 4, 18, 8, generator=rng)
-    held = Held(Plan(Clusters(by), 3, 0), LayerUse("layer"))
+    held = Held(Compression(Clusters(by), 3, 0), LayerUse("layer"))
     held.append(key, value)
     held.show(None, 18)
     held.attended(query, None)
@@ -218,7 +218,7 @@ def test_the_newest_64_queries_choose(steps):
     key[:, :, :4, 0] = key[:, :, 4:8, 1] = 1
     query = torch.zeros(1, 1, 8 + steps, 4)
     query[:, :, :-RECENT, 0], query[:, :, -RECENT:, 1] = 40, 7
-    held = Held(Plan(STRATEGIES["received"], 4, steps + 3), LayerUse("layer"))
+    held = Held(Compression(STRATEGIES["received"], 4, steps + 3), LayerUse("layer"))
     for i in range(8 + steps):
         held.append(key[:, :, i : i + 1], key[:, :, i : i + 1])
         held.show(None, 1)
@@ -232,7 +232,7 @@ def test_all_queries_of_a_prompt_choose():
     key[:, :, :4, 0] = key[:, :, 4:8, 1] = 1
     query = torch.zeros(1, 1, 300, 4)
     query[:, :, :-RECENT, 0] = query[:, :, -RECENT:, 1] = 40
-    held = Held(Plan(STRATEGIES["received"], 4, 0), LayerUse("layer"))
+    held = Held(Compression(STRATEGIES["received"], 4, 0), LayerUse("layer"))
     held.append(key, key)
     held.show(None, 300)
     held.attended(query, None)

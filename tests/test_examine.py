@@ -9,9 +9,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from rattention.inspect import LayerAttention, Sample, examine
-from rattention.inspect.query_row import attended_positions, clustering, top_mass
-from rattention.inspect.statistics import MapOptions, measure_layer
-from rattention.inspect.visibility import shown_cells, visible_keys
+from rattention.inspect.statistics import (
+    MapOptions,
+    attended_positions,
+    clustering,
+    measure_layer,
+    shown_cells,
+    top_mass,
+    visible_keys,
+)
 from rattention.mechanisms.masks import Masks, reference_visible
 from rattention.mechanisms.pooled_map import bin_edges
 

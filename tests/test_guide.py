@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from rattention.inspect import Rules
 from rattention.inspect.insights import RULES
-from rattention.inspect.query_row import MOST_MASS, SINKS, TOP_SHARE
-from rattention.inspect.statistics import MapOptions
+from rattention.inspect.statistics import MOST_MASS, SINKS, TOP_SHARE, MapOptions
 
 from tests.processes import run_python
 

@@ -10,8 +10,7 @@ import pytest
 from rattention.compression import STRATEGIES
 from rattention.inspect import Findings, Rules, advise
 from rattention.inspect.insights import RULES, TOGETHER
-from rattention.inspect.query_row import STATISTICS, RowStatistics
-from rattention.inspect.statistics import LayerMeasure, SampleMeasure
+from rattention.inspect.statistics import STATISTICS, LayerMeasure, RowStatistics, SampleMeasure
 
 QUIET = {
     "context_mean": 0.01,
@@ -81,7 +80,7 @@ def test_where_it_fired():
     insight = advise(found).insights[0]
     assert (insight.fired, insight.value) == (False, 1.0)
     assert (insight.layers, insight.heads, insight.of_heads) == ((1,), ((1, 0),), 6)
-    assert "recent/distant ratio 1, not > 2; above it: layers 1; 1 of 6 heads" in insight.text
+    assert "recent/distant ratio 1.00, not > 2; above it: layers 1; 1 of 6 heads" in insight.text
     most = advise(findings(layer(1, recent_distant_ratio=[5.0, 3.0]), layer(3, recent_distant_ratio=2.5)))
     text = most.insights[0].text
     assert "recent/distant ratio 2.75 > 2; above it: layers 1, 3; 4 of 4 heads" in text
@@ -92,7 +91,7 @@ def test_where_it_fired():
 def test_both_rules_of_broad_attention_say_which_they_are():
     both = advise(findings(layer(0, entropy=4.0, relative_entropy=0.9)))
     texts = [i.text for i in both.insights if i.fired]
-    assert ["entropy in nats 4 > 2" in texts[0], "entropy / ln n 0.9 > 0.8" in texts[1]] == [True, True]
+    assert ["entropy in nats 4.00 > 2" in texts[0], "entropy / ln n 0.90 > 0.8" in texts[1]] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 from rattention.models import Bert, WeightsError
-from rattention.models.safetensors_file import MAX_HEADER_BYTES, read_safetensors
-from rattention.models.weights import open_tensors
+from rattention.models.weights import MAX_HEADER_BYTES, open_tensors, read_safetensors
 
 from tests.bert_folder import CONFIG, random_weights, write_folder
 

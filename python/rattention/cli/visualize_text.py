@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rattention._files import json_ready
 from rattention.cli.text import paragraph, table
-from rattention.inspect.query_row import STATISTICS
 from rattention.inspect.report import COLUMNS, cell
+from rattention.inspect.statistics import STATISTICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

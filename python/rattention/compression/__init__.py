@@ -8,18 +8,25 @@
     >>> (Recency() + TopK(by="query")).keep(past, 4).indices
     array([[4, 5, 6, 7]])
 
-`STRATEGIES` names them; their sources are in `rattention.compression.table`.
+`STRATEGIES` names them; their sources are in `rattention.compression.strategies`.
 """
 
 from __future__ import annotations
 
 from rattention.compression.budget import most_kept, resolve_budget
-from rattention.compression.clusters import Clusters
 from rattention.compression.compressing import compress
 from rattention.compression.past import Kept, Past
 from rattention.compression.report import Compression, LayerUse
-from rattention.compression.strategies import Combined, Recency, Strategy, TopK, Uniform
-from rattention.compression.table import STRATEGIES, require_strategy
+from rattention.compression.strategies import (
+    STRATEGIES,
+    Clusters,
+    Combined,
+    Recency,
+    Strategy,
+    TopK,
+    Uniform,
+    require_strategy,
+)
 
 __all__ = [
     "STRATEGIES",

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rattention._arguments import at_least
+from rattention._models import kind_of
 from rattention.compression.budget import Budget, require_budget
-from rattention.compression.report import Compression, Plan
-from rattention.compression.table import require_strategy
-from rattention.inspect.hooks import is_pretrained
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-
-    from rattention.compression.strategies import Strategy
+from rattention.compression.report import Compression
+from rattention.compression.strategies import Strategy, require_strategy
 
 
 @contextmanager
@@ -70,24 +64,16 @@ def compress(
     >>> [layer.held for layer in use.layers], use.layers[0].seen
     ([20, 20], 59)
     """
-    plan = Plan(require_strategy(strategy), require_budget(budget), at_least("slack", slack, 0))
-    compression = Compression(plan.strategy, plan.budget)
-    with _compressing(model, plan, compression):
-        yield compression
-
-
-def _compressing(model: Any, plan: Plan, compression: Compression) -> AbstractContextManager[None]:
-    if is_pretrained(model):
-        from rattention.compression import transformers_cache
-
-        return transformers_cache.compressing(model, plan, compression)
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(model, torch.nn.Module):
+    compression = Compression(require_strategy(strategy), require_budget(budget), at_least("slack", slack, 0))
+    if kind_of(model) == "transformers":
+        from rattention.compression.transformers_cache import compressing
+    elif kind_of(model) == "torch":
+        from rattention.compression.nn_cache import compressing
+    else:
         bert = hasattr(model, "attention_layers")
         raise TypeError(
             "model must be a transformers.PreTrainedModel or a module of rattention.nn, got "
             f"{type(model).__name__}{': an encoder has no cache of keys and values to compress' * bert}"
         )
-    from rattention.compression import nn_cache
-
-    return nn_cache.compressing(model, plan, compression)
+    with compressing(model, compression):
+        yield compression

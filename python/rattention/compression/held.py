@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rattention._metrics import MetricOptions
 from rattention.compression.budget import most_kept
-from rattention.compression.past import Kept, Past
+from rattention.compression.past import Attention, Kept, Past
+from rattention.compression.report import Compression, LayerUse
+from rattention.compression.strategies import Strategy
 from rattention.mechanisms.softmax import attention_metrics, attention_rows
 from rattention.nn.rows import Rows
 from rattention.torch.storage import as_array
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from rattention.compression.past import Attention
-    from rattention.compression.report import LayerUse, Plan
-    from rattention.compression.strategies import Strategy
 
 RECENT = 64
 """Newest query rows that choose what is kept when a single token leads to a cut; of a prompt all rows do."""
 
 
-@dataclass(frozen=True)
-class _Row:
-    """What is held of one sequence: ``[heads, tokens, ...]``."""
-
-    key: torch.Tensor
-    value: torch.Tensor
-    position: torch.Tensor
-    log_size: torch.Tensor | None
+Row = list[torch.Tensor]
+"""What is held of one sequence, ``[heads, tokens, ...]``: key, value, position and, where there are any, log
+sizes."""
 
 
 class Held:
@@ -45,8 +35,7 @@ class Held:
     first thing to go. Each sequence has its own budget, as if it were alone.
     """
 
-    def __init__(self, plan: Plan, use: LayerUse) -> None:
-        """Nothing; `use` is told what happens."""
+    def __init__(self, plan: Compression, use: LayerUse) -> None:
         self.plan, self.use = plan, use
         self._set([torch.empty(0)] * 3, Rows())
         self.shown: torch.Tensor | None = None
@@ -128,10 +117,9 @@ class Held:
             self._forget_queries()
         held = self.key.shape[2]
         one = (self.key[:, :, :1].nbytes + self.value[:, :, :1].nbytes) if held else 0
-        seconds = time.perf_counter() - began
-        self.use.after_pass(
-            seen=self.seen, held=held, nbytes=self.nbytes, full_nbytes=one * self.seen, seconds=seconds
-        )
+        use = self.use
+        use.seen, use.held, use.nbytes, use.full_nbytes = self.seen, held, self.nbytes, one * self.seen
+        use.seconds += time.perf_counter() - began
 
     def reorder(self, sequences: torch.Tensor) -> None:
         """Keep these sequences, in this order; numbers may repeat."""
@@ -153,42 +141,28 @@ class Held:
         queries = torch.cat(self._queries, dim=2)[:, :, -most:]
         rows, masses = [], []
         for sequence, count in enumerate(counts):
-            row, query = self._row(sequence, queries)
+            row, query = [tensor[sequence] for tensor in self._rows.tensors()], queries[sequence]
+            if self.shown is not None:
+                shown = self.shown[sequence]
+                row, query = [tensor[:, shown] for tensor in row], query[:, shown[-query.shape[1] :]]
             if count is not None:
                 row, mass = _cut_row(row, query, count, self.plan.strategy, scale)
                 masses.append(mass)
             rows.append(row)
         self._hold(rows)
         self._cut_before = True
-        self.use.after_cut(self.position.numpy().copy(), float(np.mean(masses)))
+        self.use.cuts += 1
+        self.use.positions, self.use.mass_kept = self.position.numpy().copy(), float(np.mean(masses))
 
-    def _row(self, sequence: int, queries: torch.Tensor) -> tuple[_Row, torch.Tensor]:
-        """One sequence without its padding, and the queries of its newest tokens."""
-        log_size = None if self.log_size is None else self.log_size[sequence]
-        row = _Row(self.key[sequence], self.value[sequence], self.position[sequence], log_size)
-        query = queries[sequence]
-        if self.shown is None:
-            return row, query
-        shown = self.shown[sequence]
-        tokens = _Row(
-            row.key[:, shown],
-            row.value[:, shown],
-            row.position[:, shown],
-            None if log_size is None else log_size[:, shown],
-        )
-        return tokens, query[:, shown[-query.shape[1] :]]
-
-    def _hold(self, rows: list[_Row]) -> None:
+    def _hold(self, rows: list[Row]) -> None:
         """These sequences, the shorter ones padded at their beginning."""
-        counts = [row.key.shape[1] for row in rows]
+        counts = [row[0].shape[1] for row in rows]
         longest = max(counts)
         shown = torch.arange(longest) >= longest - torch.tensor(counts)[:, None]
         self.shown = None if bool(shown.all()) else shown
-        tensors = [[row.key, row.value, row.position] for row in rows]
-        if any(row.log_size is not None for row in rows):
-            for row, own in zip(rows, tensors, strict=True):
-                own.append(torch.zeros(row.key.shape[:2]) if row.log_size is None else row.log_size)
-        columns = zip(*tensors, strict=True)
+        if any(len(row) > 3 for row in rows):
+            rows = [row if len(row) > 3 else [*row, torch.zeros(row[0].shape[:2])] for row in rows]
+        columns = zip(*rows, strict=True)
         self._set([torch.stack([_padded(tensor, longest) for tensor in column]) for column in columns])
 
 
@@ -199,35 +173,30 @@ def _padded(tensor: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def _cut_row(
-    row: _Row, query: torch.Tensor, count: int, strategy: Strategy, scale: float | None
-) -> tuple[_Row, float]:
+    row: Row, query: torch.Tensor, count: int, strategy: Strategy, scale: float | None
+) -> tuple[Row, float]:
     """`count` tokens of a sequence, and the share of the newest row's attention that they keep."""
     past = _past(row, query, scale)
     kept = strategy.keep(past, count)
     mass = mass_kept(past, kept, _numbers(query[:, -1]), scale)
     indices = torch.from_numpy(np.ascontiguousarray(kept.indices))
-    log_size = None if row.log_size is None else row.log_size.gather(1, indices)
+    chosen = [tensor[torch.arange(len(tensor))[:, None], indices] for tensor in row]
+    if kept.key is not None:
+        chosen[0] = torch.from_numpy(kept.key).to(row[0].dtype)
+    if kept.value is not None:
+        chosen[1] = torch.from_numpy(kept.value).to(row[1].dtype)
     if kept.log_size is not None:
-        log_size = torch.from_numpy(kept.log_size)
-    key, value = (
-        _taken(tensor, indices, new) for tensor, new in ((row.key, kept.key), (row.value, kept.value))
-    )
-    return _Row(key, value, row.position.gather(1, indices), log_size), mass
+        chosen[3:] = [torch.from_numpy(kept.log_size)]
+    return chosen, mass
 
 
-def _taken(tensor: torch.Tensor, indices: torch.Tensor, new: NDArray[np.float32] | None) -> torch.Tensor:
-    if new is not None:
-        return torch.from_numpy(new).to(tensor.dtype)
-    return tensor.gather(1, indices[:, :, None].expand(-1, -1, tensor.shape[2]))
-
-
-def _past(row: _Row, query: torch.Tensor, scale: float | None) -> Past:
+def _past(row: Row, query: torch.Tensor, scale: float | None) -> Past:
     """`query` ``[heads, rows, head_dim]`` are the rows of the newest tokens."""
-    log_size = None if row.log_size is None else row.log_size.numpy()
+    key, value, log_size = row[0], row[1], row[3].numpy() if len(row) > 3 else None
     options: dict[str, Any] = {"causal": True, "scale": scale}
     if log_size is not None:
-        options["attn_mask"] = np.repeat(log_size, len(query) // len(row.key), axis=0)[None, :, None]
-    queries, keys = as_array(query[None]), as_array(row.key[None])
+        options["attn_mask"] = np.repeat(log_size, len(query) // len(key), axis=0)[None, :, None]
+    queries, keys = as_array(query[None]), as_array(key[None])
 
     def measure(kind: Attention) -> NDArray[np.float32]:
         if kind == "query":
@@ -236,9 +205,9 @@ def _past(row: _Row, query: torch.Tensor, scale: float | None) -> Past:
             received = attention_metrics(queries, keys, metrics=MetricOptions(), **options).received
             assert received is not None
             weights = received[0]
-        return weights.reshape(len(row.key), -1, weights.shape[1]).mean(axis=1)  # type: ignore[no-any-return]
+        return weights.reshape(len(key), -1, weights.shape[1]).mean(axis=1)  # type: ignore[no-any-return]
 
-    return Past(_numbers(row.key), _numbers(row.value), log_size=log_size, measure=measure)
+    return Past(_numbers(key), _numbers(value), log_size=log_size, measure=measure)
 
 
 def mass_kept(past: Past, kept: Kept, query: NDArray[np.float32], scale: float | None) -> float:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import torch
 
 from rattention.compression.held import Held
-from rattention.compression.report import LayerUse
+from rattention.compression.report import Compression, LayerUse
 from rattention.inspect.hooks import alone
-from rattention.nn import Softmax, TransformerEncoder
+from rattention.nn import SelfAttention, Softmax, TransformerEncoder
 from rattention.nn.attention import LayerCache
 from rattention.nn.decoding import DecodingCache, KeyValueCache
 from rattention.torch.rotary import rotary
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rattention.compression.report import Compression, Plan
-    from rattention.nn import SelfAttention
 
 
 class CompressedCache(LayerCache):
@@ -57,18 +53,18 @@ class CompressedCache(LayerCache):
 
 
 @contextmanager
-def compressing(model: torch.nn.Module, plan: Plan, compression: Compression) -> Iterator[None]:
+def compressing(model: torch.nn.Module, plan: Compression) -> Iterator[None]:
     """`rattention.compress` for modules that hold a `TransformerEncoder`."""
     encoders = [(n, part) for n, part in model.named_modules() if isinstance(part, TransformerEncoder)]
     uses = [_uses(name, encoder) for name, encoder in encoders]
-    compression.layers.extend(use for group in uses for use in group.values())
-    if not compression.layers:
+    plan.layers.extend(use for group in uses for use in group.values())
+    if not plan.layers:
         raise ValueError(
             f"{type(model).__name__} has no causal layers of full softmax attention, whose caches grow"
         )
     with alone(model), ExitStack() as hooks:
         for (_, encoder), group in zip(encoders, uses, strict=True):
-            hook = encoder.register_forward_pre_hook(_swapper(plan, group), with_kwargs=True)
+            hook = encoder.register_forward_pre_hook(partial(_swap, plan, group), with_kwargs=True)
             hooks.callback(hook.remove)
         yield
 
@@ -82,19 +78,15 @@ def _uses(name: str, encoder: TransformerEncoder) -> dict[int, LayerUse]:
     }
 
 
-def _swapper(plan: Plan, uses: dict[int, LayerUse]) -> Any:
-    """A hook that puts compressed caches in the place of those that grow, before an encoder runs."""
-
-    def before(encoder: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        cache: DecodingCache | None = kwargs.get("cache")
-        if cache is not None:
-            for index, use in uses.items():
-                cache.layers[index] = _compressed(cache.layers[index], plan, use)
-
-    return before
+def _swap(plan: Compression, uses: dict[int, LayerUse], *call: Any) -> None:
+    """Compressed caches take the place of those that grow, before an encoder runs."""
+    cache: DecodingCache | None = call[-1].get("cache")
+    if cache is not None:
+        for index, use in uses.items():
+            cache.layers[index] = _compressed(cache.layers[index], plan, use)
 
 
-def _compressed(layer: LayerCache, plan: Plan, use: LayerUse) -> LayerCache:
+def _compressed(layer: LayerCache, plan: Compression, use: LayerUse) -> LayerCache:
     if isinstance(layer, CompressedCache):
         layer.held.plan, layer.held.use = plan, use
     elif isinstance(layer, KeyValueCache):

@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 Attention = Literal["received", "query"]
 """Mean attention to a token from the query rows that may see it, or the newest row's attention to it."""
 
 
+@dataclass(eq=False, repr=False)
 class Past:
-    """Tokens of one sequence up to the cut, oldest first.
+    """Tokens of one sequence up to the cut, oldest first."""
 
-    Parameters
-    ----------
-    key:
-        Float32 ``[heads, tokens, dim]``: key/value heads of a layer, or one head for all that a model sees.
-    value:
-        ``[heads, tokens, value_dim]``, or None where there are none (histories before a model).
-    log_size:
-        ``[heads, tokens]``: the natural logarithm of how many tokens each stands for; None is one each.
-    measure:
-        Gives the attention ``[heads, tokens]`` of a kind; called when a strategy asks, once for each kind.
-    """
-
-    def __init__(
-        self,
-        key: NDArray[np.float32],
-        value: NDArray[np.float32] | None = None,
-        *,
-        log_size: NDArray[np.float32] | None = None,
-        measure: Callable[[Attention], NDArray[np.float32]] | None = None,
-    ) -> None:
-        """Nothing is copied or measured yet."""
-        self.key, self.value, self.log_size = key, value, log_size
-        self._measure = measure
-        self._measured: dict[Attention, NDArray[np.float32]] = {}
+    key: NDArray[np.float32]
+    """Float32 ``[heads, tokens, dim]``: key/value heads of a layer, or one head for all that a model sees."""
+    value: NDArray[np.float32] | None = None
+    """``[heads, tokens, value_dim]``, or None where there are none (histories before a model)."""
+    _: KW_ONLY
+    log_size: NDArray[np.float32] | None = None
+    """``[heads, tokens]``: the natural logarithm of how many tokens each stands for; None is one each."""
+    measure: Callable[[Attention], NDArray[np.float32]] | None = None
+    """Gives the attention ``[heads, tokens]`` of a kind; called when a strategy asks, once for each kind."""
+    _measured: dict[Attention, NDArray[np.float32]] = field(default_factory=dict, init=False)
 
     @property
     def heads(self) -> int:
@@ -50,15 +34,14 @@ class Past:
         return len(self.key)
 
     def __len__(self) -> int:
-        """Number of tokens."""
         return int(self.key.shape[1])
 
     def attention(self, kind: Attention) -> NDArray[np.float32]:
         """``[heads, tokens]``; ValueError where it is not finite or there are no queries to measure it by."""
         if kind not in self._measured:
-            if self._measure is None:
+            if self.measure is None:
                 raise ValueError(f"there are no queries here to measure attention by {kind!r} with")
-            measured = self._measure(kind)
+            measured = self.measure(kind)
             if not np.isfinite(measured).all():
                 raise ValueError(f"attention by {kind!r} is not finite: queries or keys hold NaN or infinity")
             self._measured[kind] = measured

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rattention._arguments import fields_in_brief
 from rattention.compression.budget import Budget
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from rattention.compression.strategies import Strategy
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to keep, and when to cut."""
-
-    strategy: Strategy
-    budget: Budget
-    slack: int
-    """Tokens beyond the budget that may pile up one by one before the next cut."""
+from rattention.compression.strategies import Strategy
 
 
 @dataclass(eq=False, repr=False)
@@ -51,16 +38,6 @@ class LayerUse:
     def __repr__(self) -> str:
         return fields_in_brief(self, ("name", "seen", "held", "cuts", "mass_kept"))
 
-    def after_pass(self, *, seen: int, held: int, nbytes: int, full_nbytes: int, seconds: float) -> None:
-        """Take down what is held now."""
-        self.seen, self.held, self.nbytes, self.full_nbytes = seen, held, nbytes, full_nbytes
-        self.seconds += seconds
-
-    def after_cut(self, positions: NDArray[np.int32], mass: float) -> None:
-        """Take down what a cut has kept."""
-        self.cuts += 1
-        self.positions, self.mass_kept = positions, mass
-
 
 @dataclass
 class Compression:
@@ -68,6 +45,8 @@ class Compression:
 
     strategy: Strategy
     budget: Budget
+    slack: int
+    """Tokens beyond the budget that may pile up one by one before the next cut."""
     layers: list[LayerUse] = field(default_factory=list)
     """One per attention layer whose cache grows with the context, in the order of the modules."""
 
@@ -87,7 +66,6 @@ class Compression:
         return sum(layer.seconds for layer in self.layers)
 
     def __str__(self) -> str:
-        """A table."""
         lines = [f"{'layer':<40}{'seen':>8}{'held':>8}{'cuts':>6}{'mass kept':>11}{'saved':>8}"]
         for layer in self.layers:
             mass = "-" if layer.mass_kept is None else f"{layer.mass_kept:.1%}"

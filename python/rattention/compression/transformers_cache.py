@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import EncoderDecoderCache
+from transformers import EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from rattention.compression.held import Held
-from rattention.compression.report import LayerUse
+from rattention.compression.report import Compression, LayerUse
 from rattention.hf.attention import attends_causally
 from rattention.hf.cache import RAttentionCacheLayer, existing_layer
-from rattention.inspect.hooks import attention_layers, has_hook, visiting
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from transformers import PreTrainedModel
-
-    from rattention.compression.report import Compression, Plan
-    from rattention.inspect.hooks import LayerAttention
+from rattention.inspect.hooks import LayerAttention, attention_layers, has_hook, visiting
 
 CONSTANT = (DynamicSlidingWindowLayer, RAttentionCacheLayer)
 """Layers whose size does not grow with the context: they stay as they are."""
@@ -78,8 +71,7 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def offload(self) -> None:
         """Nothing: it is on the CPU."""
 
-    def prefetch(self) -> None:
-        """Nothing: it is on the CPU."""
+    prefetch = offload
 
     def crop(self, tokens_to_remove: int) -> None:
         """Nothing for 0; NotImplementedError otherwise, because what was dropped does not come back."""
@@ -93,9 +85,7 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Keep these sequences."""
         self.held.reorder(beam_idx)
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these sequences."""
-        self.held.reorder(indices)
+    batch_select_indices = reorder_cache
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each sequence `repeats` times."""
@@ -105,7 +95,7 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 class _Compressor:
     """Compresses the caches of a model's layers, which are known by their names."""
 
-    def __init__(self, plan: Plan, uses: dict[str, LayerUse]) -> None:
+    def __init__(self, plan: Compression, uses: dict[str, LayerUse]) -> None:
         self.plan = plan
         self.uses = uses
         self.present: dict[str, CompressedLayer] = {}
@@ -141,7 +131,7 @@ class _Compressor:
         held.attended(query, options["scale"])
 
 
-def compressed_layer(cache: Any, index: int, plan: Plan, use: LayerUse) -> CompressedLayer | None:
+def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -> CompressedLayer | None:
     """Layer `index` of `cache` as a compressed one, which takes over what is there; None for one whose size
     is constant."""
     if isinstance(cache, EncoderDecoderCache):
@@ -166,11 +156,11 @@ def compressed_layer(cache: Any, index: int, plan: Plan, use: LayerUse) -> Compr
 
 
 @contextmanager
-def compressing(model: PreTrainedModel, plan: Plan, compression: Compression) -> Iterator[None]:
+def compressing(model: PreTrainedModel, plan: Compression) -> Iterator[None]:
     """`rattention.compress` for models of Transformers."""
     modules = _growing(model)
     uses = {name: LayerUse(name) for name in modules}
-    compression.layers.extend(uses.values())
+    plan.layers.extend(uses.values())
     compressor = _Compressor(plan, uses)
     with visiting(model, compressor), ExitStack() as hooks:
         for name, module in modules.items():

@@ -10,7 +10,7 @@ from rattention.inspect.findings import Findings, examine
 from rattention.inspect.hooks import LayerAttention, capture, visiting
 from rattention.inspect.insights import Insight, Limits, Rules, advise
 from rattention.inspect.observe import Observation, observe
-from rattention.inspect.samples import Sample
+from rattention.inspect.statistics import Sample
 
 __all__ = [
     "Findings",

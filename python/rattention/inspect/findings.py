@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rattention.inspect.query_row import STATISTICS
-from rattention.inspect.statistics import OVER_ROWS, LayerMeasure, SampleMeasure, examine_sample
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from numpy.typing import NDArray
-
-    from rattention.inspect.samples import Sample
+from rattention.inspect.statistics import (
+    OVER_ROWS,
+    STATISTICS,
+    Sample,
+    SampleMeasure,
+    examine_sample,
+)
 
 COLUMNS = ("sample", "layer", "head", "sequence_length", "context_tokens", *STATISTICS, "max_position")
 """Columns of `Findings.table`; the means over all rows follow with "rows_" before their names."""
@@ -44,7 +44,6 @@ class Findings:
         return tuple(range(count)) if self.heads is None else self.heads[:count]
 
     def __getattr__(self, name: str) -> NDArray[np.float64]:
-        """A statistic by name."""
         if name not in STATISTICS:
             raise AttributeError(f"{name} is no statistic; there are {', '.join(STATISTICS)}")
         return _stacked([[getattr(layer.query, name) for layer in s.layers] for s in self.samples])
@@ -67,10 +66,19 @@ class Findings:
     def table(self) -> list[dict[str, Any]]:
         """A row for each sample, layer and head: `COLUMNS`, and the means over all rows."""
         return [
-            row
+            {
+                "sample": sample.name,
+                "layer": layer.layer,
+                "head": head,
+                "sequence_length": layer.weights.shape[1],
+                "context_tokens": int(layer.query.context[i]),
+                **{name: float(getattr(layer.query, name)[i]) for name in STATISTICS},
+                "max_position": int(layer.weights[i].argmax()),
+                **{f"rows_{name}": float(layer.mean[name][i]) for name in OVER_ROWS},
+            }
             for sample in self.samples
             for layer in sample.layers
-            for row in _rows(sample, layer, self.head_numbers(len(layer.weights)))
+            for i, head in enumerate(self.head_numbers(len(layer.weights)))
         ]
 
     def sample_table(self) -> list[dict[str, Any]]:
@@ -135,22 +143,6 @@ def examine(
 def without_maps(sample: SampleMeasure) -> SampleMeasure:
     """`sample` without pictures, which are most of its memory."""
     return replace(sample, layers=tuple(replace(layer, map=None) for layer in sample.layers))
-
-
-def _rows(sample: SampleMeasure, layer: LayerMeasure, heads: Sequence[int]) -> list[dict[str, Any]]:
-    return [
-        {
-            "sample": sample.name,
-            "layer": layer.layer,
-            "head": head,
-            "sequence_length": layer.weights.shape[1],
-            "context_tokens": int(layer.query.context[i]),
-            **{name: float(getattr(layer.query, name)[i]) for name in STATISTICS},
-            "max_position": int(layer.weights[i].argmax()),
-            **{f"rows_{name}": float(layer.mean[name][i]) for name in OVER_ROWS},
-        }
-        for i, head in enumerate(heads)
-    ]
 
 
 def _most_common(positions: Sequence[int]) -> int:

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
+
+from numpy.typing import ArrayLike, NDArray
 
 from rattention._arguments import fields_in_brief
 from rattention._metrics import AttentionMetrics, MetricOptions
+from rattention._models import kind_of
 from rattention.mechanisms import gravitational, softmax
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
-
-    from numpy.typing import ArrayLike, NDArray
-
-    Callback = Callable[["LayerAttention"], None]
-    Hook = Callable[..., Any]
+Callback = Callable[["LayerAttention"], None]
+Hook = Callable[..., Any]
 
 BY_POSITION = ("query_mass", "key_mass")
 """Options that the gravitational functions take after query and key."""
@@ -62,14 +60,13 @@ class LayerAttention:
         """`metrics`, in the same pass as the layer's output where that is possible: within a callback."""
         if self.call is None:
             return self.metrics(metrics)
-        result = self.call(metrics=MetricOptions() if metrics is None else metrics)
+        result = self.call(metrics=metrics or MetricOptions())
         self.output = result.output
         return AttentionMetrics(**{name: _plain(name, values) for name, values in result.metrics})
 
     def metrics(self, metrics: MetricOptions | None = None) -> AttentionMetrics:
         """The metrics of every row, ``[batch, heads, query_length]``, streamed."""
-        measured = MetricOptions() if metrics is None else metrics
-        return self._measure("metrics", metrics=measured)  # type: ignore[no-any-return]
+        return self._measure("metrics", metrics=metrics or MetricOptions())  # type: ignore[no-any-return]
 
     def rows(self, rows: ArrayLike) -> NDArray[Any]:
         """The weights of a few query rows, ``[batch, heads, len(rows), key_length]``."""
@@ -150,24 +147,21 @@ def visiting(model: Any, callback: Callback) -> AbstractContextManager[None]:
     """
     layers = attention_layers(model)
     hooks = {layer: _hook(i, name, callback) for i, (name, layer) in enumerate(layers.items())}
-    if is_pretrained(model):
-        from rattention.inspect.pretrained import visiting_pretrained
-
-        return visiting_pretrained(model, hooks)
-    return attached(model, hooks)
+    return _attached(model, hooks)
 
 
 def attention_layers(model: Any) -> dict[str, Any]:
     """The attention layers of `model` by name, in the order of its modules; errors as in `capture`."""
-    if is_pretrained(model):
-        from rattention.inspect.pretrained import pretrained_layers
-
-        return pretrained_layers(model)
-    torch = sys.modules.get("torch")  # without PyTorch there are no modules of it
-    if torch is not None and isinstance(model, torch.nn.Module):
-        layers = {name: part for name, part in model.named_modules() if has_hook(part)}
+    kind = kind_of(model)
+    if kind in ("torch", "transformers"):
+        foreign = kind == "transformers"
+        parts = model.named_modules()
+        layers = {n: part for n, part in parts if has_hook(part) or (foreign and takes_implementation(part))}
         if not layers:
-            raise ValueError(f"{type(model).__name__} has no attention layers of rattention.nn")
+            other = "that take their attention from Transformers' AttentionInterface"
+            raise ValueError(
+                f"{type(model).__name__} has no attention layers {other if foreign else 'of rattention.nn'}"
+            )
         return layers
     if not hasattr(model, "attention_layers"):
         raise TypeError(
@@ -177,10 +171,9 @@ def attention_layers(model: Any) -> dict[str, Any]:
     return model.attention_layers()  # type: ignore[no-any-return]
 
 
-def is_pretrained(model: Any) -> bool:
-    """Whether it is a model of Transformers."""
-    transformers = sys.modules.get("transformers")
-    return transformers is not None and isinstance(model, transformers.PreTrainedModel)
+def takes_implementation(module: Any) -> bool:
+    """Modules of Transformers that say whether they are causal do so for attention implementations."""
+    return "is_causal" in vars(module)
 
 
 def has_hook(layer: Any) -> bool:
@@ -213,10 +206,15 @@ def alone(model: Any, hooks: dict[Any, Hook] | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def attached(model: Any, hooks: dict[Any, Hook]) -> Iterator[None]:
+def _attached(model: Any, hooks: dict[Any, Hook]) -> Iterator[None]:
     """`alone`, with the hooks at the layers that carry their own, and found by `hook_of` for the others."""
     carriers = [layer for layer in hooks if has_hook(layer)]
-    with alone(model, hooks):
+    calling: AbstractContextManager[None] = nullcontext()
+    if kind_of(model) == "transformers" and any(map(takes_implementation, hooks)):  # not all were converted
+        from rattention.inspect.pretrained import calling_hooks
+
+        calling = calling_hooks(model)
+    with alone(model, hooks), calling:
         for layer in carriers:
             layer.attention_hook = hooks[layer]
         try:

@@ -9,17 +9,13 @@ on the task.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from rattention._files import json_ready
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from rattention.inspect.findings import Findings
+from rattention.inspect.findings import Findings
 
 
 @dataclass(frozen=True)
@@ -203,37 +199,25 @@ def advise(findings: Findings, rules: Rules | None = None) -> Advice:
 
 
 def _insight(rule: Rule, findings: Findings, threshold: float) -> Insight:
-    layers = findings.per_layer(rule.statistic) > threshold
-    heads = findings.per_head(rule.statistic)
-    value = findings.overall(rule.statistic)
-    insight = Insight(
-        rule=rule.name,
-        fired=value > threshold,
-        statistic=rule.statistic,
-        value=value,
-        threshold=threshold,
-        layers=tuple(n for n, fires in zip(findings.layers, layers, strict=True) if fires),
-        heads=_pairs(findings, heads > threshold),
-        of_heads=int((~np.isnan(findings.per_head("entropy"))).sum()),
-        text="",
-        strategy=rule.strategy,
+    """The number, the rule and where it holds, also in words."""
+    value, per_head = findings.overall(rule.statistic), findings.per_head(rule.statistic)
+    fires = zip(findings.layers, findings.per_layer(rule.statistic) > threshold, strict=True)
+    layers = tuple(number for number, above in fires if above)
+    numbers = findings.head_numbers(per_head.shape[1])
+    above = zip(*np.nonzero(per_head > threshold), strict=True)
+    heads = tuple((findings.layers[i], numbers[h]) for i, h in above)
+    of_heads = int((~np.isnan(findings.per_head("entropy"))).sum())
+    shown = "cannot be measured" if math.isnan(value) else f"{value:,.2f}"
+    where = f"layers {', '.join(map(str, layers))}; " if layers else ""
+    where += f"{len(heads)} of {of_heads} heads"
+    fired = value > threshold
+    if fired:
+        text = f"{rule.name}: {rule.says} ({rule.unit} {shown} > {threshold:g}; above it: {where})."
+    else:
+        text = f"{rule.name}: no ({rule.unit} {shown}, not > {threshold:g}; above it: {where})."
+    return Insight(
+        rule.name, fired, rule.statistic, value, threshold, layers, heads, of_heads, text, rule.strategy
     )
-    return replace(insight, text=_text(rule, insight))
-
-
-def _pairs(findings: Findings, fires: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
-    numbers = findings.head_numbers(fires.shape[1])
-    return tuple((findings.layers[i], numbers[h]) for i, h in zip(*np.nonzero(fires), strict=True))
-
-
-def _text(rule: Rule, found: Insight) -> str:
-    """The number, the rule and where it holds, in words."""
-    value = "cannot be measured" if math.isnan(found.value) else f"{found.value:,.2f}"
-    layers = f"layers {', '.join(map(str, found.layers))}; " if found.layers else ""
-    where = f"{layers}{len(found.heads)} of {found.of_heads} heads"
-    if found.fired:
-        return f"{rule.name}: {rule.says} ({rule.unit} {value} > {found.threshold:g}; above it: {where})."
-    return f"{rule.name}: no ({rule.unit} {value}, not > {found.threshold:g}; above it: {where})."
 
 
 TOGETHER = (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention import plots
 from rattention._arguments import chosen_numbers, fields_in_brief
 from rattention._extras import require
 from rattention._metrics import ROW_METRICS, MetricOptions
@@ -30,16 +31,16 @@ PANELS = ("entropy", "local_concentration", "long_range", "retention")
 """What `Observation.figure` shows where it was measured."""
 
 
+@dataclass(eq=False, repr=False)
 class Pass:
     """The metrics of one forward pass: ``this.entropy`` is ``[layers, batch, heads, tokens]``.
 
     In generation the first pass holds the prompt, and each later one a token.
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
-        self.layers: dict[int, dict[str, NDArray[Any]]] = {}
-        """By layer and name, ``[batch, heads, tokens]``; received is ``[batch, heads, keys]``."""
+    names: tuple[str, ...]
+    layers: dict[int, dict[str, NDArray[Any]]] = field(default_factory=dict)
+    """By layer and name, ``[batch, heads, tokens]``; received is ``[batch, heads, keys]``."""
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         """A metric of all layers that were called; ValueError where their lengths differ (see `layers`)."""
@@ -54,6 +55,7 @@ class Pass:
         return np.stack(arrays)
 
 
+@dataclass(eq=False, repr=False)
 class Observation:
     """The metrics of a model's attention, as `observe` measured them.
 
@@ -65,27 +67,19 @@ class Observation:
     cannot be joined: read `passes` one by one.
     """
 
-    def __init__(self, modules: tuple[str, ...], layers: tuple[int, ...], names: tuple[str, ...]) -> None:
-        self.modules = modules
-        """Names of the model's attention modules, in the order in which layers are counted."""
-        self.layers = layers
-        """The layers observed."""
-        self.names = names
-        """The metrics measured."""
-        self.passes: list[Pass] = []
-        """What each forward pass gave. A pass ends when a layer is called again."""
+    modules: tuple[str, ...]
+    """Names of the model's attention modules, in the order in which layers are counted."""
+    layers: tuple[int, ...]
+    """The layers observed."""
+    names: tuple[str, ...]
+    """The metrics measured."""
+    passes: list[Pass] = field(default_factory=list)
+    """What each forward pass gave. A pass ends when a layer is called again."""
 
     def __repr__(self) -> str:
         return f"{fields_in_brief(self, ('layers', 'names'))[:-1]}, passes={len(self.passes)})"
 
-    def add(self, layer: int, metrics: dict[str, NDArray[Any]]) -> None:
-        """Take what one call of a layer gave."""
-        if not self.passes or layer in self.passes[-1].layers:
-            self.passes.append(Pass(self.names))
-        self.passes[-1].layers[layer] = metrics
-
     def __getattr__(self, name: str) -> NDArray[Any]:
-        """A metric in all passes."""
         _require_measured(self, name)
         if not self.passes:
             raise ValueError("nothing was observed yet: no layer of the model has been called")
@@ -121,15 +115,11 @@ class Observation:
 
     def plot_heads(self, name: str, *, ax: Axes | None = None) -> Axes:
         """A map of `per_head`."""
-        from rattention import plots
-
         label = plots.label_of(name)
         return plots.plot_head_map(self.per_head(name), label=label, layers=self._called(), ax=ax)
 
     def plot_tokens(self, name: str, *, ax: Axes | None = None) -> Axes:
         """`per_token` of every layer along the tokens; a rule stands where generation begins."""
-        from rattention import plots
-
         values, label = self.per_token(name), plots.label_of(name)
         prompt = getattr(self.passes[0], name).shape[3] if len(self.passes) > 1 else None
         return plots.plot_tokens(values, self._called(), label=label, prompt=prompt, ax=ax)
@@ -137,8 +127,6 @@ class Observation:
     def figure(self, *, title: str = "") -> Figure:
         """Maps of the metrics by layer and head: entropy, local concentration, long range and retention where
         they were measured, else the first ones that were."""
-        from rattention import plots
-
         names = [name for name in PANELS if name in self.names] or list(self.names[:4])
         maps = {name: self.per_head(name) for name in names}
         return plots.maps_figure(maps, layers=self._called(), title=title)
@@ -208,13 +196,15 @@ def observe(
     modules = attention_layers(model)
     chosen = chosen_numbers("layers", layers, range(len(modules)))
     observation = Observation(tuple(modules), chosen, kept)
-    config = getattr(model, "config", None)
-    two_sided = bool(getattr(config, "is_encoder_decoder", False))
+    two_sided = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
 
     def visit(layer: LayerAttention) -> None:
         if layer.index in chosen:
             shown = None if two_sided and not layer.options.get("causal") else _shown_rows(layer)
-            observation.add(layer.index, _arrays(layer.attend(measured), kept, shown))
+            arrays = _arrays(layer.attend(measured), kept, shown)
+            if not observation.passes or layer.index in observation.passes[-1].layers:
+                observation.passes.append(Pass(kept))
+            observation.passes[-1].layers[layer.index] = arrays
 
     with visiting(model, visit):
         yield observation

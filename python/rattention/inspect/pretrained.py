@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 import rattention.torch as rt
 from rattention.hf.attention import kernel_options, known_keys
 from rattention.hf.registration import register_as
-from rattention.inspect.hooks import attached, has_hook, hook_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from transformers import PreTrainedConfig
-
-    from rattention.inspect.hooks import Hook
+from rattention.inspect.hooks import hook_of
 
 NAME = "rattention_observed"
 """The implementation's name while a model is watched."""
-
-
-def pretrained_layers(model: PreTrainedModel) -> dict[str, Any]:
-    """By name: modules that attend by the model's implementation, and layers converted to RAttention."""
-    found = {
-        name: part for name, part in model.named_modules() if takes_implementation(part) or has_hook(part)
-    }
-    if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no attention layers that take their attention from Transformers' "
-            "AttentionInterface"
-        )
-    return found
-
-
-def takes_implementation(module: torch.nn.Module) -> bool:
-    """Modules that say whether they are causal do so for attention implementations."""
-    return "is_causal" in vars(module)
-
-
-@contextmanager
-def visiting_pretrained(model: PreTrainedModel, hooks: dict[Any, Hook]) -> Iterator[None]:
-    """`rattention.inspect.visiting` for models of Transformers; restores them, also after an exception."""
-    with attached(model, hooks), _implementation(model):
-        yield
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -70,11 +39,8 @@ def _hooked_forward(
 
 
 @contextmanager
-def _implementation(model: PreTrainedModel) -> Iterator[None]:
-    """The implementation swapped in, and out again in every part of the model."""
-    if not any(takes_implementation(part) for part in model.modules()):  # all layers were converted
-        yield
-        return
+def calling_hooks(model: PreTrainedModel) -> Iterator[None]:
+    """The implementation swapped in, and out again in every part of the model, also after an exception."""
     register_as(NAME, _hooked_forward)
     before = [(config, config._attn_implementation) for config in _configs(model)]
     try:
@@ -93,11 +59,9 @@ def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     """The configurations of all parts, outer ones first: to set one sets those within it."""
     found: list[PreTrainedConfig] = []
     waiting = [m.config for m in model.modules() if isinstance(m, PreTrainedModel)]
-    while waiting:
-        config = waiting.pop(0)
-        if any(config is other for other in found):
-            continue
-        found.append(config)
-        inner = (getattr(config, name, None) for name in config.sub_configs)
-        waiting.extend(part for part in inner if part is not None)
+    for config in waiting:  # which grows on the way
+        if all(config is not other for other in found):
+            found.append(config)
+            inner = (getattr(config, name, None) for name in config.sub_configs)
+            waiting.extend(part for part in inner if part is not None)
     return found

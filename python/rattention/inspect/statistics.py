@@ -6,30 +6,50 @@ whose attention decides what the model does next, and their means over all rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattention._arguments import chosen_numbers, whole_number
-from rattention.inspect.hooks import visiting
-from rattention.inspect.query_row import RowStatistics, row_statistics
-from rattention.inspect.visibility import shown_cells, visible_keys
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
-
-    from rattention._metrics import AttentionMetrics
-    from rattention.inspect.hooks import LayerAttention
-    from rattention.inspect.samples import Sample
+from rattention._metrics import AttentionMetrics
+from rattention._models import evaluating, kind_of
+from rattention.inspect.hooks import LayerAttention, visiting
+from rattention.mechanisms.masks import Masks, query_positions, reference_visible, window_bounds
+from rattention.mechanisms.pooled_map import bin_edges
 
 OVER_ROWS = ("context_mean", "context_std", "entropy", "recent_distant_ratio")
 """Metrics with a mean over all rows; see `rattention.AttentionMetrics`."""
-
+TOP_SHARE = 0.1
+"""`top_mass` is the mass on this share of the visible positions."""
+MOST_MASS = 0.9
+"""The positions that hold this share of the mass are the *attended* ones."""
+SINKS = 4
+"""`sink_mass` is the mass on so many first positions."""
 
 Span = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sequence for a model."""
+
+    name: str
+    """What figures and tables call it."""
+    inputs: tuple[Any, ...] = ()
+    """Positional arguments of the model, of one sequence (batch 1)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the model."""
+    labels: tuple[str, ...] = ()
+    """What the positions are called: tokens or steps; numbers where there are none."""
+
+    def run(self, model: Any) -> Any:
+        """The model's output, without gradients and dropout."""
+        with evaluating(model) if kind_of(model) in ("torch", "transformers") else nullcontext():
+            return model(*self.inputs, **self.options)
 
 
 @dataclass(frozen=True)
@@ -55,6 +75,38 @@ class PooledMap:
     rows: tuple[int, int]
     keys: tuple[int, int]
     """The ranges that the picture covers, ``(start, stop)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowStatistics:
+    """Numbers of one query row, float64 ``[heads]`` each; weights are shares of 1."""
+
+    context: NDArray[np.int64]
+    """Positions that the row sees besides its own."""
+    context_mean: NDArray[np.float64]
+    """Mean weight over the context."""
+    context_std: NDArray[np.float64]
+    """Population standard deviation of the weights over the context."""
+    entropy: NDArray[np.float64]
+    """Of all weights, in nats."""
+    relative_entropy: NDArray[np.float64]
+    """Entropy over ln of the number of visible positions, its largest value: 1 is even attention. NaN where
+    one position alone is visible."""
+    recent_distant_ratio: NDArray[np.float64]
+    """Mean weight of the nearest quarter of the context over that of the farthest. NaN where the context has
+    fewer than two positions."""
+    top_mass: NDArray[np.float64]
+    """Mass on the tenth of the visible positions, at least one, that has most."""
+    needed_share: NDArray[np.float64]
+    """Share of the visible positions that it takes to hold 90 % of the mass: the attended positions."""
+    clustering: NDArray[np.float64]
+    """Mean length of the runs of attended positions, over what it would be were as many positions drawn at
+    random; 1 is chance. NaN where they are one run: that is a stretch, and no groups."""
+    sink_mass: NDArray[np.float64]
+    """Mass on the first four positions of the sequence."""
+
+
+STATISTICS = tuple(field.name for field in fields(RowStatistics) if field.name != "context")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +196,11 @@ def measure_layer(
     if not -rows <= at < rows:
         raise ValueError(f"row must be between {-rows} and {rows - 1} in {sample}, got {row}")
     metrics = attention.metrics()
-    _require_numbers(attention, metrics, sample)
+    if not np.isfinite(metrics.entropy).all():
+        raise ValueError(
+            f"layer {attention.index} ({attention.name}) attends with NaN in {sample}: weights or inputs of "
+            "the model hold NaN or infinity"
+        )
     weights = attention.rows([at])[0, chosen, 0]
     visible = visible_keys(attention, at % rows)[0, chosen]
     assert metrics.received is not None
@@ -186,9 +242,97 @@ def _positions(name: str, span: Span, length: int, sample: str) -> tuple[int, in
     return first, last
 
 
-def _require_numbers(attention: LayerAttention, metrics: AttentionMetrics, sample: str) -> None:
-    if not np.isfinite(metrics.entropy).all():
-        raise ValueError(
-            f"layer {attention.index} ({attention.name}) attends with NaN in {sample}: weights or inputs of "
-            "the model hold NaN or infinity"
-        )
+def row_statistics(
+    metrics: AttentionMetrics,
+    weights: NDArray[np.float32],
+    visible: NDArray[np.bool_],
+    heads: Sequence[int],
+    row: int,
+) -> RowStatistics:
+    """Of row `row` in `metrics` of one sequence, whose `weights` and `visible` positions are ``[heads,
+    keys]`` of the `heads` chosen."""
+    seen = visible.sum(axis=1)
+    measured = {name: getattr(metrics, name)[0, heads, row].astype(np.float64) for name in OVER_ROWS}
+    attended = [attended_positions(w, v) for w, v in zip(weights, visible, strict=True)]
+    return RowStatistics(
+        context=np.maximum(seen - 1, 0),
+        **measured,
+        relative_entropy=np.where(seen > 1, measured["entropy"] / np.log(np.maximum(seen, 2)), np.nan),
+        top_mass=np.array([top_mass(w, v) for w, v in zip(weights, visible, strict=True)]),
+        needed_share=np.array([len(a) / max(n, 1) for a, n in zip(attended, seen, strict=True)]),
+        clustering=np.array([clustering(a, n) for a, n in zip(attended, seen, strict=True)]),
+        sink_mass=weights[:, :SINKS].sum(axis=1, dtype=np.float64),
+    )
+
+
+def top_mass(weights: NDArray[np.float32], visible: NDArray[np.bool_]) -> float:
+    """Mass on the tenth of the visible positions that has most."""
+    count = max(1, int(TOP_SHARE * visible.sum()))
+    return float(np.sort(weights[visible].astype(np.float64))[-count:].sum())
+
+
+def attended_positions(weights: NDArray[np.float32], visible: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The fewest positions that together hold `MOST_MASS` of the mass, ascending."""
+    positions = np.flatnonzero(visible)
+    order = positions[np.argsort(-weights[positions], kind="stable")]
+    mass = np.cumsum(weights[order], dtype=np.float64)
+    if not len(mass) or mass[-1] == 0:
+        return positions[:0]
+    return np.sort(order[: np.searchsorted(mass, MOST_MASS * mass[-1]) + 1])
+
+
+def clustering(attended: NDArray[np.int64], visible: int) -> float:
+    """Mean length of the runs of `attended` positions over the mean length when as many of `visible` are
+    drawn at random, ``1 / (1 - share)`` for long sequences; NaN for fewer than two runs."""
+    runs = 1 + np.count_nonzero(np.diff(attended) > 1) if len(attended) else 0
+    if runs < 2:
+        return float("nan")
+    expected = visible / (visible - len(attended) + 1)
+    return float(len(attended) / runs / expected)
+
+
+def visible_keys(attention: LayerAttention, row: int) -> NDArray[np.bool_]:
+    """Which keys query row `row` (>= 0) may see, ``[batch, heads, key_length]``."""
+    (batch, heads, rows), keys = attention.query.shape[:3], attention.key.shape[2]
+    masks = _masks(attention.options)
+    masks = masks._replace(query_offset=int(query_positions(masks, rows, keys)[row]))
+    if masks.attn_mask is not None:
+        whole = np.broadcast_to(masks.attn_mask, (batch, heads, rows, keys))
+        masks = masks._replace(attn_mask=whole[:, :, row : row + 1])
+    visible, _ = reference_visible(masks, batch, heads, 1, keys)
+    return visible[:, :, 0]
+
+
+def shown_cells(
+    attention: LayerAttention,
+    weights: NDArray[Any],
+    rows: tuple[int, int],
+    keys: tuple[int, int],
+) -> NDArray[np.bool_]:
+    """In which cells of a pooled map a row sees a key, ``[rows, keys]`` of its bins, for the first sequence.
+
+    `weights` is the map ``[heads, bins of rows, bins of keys]`` of the ranges `rows` and `keys`. Segments and
+    dense masks are told by the weights themselves, 0 where nothing is seen.
+    """
+    masks = _masks(attention.options)
+    down, across = (
+        bin_edges(*span, bins) for span, bins in zip((rows, keys), weights.shape[1:], strict=True)
+    )
+    # The first and the last key that any row of each bin may see under causality and window.
+    length = attention.key.shape[2]
+    positions = query_positions(masks, attention.query.shape[2], length)
+    left, right = window_bounds(masks.window, masks.causal)
+    first = 0 if left is None else np.maximum(positions[down[:-1], None] - left, 0)
+    last = length - 1 if right is None else np.minimum(positions[down[1:] - 1, None] + right, length - 1)
+    begin, end = np.maximum(across[:-1], first), np.minimum(across[1:], last + 1)
+    shown = np.broadcast_to(begin < end, weights.shape[1:]).copy()
+    if masks.key_mask is not None:
+        counted = np.concatenate([[0], np.cumsum(masks.key_mask[0])])
+        shown &= counted[np.clip(end, 0, None)] > counted[np.minimum(begin, len(counted) - 1)]
+    if masks.segment_ids is not None or masks.attn_mask is not None:
+        shown &= (weights > 0).any(axis=0)
+    return shown
+
+
+def _masks(options: dict[str, Any]) -> Masks:
+    return Masks(**{name: options[name] for name in Masks._fields if name in options})

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from rattention.inspect.samples import Sample
-    from rattention.plots.attention import Scale
+    from rattention.inspect.statistics import Sample
+    from rattention.plots.maps import Scale
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rattention._arguments import bool_array, fields_in_brief, integer_array
+from rattention._metrics import AttentionMetrics, MetricOptions
 from rattention.models.bert_config import read_config
-from rattention.models.bert_layers import Embeddings, Layer, Request, dense
-from rattention.models.bert_weights import has_any, has_classifier, open_bert
+from rattention.models.bert_layers import Embeddings, Layer, dense, has_classifier, open_bert
 from rattention.models.folder import find_model
-from rattention.models.tokens import Encoder, Encoding, load_tokenizer
+from rattention.models.tokens import Encoding, encode, load_tokenizer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import tokenizers
-    from numpy.typing import ArrayLike, NDArray
-
-    from rattention._metrics import AttentionMetrics, MetricOptions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +60,7 @@ class Bert:
         checkpoint = open_bert(folder, self.config)
         self._embeddings = Embeddings(checkpoint, self.config)
         self._layers = [Layer(checkpoint, self.config, i) for i in range(self.config.layers)]
-        self._pooler = dense(checkpoint, "pooler.dense") if has_any(checkpoint, "pooler.dense") else None
+        self._pooler = dense(checkpoint, "pooler.dense") if checkpoint.has_any("pooler.dense") else None
         self._classifier = (
             dense(checkpoint, "classifier") if has_classifier(self.config, checkpoint) else None
         )
@@ -98,10 +95,6 @@ class Bert:
         """The model's tokenizer, without truncation and padding; WeightsError where the model has none."""
         return load_tokenizer(self._folder)
 
-    @cached_property
-    def _encoder(self) -> Encoder:
-        return Encoder(self.tokenizer, self.config.max_positions, self.config.pad_token_id)
-
     def encode(
         self,
         texts: str | Sequence[str],
@@ -128,7 +121,7 @@ class Bert:
         TypeError
             Objects that are no strings.
         """
-        return self._encoder.encode(texts, pairs, max_length)
+        return encode(self.tokenizer, self.config, texts, pairs, max_length)
 
     def __call__(
         self,
@@ -161,16 +154,16 @@ class Bert:
             Arrays of another kind.
         """
         ids, types, mask = self._inputs(inputs, token_type_ids, attention_mask)
-        request = Request(len(ids), None if mask.all() else mask, metrics)
+        key_mask = None if mask.all() else mask
         state = self._embeddings(ids, types)
         states, measured = [state], []
         for layer in self._layers:
-            state, row_metrics = layer(state, request)
+            state, row_metrics = layer(state, len(ids), key_mask, metrics)
             measured.append(row_metrics)
             if hidden_states:
                 states.append(state)
         last = state.reshape(*ids.shape, -1)
-        pooled = self._pool(last)
+        pooled = None if self._pooler is None else np.tanh(self._pooler(np.ascontiguousarray(last[:, 0])))
         return BertOutput(
             last_hidden_state=last,
             attention_mask=mask,
@@ -184,42 +177,15 @@ class Bert:
         """By the names that the checkpoint gives them, for `rattention.inspect.capture`."""
         return {f"encoder.layer.{i}.attention.self": layer for i, layer in enumerate(self._layers)}
 
-    def _pool(self, hidden: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        if self._pooler is None:
-            return None
-        pooled: NDArray[np.float32] = np.tanh(self._pooler(np.ascontiguousarray(hidden[:, 0])))
-        return pooled
-
     def _inputs(
         self, inputs: Encoding | ArrayLike, token_type_ids: ArrayLike | None, attention_mask: ArrayLike | None
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        input_ids: ArrayLike
         if isinstance(inputs, Encoding):
             if token_type_ids is not None or attention_mask is not None:
                 raise ValueError("an Encoding brings its own token_type_ids and attention_mask")
-            encoding = inputs
-            input_ids, token_type_ids = encoding.input_ids, encoding.token_type_ids
-            attention_mask = encoding.attention_mask
-        else:
-            input_ids = inputs
-        ids = np.array(integer_array("input_ids", input_ids, 2))
-        self._check_length(ids)
-        types = (
-            np.zeros_like(ids)
-            if token_type_ids is None
-            else integer_array("token_type_ids", token_type_ids, 2)
-        )
-        mask = (
-            np.ones(ids.shape, bool)
-            if attention_mask is None
-            else bool_array("attention_mask", attention_mask, 2)
-        )
-        for name, array in (("token_type_ids", types), ("attention_mask", mask)):
-            if array.shape != ids.shape:
-                raise ValueError(f"{name} must have the shape of input_ids {ids.shape}, got {array.shape}")
-        return ids, np.array(types), mask
-
-    def _check_length(self, ids: NDArray[np.int64]) -> None:
+            token_type_ids, attention_mask = inputs.token_type_ids, inputs.attention_mask
+            inputs = inputs.input_ids
+        ids = np.array(integer_array("input_ids", inputs, 2))
         if ids.size == 0:
             raise ValueError(f"input_ids must hold at least one token, got shape {ids.shape}")
         if ids.shape[1] > self.config.max_positions:
@@ -227,3 +193,12 @@ class Bert:
                 f"sequences must have at most {self.config.max_positions} tokens, the model's positions; "
                 f"got {ids.shape[1]}"
             )
+        types, mask = np.zeros_like(ids), np.ones(ids.shape, bool)
+        if token_type_ids is not None:
+            types = np.array(integer_array("token_type_ids", token_type_ids, 2))
+        if attention_mask is not None:
+            mask = bool_array("attention_mask", attention_mask, 2)
+        for name, array in (("token_type_ids", types), ("attention_mask", mask)):
+            if array.shape != ids.shape:
+                raise ValueError(f"{name} must have the shape of input_ids {ids.shape}, got {array.shape}")
+        return ids, types, mask

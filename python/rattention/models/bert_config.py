@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from rattention._arguments import FLOAT32_MAX, brief
 from rattention.models.errors import WeightsError, read_json_object
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -82,18 +80,13 @@ def read_config(path: Path) -> BertConfig:
 
 def _other_architecture(raw: dict[str, Any]) -> list[str]:
     """Early checkpoints name no model_type: then the names of the weights decide."""
-    faults = []
-    if raw.get("model_type", "bert") != "bert":
-        faults.append(f"model_type is {brief(raw['model_type'])}, and only 'bert' can be run")
-    if raw.get("position_embedding_type", "absolute") != "absolute":
-        kind = brief(raw["position_embedding_type"])
-        faults.append(f"position_embedding_type is {kind}, and only 'absolute' can be run")
-    faults += [
-        f"{key} is set: only encoders can be run"
-        for key in ("is_decoder", "add_cross_attention")
-        if raw.get(key)
+    faults = [
+        f"{key} is {brief(raw[key])}, and only {runs!r} can be run"
+        for key, runs in (("model_type", "bert"), ("position_embedding_type", "absolute"))
+        if raw.get(key, runs) != runs
     ]
-    return faults
+    decoder = (key for key in ("is_decoder", "add_cross_attention") if raw.get(key))
+    return faults + [f"{key} is set: only encoders can be run" for key in decoder]
 
 
 def _bad_sizes(raw: dict[str, Any]) -> list[str]:

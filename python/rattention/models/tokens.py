@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattention._arguments import brief, fields_in_brief
 from rattention._extras import require
+from rattention.models.bert_config import BertConfig
 from rattention.models.errors import WeightsError, read_json_object
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import tokenizers
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,7 +62,8 @@ def _word_piece(folder: Path) -> tokenizers.Tokenizer:
     path = folder / "tokenizer_config.json"
     options = read_json_object(path) if path.is_file() else {}
     library = require("tokenizers")
-    special = {name: _special_token(options, name) for name in ("unk", "sep", "pad", "cls", "mask")}
+    named = {n: options.get(f"{n}_token", f"[{n.upper()}]") for n in ("unk", "sep", "pad", "cls", "mask")}
+    special = {n: str(token["content"] if isinstance(token, dict) else token) for n, token in named.items()}
     vocabulary = library.models.WordPiece.read_file(str(folder / "vocab.txt"))
     missing = [special[name] for name in ("unk", "sep", "pad", "cls") if special[name] not in vocabulary]
     if missing:
@@ -78,73 +79,57 @@ def _word_piece(folder: Path) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _special_token(options: dict[str, Any], name: str) -> str:
-    token = options.get(f"{name}_token", f"[{name.upper()}]")
-    return str(token["content"] if isinstance(token, dict) else token)
+def encode(
+    tokenizer: tokenizers.Tokenizer,
+    config: BertConfig,
+    texts: str | Sequence[str],
+    pairs: str | Sequence[str] | None,
+    max_length: int | None,
+) -> Encoding:
+    """See `Bert.encode`. Changes nothing of the tokenizer: threads may share it."""
+    first = _texts("texts", texts)
+    second = [None] * len(first) if pairs is None else _texts("pairs", pairs)
+    if len(first) != len(second):
+        raise ValueError(f"texts and pairs must be equally many, got {len(first)} and {len(second)}")
+    special = int(tokenizer.num_special_tokens_to_add(pairs is not None))
+    room = _limit(max_length, special, config.max_positions) - special
+    encodings = [_encoded(tokenizer, a, b, room) for a, b in zip(first, second, strict=True)]
+    length, pad = max(map(len, encodings)), config.pad_token_id
+    for encoding in encodings:
+        encoding.pad(length, pad_id=pad, pad_type_id=0, pad_token=tokenizer.id_to_token(pad) or "[PAD]")
+    return Encoding(
+        input_ids=np.array([e.ids for e in encodings], np.int64),
+        token_type_ids=np.array([e.type_ids for e in encodings], np.int64),
+        attention_mask=np.array([e.attention_mask for e in encodings], bool),
+        tokens=[e.tokens for e in encodings],
+        offsets=[e.offsets for e in encodings],
+        special_tokens_mask=np.array([e.special_tokens_mask for e in encodings], bool),
+    )
 
 
-class Encoder:
-    """Encodes texts for one model. Holds no state that a call changes: threads may share it."""
-
-    def __init__(self, tokenizer: tokenizers.Tokenizer, max_positions: int, pad_id: int) -> None:
-        """`max_positions` bounds every sequence, special tokens counted."""
-        self._tokenizer = tokenizer
-        self._max_positions = max_positions
-        self._pad_id = pad_id
-        self._pad_token = tokenizer.id_to_token(pad_id) or "[PAD]"
-
-    def encode(
-        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None, max_length: int | None
-    ) -> Encoding:
-        """See `Bert.encode`."""
-        first = _texts("texts", texts)
-        second = [None] * len(first) if pairs is None else _texts("pairs", pairs)
-        if len(first) != len(second):
-            raise ValueError(f"texts and pairs must be equally many, got {len(first)} and {len(second)}")
-        limit = self._limit(max_length, pairs is not None)
-        return self._batch([self._encode_one(a, b, limit) for a, b in zip(first, second, strict=True)])
-
-    def _limit(self, max_length: int | None, is_pair: bool) -> int:
-        if max_length is None:
-            max_length = self._max_positions
-        if isinstance(max_length, bool) or not isinstance(max_length, int | np.integer):
-            raise TypeError(f"max_length must be an integer or None, got {brief(max_length)}")
-        least = int(self._tokenizer.num_special_tokens_to_add(is_pair))
-        if not least <= max_length <= self._max_positions:
-            raise ValueError(
-                f"max_length must be between {least} (the special tokens) and {self._max_positions} "
-                f"(the model's positions), got {brief(max_length)}"
-            )
-        return int(max_length)
-
-    def _encode_one(self, text: str, pair: str | None, limit: int) -> Any:
-        """Truncates by itself, because a limit set on the tokenizer would be shared by all threads."""
-        first = self._tokenizer.encode(text, add_special_tokens=False)
-        second = None if pair is None else self._tokenizer.encode(pair, add_special_tokens=False)
-        if len(first) == 0 or (second is not None and len(second) == 0):
-            raise ValueError(f"a text holds no token: {text if len(first) == 0 else pair!r:.40}")
-        room = limit - self._tokenizer.num_special_tokens_to_add(pair is not None)
-        if second is None:
-            first.truncate(room)
-        else:
-            for encoding, length in zip(
-                (first, second), longest_first(len(first), len(second), room), strict=True
-            ):
-                encoding.truncate(length)
-        return self._tokenizer.post_process(first, second, True)
-
-    def _batch(self, encodings: list[Any]) -> Encoding:
-        length = max(len(encoding) for encoding in encodings)
-        for encoding in encodings:
-            encoding.pad(length, pad_id=self._pad_id, pad_type_id=0, pad_token=self._pad_token)
-        return Encoding(
-            input_ids=np.array([e.ids for e in encodings], np.int64),
-            token_type_ids=np.array([e.type_ids for e in encodings], np.int64),
-            attention_mask=np.array([e.attention_mask for e in encodings], bool),
-            tokens=[e.tokens for e in encodings],
-            offsets=[e.offsets for e in encodings],
-            special_tokens_mask=np.array([e.special_tokens_mask for e in encodings], bool),
+def _limit(max_length: int | None, least: int, most: int) -> int:
+    if max_length is None:
+        max_length = most
+    if isinstance(max_length, bool) or not isinstance(max_length, int | np.integer):
+        raise TypeError(f"max_length must be an integer or None, got {brief(max_length)}")
+    if not least <= max_length <= most:
+        raise ValueError(
+            f"max_length must be between {least} (the special tokens) and {most} "
+            f"(the model's positions), got {brief(max_length)}"
         )
+    return int(max_length)
+
+
+def _encoded(tokenizer: tokenizers.Tokenizer, text: str, pair: str | None, room: int) -> Any:
+    """Truncates by itself, because a limit set on the tokenizer would be shared by all threads."""
+    parts = [tokenizer.encode(part, add_special_tokens=False) for part in (text, pair) if part is not None]
+    for part, encoding in zip((text, pair), parts, strict=False):
+        if len(encoding) == 0:
+            raise ValueError(f"a text holds no token: {part!r:.40}")
+    lengths = (room,) if pair is None else longest_first(len(parts[0]), len(parts[1]), room)
+    for encoding, length in zip(parts, lengths, strict=True):
+        encoding.truncate(length)
+    return tokenizer.post_process(parts[0], None if pair is None else parts[1], True)
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:

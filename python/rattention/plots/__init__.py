@@ -8,13 +8,6 @@ beside them where they cross too often.
 
 from __future__ import annotations
 
-from rattention.plots.attention import (
-    attention_figure,
-    lines_figure,
-    plot_attention_map,
-    plot_query_attention,
-    plot_received,
-)
 from rattention.plots.findings import (
     distributions_figure,
     heads_comparison_figure,
@@ -23,7 +16,17 @@ from rattention.plots.findings import (
     plot_heads,
     plot_layers,
 )
-from rattention.plots.maps import label_of, maps_figure, plot_head_map, plot_tokens
+from rattention.plots.maps import (
+    attention_figure,
+    label_of,
+    lines_figure,
+    maps_figure,
+    plot_attention_map,
+    plot_head_map,
+    plot_query_attention,
+    plot_received,
+    plot_tokens,
+)
 
 __all__ = [
     "attention_figure",

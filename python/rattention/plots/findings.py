@@ -7,24 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rattention.plots import style
 from rattention.plots.maps import plot_head_map
-from rattention.plots.style import (
-    BACKING,
-    BLUE,
-    GREY,
-    VERMILION,
-    Size,
-    axes_of,
-    few_ticks,
-    figure_of,
-    label_point,
-    layer_colours,
-    legend_beside,
-    log_axis,
-    percent_axis,
-    rule,
-    write_cells,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from rattention.inspect import Findings, Rules
+    from rattention.inspect.findings import Findings
+    from rattention.inspect.insights import Rules
 
 DISTRIBUTIONS = {
     "context_mean": "Mean context attention",
@@ -68,36 +53,33 @@ def plot_distribution(
     What is no number, and on a logarithmic axis not positive, is left out, and so is what is infinite where
     there is no `most`.
     """
-    ax = axes_of(ax)
+    ax = style.axes_of(ax)
     groups = [_drawable(values[:, i].ravel(), log, most) for i in range(len(layers))]
     places = np.arange(len(layers))
     for place, group in zip(places, groups, strict=True):
         spread = 0.28 * np.sin(2.4 * np.arange(len(group)))  # points side by side, and the same each time
-        _points(ax, place + spread, group, most, s=9, color=BLUE, alpha=0.45)
+        _points(ax, place + spread, group, most, s=9, color=style.BLUE, alpha=0.45)
     _boxes(ax, groups, places)
     if log and any(len(group) for group in groups):
         _log_axis_around(ax, np.concatenate(groups), threshold)
     if threshold is not None:
-        rule(ax, threshold, "rule above", beside=True)
-    some = few_ticks(len(layers))
-    ax.set_xticks(some, [str(layers[i]) for i in some])
+        style.rule(ax, threshold, "rule above", beside=True)
+    style.number_ticks(ax.xaxis, layers)
     ax.set_xlim(-0.6, len(layers) - 0.4)
     ax.set_xlabel("Layer")
     ax.set_ylabel(label)
     return ax
 
 
-def plot_layers(
-    needed: NDArray[np.float64], layers: Sequence[int], *, label: str = "", ax: Axes | None = None
-) -> Axes:
+def plot_layers(needed: NDArray[np.float64], layers: Sequence[int], *, ax: Axes | None = None) -> Axes:
     """The share of positions that holds 90 % of the attention, ``[samples, layers, heads]``: the median of
     each layer as a bar, and from its least to its greatest head a line. Where it is least, compression pays
     most."""
-    ax = axes_of(ax)
+    ax = style.axes_of(ax)
     heads = np.nanmedian(needed, axis=0)
     medians = np.nanmedian(needed, axis=(0, 2))
     best = int(np.nanargmin(medians))
-    colours = [VERMILION if i == best else BLUE for i in range(len(layers))]
+    colours = [style.VERMILION if i == best else style.BLUE for i in range(len(layers))]
     places = np.arange(len(layers))
     ax.bar(places, medians, color=colours, width=0.62, alpha=0.85)
     ax.vlines(places, np.nanmin(heads, axis=1), np.nanmax(heads, axis=1), color="black", linewidth=1.2)
@@ -110,16 +92,19 @@ def plot_layers(
                 textcoords="offset points",
                 ha="center",
                 fontsize=8,
-                bbox=BACKING,
+                bbox=style.BACKING,
             )
-    some = few_ticks(len(layers))
-    ax.set_xticks(some, [str(layers[i]) for i in some])
+    style.number_ticks(ax.xaxis, layers)
     ax.set_xlabel("Layer")
-    ax.set_ylabel(label or "Positions that hold 90 %\nof the attention")
-    percent_axis(ax)
+    ax.set_ylabel("Positions that hold 90 %\nof the attention")
+    style.percent_axis(ax)
     ax.set_ylim(0, min(1.05, 1.25 * float(np.nanmax(heads)) + 0.02))
     ax.set_title(
-        f"compression pays most in layer {layers[best]}", fontsize=9, color=VERMILION, loc="right", pad=8
+        f"compression pays most in layer {layers[best]}",
+        fontsize=9,
+        color=style.VERMILION,
+        loc="right",
+        pad=8,
     )
     return ax
 
@@ -135,15 +120,15 @@ def plot_heads(
     """Each head as a point, arrays ``[layers, heads]``: specialised ones to the left, general ones to the
     right, those with recency bias above 1. The two at the ends are named; ratios beyond `MOST_RATIO` or its
     inverse are drawn there, as arrow heads."""
-    ax = axes_of(ax)
-    colours, ratio = layer_colours(len(layers)), _within_reach(ratio)
+    ax = style.axes_of(ax)
+    colours, ratio = style.layer_colours(len(layers)), np.clip(ratio, 1 / MOST_RATIO, MOST_RATIO)
     drawn = ~(np.isnan(relative_entropy) | np.isnan(ratio))
     for layer, colour, x, y, there in zip(layers, colours, relative_entropy, ratio, drawn, strict=True):
         _points(ax, x[there], y[there], MOST_RATIO, s=26, color=colour, alpha=0.85, label=f"layer {layer}")
     if drawn.any():
         _log_axis_around(ax, ratio[drawn], 1.0)
-    legend_beside(ax)
-    ax.axhline(1, color=GREY, linewidth=1, linestyle="--")
+    style.legend_beside(ax)
+    ax.axhline(1, color=style.GREY, linewidth=1, linestyle="--")
     ax.set_xlim(0, 1.02)
     ax.set_xlabel("Entropy / ln n: specialised to general")
     ax.set_ylabel(DISTRIBUTIONS["recent_distant_ratio"])
@@ -152,29 +137,27 @@ def plot_heads(
 
 
 def distributions_figure(
-    findings: Findings, rules: Rules | None = None, *, title: str = "", figsize: Size | None = None
+    findings: Findings, rules: Rules | None = None, *, title: str = "", figsize: style.Size | None = None
 ) -> Figure:
     """Four statistics of the query row over samples and heads, layer by layer, and where the rules begin."""
-    figure, panels = figure_of(title, 2, 2, figsize or (8.4, 5.8))
-    thresholds: dict[str, float] = {}
-    if rules is not None:
-        thresholds = {"entropy": rules.entropy, "recent_distant_ratio": rules.recency_ratio}
+    figure, panels = style.figure_of(title, 2, 2, figsize or (8.4, 5.8))
+    begins = {"entropy": "entropy", "recent_distant_ratio": "recency_ratio"}
     for ax, (name, label) in zip(panels, DISTRIBUTIONS.items(), strict=True):
         plot_distribution(
             getattr(findings, name),
             findings.layers,
             label=label,
             log=name in LOGARITHMIC,
-            threshold=thresholds.get(name),
+            threshold=getattr(rules, begins.get(name, ""), None),
             most=MOST_RATIO if name == "recent_distant_ratio" else math.inf,
             ax=ax,
         )
     return figure
 
 
-def layers_figure(findings: Findings, *, title: str = "", figsize: Size | None = None) -> Figure:
+def layers_figure(findings: Findings, *, title: str = "", figsize: style.Size | None = None) -> Figure:
     """Layers compared: where compression pays most, and how even their attention is."""
-    figure, panels = figure_of(title, 1, 2, figsize or (9.2, 3.6))
+    figure, panels = style.figure_of(title, 1, 2, figsize or (9.2, 3.6))
     plot_layers(findings.needed_share, findings.layers, ax=panels[0])
     plot_distribution(
         findings.relative_entropy,
@@ -186,17 +169,18 @@ def layers_figure(findings: Findings, *, title: str = "", figsize: Size | None =
     return figure
 
 
-def heads_comparison_figure(findings: Findings, *, title: str = "", figsize: Size | None = None) -> Figure:
+def heads_comparison_figure(
+    findings: Findings, *, title: str = "", figsize: style.Size | None = None
+) -> Figure:
     """Heads compared: specialised against general, recent against distant."""
     entropy, ratio = findings.per_head("relative_entropy"), findings.per_head("recent_distant_ratio")
     rows, columns = entropy.shape
-    figure, panels = figure_of(title, 1, 2, figsize or (9.6, max(3.6, 0.26 * rows + 1.2)))
-    options = {"label": "Entropy / ln n", "cmap": "cividis", "percent": True}
-    ax = plot_head_map(entropy, layers=findings.layers, ax=panels[0], **options)  # type: ignore[arg-type]
+    figure, panels = style.figure_of(title, 1, 2, figsize or (9.6, max(3.6, 0.26 * rows + 1.2)))
     numbers = findings.head_numbers(columns)
-    some = few_ticks(columns)
-    ax.set_xticks(some, [str(numbers[i]) for i in some])
-    write_cells(ax, entropy)
+    names = {"layers": findings.layers, "heads": numbers}
+    options = {"label": "Entropy / ln n", "cmap": "cividis", "percent": True, **names}
+    ax = plot_head_map(entropy, ax=panels[0], **options)  # type: ignore[arg-type]
+    style.write_cells(ax, entropy)
     plot_heads(entropy, ratio, findings.layers, heads=numbers, ax=panels[1])
     return figure
 
@@ -210,10 +194,6 @@ def _points(ax: Axes, x: NDArray[Any], y: NDArray[Any], most: float, **look: Any
             look.pop("label", None)  # once in the legend
 
 
-def _within_reach(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.clip(ratio, 1 / MOST_RATIO, MOST_RATIO)
-
-
 def _drawable(values: NDArray[np.float64], log: bool, most: float) -> NDArray[np.float64]:
     if most < math.inf:
         values = np.clip(values, 1 / most, most)
@@ -224,7 +204,7 @@ def _drawable(values: NDArray[np.float64], log: bool, most: float) -> NDArray[np
 def _log_axis_around(ax: Axes, values: NDArray[np.float64], threshold: float | None) -> None:
     ends = np.append(values, [] if threshold is None else [threshold])
     ax.set_ylim(ends.min() / 1.3, ends.max() * 1.3)
-    log_axis(ax)
+    style.log_axis(ax)
 
 
 def _boxes(ax: Axes, groups: Sequence[NDArray[np.float64]], places: NDArray[np.int64]) -> None:
@@ -235,9 +215,9 @@ def _boxes(ax: Axes, groups: Sequence[NDArray[np.float64]], places: NDArray[np.i
     at = np.array([place for place, _ in there])
     low, first, median, third, high = np.transpose([np.percentile(g, (0, 25, 50, 75, 100)) for _, g in there])
     width = 0.31
-    ax.bar(at, third - first, 2 * width, bottom=first, facecolor="none", edgecolor=GREY, linewidth=1)
-    ax.vlines([at, at], [low, third], [first, high], color=GREY, linewidth=1)
-    ax.hlines(median, at - width, at + width, color=VERMILION, linewidth=1.8)
+    ax.bar(at, third - first, 2 * width, bottom=first, facecolor="none", edgecolor=style.GREY, linewidth=1)
+    ax.vlines([at, at], [low, third], [first, high], color=style.GREY, linewidth=1)
+    ax.hlines(median, at - width, at + width, color=style.VERMILION, linewidth=1.8)
 
 
 def _name_ends(
@@ -255,4 +235,4 @@ def _name_ends(
     for pick in (np.nanargmin, np.nanargmax):
         i, h = divmod(int(pick(entropy)), entropy.shape[1])
         name = f"layer {layers[i]} head {h if heads is None else heads[h]}"
-        label_point(ax, name, (float(entropy[i, h]), float(ratio[i, h])), there)
+        style.label_point(ax, name, (float(entropy[i, h]), float(ratio[i, h])), there)

@@ -1,29 +1,25 @@
-"""Metrics of a model's attention by layer and head, and along the tokens."""
+"""Attention itself, its metrics by layer and head, and both along the positions: maps and lines."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rattention.plots.style import (
-    MOST_LABELS,
-    VERMILION,
-    axes_of,
-    few_ticks,
-    figure_of,
-    label_lines,
-    layer_colours,
-    over_stretches,
-    percent_axis,
-)
+from rattention._extras import require
+from rattention.plots import style
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
+    from matplotlib.image import AxesImage
+    from numpy.typing import ArrayLike, NDArray
+
+    Scale = Literal["linear", "log"]
+    Span = tuple[int, int]
 
 LABELS = {
     "entropy": "Entropy (nats)",
@@ -44,23 +40,23 @@ def plot_head_map(
     *,
     label: str = "",
     layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
     cmap: str = "viridis",
     percent: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """An array ``[layers, heads]`` as a map with a colour bar; `label` names the bar, `layers` the rows,
-    `percent` is for shares."""
-    ax = axes_of(ax)
+    """An array ``[layers, heads]`` as a map with a colour bar; `label` names the bar, `layers` and `heads`
+    number rows and columns, `percent` is for shares."""
+    ax = style.axes_of(ax)
     image = ax.imshow(values, cmap=cmap, aspect="auto", interpolation="nearest")
     bar = ax.figure.colorbar(image, ax=ax, label=label, pad=0.02)
     bar.ax.tick_params(labelsize=8)
     if percent:
-        percent_axis(bar.ax)
+        style.percent_axis(bar.ax)
     ax.set_xlabel("Head")
     ax.set_ylabel("Layer")
-    ax.set_xticks(few_ticks(values.shape[1]))
-    rows = few_ticks(values.shape[0])
-    ax.set_yticks(rows, [str(row if layers is None else layers[row]) for row in rows])
+    style.number_ticks(ax.xaxis, heads or range(values.shape[1]))
+    style.number_ticks(ax.yaxis, layers or range(values.shape[0]))
     ax.spines[:].set_visible(False)
     return ax
 
@@ -77,19 +73,19 @@ def plot_tokens(
 
     `layers` are the numbers the lines are called by; `prompt` is how many tokens came before generation.
     """
-    ax = axes_of(ax)
-    starts, means = over_stretches(values)
-    colours = layer_colours(len(values))
+    ax = style.axes_of(ax)
+    starts, means = style.over_stretches(values)
+    colours = style.layer_colours(len(values))
     for line, colour in zip(means, colours, strict=True):
         ax.plot(starts, line, color=colour, linewidth=1.2)
     if prompt is not None:
-        ax.axvline(prompt, color=VERMILION, linewidth=1, linestyle=":")
+        ax.axvline(prompt, color=style.VERMILION, linewidth=1, linestyle=":")
     ax.set_xlabel("Token")
     ax.set_ylabel(label)
     ax.set_xlim(0, max(1, values.shape[1]) * 1.18)
-    some = slice(None, None, -(-len(values) // MOST_LABELS))
+    some = slice(None, None, -(-len(values) // style.MOST_LABELS))
     ends = np.nan_to_num(means[some, -1])
-    label_lines(ax, starts[-1], ends, [f"layer {n}" for n in layers[some]], colours[some])
+    style.label_lines(ax, starts[-1], ends, [f"layer {n}" for n in layers[some]], colours[some])
     return ax
 
 
@@ -98,9 +94,198 @@ def maps_figure(
 ) -> Figure:
     """Arrays ``[layers, heads]`` of up to four metrics, each as a map."""
     rows, columns = -(-len(maps) // 2), min(len(maps), 2)
-    figure, panels = figure_of(title, rows, columns, (4.2 * columns, 2.6 * rows))
+    figure, panels = style.figure_of(title, rows, columns, (4.2 * columns, 2.6 * rows))
     for ax, (name, values) in zip(panels, maps.items(), strict=False):
         plot_head_map(values, label=label_of(name), layers=layers, ax=ax)
     for ax in panels[len(maps) :]:
         ax.remove()
     return figure
+
+
+SCALES = ("linear", "log")
+MOST_TEXTS = 30
+"""More positions than this have numbers on an axis and not their labels."""
+
+DECADES = 4
+"""How far down from the largest weight a logarithmic colour scale goes."""
+
+BRIGHTEST = 99.5
+"""The percentile of the weights at which a linear colour scale ends: first rows have weights near 1."""
+
+
+def plot_attention_map(
+    weights: ArrayLike,
+    *,
+    shown: ArrayLike | None = None,
+    rows: Span | None = None,
+    keys: Span | None = None,
+    labels: Sequence[str] = (),
+    scale: Scale = "linear",
+    norm: Normalize | None = None,
+    colorbar: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """One head's map, query rows downwards and keys across; cells that nothing can be seen in stay blank.
+
+    Parameters
+    ----------
+    weights:
+        ``[rows, keys]``: exact rows of `rattention.attention_rows`, or cells of `rattention.attention_map`.
+    shown:
+        Bool of the same shape, False for cells to leave blank; by default those with weight 0.
+    rows, keys:
+        ``(start, stop)``: the positions that the map covers; by default one for each row and column.
+    labels:
+        What the positions of the whole sequence are called; written where there is room.
+    scale, norm:
+        ``"linear"`` or ``"log"`` colours of these weights, or a norm of Matplotlib's for several maps.
+    colorbar:
+        Whether to draw one.
+    """
+    values = np.asarray(weights, np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"weights must be [rows, keys], got shape {values.shape}")
+    ax = style.axes_of(ax)
+    down, across = rows or (0, values.shape[0]), keys or (0, values.shape[1])
+    blank = ~(values > 0) if shown is None else ~np.asarray(shown, bool)
+    colours = require("matplotlib").colormaps["viridis"].with_extremes(bad="white")
+    extent = (across[0] - 0.5, across[1] - 0.5, down[1] - 0.5, down[0] - 0.5)
+    options = {"cmap": colours, "extent": extent, "aspect": "auto", "interpolation": "nearest"}
+    image = ax.imshow(np.ma.masked_where(blank, values), **options)
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set_color("#BBBBBB")
+    image.set_norm(colour_norm(values, scale) if norm is None else norm)
+    if colorbar:
+        _colour_bar(ax.figure, image, [ax], "Attention weight")
+    _position_axis(ax.xaxis, across, labels, rotation=90)
+    _position_axis(ax.yaxis, down, labels, rotation=0)
+    ax.set_xlabel("Key position")
+    ax.set_ylabel("Query position")
+    return ax
+
+
+def attention_figure(
+    weights: NDArray[Any],
+    *,
+    heads: Sequence[int] | None = None,
+    scale: Scale = "linear",
+    title: str = "",
+    figsize: style.Size | None = None,
+    **options: Any,
+) -> Figure:
+    """The maps of all heads of a layer, ``[heads, rows, keys]``, on one colour scale; `options` are `shown`,
+    `rows`, `keys` and `labels` of `plot_attention_map`."""
+    count = len(weights)
+    columns = min(4, count) if count <= 16 else min(8, count)
+    lines = -(-count // columns)
+    side = 2.7 if columns <= 4 else 1.9
+    size = figsize or (max(4.6, side * columns + 0.8), side * lines + 0.8)
+    figure, panels = style.figure_of(title, lines, columns, size)
+    norm = colour_norm(weights, scale)
+    for i, ax in enumerate(panels):
+        if i >= count:
+            ax.remove()
+            continue
+        plot_attention_map(weights[i], norm=norm, colorbar=False, ax=ax, **options)
+        ax.set_title(f"head {i if heads is None else heads[i]}", fontsize=9)
+        if i % columns:
+            ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
+        if i + columns < count:
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
+    _colour_bar(figure, panels[0].images[0], panels[:count], "Attention weight")
+    return figure
+
+
+def plot_query_attention(
+    weights: NDArray[Any],
+    *,
+    heads: Sequence[int] | None = None,
+    start: int = 0,
+    labels: Sequence[str] = (),
+    scale: Scale = "linear",
+    ax: Axes | None = None,
+) -> Axes:
+    """What one query row gives each position, ``[heads, keys]``: a thin line per head, a thick one for the
+    mean. `start` is the first position; long sequences are drawn as means over stretches."""
+    ax = style.axes_of(ax)
+    numbers = range(len(weights)) if heads is None else heads
+    begins, lines = style.over_stretches(np.vstack([weights, np.mean(weights, axis=0)[None]]))
+    ax.plot(start + begins, lines[-1], color="black", linewidth=1.2, label="mean", zorder=3)
+    for line, colour, number in zip(lines[:-1], style.layer_colours(len(weights)), numbers, strict=False):
+        ax.plot(start + begins, line, color=colour, linewidth=0.8, alpha=0.8, label=f"head {number}")
+    span = (start, start + weights.shape[1])
+    ax.set_xlim(span[0] - 0.5, span[1] - 0.5)
+    _position_axis(ax.xaxis, span, labels, rotation=90)
+    ax.set_xlabel("Key position")
+    ax.set_ylabel("Attention of the query row")
+    if scale == "log" and (lines > 0).any():
+        top = lines.max()
+        ax.set_ylim(max(lines[lines > 0].min(), top / 10**DECADES) / 1.5, top * 2)
+        style.log_axis(ax, percent=True)
+    else:
+        style.percent_axis(ax, decimals=None)
+        ax.set_ylim(0, None)
+    style.legend_beside(ax)
+    return ax
+
+
+def plot_received(received: NDArray[Any], **options: Any) -> Axes:
+    """The mean attention that each position receives from the rows that may see it, ``[heads, keys]``; drawn
+    as `plot_query_attention` draws, with its `options`."""
+    ax = plot_query_attention(received, **options)
+    ax.set_ylabel("Mean attention received")
+    return ax
+
+
+def lines_figure(
+    weights: NDArray[Any],
+    received: NDArray[Any],
+    *,
+    title: str = "",
+    figsize: style.Size | None = None,
+    **options: Any,
+) -> Figure:
+    """What the query row gives, and what positions receive, ``[heads, keys]`` each; `options` are those of
+    `plot_query_attention`."""
+    figure, panels = style.figure_of(title, 1, 2, figsize or (10.4, 3.4))
+    plot_query_attention(weights, ax=panels[0], **options)
+    plot_received(received, ax=panels[1], **options)
+    return figure
+
+
+def colour_norm(weights: NDArray[Any], scale: Scale) -> Normalize:
+    """Colours from 0 to the largest weights, or over the last `DECADES` powers of ten."""
+    colors = require("matplotlib.colors")
+    if scale not in SCALES:
+        raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
+    positive = weights[weights > 0]
+    norm: Normalize = colors.Normalize(0, np.percentile(positive, BRIGHTEST) if positive.size else 1)
+    if scale == "log" and positive.size:
+        top = positive.max()
+        norm = colors.LogNorm(max(positive.min(), top / 10**DECADES), top, clip=True)
+    return norm
+
+
+def _colour_bar(figure: Any, image: AxesImage, panels: list[Axes], label: str) -> None:
+    linear = type(image.norm).__name__ == "Normalize"
+    bar = figure.colorbar(image, ax=panels, label=label, pad=0.02, extend="max" if linear else "min")
+    bar.ax.tick_params(labelsize=8)
+
+
+def _position_axis(axis: Any, span: Span, labels: Sequence[str], *, rotation: float) -> None:
+    """Labels where there are few positions, else numbers."""
+    start, stop = span
+    if labels and stop - start <= MOST_TEXTS:
+        texts = [shortened(labels[i]) if i < len(labels) else str(i) for i in range(start, stop)]
+        axis.set_ticks(range(start, stop), texts, fontsize=6.5, rotation=rotation)
+        return
+    locator = require("matplotlib.ticker").MaxNLocator(nbins=5, integer=True)
+    axis.set_major_locator(locator)
+
+
+def shortened(label: str, most: int = 14) -> str:
+    """A label that leaves room for the figure; dollar signs would begin a formula."""
+    text = label if len(label) <= most else label[: most - 1] + "…"
+    return text.replace("$", r"\$")

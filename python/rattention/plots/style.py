@@ -215,9 +215,7 @@ def over_stretches(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.
 def legend_beside(ax: Axes) -> None:
     """Names of lines and points that cross too often to be labelled where they end, to the right."""
     handles, names = ax.get_legend_handles_labels()
-    some = (
-        slice(0, MOST_LABELS) if len(names) <= MOST_LABELS else slice(0, None, -(-len(names) // MOST_LABELS))
-    )
+    some = slice(None, None, max(1, -(-len(names) // MOST_LABELS)))
     options = {"frameon": False, "fontsize": 8, "handlelength": 1.2, "borderaxespad": 0}
     ax.legend(handles[some], names[some], loc="upper left", bbox_to_anchor=(1.01, 1), **options)
 
@@ -238,6 +236,12 @@ def _apart(heights: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
 def few_ticks(count: int) -> NDArray[np.int64]:
     """At most twelve positions of `count`."""
     return np.arange(0, count, max(1, -(-count // 12)))
+
+
+def number_ticks(axis: Any, numbers: Sequence[int]) -> None:
+    """At most twelve ticks, at places that are called by these numbers."""
+    some = few_ticks(len(numbers))
+    axis.set_ticks(some, [str(numbers[i]) for i in some])
 
 
 def write_cells(ax: Axes, values: NDArray[np.float64]) -> None:

@@ -14,8 +14,7 @@ from rattention._extras import require
 from rattention.compression.budget import Budget, resolve_budget
 from rattention.compression.compressing import compress
 from rattention.compression.report import Compression
-from rattention.compression.strategies import Strategy
-from rattention.compression.table import STRATEGIES
+from rattention.compression.strategies import STRATEGIES, Strategy
 from rattention.nn import LanguageModel, RAttention
 from rattention.studies.compression.results import Constant, Measured, Preview
 from rattention.studies.compression.tasks import Task, draw_pieces

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rattention.compression.budget import Budget, require_budget
-from rattention.compression.strategies import Strategy
-from rattention.compression.table import require_strategy
+from rattention.compression.strategies import Strategy, require_strategy
 from rattention.studies.compression.results import Constant, Measured, Preview, Trial, Validation
 
 BUDGETS: tuple[Budget, ...] = (0.125, 0.25, 0.5, 0.75)

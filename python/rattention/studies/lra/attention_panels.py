@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention._extras import require
-from rattention.plots.attention import plot_attention_map
-from rattention.plots.maps import label_of
+from rattention.plots.maps import label_of, plot_attention_map
 from rattention.plots.style import Size, few_ticks, figure_of
 from rattention.studies.lra.results import mechanism_label
 
