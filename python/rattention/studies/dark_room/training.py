@@ -17,9 +17,8 @@ from rattention.models.errors import read_json_object
 from rattention.studies.dark_room.model import HistoryTransformer
 from rattention.studies.dark_room.rooms import ACTIONS
 from rattention.studies.dark_room.windows import WindowSampler
-from rattention.studies.kit.interrupts import deferred_interrupt
 from rattention.studies.kit.settings import differences, require_ranges
-from rattention.studies.kit.training import Trainer, read_checkpoint, save_checkpoint
+from rattention.studies.kit.training import Trainer, deferred_interrupt, read_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     import os
