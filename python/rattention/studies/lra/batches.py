@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,13 +20,10 @@ if TYPE_CHECKING:
 def collate(split: Split, indices: NDArray[np.int64]) -> dict[str, torch.Tensor]:
     """The samples as tensors: ``tokens`` ``[batch, longest]`` (int64, 0 behind a sequence), ``lengths`` and
     ``labels`` ``[batch]``."""
-    starts, lengths = split.offsets[indices], split.lengths[indices]
-    tokens = np.zeros((len(indices), int(lengths.max())), dtype=np.int64)
-    for row, start, length in zip(tokens, starts, lengths, strict=True):
-        row[:length] = split.tokens[start : start + length]
+    rows = [torch.from_numpy(split[i][0].astype(np.int64)) for i in indices]
     return {
-        "tokens": torch.from_numpy(tokens),
-        "lengths": torch.from_numpy(lengths.astype(np.int64)),
+        "tokens": pad_sequence(rows, batch_first=True),
+        "lengths": torch.from_numpy(split.lengths[indices]),
         "labels": torch.from_numpy(split.labels[indices]),
     }
 

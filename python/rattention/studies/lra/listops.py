@@ -36,6 +36,9 @@ TOKENS = ("", *map(str, range(10)), *OPERATORS, "]")
 VERSION = 1
 """Of what is drawn: another number means other samples from the same settings."""
 
+GRAMMAR = ("min_length", "max_length", "max_depth", "max_args", "operator_share")
+"""Fields of `ListOps` that say which expressions there are."""
+
 TREES = 1 << 16
 """Drawn at once: a second or less, so that Ctrl-C is heard."""
 
@@ -137,16 +140,8 @@ class ListOps:
         return Split.of((np.frombuffer(sequences[i], np.uint8) for i in order), labels[order])
 
     def _trees(self, first: int) -> Iterable[tuple[bytes, int]]:
-        tokens, lengths, labels = _core.draw_listops(
-            self.seed,
-            first,
-            TREES,
-            min_length=self.min_length,
-            max_length=self.max_length,
-            max_depth=self.max_depth,
-            max_args=self.max_args,
-            operator_share=self.operator_share,
-        )
+        grammar = {name: getattr(self, name) for name in GRAMMAR}
+        tokens, lengths, labels = _core.draw_listops(self.seed, first, TREES, **grammar)
         ends = np.cumsum(lengths).tolist()
         starts = [0, *ends[:-1]]
         everything = tokens.tobytes()
@@ -184,17 +179,15 @@ def _read(path: Path, settings: str) -> Split:
     """ValueError for anything but what `_write` wrote with these settings."""
     arrow, parquet = require("pyarrow"), require("pyarrow.parquet")
     try:
-        table = parquet.read_table(path, page_checksum_verification=True).combine_chunks()
+        table = parquet.read_table(path, page_checksum_verification=True)
         written = (table.schema.metadata or {}).get(b"settings", b"").decode("utf-8", "replace")
-        tokens, labels = table.column("tokens"), table.column("label").to_numpy()
-        rows = tokens.chunk(0) if tokens.num_chunks == 1 else arrow.concat_arrays(tokens.chunks)
-        offsets = rows.offsets.to_numpy()
-        values = rows.values.slice(offsets[0], offsets[-1] - offsets[0]).to_numpy()
+        rows, labels = table.column("tokens").combine_chunks(), table.column("label").to_numpy()
+        tokens, lengths = rows.flatten().to_numpy(), rows.value_lengths().to_numpy()
     except (arrow.ArrowException, KeyError, OSError, AttributeError, IndexError) as error:
         raise ValueError(first_line(error)) from error
     if written != settings:
         raise ValueError("it was made with other settings")
-    return Split(values, (offsets - offsets[0]).astype(np.int64), labels.astype(np.int64))
+    return Split(tokens, np.cumsum([0, *lengths], dtype=np.int64), labels.astype(np.int64))
 
 
 def reference_tree(settings: ListOps, generator: np.random.Generator, depth: int = 1) -> list[int]:

@@ -129,21 +129,17 @@ class SequenceClassifier(nn.Module):
         if longest > self.length:
             raise ValueError(f"the model takes {self.length} tokens at most, got {longest}")
         shown = torch.arange(longest, device=tokens.device) < lengths[:, None]
-        x = self.dropout(self._embedded(tokens))
-        x = self.encoder(x, None if bool(shown.all()) else shown)
+        x: torch.Tensor = self.tokens(tokens)
+        if self.positions is not None:
+            x = x + self.positions.weight[:longest]
+        elif self._sinusoidal:
+            x = x + sinusoids(self.length, x.shape[2])[:longest].to(x)
+        x = self.encoder(self.dropout(x), None if bool(shown.all()) else shown)
         mean = (x * shown[..., None]).sum(dim=1) / lengths[:, None]
         logits = self.head(self.pooled(mean))
         if labels is None:
             return {"logits": logits}
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-    def _embedded(self, tokens: torch.Tensor) -> torch.Tensor:
-        x: torch.Tensor = self.tokens(tokens)
-        if self.positions is not None:
-            x = x + self.positions.weight[: tokens.shape[1]]
-        elif self._sinusoidal:
-            x = x + sinusoids(self.length, x.shape[2])[: tokens.shape[1]].to(x)
-        return x
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and configuration to a safetensors file, whole or not at all."""

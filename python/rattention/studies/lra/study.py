@@ -77,7 +77,12 @@ def run_study(
         stack.enter_context(_full_disk_explained(path))
         results = list(_results(study, path, progress))
     if distributed.rank() == 0:
-        _analyze(path, progress)
+        try:
+            from rattention.studies.lra.analysis import analyze
+
+            analyze([path], out=path)
+        except ImportError as error:
+            progress(f"no tables and figures: {error}")
     distributed.barrier()
     return results
 
@@ -106,7 +111,10 @@ def _results(study: Study, folder: Path, progress: Callable[[str], None]) -> Ite
             if distributed.rank() == 0:
                 write_tables(folder)
             after = _left(took, len(runs) - index)
-        progress(f"[{index}/{len(runs)}] {run.name}: {_outcome(result)}{after}")
+        progress(
+            f"[{index}/{len(runs)}] {run.name}: test accuracy {result['test_accuracy']:.4f} after "
+            f"{result['epochs']} epochs of {result['seconds_per_epoch']:.1f} s{after}"
+        )
         yield dict(result)
 
 
@@ -134,13 +142,6 @@ def _loaded(run: Run) -> TaskData:
     if distributed.rank() == 0:
         distributed.barrier()
     return data
-
-
-def _outcome(result: Any) -> str:
-    return (
-        f"test accuracy {result['test_accuracy']:.4f} after {result['epochs']} epochs of "
-        f"{result['seconds_per_epoch']:.1f} s"
-    )
 
 
 def _left(took: list[float], runs: int) -> str:
@@ -175,13 +176,3 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written any more ({error}): finished runs and epochs are kept; make room "
             "and run the same again to go on"
         ) from error
-
-
-def _analyze(folder: Path, progress: Callable[[str], None]) -> None:
-    """Tables, figures and findings, where the packages for them are installed."""
-    try:
-        from rattention.studies.lra.analysis import analyze
-
-        analyze([folder], out=folder)
-    except ImportError as error:
-        progress(f"no tables and figures: {error}")

@@ -132,20 +132,16 @@ def evaluate(
     `pause` is called between batches.
     """
     distributed.broadcast_buffers(model)
-    loss, correct = 0.0, 0
+    loss = correct = 0.0
     with evaluating(model):
         for indices in in_order_of_length(split, batch)[distributed.rank() :: distributed.world_size()]:
             pause()
             inputs = collate(split, indices)
             outputs = model(**inputs)
             loss += outputs["loss"].item() * len(indices)
-            correct += _correct(outputs["logits"], inputs["labels"])
+            correct += (outputs["logits"].argmax(dim=-1) == inputs["labels"]).sum().item()
     loss, right = distributed.all_reduce((loss, correct))
     return loss / len(split), right / len(split)
-
-
-def _correct(logits: torch.Tensor, labels: torch.Tensor) -> int:
-    return int((logits.argmax(dim=-1) == labels).sum())
 
 
 class ClassifierTrainer(Trainer):
@@ -209,8 +205,9 @@ class ClassifierTrainer(Trainer):
         """The mean loss of the batch, counted for the epoch and weighted by this rank's share of it."""
         outputs = self._parallel(**batch)
         loss: torch.Tensor = outputs["loss"]
-        samples, correct = len(batch["labels"]), _correct(outputs["logits"], batch["labels"])
-        self._sums += (loss.item() * samples, correct, samples, int(batch["lengths"].sum()))
+        labels, tokens = batch["labels"], batch["lengths"].sum().item()
+        correct = (outputs["logits"].argmax(dim=-1) == labels).sum().item()
+        self._sums += (loss.item() * len(labels), correct, len(labels), tokens)
         return loss * self._share
 
     def after_step(self, bar: Any) -> None:
