@@ -19,7 +19,7 @@ from rattention.studies.lra import (
     TaskData,
     Training,
 )
-from rattention.studies.lra.running import do_run
+from rattention.studies.lra.training import do_run
 from safetensors.numpy import load_file
 
 TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes", "seconds_per_epoch")

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from rattention.cli import main
 from rattention.studies.kit import distributed
-from rattention.studies.lra.running import do_run
+from rattention.studies.lra.training import do_run
 
 from tests.lra_runs import SIZE, TRAINING, tiny_run, tiny_task
 

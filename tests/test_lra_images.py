@@ -16,7 +16,7 @@ from PIL import Image
 from rattention.cli import main
 from rattention.studies.lra import PRESETS, TASKS, Images, ModelSize, Run, Study, Training
 from rattention.studies.lra.images import SHAPES
-from rattention.studies.lra.running import do_run
+from rattention.studies.lra.training import do_run
 
 from tests.lra_runs import SIZE
 
@@ -183,7 +183,7 @@ def test_command(tmp_path, capsys):
     code = main(["lra", "run", "--config", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out")])
     captured = capsys.readouterr()
     assert code == 0, captured.err
-    assert "images: always the most frequent label gives 0.167" in captured.out
+    assert "Images (majority class 16.7%)" in captured.out
     assert "## Images (majority class 16.7%)" in (tmp_path / "out" / "summary.md").read_text("utf-8")
     assert "Images" in (tmp_path / "out" / "report.html").read_text("utf-8")
     figures = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}

@@ -15,8 +15,7 @@ for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
 
 from rattention.studies.kit.records import read_lines
 from rattention.studies.kit.training import save_checkpoint
-from rattention.studies.lra.running import do_run
-from rattention.studies.lra.training import last_checkpoint
+from rattention.studies.lra.training import do_run, last_checkpoint
 
 from tests.lra_runs import everything, interrupt_in_step, lines, straight_run, tiny_run, tiny_task
 from tests.processes import REPOSITORY
@@ -42,7 +41,7 @@ import os, signal, sys
 from pathlib import Path
 
 import torch
-from rattention.studies.lra import running, training
+from rattention.studies.lra import training
 from tests.lra_runs import tiny_run, tiny_task
 
 TARGETS = {
@@ -52,7 +51,7 @@ TARGETS = {
     "rename": (os, "replace"),
     "line": (training, "write_lines"),
     "clean up": (training, "remove_all_but"),
-    "maps": (running, "save_maps"),
+    "maps": (training, "save_maps"),
 }
 
 def die(folder, place, left):
@@ -68,7 +67,7 @@ def die(folder, place, left):
 
     setattr(owner, name, call)
     torch.set_num_threads(1)
-    running.do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), folder)
+    training.do_run(tiny_run("gravitational_multi_timescale"), tiny_task(), folder)
 
 for death in sys.argv[2:]:
     place, at = death.split(":")

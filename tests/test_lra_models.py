@@ -14,7 +14,7 @@ pytest.importorskip("yaml", reason="needs the extra 'lra'")
 
 from rattention.models.errors import WeightsError
 from rattention.studies.lra import MECHANISMS, PRESETS, ModelSize, SequenceClassifier, matched_size
-from rattention.studies.lra.models import attention_layers, mechanism_of, mismatch, parameters, sinusoids
+from rattention.studies.lra.models import mechanism_of, mismatch, parameters, sinusoids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -91,7 +91,7 @@ class TestForward:
 class TestLayers:
     @pytest.mark.parametrize("name", MECHANISMS)
     def test_are_of_the_mechanism(self, name):
-        layers = attention_layers(classifier(name))
+        layers = classifier(name).encoder.attention_layers()
         assert [layer.mechanism.name for layer in layers] == [name] * 2
         assert all(layer.causal == (name == "rattention") for layer in layers)
         assert all(layer.window == (3 if name == "rattention" else None) for layer in layers)

@@ -164,7 +164,7 @@ class TestFolder:
 
     def test_full_disk(self, tmp_path, monkeypatch):
         """Whichever library meets it: an error that says so, and what was finished stays."""
-        from rattention.studies.lra import running, training
+        from rattention.studies.lra import training
 
         before = run_study(replace(STUDY, mechanisms=("softmax",)), tmp_path)
         no_room = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -176,7 +176,7 @@ class TestFolder:
             (training, "save_checkpoint", no_room),
             (SequenceClassifier, "save", safetensors),
             (SequenceClassifier, "save", with_torch),
-            (running, "write_json", no_room),
+            (training, "write_json", no_room),
         ):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, raising(fault))
@@ -190,7 +190,7 @@ class TestFolder:
         """A real one: files may not grow beyond 30 kB."""
         code = (
             "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "from rattention.cli import main; import rattention.studies.lra.running\n"
+            "from rattention.cli import main; import rattention.studies.lra.training\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))\n"
             "sys.exit(main(sys.argv[1:]))"
         )

@@ -11,7 +11,7 @@ pytest.importorskip("torch", exc_type=ImportError)
 pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
 
 from rattention.studies.lra import Text
-from rattention.studies.lra.vocabulary import Vocabulary
+from rattention.studies.lra.text import Vocabulary
 
 from tests.reviews import REVIEWS, write_parquet
 

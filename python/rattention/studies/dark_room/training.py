@@ -19,9 +19,8 @@ from rattention.models.errors import read_json_object
 from rattention.studies.dark_room.histories import LearningHistories, WindowSampler
 from rattention.studies.dark_room.model import HistoryTransformer
 from rattention.studies.dark_room.rooms import ACTIONS
-from rattention.studies.kit.interrupts import deferred_interrupt
 from rattention.studies.kit.settings import differences, require_ranges
-from rattention.studies.kit.training import Trainer, read_checkpoint, save_checkpoint
+from rattention.studies.kit.training import Trainer, deferred_interrupt, read_checkpoint, save_checkpoint
 
 MODEL, RECORD, CHECKPOINT = "dark_room.safetensors", "training.json", "training.pt"
 """Files in the folder of a training."""

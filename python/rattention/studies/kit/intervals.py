@@ -36,8 +36,6 @@ def interval(values: Sequence[float]) -> Interval:
     mean = float(array.mean())
     if array.size < 2:
         return Interval(mean, math.nan, math.nan)
-    student = require("scipy.stats").t
-    half = float(
-        student.ppf((1 + CONFIDENCE) / 2, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size)
-    )
+    quantile = require("scipy.stats").t.ppf((1 + CONFIDENCE) / 2, array.size - 1)
+    half = float(quantile * array.std(ddof=1) / math.sqrt(array.size))
     return Interval(mean, mean - half, mean + half)

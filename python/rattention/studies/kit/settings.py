@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import types
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -24,58 +24,61 @@ def require_ranges(
     positive: Iterable[str] = (),
     not_negative: Iterable[str] = (),
     shares: Iterable[str] = (),
-    choices: Mapping[str, Iterable[str]] | None = None,
     **least: int,
 ) -> None:
     """Check the fields of a dataclass; ValueError and TypeError name the field, its value and its range.
+
+    Fields whose type is a `Literal` must have one of its values.
 
     Parameters
     ----------
     positive, not_negative, shares:
         Numbers > 0, >= 0, and between 0 and 1.
-    choices:
-        Names that a field may have.
     least:
-        By field, the smallest whole number.
+        By field, the smallest whole number; a field that is None by default may stay so.
     """
     for name, bound in least.items():
-        at_least(name, getattr(settings, name), bound)
-    for name in positive:
-        if not 0 < real_number(name, getattr(settings, name)) < math.inf:
-            raise ValueError(f"{name} must be a number > 0, got {getattr(settings, name)}")
-    for name in not_negative:
-        if real_number(name, getattr(settings, name)) < 0:
-            raise ValueError(f"{name} must be a number >= 0, got {getattr(settings, name)}")
-    for name in shares:
-        if not 0 <= real_number(name, getattr(settings, name)) <= 1:
-            raise ValueError(f"{name} must be between 0 and 1, got {getattr(settings, name)}")
-    for name, names in (choices or {}).items():
-        require_name(name, getattr(settings, name), names)
+        value = getattr(settings, name)
+        if value is not None or getattr(type(settings), name, 0) is not None:
+            at_least(name, value, bound)
+    tiny = math.ulp(0.0)
+    for names, low, high, allowed in (
+        (positive, tiny, math.inf, "a number > 0"),
+        (not_negative, 0, math.inf, "a number >= 0"),
+        (shares, 0, 1, "between 0 and 1"),
+    ):
+        for name in names:
+            if not low <= real_number(name, getattr(settings, name)) <= high:
+                raise ValueError(f"{name} must be {allowed}, got {getattr(settings, name)}")
+    for name, hint in get_type_hints(type(settings)).items():
+        if get_origin(hint) is Literal:
+            require_name(name, getattr(settings, name), get_args(hint))
 
 
-def require_name(what: str, name: str, names: Iterable[str]) -> str:
-    """`name`, which is one of `names`; ValueError lists these otherwise."""
+def require_name(what: str, name: str, names: Iterable[str], where: str = "") -> None:
+    """ValueError, which begins with `where` and lists `names`, for a name that is none of them."""
     if name not in (allowed := list(names)):
-        raise ValueError(f"unknown {what} {name!r}: there are {', '.join(allowed)}")
-    return name
+        raise ValueError(f"{where}unknown {what} {name!r}: there are {', '.join(allowed)}")
+
+
+def with_given(settings: Settings, **changes: Any) -> Settings:
+    """A dataclass with other values in some fields; None leaves a field as it is."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(settings, **given)  # type: ignore[type-var]
 
 
 def as_plain(value: Any) -> Any:
     """Dataclasses, mappings and sequences as YAML and JSON have them."""
-    if hasattr(value, "__dataclass_fields__"):
-        return as_plain(asdict(value))
+    if is_dataclass(value):
+        value = asdict(value)  # type: ignore[arg-type]
     if isinstance(value, Mapping):
         return {name: as_plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
+    return [as_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def differences(
-    one: Mapping[str, Any], other: Mapping[str, Any], form: str = "{} {} instead of {}"
-) -> list[str]:
+def differences(one: Any, other: Any, form: str = "{} {} instead of {}") -> list[str]:
     """Settings, nested ones by dotted names, that differ: each as `form` of its name and the two values."""
-    first, second = _flat(as_plain(one)), _flat(as_plain(other))
+    first, second = dict(_flat(as_plain(one))), dict(_flat(as_plain(other)))
     return [
         form.format(name, first.get(name), second.get(name))
         for name in {**first, **second}
@@ -83,14 +86,12 @@ def differences(
     ]
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    named: dict[str, Any] = {}
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            named |= _flat(value, f"{prefix}{name}.")
+            yield from _flat(value, f"{prefix}{name}.")
         else:
-            named[f"{prefix}{name}"] = value
-    return named
+            yield f"{prefix}{name}", value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -105,8 +106,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return require_mapping(data, str(path))
 
 
-def write_yaml(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a mapping, whole or not at all."""
+def write_yaml(path: Path, data: Any) -> None:
+    """Write a mapping or a dataclass, whole or not at all."""
     write_text(path, require("yaml").safe_dump(as_plain(data), sort_keys=False))
 
 
@@ -117,11 +118,12 @@ def require_mapping(value: Any, where: str) -> dict[str, Any]:
     return dict(value)
 
 
-def from_mapping(form: type[Settings], data: Mapping[Any, Any], where: str) -> Settings:
+def from_mapping(form: type[Settings], data: Any, where: str) -> Settings:
     """An object of a dataclass; fields that `data` does not have keep their defaults.
 
     ValueError begins with `where` and names unknown keys and values of another type, and what is allowed.
     """
+    data = require_mapping(data, where)
     hints = get_type_hints(form)
     names = [f.name for f in fields(form)]  # type: ignore[arg-type]
     unknown = [str(name) for name in data if name not in names]
@@ -140,9 +142,10 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
     """`value` as the type asked for; ValueError where it is another."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return _one_of(parts, value, where)
-    if origin is Literal:
-        return _choice(parts, value, where)
+        (hint,) = (part for part in parts if part is not type(None))
+        return None if value is None else _converted(hint, value, where)
+    if origin is Literal and value not in parts:
+        raise ValueError(f"{where} must be one of {', '.join(map(str, parts))}, got {brief(value)}")
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} must be a list, got {brief(value)}")
@@ -154,41 +157,21 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
     return value if origin is not None else _scalar(hint, value, where)
 
 
-def _one_of(parts: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in parts:
-        return None
-    *others, last = (part for part in parts if part is not type(None))
-    for part in others:
-        try:
-            return _converted(part, value, where)
-        except ValueError:
-            continue
-    return _converted(last, value, where)
-
-
-def _choice(parts: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value not in parts:
-        raise ValueError(f"{where} must be one of {', '.join(map(str, parts))}, got {brief(value)}")
-    return value
+_SCALARS = {
+    float: (int | float, "a number"),
+    int: (int, "a whole number"),
+    bool: (bool, "true or false"),
+    str: (str, "a text"),
+}
+"""By type what YAML may have for it, and what messages call it."""
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
-    """Numbers, texts and paths. A number without a point, such as 1e-4, is a text to YAML 1.1."""
+    """Numbers and texts. A number without a point, such as 1e-4, is a text to YAML 1.1."""
     if hint is float and isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)
-    right = {
-        float: isinstance(value, int | float) and not isinstance(value, bool),
-        int: isinstance(value, int) and not isinstance(value, bool),
-        Path: isinstance(value, str | Path),
-    }.get(hint, isinstance(value, hint))
-    if not right:
-        names = {
-            float: "a number",
-            int: "a whole number",
-            bool: "true or false",
-            str: "a text",
-            Path: "a path",
-        }
-        raise ValueError(f"{where} must be {names.get(hint, hint)}, got {brief(value)}")
-    return as_float(value) if hint is float else Path(value) if hint is Path else value
+    kinds, name = _SCALARS[hint]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{where} must be {name}, got {brief(value)}")
+    return as_float(value) if hint is float else value

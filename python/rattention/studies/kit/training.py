@@ -6,6 +6,8 @@ import contextlib
 import io
 import os
 import pickle
+import signal
+import threading
 import time
 import zlib
 from abc import ABC, abstractmethod
@@ -19,13 +21,36 @@ from rattention.models.errors import WeightsError as WeightsError
 from rattention.studies.kit import distributed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 LOGS, FAILED_BATCH = "tensorboard", "failed_batch.safetensors"
 """In the folder of a training."""
 
 CHECKSUM_BYTES = 4
+
+
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether Ctrl-C was pressed; pressed again, it interrupts as usual.
+
+    Python hears signals in the main thread only: in others nothing is deferred.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def hear(_number: int, _frame: Any) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Trainer(ABC):
@@ -168,19 +193,15 @@ class Trainer(ABC):
             leave=False,
         )
 
-    @contextlib.contextmanager
-    def _logs(self) -> Any:
-        if distributed.rank() == 0:
-            tensorboard = require("torch.utils.tensorboard")
-            self._writer = tensorboard.SummaryWriter(str(self.folder / LOGS), purge_step=self._logged() + 1)
-        try:
-            yield
-        finally:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+    def _logs(self) -> contextlib.AbstractContextManager[Any]:
+        """Of rank 0, in TensorBoard's files."""
+        if distributed.rank() != 0:
+            return contextlib.nullcontext()
+        tensorboard = require("torch.utils.tensorboard")
+        self._writer = tensorboard.SummaryWriter(str(self.folder / LOGS), purge_step=self.logged() + 1)
+        return contextlib.closing(self._writer)
 
-    def _logged(self) -> int:
+    def logged(self) -> int:
         """Where TensorBoard goes on."""
         return self.step
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,21 +20,17 @@ if TYPE_CHECKING:
 def collate(split: Split, indices: NDArray[np.int64]) -> dict[str, torch.Tensor]:
     """The samples as tensors: ``tokens`` ``[batch, longest]`` (int64, 0 behind a sequence), ``lengths`` and
     ``labels`` ``[batch]``."""
-    starts, lengths = split.offsets[indices], split.lengths[indices]
-    tokens = np.zeros((len(indices), int(lengths.max())), dtype=np.int64)
-    for row, start, length in zip(tokens, starts, lengths, strict=True):
-        row[:length] = split.tokens[start : start + length]
+    rows = [torch.from_numpy(split[i][0].astype(np.int64)) for i in indices]
     return {
-        "tokens": torch.from_numpy(tokens),
-        "lengths": torch.from_numpy(lengths.astype(np.int64)),
+        "tokens": pad_sequence(rows, batch_first=True),
+        "lengths": torch.from_numpy(split.lengths[indices]),
         "labels": torch.from_numpy(split.labels[indices]),
     }
 
 
 def in_order_of_length(split: Split, batch: int) -> list[NDArray[np.int64]]:
     """Indices of all samples in batches, longest first, the same each time: for evaluation."""
-    order = np.argsort(-split.lengths, kind="stable")
-    return _cut(order, batch)
+    return _cut(np.argsort(-split.lengths, kind="stable"), batch)
 
 
 def _cut(order: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
@@ -56,10 +53,7 @@ class TrainingBatches:
     pool: int = 50
     """Batches whose sequences are sorted together: shuffled enough, and alike in length."""
     epoch: int = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """The epoch whose batches come next, from 0."""
-        self.epoch = epoch
+    """The epoch whose batches come next, from 0."""
 
     def __len__(self) -> int:
         return len(_even(np.arange(len(self.dataset)), self.batch, self.ranks))
@@ -74,12 +68,9 @@ class TrainingBatches:
 
     def indices(self) -> list[NDArray[np.int64]]:
         """Of the samples of every batch."""
-        generator = np.random.default_rng((self.seed, self.epoch))
-        order = generator.permutation(len(self.dataset))
-        lengths = self.dataset.lengths
-        pools = [
-            some[np.argsort(-lengths[some], kind="stable")] for some in _cut(order, self.pool * self.batch)
-        ]
+        generator, lengths = np.random.default_rng((self.seed, self.epoch)), self.dataset.lengths
+        pools = _cut(generator.permutation(len(lengths)), self.pool * self.batch)
+        pools = [pool[np.argsort(-lengths[pool], kind="stable")] for pool in pools]
         batches = _even(np.concatenate(pools), self.batch, self.ranks)
         return [batches[i] for i in generator.permutation(len(batches))]
 

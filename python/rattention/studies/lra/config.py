@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rattention._arguments import require_seed
 from rattention.studies.kit.settings import (
-    as_plain,
     from_mapping,
     read_yaml,
     require_mapping,
@@ -44,34 +43,29 @@ class Study:
     """How models of some tasks are trained, where not as all others."""
 
     def __post_init__(self) -> None:
-        for name, one, names in (("tasks", "task", TASKS), ("mechanisms", "mechanism", MECHANISMS)):
-            self._set_chosen(name, tuple(require_name(one, value, names) for value in getattr(self, name)))
+        for task in (*self.tasks, *self.data, *self.task_training):
+            require_name("task", task, TASKS)
+        for mechanism in self.mechanisms:
+            require_name("mechanism", mechanism, MECHANISMS)
         for seed in self.seeds:
             require_seed("seeds", seed)
-        self._set_chosen("seeds", tuple(self.seeds))
-        for task in (*self.data, *self.task_training):
-            require_name("task", task, TASKS)
+        for name in SUBSETS:
+            chosen = tuple(dict.fromkeys(getattr(self, name)))
+            if not chosen:
+                raise ValueError(f"{name} must have at least one")
+            object.__setattr__(self, name, chosen)
         data = {name: self.data.get(name, task.settings()) for name, task in TASKS.items()}
         object.__setattr__(self, "data", data)
-
-    def _set_chosen(self, name: str, chosen: tuple[Any, ...]) -> None:
-        if not chosen:
-            raise ValueError(f"{name} must have at least one")
-        object.__setattr__(self, name, tuple(dict.fromkeys(chosen)))
 
     def runs(self) -> list[Run]:
         """Every run; all mechanisms with the first seed come before the second, so that a study that is
         stopped has something of everything."""
         return [
-            Run(task, mechanism, seed, self.model, self.training_of(task), self.data[task])
+            Run(task, name, seed, self.model, self.task_training.get(task, self.training), self.data[task])
             for seed in self.seeds
             for task in self.tasks
-            for mechanism in self.mechanisms
+            for name in self.mechanisms
         ]
-
-    def training_of(self, task: str) -> Training:
-        """How models for a task are trained."""
-        return self.task_training.get(task, self.training)
 
     def with_data(self, **settings: TaskSettings) -> Study:
         """With other settings of the tasks that are named."""
@@ -82,14 +76,9 @@ class Study:
         own = {name: replace(training, **changes) for name, training in self.task_training.items()}
         return replace(self, training=replace(self.training, **changes), task_training=own)
 
-    def as_data(self) -> dict[str, Any]:
-        """Plain values, as YAML has them."""
-        data: dict[str, Any] = as_plain(asdict(self))
-        return data
-
     def save(self, path: Path) -> None:
         """Write YAML, whole or not at all."""
-        write_yaml(path, self.as_data())
+        write_yaml(path, self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Study:
@@ -98,30 +87,19 @@ class Study:
         What the file does not mention has its default. ValueError names the file and keys that are unknown or
         values of another type, and what is allowed.
         """
-        where = str(path)
-        parts = read_yaml(Path(path))
+        where, parts = str(path), read_yaml(Path(path))
         forms = {"data": {name: task.settings for name, task in TASKS.items()}}
         forms["task_training"] = dict.fromkeys(TASKS, Training)
-        for name, by_task in forms.items():
-            if name in parts:
-                parts[name] = {
-                    task: _part(by_task, task, value, f"{where}: {name}")
-                    for task, value in require_mapping(parts[name], f"{where}: {name}").items()
-                }
+        for name in forms.keys() & parts.keys():
+            parts[name] = _by_task(forms[name], parts[name], f"{where}: {name}")
         return from_mapping(cls, parts, where)
 
-    def with_more(self, other: Study) -> Study:
-        """With the tasks, mechanisms and seeds of another one as well."""
-        parts: dict[str, Any] = {name: (*getattr(self, name), *getattr(other, name)) for name in SUBSETS}
-        return replace(self, **parts)
 
-
-def _part(forms: Mapping[str, Any], task: str, value: Any, where: str) -> Any:
-    try:
-        form = forms[require_name("task", task, forms)]
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    return from_mapping(form, require_mapping(value, f"{where}: {task}"), f"{where}: {task}")
+def _by_task(forms: Mapping[str, Any], settings: Any, where: str) -> dict[str, Any]:
+    by_task = require_mapping(settings, where)
+    for task in by_task:
+        require_name("task", task, forms, f"{where}: ")
+    return {task: from_mapping(forms[task], own, f"{where}: {task}") for task, own in by_task.items()}
 
 
 @dataclass(frozen=True)
@@ -140,7 +118,38 @@ class Run:
         """The name of its folder."""
         return f"{self.task}-{self.mechanism}-{self.seed}"
 
-    def as_data(self) -> dict[str, Any]:
-        """Plain values, as YAML has them."""
-        data: dict[str, Any] = as_plain({f.name: getattr(self, f.name) for f in fields(self)})
-        return data
+
+def _preset(name: str, **parts: Any) -> Study:
+    """With each task's own settings of that preset."""
+    return Study(
+        data={task: row.presets[name] for task, row in TASKS.items() if name in row.presets},
+        task_training={task: row.training[name] for task, row in TASKS.items() if name in row.training},
+        **parts,
+    )
+
+
+PRESETS = {
+    "smoke": _preset(
+        "smoke",
+        seeds=(0,),
+        model=ModelSize(dim=32, heads=2, depth=2, mlp_dim=64, window=16, match_parameters=True),
+        training=Training(batch=32, learning_rate=2e-3, epochs=3),
+    ),
+    "small": _preset(
+        "small",
+        model=ModelSize(
+            dim=64,
+            heads=2,
+            depth=2,
+            mlp_dim=128,
+            dropout=0.0,
+            window=64,
+            match_parameters=True,
+            standardize=True,
+        ),
+        training=Training(batch=32, learning_rate=1e-3, epochs=3, warmup_steps=50, schedule="cosine", pool=1),
+    ),
+    "paper": _preset("paper"),
+}
+"""smoke: ListOps and text with all mechanisms in about 2 minutes on 2 cores; small: about an hour; paper: the
+sizes of the benchmark and of the published models, for a large machine."""

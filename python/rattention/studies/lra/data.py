@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -18,15 +17,14 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 
-Progress = Callable[[Iterable[int], str], Iterable[int]]
-"""Wraps steps of long work under a title, for a bar."""
+Sample = TypeVar("Sample")
 
 
 class TaskSettings(Protocol):
     """What the data of a task are made with: a frozen dataclass."""
 
-    def load(self, cache: Path | None = None, progress: Progress | None = None) -> TaskData:
-        """Make or read the data; what takes long is stored in the folder `cache`, or the user's own.
+    def load(self) -> TaskData:
+        """Make or read the data; what takes long is cached on the disk.
 
         ValueError says in one line what is wrong with the source or the numbers.
         """
@@ -74,9 +72,8 @@ class Split:
     def of(cls, sequences: Iterable[ArrayLike], labels: ArrayLike, dtype: type = np.uint8) -> Split:
         """From a list of sequences."""
         rows: list[NDArray[Any]] = [np.asarray(sequence, dtype) for sequence in sequences]
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
-        tokens = np.concatenate(rows) if rows else np.zeros(0, dtype)
-        return cls(tokens, offsets.astype(np.int64), np.asarray(labels, np.int64))
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        return cls(np.concatenate([np.zeros(0, dtype), *rows]), offsets, np.asarray(labels, np.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -117,9 +114,17 @@ class TaskData:
             if not split.lengths.all():
                 raise ValueError(f"the {name} split of {self.name} has a sequence without tokens")
 
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(int(getattr(self, name).lengths.max()) for name in SPLITS)
+
     def label_shares(self) -> dict[str, list[float]]:
         """How often each label occurs, as a share of each split."""
-        return {name: _shares(getattr(self, name).labels, self.classes) for name in SPLITS}
+        labels = {name: getattr(self, name).labels for name in SPLITS}
+        return {
+            name: (np.bincount(own, minlength=self.classes) / len(own)).tolist()
+            for name, own in labels.items()
+        }
 
     def majority_accuracy(self) -> float:
         """Test accuracy of always giving the most frequent label of the training samples."""
@@ -127,5 +132,6 @@ class TaskData:
         return float((self.test.labels == most).mean())
 
 
-def _shares(labels: NDArray[np.int64], classes: int) -> list[float]:
-    return [float(share) for share in np.bincount(labels, minlength=classes) / len(labels)]
+def held_out(known: list[Sample], unseen: list[Sample], validation: int) -> dict[str, list[Sample]]:
+    """Samples by split, where the first of those to train on are for validation."""
+    return {"train": known[validation:], "validation": known[:validation], "test": unseen}

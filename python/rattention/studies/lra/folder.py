@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from rattention._config import get_num_threads, show_config
 from rattention._extras import require
@@ -27,7 +31,10 @@ SETTINGS, METRICS, ATTENTION = "run.yaml", "metrics.jsonl", "attention.jsonl"
 RESULT, MODEL, MAPS = "result.json", "model.safetensors", "attention_maps.safetensors"
 """Files of a run."""
 
-WHOLE_NUMBERS = ("seed", "epoch", "step", "peak_memory_bytes", "layer", "head")
+KINDS = dict.fromkeys(("task", "mechanism"), "string") | dict.fromkeys(
+    ("seed", "epoch", "step", "peak_memory_bytes", "layer", "head"), "int64"
+)
+"""Types of columns in tables, where not float64."""
 
 
 def new_name() -> str:
@@ -48,34 +55,32 @@ def open_folder(study: Study, folder: Path) -> None:
     path = folder / STUDY
     if path.exists():
         before = Study.load(path)
-        _require_same(before, study, folder)
-        study = before.with_more(study)
+        chosen: dict[str, Any] = {name: getattr(before, name) + getattr(study, name) for name in SUBSETS}
+        before, study = (replace(each, **chosen) for each in (before, study))
+        if differing := differences(before, study):
+            raise ValueError(
+                f"{folder} holds another study, with {'; '.join(differing)}: choose another folder, or the "
+                "same settings to go on"
+            )
     study.save(path)
     if not (folder / ENVIRONMENT).exists():
-        write_json(folder / ENVIRONMENT, _environment())
-
-
-def _require_same(before: Study, study: Study, folder: Path) -> None:
-    if differing := differences(_but_the_choice(before), _but_the_choice(study)):
-        raise ValueError(
-            f"{folder} holds another study, with {'; '.join(differing)}: choose another folder, or the same "
-            "settings to go on"
+        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        hardware = show_config() | {"torch": torch.__version__}
+        write_json(
+            folder / ENVIRONMENT,
+            {"created": now, "hardware": hardware, "versions": versions(), "threads": get_num_threads()},
         )
 
 
-def _but_the_choice(study: Study) -> dict[str, Any]:
-    return {name: value for name, value in study.as_data().items() if name not in SUBSETS}
-
-
-def _environment() -> dict[str, Any]:
-    import torch
-
-    return {
-        "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "hardware": show_config() | {"torch": torch.__version__},
-        "versions": versions(),
-        "threads": get_num_threads(),
-    }
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result of a finished run; None of one that is not."""
+    path = folder / RESULT
+    try:
+        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): remove it, and the run is finished again"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -98,26 +103,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 def write_tables(folder: Path) -> None:
     """All lines of all runs, ``metrics.parquet`` and ``attention.parquet``."""
+    arrow, parquet = require("pyarrow"), require("pyarrow.parquet")
     for source in (METRICS, ATTENTION):
         rows = [row for run in sorted((folder / RUNS).glob("*-*-*")) for row in _rows(run, source)]
         if rows:
-            _write_parquet(folder / f"{Path(source).stem}.parquet", rows)
+            schema = arrow.schema([(name, KINDS.get(name, "float64")) for name in rows[0]])
+            with replacing(folder / f"{Path(source).stem}.parquet") as temporary:
+                parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), temporary)
 
 
 def _rows(run: Path, source: str) -> list[dict[str, Any]]:
     task, mechanism, seed = run.name.split("-")
     named = {"task": task, "mechanism": mechanism, "seed": int(seed)}
     return [named | line for line in read_lines(run / source, ("epoch",))[0]]
-
-
-def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    arrow, parquet = require("pyarrow"), require("pyarrow.parquet")
-
-    def kind(name: str) -> Any:
-        if name in ("task", "mechanism"):
-            return arrow.string()
-        return arrow.int64() if name in WHOLE_NUMBERS else arrow.float64()
-
-    schema = arrow.schema([(name, kind(name)) for name in rows[0]])
-    with replacing(path) as temporary:
-        parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), temporary)

@@ -8,7 +8,7 @@ then the task is that of the benchmark, but for validation, which is held out of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention._extras import require
-from rattention.studies.kit.settings import require_ranges
-from rattention.studies.lra.data import SPLITS, Split, Task, TaskData
+from rattention.studies.kit.settings import require_ranges, with_given
+from rattention.studies.lra.data import SPLITS, Split, Task, TaskData, held_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-
-    from rattention.studies.lra.data import Progress
 
     Grid = NDArray[np.float64]
 
@@ -73,28 +71,24 @@ class Images:
 
     def scaled(self, length: int | None, samples: int | None) -> Images:
         """The largest square images of at most `length` pixels, and `samples` to train on."""
-        asked: dict[str, Any] = {"size": None if length is None else isqrt(length), "train": samples}
-        return replace(self, **{name: value for name, value in asked.items() if value is not None})
+        return with_given(self, size=None if length is None else isqrt(length), train=samples)
 
-    def load(self, cache: Path | None = None, progress: Progress | None = None) -> TaskData:
-        """Generate images, none of them twice, or read them; `cache` and `progress` are not needed.
+    def load(self) -> TaskData:
+        """Generate images, none of them twice, or read them.
 
         Raises
         ------
         ValueError
             A folder without classes or images, a damaged file, or fewer images than are asked for.
         """
+        generator, classes = np.random.default_rng(self.seed), len(SHAPES)
         if self.source == GENERATED:
-            splits, classes = self._generated(), len(SHAPES)
+            seen: set[bytes] = set()
+            splits = {name: self._new_images(generator, getattr(self, name), seen) for name in SPLITS}
         else:
-            splits, classes = self._read(Path(self.source).expanduser())
+            splits, classes = self._read(Path(self.source).expanduser(), generator)
         names = ("", *(f"{level / (self.levels - 1):.2f}" for level in range(self.levels)))
         return TaskData("images", 1 + self.levels, classes, **splits, token_names=names)
-
-    def _generated(self) -> dict[str, Split]:
-        generator = np.random.default_rng(self.seed)
-        seen: set[bytes] = set()
-        return {name: self._new_images(generator, getattr(self, name), seen) for name in SPLITS}
 
     def _new_images(self, generator: np.random.Generator, count: int, seen: set[bytes]) -> Split:
         """Images that are not among `seen`, as many of each shape as possible, in random order."""
@@ -127,27 +121,19 @@ class Images:
         levels = np.clip(np.rint(grey * (self.levels - 1)), 0, self.levels - 1)
         return (1 + levels.ravel()).astype(np.uint16)
 
-    def _read(self, folder: Path) -> tuple[dict[str, Split], int]:
+    def _read(self, folder: Path, generator: np.random.Generator) -> tuple[dict[str, Split], int]:
         if not folder.is_dir():
             raise ValueError(f"source {self.source!r} is no folder: {LAYOUT}")
         classes = _classes(folder / "train")
         if (other := _classes(folder / "test")) != classes:
             raise ValueError(f"{folder}: classes of train ({_few(classes)}) and test ({_few(other)}) differ")
-        generator = np.random.default_rng(self.seed)
-        training = self._chosen(folder / "train", classes, self.train + self.validation, generator)
+        known = _chosen(folder / "train", classes, self.train + self.validation, generator)
+        unseen = _chosen(folder / "test", classes, self.test, generator)
         splits = {
-            "train": training.select(np.arange(self.validation, len(training))),
-            "validation": training.select(np.arange(self.validation)),
-            "test": self._chosen(folder / "test", classes, self.test, generator),
+            name: Split.of((self._pixels(file) for file, _ in some), [label for _, label in some], np.uint16)
+            for name, some in held_out(known, unseen, self.validation).items()
         }
         return splits, len(classes)
-
-    def _chosen(self, folder: Path, classes: list[str], count: int, generator: np.random.Generator) -> Split:
-        files = [(file, label) for label, name in enumerate(classes) for file in _pictures(folder / name)]
-        if len(files) < count:
-            raise ValueError(f"{folder} has {len(files):,} images; {count:,} are asked for")
-        chosen = [files[i] for i in generator.permutation(len(files))[:count]]
-        return Split.of((self._pixels(file) for file, _ in chosen), [label for _, label in chosen], np.uint16)
 
     def _pixels(self, file: Path) -> NDArray[np.uint16]:
         pillow: Any = require("PIL.Image")
@@ -166,11 +152,18 @@ def _classes(folder: Path) -> list[str]:
     return names
 
 
-def _pictures(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.png"))
-    if not files:
-        raise ValueError(f"{folder} holds no .png files")
-    return files
+def _chosen(
+    folder: Path, classes: list[str], count: int, generator: np.random.Generator
+) -> list[tuple[Path, int]]:
+    """Files of images with their labels; ValueError for an empty class, or fewer than `count`."""
+    files: list[tuple[Path, int]] = []
+    for label, name in enumerate(classes):
+        if not (own := sorted((folder / name).glob("*.png"))):
+            raise ValueError(f"{folder / name} holds no .png files")
+        files += [(file, label) for file in own]
+    if len(files) < count:
+        raise ValueError(f"{folder} has {len(files):,} images; {count:,} are asked for")
+    return [files[i] for i in generator.permutation(len(files))[:count]]
 
 
 def _few(names: list[str]) -> str:

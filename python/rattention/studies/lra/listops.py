@@ -8,25 +8,26 @@ benchmark's first one did, makes another task, nearly unsolvable.
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
+import os
+import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rattention import _core
-from rattention._arguments import whole_number
-from rattention.studies.kit.settings import require_ranges
-from rattention.studies.lra.cache import load_or_create
+from rattention._arguments import first_line, whole_number
+from rattention._extras import require
+from rattention._files import replacing, writable_folder
+from rattention.studies.kit.settings import require_ranges, with_given
 from rattention.studies.lra.data import SPLITS, Split, Task, TaskData
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
-
-    from rattention.studies.lra.data import Progress
 
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
 TOKENS = ("", *map(str, range(10)), *OPERATORS, "]")
@@ -34,6 +35,9 @@ TOKENS = ("", *map(str, range(10)), *OPERATORS, "]")
 
 VERSION = 1
 """Of what is drawn: another number means other samples from the same settings."""
+
+GRAMMAR = ("min_length", "max_length", "max_depth", "max_args", "operator_share")
+"""Fields of `ListOps` that say which expressions there are."""
 
 TREES = 1 << 16
 """Drawn at once: a second or less, so that Ctrl-C is heard."""
@@ -82,72 +86,62 @@ class ListOps:
                 f"and {self.min_length}"
             )
 
-    @property
-    def length(self) -> int:
-        """The most tokens that a sequence can have."""
-        return self.max_length - 1
-
     def scaled(self, length: int | None, samples: int | None) -> ListOps:
         """With expressions below `length` tokens, the other bound in proportion; `samples` to train on."""
-        changes = {} if samples is None else {"train": samples}
-        if length is not None:
-            changes |= {"min_length": self.min_length * length // self.max_length, "max_length": length}
-        return replace(self, **changes)
+        least = None if length is None else self.min_length * length // self.max_length
+        return with_given(self, train=samples, min_length=least, max_length=length)
 
-    def load(self, cache: Path | None = None, progress: Progress | None = None) -> TaskData:
+    def load(self) -> TaskData:
         """Sample the expressions, none of them twice, or read them where they have been made before.
 
-        Parameters
-        ----------
-        cache:
-            A folder for the file of samples; `rattention.studies.lra.cache.default_folder` by default.
-        progress:
-            Wraps the numbers of samples, for a bar.
+        They are cached in `default_folder`; a damaged file there is made again, with a warning that names it.
 
         Raises
         ------
         ValueError
-            There are not so many different expressions within these bounds, or none is ever drawn.
+            There are fewer different expressions within these bounds, or none is ever sampled.
         OSError
             The cache cannot be written.
         """
-        settings = {"version": VERSION, **asdict(self)}
-        whole = load_or_create("listops", settings, lambda: self._draw(progress), cache)
-        counts = [getattr(self, name) for name in SPLITS]
-        ends = np.cumsum([0, *counts])
-        splits = {name: whole.select(np.arange(ends[i], ends[i + 1])) for i, name in enumerate(SPLITS)}
+        whole = self._cached_or_new()
+        ends = np.cumsum([getattr(self, name) for name in SPLITS])
+        parts = np.split(np.arange(ends[-1]), ends[:-1])
+        splits = {name: whole.select(part) for name, part in zip(SPLITS, parts, strict=True)}
         return TaskData("listops", len(TOKENS), 10, **splits, token_names=TOKENS)
 
-    def _draw(self, progress: Progress | None) -> Split:
+    def _cached_or_new(self) -> Split:
+        settings = json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
+        path = default_folder() / f"listops-{hashlib.sha256(settings.encode()).hexdigest()[:16]}.parquet"
+        if path.exists():
+            try:
+                return _read(path, settings)
+            except ValueError as error:
+                warnings.warn(f"{path} is damaged and made again: {error}", stacklevel=3)
+        writable_folder(path.parent)
+        samples = self._new()
+        _write(path, samples, settings)
+        return samples
+
+    def _new(self) -> Split:
         """All samples, shuffled: as none comes twice, those found later are longer."""
         wanted = self.train + self.validation + self.test
         found: dict[bytes, int] = {}
         drawn = fruitless = 0
-        steps = range(100) if progress is None else progress(range(100), "drawing ListOps")
-        for step in steps:  # of a hundred parts
-            while len(found) < math.ceil(wanted * (step + 1) / 100):
-                before = len(found)
-                for sequence, label in self._trees(drawn):
-                    found.setdefault(sequence, label)
-                drawn += TREES
-                fruitless = 0 if len(found) > before else fruitless + 1
-                if fruitless == PATIENCE or drawn > PATIENCE * TREES + RAREST * wanted:
-                    raise ValueError(self._too_few(wanted, len(found), drawn))
+        while len(found) < wanted:
+            before = len(found)
+            for sequence, label in self._trees(drawn):
+                found.setdefault(sequence, label)
+            drawn += TREES
+            fruitless = 0 if len(found) > before else fruitless + 1
+            if fruitless == PATIENCE or drawn > PATIENCE * TREES + RAREST * wanted:
+                raise ValueError(self._too_few(wanted, len(found), drawn))
         sequences, labels = list(found), np.array([*found.values()])
         order = np.random.default_rng(self.seed).permutation(wanted)
         return Split.of((np.frombuffer(sequences[i], np.uint8) for i in order), labels[order])
 
     def _trees(self, first: int) -> Iterable[tuple[bytes, int]]:
-        tokens, lengths, labels = _core.draw_listops(
-            self.seed,
-            first,
-            TREES,
-            min_length=self.min_length,
-            max_length=self.max_length,
-            max_depth=self.max_depth,
-            max_args=self.max_args,
-            operator_share=self.operator_share,
-        )
+        grammar = {name: getattr(self, name) for name in GRAMMAR}
+        tokens, lengths, labels = _core.draw_listops(self.seed, first, TREES, **grammar)
         ends = np.cumsum(lengths).tolist()
         starts = [0, *ends[:-1]]
         everything = tokens.tobytes()
@@ -160,6 +154,40 @@ class ListOps:
             f"max_length={self.max_length} tokens, max_depth={self.max_depth} and max_args={self.max_args}: "
             f"widen these or ask for fewer"
         )
+
+
+def default_folder() -> Path:
+    """``$RATTENTION_CACHE``, or ``rattention`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    own = os.environ.get("RATTENTION_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rattention"
+
+
+def _write(path: Path, split: Split, settings: str) -> None:
+    arrow, parquet = require("pyarrow"), require("pyarrow.parquet")
+    offsets = arrow.array(split.offsets, arrow.int64())
+    tokens = arrow.LargeListArray.from_arrays(offsets, arrow.array(split.tokens))
+    table = arrow.table({"tokens": tokens, "label": split.labels}).replace_schema_metadata(
+        {"settings": settings}
+    )
+    with replacing(path) as temporary:
+        parquet.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def _read(path: Path, settings: str) -> Split:
+    """ValueError for anything but what `_write` wrote with these settings."""
+    arrow, parquet = require("pyarrow"), require("pyarrow.parquet")
+    try:
+        table = parquet.read_table(path, page_checksum_verification=True)
+        written = (table.schema.metadata or {}).get(b"settings", b"").decode("utf-8", "replace")
+        rows, labels = table.column("tokens").combine_chunks(), table.column("label").to_numpy()
+        tokens, lengths = rows.flatten().to_numpy(), rows.value_lengths().to_numpy()
+    except (arrow.ArrowException, KeyError, OSError, AttributeError, IndexError) as error:
+        raise ValueError(first_line(error)) from error
+    if written != settings:
+        raise ValueError("it was made with other settings")
+    return Split(tokens, np.cumsum([0, *lengths], dtype=np.int64), labels.astype(np.int64))
 
 
 def reference_tree(settings: ListOps, generator: np.random.Generator, depth: int = 1) -> list[int]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from rattention.nn import RAttention, SelfAttention, TransformerEncoder, count_parameters
+from rattention._arguments import at_least
+from rattention.nn import RAttention, TransformerEncoder, count_parameters
 from rattention.nn.mechanisms import Mechanism, as_mechanism
 from rattention.nn.weights import load_model, save_model
 from rattention.studies.kit.settings import require_name
@@ -32,16 +33,11 @@ def mechanism_of(name: str, size: ModelSize) -> Mechanism:
     options: dict[str, Any] = {"mechanism": name}
     if name == "rattention":
         options["window"] = size.window
-    if has_timescales(name):
+    if "multi_timescale" in name:
         options |= {"timescales": size.timescales, "adaptive": size.adaptive_timescales}
     if "gravitational" in name:
         options |= {"distance": size.distance, "learn_exponent": size.learn_exponent}
     return as_mechanism(options)
-
-
-def has_timescales(mechanism: str) -> bool:
-    """Whether layers of the mechanism have heads for each of several timescales."""
-    return "multi_timescale" in mechanism
 
 
 class SequenceClassifier(nn.Module):
@@ -80,13 +76,9 @@ class SequenceClassifier(nn.Module):
         size = ModelSize(**size) if isinstance(size, dict) else size
         if size.match_parameters:
             size = matched_size(vocabulary, classes, mechanism, size, length)
-        for name, value, least in (
-            ("vocabulary", vocabulary, 2),
-            ("classes", classes, 2),
-            ("length", length, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+        at_least("vocabulary", vocabulary, 2)
+        at_least("classes", classes, 2)
+        at_least("length", length, 1)
         self.length = length
         self.settings = {
             "vocabulary": vocabulary,
@@ -97,7 +89,9 @@ class SequenceClassifier(nn.Module):
         }
         layers = mechanism_of(mechanism, size)
         self.tokens = nn.Embedding(vocabulary, size.dim)
-        self.positions = _learned_positions(length, size.dim) if size.positions == "learned" else None
+        self.positions = nn.Embedding(length, size.dim) if size.positions == "learned" else None
+        if self.positions is not None:
+            self.positions.weight.data.copy_(sinusoids(length, size.dim))
         self.dropout = nn.Dropout(size.dropout)
         self.encoder = TransformerEncoder(
             size.dim,
@@ -135,21 +129,17 @@ class SequenceClassifier(nn.Module):
         if longest > self.length:
             raise ValueError(f"the model takes {self.length} tokens at most, got {longest}")
         shown = torch.arange(longest, device=tokens.device) < lengths[:, None]
-        x = self.dropout(self._embedded(tokens))
-        x = self.encoder(x, None if bool(shown.all()) else shown)
+        x: torch.Tensor = self.tokens(tokens)
+        if self.positions is not None:
+            x = x + self.positions.weight[:longest]
+        elif self._sinusoidal:
+            x = x + sinusoids(self.length, x.shape[2])[:longest].to(x)
+        x = self.encoder(self.dropout(x), None if bool(shown.all()) else shown)
         mean = (x * shown[..., None]).sum(dim=1) / lengths[:, None]
         logits = self.head(self.pooled(mean))
         if labels is None:
             return {"logits": logits}
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-    def _embedded(self, tokens: torch.Tensor) -> torch.Tensor:
-        x: torch.Tensor = self.tokens(tokens)
-        if self.positions is not None:
-            x = x + self.positions.weight[: tokens.shape[1]]
-        elif self._sinusoidal:
-            x = x + sinusoids(self.length, x.shape[2])[: tokens.shape[1]].to(x)
-        return x
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and configuration to a safetensors file, whole or not at all."""
@@ -185,14 +175,6 @@ def sinusoids(length: int, dim: int) -> torch.Tensor:
         return table.float()
 
 
-def _learned_positions(length: int, dim: int) -> nn.Embedding:
-    """Positions that begin as sinusoids."""
-    positions = nn.Embedding(length, dim)
-    with torch.no_grad():
-        positions.weight.copy_(sinusoids(length, dim))
-    return positions
-
-
 def parameters(vocabulary: int, classes: int, mechanism: str, size: ModelSize, length: int) -> dict[str, int]:
     """Numbers of parameters by part, as `rattention.nn.count_parameters` gives them, without any memory."""
     with torch.device("meta"):
@@ -208,7 +190,7 @@ def matched_size(vocabulary: int, classes: int, mechanism: str, size: ModelSize,
     """
     size = replace(size, match_parameters=False)
     wanted = parameters(vocabulary, classes, BASELINE, size, length)["total"]
-    if has_timescales(mechanism):
+    if "multi_timescale" in mechanism:
         share = (size.head_dim or size.dim // size.heads) / len(size.timescales)
         size = replace(size, head_dim=max(1, round(share / HEAD_DIM_STEP)) * HEAD_DIM_STEP)
     have = parameters(vocabulary, classes, mechanism, size, length)["total"]
@@ -223,8 +205,3 @@ def mismatch(vocabulary: int, classes: int, mechanism: str, size: ModelSize, len
     plain = replace(size, match_parameters=False)
     wanted = parameters(vocabulary, classes, BASELINE, plain, length)["total"]
     return parameters(vocabulary, classes, mechanism, size, length)["total"] / wanted - 1
-
-
-def attention_layers(model: SequenceClassifier) -> list[SelfAttention]:
-    """The attention of every layer, in order."""
-    return model.encoder.attention_layers()

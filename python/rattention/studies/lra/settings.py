@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from rattention._arguments import at_least, real_number
-from rattention.nn.mechanisms import DISTANCES
+from rattention._arguments import real_number
 from rattention.studies.kit.settings import require_ranges
 
 MECHANISMS = {
@@ -21,9 +20,6 @@ MECHANISMS = {
 
 BASELINE = "softmax"
 """The mechanism that others are compared with."""
-
-POSITIONS = ("sinusoidal", "learned", "none")
-SCHEDULES = ("constant", "linear", "cosine")
 
 
 @dataclass(frozen=True)
@@ -62,18 +58,8 @@ class ModelSize:
     """Width of a head; None is dim / heads."""
 
     def __post_init__(self) -> None:
-        require_ranges(
-            self,
-            dim=1,
-            heads=1,
-            depth=1,
-            mlp_dim=1,
-            window=0,
-            choices={"positions": POSITIONS, "distance": DISTANCES},
-        )
-        if self.head_dim is not None:
-            at_least("head_dim", self.head_dim, 1)
-        elif self.dim % self.heads:
+        require_ranges(self, dim=1, heads=1, depth=1, mlp_dim=1, window=0, head_dim=1)
+        if self.head_dim is None and self.dim % self.heads:
             raise ValueError(f"heads must divide dim, got dim={self.dim} and heads={self.heads}")
         if not 0 <= real_number("dropout", self.dropout) < 1:
             raise ValueError(f"dropout must be >= 0 and < 1, got {self.dropout}")
@@ -118,7 +104,6 @@ class Training:
             measured=0,
             positive=("learning_rate", "clip"),
             not_negative=("weight_decay",),
-            choices={"schedule": SCHEDULES},
         )
 
     def rate_at(self, step: int, steps: int) -> float:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from rattention._files import writable_folder
 from rattention.studies.kit import distributed
-from rattention.studies.lra.folder import RUNS, locked, open_folder, require_study_or_nothing, write_tables
+from rattention.studies.lra.folder import (
+    RUNS,
+    locked,
+    open_folder,
+    read_result,
+    require_study_or_nothing,
+    write_tables,
+)
 
 if TYPE_CHECKING:
     import os
@@ -18,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rattention.studies.lra.config import Run, Study
-    from rattention.studies.lra.data import TaskData, TaskSettings
+    from rattention.studies.lra.data import TaskData
 
 FULL = re.compile(
     r"no space left|disk quota exceeded|file too large|enforce fail|writer failed", re.IGNORECASE
@@ -26,8 +33,12 @@ FULL = re.compile(
 """How libraries that do not raise OSError say that a file could not be written."""
 
 
+def _ignore(_line: str) -> None:
+    pass
+
+
 def run_study(
-    study: Study, folder: str | os.PathLike[str], progress: Callable[[str], None] = lambda line: None
+    study: Study, folder: str | os.PathLike[str], progress: Callable[[str], None] = _ignore
 ) -> list[dict[str, Any]]:
     """Every run of a study that is not finished yet, then the analysis.
 
@@ -52,9 +63,11 @@ def run_study(
     OSError
         A folder that cannot be written, a full disk. Finished runs and epochs are kept.
     FloatingPointError, RuntimeError, KeyboardInterrupt
-        As `rattention.studies.lra.running.do_run` raises them.
+        As `rattention.studies.lra.training.do_run` raises them.
     """
     distributed.init()
+    if distributed.rank() != 0:
+        progress = _ignore
     with contextlib.ExitStack() as stack:
         path = writable_folder(require_study_or_nothing(folder))
         if distributed.rank() == 0:
@@ -64,36 +77,44 @@ def run_study(
         stack.enter_context(_full_disk_explained(path))
         results = list(_results(study, path, progress))
     if distributed.rank() == 0:
-        _analyze(path, progress)
+        try:
+            from rattention.studies.lra.analysis import analyze
+
+            analyze([path], out=path)
+        except ImportError as error:
+            progress(f"no tables and figures: {error}")
     distributed.barrier()
     return results
 
 
 def _results(study: Study, folder: Path, progress: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """One after another; what is left takes about as long as what was done, run for run."""
-    from rattention.studies.lra.running import do_run, read_result  # transformers takes seconds to import
+    from rattention.studies.lra.training import do_run  # transformers takes seconds to import
 
-    runs, loaded = study.runs(), _Loaded()
-    places = [folder / RUNS / run.name for run in runs]
-    done = distributed.broadcast([read_result(p) for p in places] if distributed.rank() == 0 else [])
+    runs = study.runs()
+    done = distributed.broadcast(
+        [read_result(folder / RUNS / run.name) for run in runs] if distributed.rank() == 0 else []
+    )
     _check_data([run for run, result in zip(runs, done, strict=True) if result is None], progress)
     took: list[float] = []
-    for index, (run, place, result) in enumerate(zip(runs, places, done, strict=True)):
-        head = f"[{index + 1}/{len(runs)}] {run.name}"
-        if result is not None:
-            if distributed.rank() == 0:
-                progress(f"{head}: {_outcome(result)} (finished before)")
-            yield dict(result)
-            continue
-        began = time.perf_counter()
-        data = loaded.data(run)
-        if distributed.rank() == 0:
+    data: TaskData | None = None
+    for index, (run, result) in enumerate(zip(runs, done, strict=True), 1):
+        after = " (finished before)"
+        if result is None:
+            began = time.perf_counter()
+            if data is None or data.name != run.task:
+                data = None  # no run's memory is that of another task's data
+                data = _loaded(run)
             _report_mismatch(run, data, progress)
-        result = do_run(run, data, place)
-        took.append(time.perf_counter() - began)
-        if distributed.rank() == 0:
-            write_tables(folder)
-            progress(f"{head}: {_outcome(result)}{_left(took, len(runs) - index - 1)}")
+            result = do_run(run, data, folder / RUNS / run.name)
+            took.append(time.perf_counter() - began)
+            if distributed.rank() == 0:
+                write_tables(folder)
+            after = _left(took, len(runs) - index)
+        progress(
+            f"[{index}/{len(runs)}] {run.name}: test accuracy {result['test_accuracy']:.4f} after "
+            f"{result['epochs']} epochs of {result['seconds_per_epoch']:.1f} s{after}"
+        )
         yield dict(result)
 
 
@@ -104,25 +125,23 @@ def _check_data(runs: list[Run], progress: Callable[[str], None]) -> None:
         fault = None
         if distributed.rank() == 0 and len(tasks) > 1:  # a single task is loaded at once anyway
             progress(f"{task}: checking the data")
-            fault = _fault_of(settings)
+            try:
+                settings.load()
+            except ValueError as error:
+                fault = str(error)
         if fault := distributed.broadcast(fault):
             others = ",".join(other for other in tasks if other != task)
             raise ValueError(f"{fault}; or leave {task} out: --tasks {others}")
 
 
-def _fault_of(settings: TaskSettings) -> str | None:
-    try:
-        settings.load()
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _outcome(result: Any) -> str:
-    return (
-        f"test accuracy {result['test_accuracy']:.4f} after {result['epochs']} epochs of "
-        f"{result['seconds_per_epoch']:.1f} s"
-    )
+def _loaded(run: Run) -> TaskData:
+    """The data of the run's task; rank 0 makes the cache, which the others read."""
+    if distributed.rank() != 0:
+        distributed.barrier()
+    data = run.data.load()
+    if distributed.rank() == 0:
+        distributed.barrier()
+    return data
 
 
 def _left(took: list[float], runs: int) -> str:
@@ -134,33 +153,14 @@ def _left(took: list[float], runs: int) -> str:
 def _report_mismatch(run: Run, data: TaskData, progress: Callable[[str], None]) -> None:
     """Where parameters were to be matched and cannot be."""
     from rattention.studies.lra.models import MATCHED_WITHIN, mismatch
-    from rattention.studies.lra.running import longest
 
     if run.model.match_parameters:
-        more = mismatch(data.vocabulary, data.classes, run.mechanism, run.model, longest(data))
+        more = mismatch(data.vocabulary, data.classes, run.mechanism, run.model, data.longest())
         if abs(more) > MATCHED_WITHIN:
             progress(
                 f"{run.name}: parameters cannot be matched, they are {more:+.0%} off softmax "
                 "attention's; fewer timescales or a wider MLP would do"
             )
-
-
-class _Loaded:
-    """The data of one task at a time, so that no run's memory is that of another's data."""
-
-    def __init__(self) -> None:
-        self._loaded: tuple[str, TaskData] | None = None
-
-    def data(self, run: Run) -> TaskData:
-        """Of the run's task; rank 0 makes the cache, which the others read."""
-        if self._loaded is None or self._loaded[0] != run.task:
-            self._loaded = None
-            if distributed.rank() != 0:
-                distributed.barrier()
-            self._loaded = (run.task, run.data.load())
-            if distributed.rank() == 0:
-                distributed.barrier()
-        return self._loaded[1]
 
 
 @contextlib.contextmanager
@@ -176,13 +176,3 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written any more ({error}): finished runs and epochs are kept; make room "
             "and run the same again to go on"
         ) from error
-
-
-def _analyze(folder: Path, progress: Callable[[str], None]) -> None:
-    """Tables, figures and findings, where the packages for them are installed."""
-    try:
-        from rattention.studies.lra.analysis import analyze
-
-        analyze([folder], out=folder)
-    except ImportError as error:
-        progress(f"no tables and figures: {error}")

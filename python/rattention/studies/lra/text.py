@@ -7,27 +7,55 @@ for validation, too; here validation is held out of the training reviews.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from rattention._arguments import at_least
-from rattention.studies.kit.settings import require_ranges
-from rattention.studies.lra.data import Split, Task, TaskData
-from rattention.studies.lra.reviews import Reviews, read_reviews
+from rattention.studies.kit.settings import require_ranges, with_given
+from rattention.studies.lra.data import Split, Task, TaskData, held_out
+from rattention.studies.lra.reviews import Review, read_reviews
 from rattention.studies.lra.settings import Training
-from rattention.studies.lra.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from rattention.studies.lra.data import Progress
+WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
+"""Words with at most one apostrophe, and marks one by one; case does not count."""
 
-LEVELS = ("bytes", "words")
-BYTES = 256
+UNKNOWN = 1
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens by number: 0 is padding and 1 any word that is not among them."""
+
+    tokens: tuple[str, ...]
+    numbers: dict[str, int] = field(repr=False)
+
+    @classmethod
+    def of(cls, texts: Iterable[str], size: int) -> Vocabulary:
+        """The `size` most frequent words; among equally frequent ones the alphabet decides."""
+        counts = Counter(word for text in texts for word in WORD.findall(text.lower()))
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))
+        tokens = ("", "<unknown>", *ranked[:size])
+        return cls(tokens, {token: number for number, token in enumerate(tokens) if number > UNKNOWN})
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """The text's words by number; one unknown word where it has none."""
+        numbers = [self.numbers.get(word, UNKNOWN) for word in WORD.findall(text.lower())]
+        return np.array(numbers or [UNKNOWN], np.int32)
+
+
+BYTE_NAMES = ("", *(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in range(256)))
+
+
+def _bytes(text: str) -> NDArray[np.uint16]:
+    return np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.uint16) + 1
 
 
 @dataclass(frozen=True)
@@ -54,12 +82,9 @@ class Text:
     """Of the choice of reviews."""
 
     def __post_init__(self) -> None:
-        if self.level not in LEVELS:
-            raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {self.level!r}")
-        require_ranges(self, length=1, validation=1, words=1, seed=0)
-        for name in ("train", "test"):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), 1)
+        if self.level not in ("bytes", "words"):
+            raise ValueError(f"level must be one of bytes, words, got {self.level!r}")
+        require_ranges(self, length=1, train=1, validation=1, test=1, words=1, seed=0)
         if not isinstance(self.source, str):
             raise TypeError(f"source must be a string, got {type(self.source).__name__}")
         if not self.source:
@@ -67,53 +92,43 @@ class Text:
 
     def scaled(self, length: int | None, samples: int | None) -> Text:
         """Cut after `length` tokens, and with `samples` reviews to train on."""
-        asked: dict[str, Any] = {"length": length, "train": samples}
-        return replace(self, **{name: value for name, value in asked.items() if value is not None})
+        return with_given(self, length=length, train=samples)
 
-    def load(self, cache: Path | None = None, progress: Progress | None = None) -> TaskData:
-        """Read the reviews; it takes seconds, and `cache` and `progress` are not needed.
+    def load(self) -> TaskData:
+        """Read the reviews; it takes seconds.
 
         Raises
         ------
         ValueError
             No such folder or dataset, damaged files, or fewer reviews than are asked for.
         """
-        known, unseen = (self._some(read_reviews(self.source, part), part) for part in ("train", "test"))
-        train = known.select(np.arange(self.validation, len(known)))
-        vocabulary = Vocabulary.of(train.texts, self.words) if self.level == "words" else None
-        parts = {"train": train, "validation": known.select(np.arange(self.validation)), "test": unseen}
-        splits = {name: self._encoded(reviews, vocabulary) for name, reviews in parts.items()}
-        size = 1 + BYTES if vocabulary is None else len(vocabulary.tokens)
-        names = _BYTE_NAMES if vocabulary is None else vocabulary.tokens
-        return TaskData("text", size, 2, **splits, token_names=names)
+        parts = held_out(self._reviews("train"), self._reviews("test"), self.validation)
+        names, encode, dtype = BYTE_NAMES, _bytes, np.uint16
+        if self.level == "words":
+            vocabulary = Vocabulary.of((text for text, _ in parts["train"]), self.words)
+            names, encode, dtype = vocabulary.tokens, vocabulary.encode, np.int32  # type: ignore[assignment]
+        splits = {
+            name: Split.of(
+                (encode(text)[: self.length] for text, _ in some), [label for _, label in some], dtype
+            )
+            for name, some in parts.items()
+        }
+        return TaskData("text", len(names), 2, **splits, token_names=names)
 
-    def _some(self, reviews: Reviews, part: str) -> Reviews:
-        """Those asked for, in an order drawn by the seed; of the training reviews validation comes first."""
+    def _reviews(self, part: str) -> list[Review]:
+        """Those asked for, in random order; of the training reviews those for validation come first."""
+        name, reviews = read_reviews(self.source, part)
         order = np.random.default_rng((self.seed, part == "test")).permutation(len(reviews))
-        if part == "test":
-            count, least = self.test, self.test or 1
-        else:
-            count = None if self.train is None else self.validation + self.train
-            least = count or self.validation + 1
+        held, asked = (0, self.test) if part == "test" else (self.validation, self.train)
+        count = None if asked is None else held + asked
+        least = count or held + 1
         if len(order) < least:
             raise ValueError(
-                f"{reviews.name} has {len(order):,} reviews with text; {least:,} are asked for"
-                + (f", {self.validation:,} of them for validation" if part == "train" else "")
+                f"{name} has {len(order):,} reviews with text; {least:,} are asked for"
+                + (f", {held:,} of them for validation" if held else "")
             )
-        return reviews.select(order[:count])
+        return [reviews[i] for i in order[:count]]
 
-    def _encoded(self, reviews: Reviews, vocabulary: Vocabulary | None) -> Split:
-        if vocabulary is not None:
-            rows = (vocabulary.encode(text)[: self.length] for text in reviews.texts)
-            return Split.of(rows, reviews.labels, np.int32)
-        return Split.of((_bytes(text)[: self.length] for text in reviews.texts), reviews.labels, np.uint16)
-
-
-def _bytes(text: str) -> NDArray[np.uint16]:
-    return np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.uint16) + 1
-
-
-_BYTE_NAMES = ("", *(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in range(BYTES)))
 
 TASK = Task(
     "Text",

@@ -1,20 +1,32 @@
-"""The training of one classifier: epochs with validation, patience and a checkpoint each."""
+"""One run: a classifier trained in epochs with a checkpoint each, its numbers, and how they came about."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from rattention._files import json_ready, writable_folder
+from rattention._files import json_ready, writable_folder, write_json
 from rattention._models import evaluating
+from rattention.nn import count_parameters
 from rattention.studies.kit import distributed
 from rattention.studies.kit.records import write_lines
-from rattention.studies.kit.training import Trainer, WeightsError, read_checkpoint, save_checkpoint
+from rattention.studies.kit.settings import write_yaml
+from rattention.studies.kit.training import (
+    Trainer,
+    WeightsError,
+    deferred_interrupt,
+    read_checkpoint,
+    save_checkpoint,
+)
 from rattention.studies.lra.batches import TrainingBatches, collate, in_order_of_length
-from rattention.studies.lra.folder import ATTENTION, METRICS
-from rattention.studies.lra.measuring import History, PeakMemory, attention_by_head
+from rattention.studies.lra.data import SPLITS
+from rattention.studies.lra.folder import ATTENTION, MAPS, METRICS, MODEL, RESULT, SETTINGS
+from rattention.studies.lra.measuring import History, PeakMemory, attention_by_head, save_maps
+from rattention.studies.lra.models import SequenceClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,13 +34,93 @@ if TYPE_CHECKING:
 
     from rattention.studies.lra.config import Run
     from rattention.studies.lra.data import Split, TaskData
-    from rattention.studies.lra.models import SequenceClassifier
 
 CHECKPOINTS = "checkpoints"
 """In the folder of a run."""
 
 CHECKPOINTS_KEPT = 2
 """One more than is needed, for the case that the last one is damaged."""
+
+
+CONVERGED = 0.9
+"""Share of the best validation accuracy at which a run counts as converged."""
+
+
+def do_run(run: Run, data: TaskData, folder: Path) -> dict[str, Any]:
+    """Train, evaluate and write everything into `folder`; an unfinished run there is taken up.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss became NaN or infinite; the message names the file with the batch.
+    RuntimeError
+        The accuracy of the saved model is not that of the model in training.
+    KeyboardInterrupt
+        Ctrl-C, after the step under way. The epochs before are kept.
+    """
+    if distributed.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_yaml(folder / SETTINGS, run)
+    distributed.barrier()
+    with torch.random.fork_rng(devices=[]), deferred_interrupt() as asked:
+        trainer = ClassifierTrainer(new_model(run, data), data, run, folder)
+        trainer.run(asked)
+        return _finish(run, data, trainer)
+
+
+def new_model(run: Run, data: TaskData) -> SequenceClassifier:
+    """The model of a run with its first weights."""
+    torch.manual_seed(run.seed)
+    return SequenceClassifier(data.vocabulary, data.classes, run.mechanism, run.model, data.longest())
+
+
+def _finish(run: Run, data: TaskData, trainer: ClassifierTrainer) -> dict[str, Any]:
+    """Everything after the last epoch; the result is written last."""
+    folder, history, best = trainer.folder, trainer.history, trainer.history.best()
+    model = _saved_best(trainer)
+    memory, counts = PeakMemory(history.peak_memory()), count_parameters(model)
+    loss, accuracy = evaluate(model, data.test, run.training.batch, trainer.pause)
+    result = {
+        "task": run.task,
+        "mechanism": run.mechanism,
+        "seed": run.seed,
+        "test_accuracy": accuracy,
+        "test_loss": loss,
+        "best_epoch": best["epoch"],
+        "best_validation_accuracy": best["validation_accuracy"],
+        "epochs": len(history.lines),
+        "epochs_to_90_percent": history.epochs_to(CONVERGED),
+        "seconds_per_epoch": history.mean("seconds"),
+        "tokens_per_second": history.mean("tokens_per_second"),
+        "peak_memory_bytes": memory.bytes(),
+        "parameters": {n: counts.get(n, 0) for n in ("attention", "mlp", "embedding", "norm", "total")},
+        "majority_accuracy": data.majority_accuracy(),
+        "label_shares": data.label_shares(),
+        "samples": {name: len(getattr(data, name)) for name in SPLITS},
+        "stopped": history.stopped(run.training),
+    }
+    if distributed.rank() == 0:
+        save_maps(model, data.test, folder / MAPS)
+        write_json(folder / RESULT, result)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    distributed.barrier()
+    return result
+
+
+def _saved_best(trainer: ClassifierTrainer) -> SequenceClassifier:
+    """The model of the best epoch from its file; RuntimeError where that gives another accuracy."""
+    path = trainer.folder / MODEL
+    if distributed.rank() == 0:
+        trainer.model.load_state_dict(trainer.best)
+        trainer.model.save(path)
+    distributed.barrier()
+    model = SequenceClassifier.load(path)
+    _, again = evaluate(model, trainer.data.validation, trainer.training.batch)
+    if again != (before := trainer.history.best()["validation_accuracy"]):
+        raise RuntimeError(
+            f"{path}: the saved model has a validation accuracy of {again}, in training it was {before}"
+        )
+    return model
 
 
 def evaluate(
@@ -39,20 +131,16 @@ def evaluate(
     `pause` is called between batches.
     """
     distributed.broadcast_buffers(model)
-    loss, correct = 0.0, 0
+    loss = correct = 0.0
     with evaluating(model):
         for indices in in_order_of_length(split, batch)[distributed.rank() :: distributed.world_size()]:
             pause()
             inputs = collate(split, indices)
             outputs = model(**inputs)
             loss += outputs["loss"].item() * len(indices)
-            correct += _correct(outputs["logits"], inputs["labels"])
+            correct += (outputs["logits"].argmax(dim=-1) == inputs["labels"]).sum().item()
     loss, right = distributed.all_reduce((loss, correct))
     return loss / len(split), right / len(split)
-
-
-def _correct(logits: torch.Tensor, labels: torch.Tensor) -> int:
-    return int((logits.argmax(dim=-1) == labels).sum())
 
 
 class ClassifierTrainer(Trainer):
@@ -79,7 +167,9 @@ class ClassifierTrainer(Trainer):
         """Weights of the best epoch."""
         self._share = 1.0
         self._own: Iterator[dict[str, Any]] = iter(())
-        self._epoch = EpochNumbers()
+        self._sums = np.zeros(4)
+        """Of the epoch so far: loss, correct answers, samples, tokens."""
+        self._began = 0.0
         torch.manual_seed(run.seed)
         self._take_up()
         self._memory = PeakMemory(self.history.peak_memory())
@@ -104,8 +194,8 @@ class ClassifierTrainer(Trainer):
         """This rank's samples of the next batch."""
         epoch, place = divmod(self.step, len(self.batches))
         if place == 0:
-            self.batches.set_epoch(epoch)
-            self._own, self._epoch = iter(self.batches), EpochNumbers()
+            self.batches.epoch = epoch
+            self._own, self._sums, self._began = iter(self.batches), np.zeros(4), time.perf_counter()
         batch = next(self._own)
         self._share = batch.pop("share")
         return batch
@@ -114,12 +204,15 @@ class ClassifierTrainer(Trainer):
         """The mean loss of the batch, counted for the epoch and weighted by this rank's share of it."""
         outputs = self._parallel(**batch)
         loss: torch.Tensor = outputs["loss"]
-        self._epoch.count(loss.item(), _correct(outputs["logits"], batch["labels"]), batch["lengths"])
+        labels, tokens = batch["labels"], batch["lengths"].sum().item()
+        correct = (outputs["logits"].argmax(dim=-1) == labels).sum().item()
+        self._sums += (loss.item() * len(labels), correct, len(labels), tokens)
         return loss * self._share
 
     def after_step(self, bar: Any) -> None:
         """At the end of an epoch: validation, attention, memory, and a checkpoint."""
-        shown = self._epoch.so_far()
+        loss, correct, samples, _ = self._sums
+        shown = {"loss": loss / samples, "accuracy": correct / samples}
         if self.lines:
             shown["validation"] = self.lines[-1]["validation_accuracy"]
         bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()}, refresh=False)
@@ -127,17 +220,18 @@ class ClassifierTrainer(Trainer):
             self._end_epoch()
 
     def _end_epoch(self) -> None:
-        numbers = self._epoch.means()
-        loss, accuracy = evaluate(self.model, self.data.validation, self.training.batch, self.pause)
+        seconds = time.perf_counter() - self._began
+        loss, correct, samples, tokens = distributed.all_reduce(self._sums)
+        validation = evaluate(self.model, self.data.validation, self.training.batch, self.pause)
         line: dict[str, Any] = {
             "epoch": len(self.lines) + 1,
             "step": self.step,
-            "train_loss": numbers["train_loss"],
-            "train_accuracy": numbers["train_accuracy"],
-            "validation_loss": loss,
-            "validation_accuracy": accuracy,
-            "seconds": numbers["seconds"],
-            "tokens_per_second": numbers["tokens_per_second"],
+            "train_loss": loss / samples,
+            "train_accuracy": correct / samples,
+            "validation_loss": validation[0],
+            "validation_accuracy": validation[1],
+            "seconds": seconds,
+            "tokens_per_second": tokens / seconds,
             "peak_memory_bytes": self._memory.bytes(),
         }
         self.lines.append(json_ready(line))
@@ -178,7 +272,8 @@ class ClassifierTrainer(Trainer):
         write_lines(self.folder / ATTENTION, self.heads)
         write_lines(self.folder / METRICS, self.lines)
 
-    def _logged(self) -> int:
+    def logged(self) -> int:
+        """The epochs so far."""
         return len(self.lines)
 
 
@@ -211,34 +306,3 @@ def remove_all_but(folder: Path, kept: set[Path]) -> None:
 
 def _by_epoch(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.removeprefix("epoch-")))
-
-
-class EpochNumbers:
-    """Running averages of an epoch that begins now."""
-
-    def __init__(self) -> None:
-        self.loss, self.correct, self.samples, self.tokens = 0.0, 0, 0, 0
-        self.began = time.perf_counter()
-
-    def count(self, loss: float, correct: int, lengths: torch.Tensor) -> None:
-        """A batch with its mean loss."""
-        self.loss += loss * len(lengths)
-        self.correct += correct
-        self.samples += len(lengths)
-        self.tokens += int(lengths.sum())
-
-    def means(self) -> dict[str, float]:
-        """Of all ranks together, and the time until now."""
-        seconds = time.perf_counter() - self.began
-        sums = distributed.all_reduce((self.loss, self.correct, self.samples, self.tokens))
-        loss, correct, samples, tokens = sums
-        return {
-            "train_loss": loss / samples,
-            "train_accuracy": correct / samples,
-            "seconds": seconds,
-            "tokens_per_second": tokens / seconds,
-        }
-
-    def so_far(self) -> dict[str, float]:
-        """Of this rank, for the bar."""
-        return {"loss": self.loss / self.samples, "accuracy": self.correct / self.samples}
