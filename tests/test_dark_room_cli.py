@@ -168,6 +168,22 @@ class TestTrain:
             "rattention: the training in run is finished after 4 steps: give --steps above 4 to go on\n"
         )
 
+    def test_resumed_after_the_end_with_more_steps(self, ad, run):
+        code, _, err = ad(*TRAIN, "--steps", "6", "--resume")
+        assert code == 0, err
+        record = json.loads((run / "training.json").read_text("utf-8"))
+        assert (record["steps_done"], record["training"]["steps"]) == (6, 6)
+
+    def test_fewer_steps_than_the_training_has(self, ad, run, monkeypatch):
+        for name in TRAINED - {"tensorboard"}:
+            (run / name).unlink()
+        with monkeypatch.context() as patch:
+            interrupt_in_step(2, patch)
+            ad(*TRAIN)
+        code, out, err = ad(*TRAIN, "--steps", "3", "--resume")
+        assert (code, out) == (2, "")
+        assert "training steps 4 instead of 3" in err
+
     def test_other_sizes_than_the_checkpoint(self, ad, run):
         code, out, err = ad(*TRAIN, "--dim", "32", "--steps", "5", "--resume")
         assert (code, out) == (2, "")
