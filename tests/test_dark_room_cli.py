@@ -182,12 +182,12 @@ class TestTrain:
             ad(*TRAIN)
         code, out, err = ad(*TRAIN, "--steps", "3", "--resume")
         assert (code, out) == (2, "")
-        assert "training steps 4 instead of 3" in err
+        assert "training.steps 4 instead of 3" in err
 
     def test_other_sizes_than_the_checkpoint(self, ad, run):
         code, out, err = ad(*TRAIN, "--dim", "32", "--steps", "5", "--resume")
         assert (code, out) == (2, "")
-        assert "model dim 16 instead of 32" in err
+        assert "model.dim 16 instead of 32" in err
 
     def test_nothing_to_resume(self, ad, run):
         (run / "training.pt").unlink()
@@ -201,7 +201,8 @@ class TestTrain:
         [
             (("--steps", "0"), "steps must be >= 1, got 0"),
             (("--batch", "-1"), "batch must be >= 1"),
-            (("--learning-rate", "nan"), "learning_rate must be a number > 0"),
+            (("--learning-rate", "nan"), "learning_rate must be finite in float32, got nan"),
+            (("--learning-rate", "0"), "learning_rate must be a number > 0"),
             (("--context", "0"), "context must be >= 1"),
             (("--context", "99"), "histories are too short"),
             (("--heads", "3"), "heads"),
