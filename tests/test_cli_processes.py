@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from rattention import __version__
-from rattention.cli.commands import COMMANDS
+from rattention.cli.parser import COMMANDS
 
 from tests.bert_folder import write_folder
 
