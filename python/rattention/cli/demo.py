@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rattention._files import save_figures, writable_folder, write_csv, write_json
 from rattention.cli import inputs
 from rattention.cli.options import ChoosesHeads, Folder, Numbers, ReadsText, option, whole_numbers
-from rattention.cli.text import GREEN, RED, YELLOW, Style, columns, note, paragraph, progress, table
+from rattention.cli.text import GREEN, RED, YELLOW, Style, columns, note, paragraph, progress, table, table_of
 from rattention.studies.degradation import (
     Conversation,
     SyntheticConversation,
@@ -26,7 +26,7 @@ from rattention.studies.degradation.contexts import AVERAGED, FIRST_TOKENS
 from rattention.studies.degradation.sources import check_length
 
 if TYPE_CHECKING:
-    from rattention.studies.degradation import ContextMetrics, Degradation, Thresholds
+    from rattention.studies.degradation import ContextMetrics, Degradation, Recall, Thresholds
 
 
 LENGTHS = whole_numbers("50,100,...,500")
@@ -199,26 +199,21 @@ def _text(measured: Degradation, model: Mapping[str, Any], saved: Sequence[Path]
 
 def _remarks(measured: Degradation, shortest: int) -> list[str]:
     """What a reader must know to read the numbers right; fact and question alone take `shortest` tokens."""
-    notes = []
-    short = [c for c in measured.contexts if c.sequence_length < c.context_length]
-    if short:
-        asked = _listed(c.context_length for c in short)
-        notes.append(
-            f"the text has only {short[0].sequence_length} tokens; asked for {asked}, all of it was used"
-        )
     distance = measured.metrics.long_range_distance
-    near = [c.context_length for c in measured.contexts if c.sequence_length <= distance + 1]
-    if near:
-        notes.append(
-            f"at {_listed(near)} tokens none is more than {distance} away: "
-            "long-range attention is 0 by definition"
-        )
-    left_out = [c.context_length for c in measured.contexts if c.context_length < shortest]
-    if left_out:
-        notes.append(
-            f"fact and question take {shortest} tokens: no information-loss case at {_listed(left_out)}"
-        )
-    return notes
+
+    def lengths(there: Callable[[ContextMetrics], bool]) -> str:
+        return _listed(c.context_length for c in measured.contexts if there(c))
+
+    short = lengths(lambda c: c.sequence_length < c.context_length)
+    near = lengths(lambda c: c.sequence_length <= distance + 1)
+    left_out = lengths(lambda c: c.context_length < shortest)
+    there = max(c.sequence_length for c in measured.contexts)
+    notes = {
+        f"the text has only {there} tokens; asked for {short}, all of it was used": short,
+        f"at {near} tokens none is more than {distance} away: long-range attention is 0 by definition": near,
+        f"fact and question take {shortest} tokens: no information-loss case at {left_out}": left_out,
+    }
+    return [note for note, lengths_of_it in notes.items() if lengths_of_it]
 
 
 def contexts_table(
@@ -226,33 +221,29 @@ def contexts_table(
 ) -> str:
     """A row for each context, with marks, and what the marks mean. Contexts in which nothing is more than
     `distance` tokens away are not called poor at that."""
-    marks = [
-        [m for m in thresholds.marks(c) if m != "poor_long_range" or c.sequence_length > distance + 1]
-        for c in contexts
-    ]
-    header = (
-        *("asked\ntokens", "used\ntokens", "entropy\nnats", "local\nshare", "long-\nrange"),
-        *("retention\n0 to 1", "change", "" if columns() >= BARS else None, "marks"),
+
+    def marks(c: ContextMetrics) -> list[str]:
+        far = c.sequence_length > distance + 1
+        return [name for name in thresholds.marks(c) if far or name != "poor_long_range"]
+
+    shown = table_of(
+        {
+            "asked\ntokens": lambda c: str(c.context_length),
+            "used\ntokens": lambda c: str(c.sequence_length),
+            "entropy\nnats": lambda c: f"{c.entropy:.2f}",
+            "local\nshare": lambda c: f"{c.local_concentration:.3f}",
+            "long-\nrange": lambda c: f"{c.long_range:.3f}",
+            "retention\n0 to 1": lambda c: f"{c.retention:.3f}",
+            "change": lambda c: "" if c.retention_change is None else f"{c.retention_change:+.3f}",
+            **_bars("", lambda c: style.bar(c.retention)),
+            "marks": lambda c: " ".join(_mark(name, style) for name in marks(c)),
+        },
+        contexts,
+        style,
     )
-    rows = [_context_row(c, names, style) for c, names in zip(contexts, marks, strict=True)]
-    there = [name for name in MARKS if any(name in names for names in marks)]
-    legend = "; ".join(f"{_mark(name, style)} {MARKS[name][2]}" for name in there)
-    shown = table([h for h in header if h is not None], rows, style)
+    there = {name for c in contexts for name in marks(c)}
+    legend = "; ".join(f"{_mark(name, style)} {MARKS[name][2]}" for name in MARKS if name in there)
     return f"{shown}\n  {legend}" if legend else shown
-
-
-def _context_row(c: ContextMetrics, marks: Sequence[str], style: Style) -> list[str]:
-    return [
-        str(c.context_length),
-        str(c.sequence_length),
-        f"{c.entropy:.2f}",
-        f"{c.local_concentration:.3f}",
-        f"{c.long_range:.3f}",
-        f"{c.retention:.3f}",
-        "" if c.retention_change is None else f"{c.retention_change:+.3f}",
-        *_bar(c.retention, 10, style),
-        " ".join(_mark(name, style) for name in marks),
-    ]
 
 
 def _mark(name: str, style: Style) -> str:
@@ -260,9 +251,9 @@ def _mark(name: str, style: Style) -> str:
     return style.paint(symbol if style.symbols else plain, colour)
 
 
-def _bar(share: float, width: int, style: Style) -> list[str]:
-    """A cell with a bar, where there is room."""
-    return [style.bar(share, width)] if columns() >= BARS else []
+def _bars(header: str, bar: Callable[[Any], str]) -> dict[str, Callable[[Any], str]]:
+    """A column of bars, where there is room."""
+    return {header: bar} if columns() >= BARS else {}
 
 
 def _opening(measured: Degradation, model: Mapping[str, Any]) -> list[str]:
@@ -291,18 +282,17 @@ def _listed(numbers: Iterable[int]) -> str:
 
 
 def _dilution(measured: Degradation, style: Style) -> str:
-    rows = (
-        (
-            str(c.context_length),
-            f"{c.first_tokens_share:.1%}",
-            f"{c.first_tokens_even_share:.1%}",
-            f"{c.first_tokens_share / c.first_tokens_even_share:.2f} x",
-            *_bar(c.first_tokens_share, 20, style),
-        )
-        for c in measured.contexts
+    return table_of(
+        {
+            "context\ntokens": lambda c: str(c.context_length),
+            "share of\nattention": lambda c: f"{c.first_tokens_share:.1%}",
+            "even\nshare": lambda c: f"{c.first_tokens_even_share:.1%}",
+            "against\neven": lambda c: f"{c.first_tokens_share / c.first_tokens_even_share:.2f} x",
+            **_bars("", lambda c: style.bar(c.first_tokens_share, 20)),
+        },
+        measured.contexts,
+        style,
     )
-    header = ("context\ntokens", "share of\nattention", "even\nshare", "against\neven")
-    return table((*header, *_bar(0, 0, style)), rows, style)
 
 
 def _window(measured: Degradation, style: Style) -> str:
@@ -334,31 +324,26 @@ def _recall(measured: Degradation, model: Mapping[str, Any], style: Style) -> st
 
 
 def _recall_by_length(measured: Degradation, style: Style) -> str:
-    rows = []
-    for r in measured.recall:
-        mass = measured.selection.of_array(r.mass)
+    chosen = measured.selection
+
+    def best(r: Recall) -> str:
+        mass = chosen.of_array(r.mass)
         layer, head = divmod(int(mass.argmax()), mass.shape[1])
-        rows.append(
-            (
-                str(r.sequence_length),
-                f"{r.mean_mass:.1%}",
-                f"{r.even_mass:.1%}",
-                f"{mass.max():.1%}",
-                f"layer {measured.selection.layers[layer]} head {measured.selection.heads[head]}",
-                f"{r.rank} of {r.candidates}",
-                *_bar(r.mean_mass / measured.recall[0].mean_mass, 10, style),
-            )
-        )
-    header = (
-        "context\ntokens",
-        "attention\nto fact",
-        "even\nshare",
-        "best\nhead",
-        "which",
-        "rank of\nthe fact",
+        return f"layer {chosen.layers[layer]} head {chosen.heads[head]}"
+
+    return table_of(
+        {
+            "context\ntokens": lambda r: str(r.sequence_length),
+            "attention\nto fact": lambda r: f"{r.mean_mass:.1%}",
+            "even\nshare": lambda r: f"{r.even_mass:.1%}",
+            "best\nhead": lambda r: f"{chosen.of_array(r.mass).max():.1%}",
+            "which": best,
+            "rank of\nthe fact": lambda r: f"{r.rank} of {r.candidates}",
+            **_bars("against the\nshortest", lambda r: style.bar(r.mean_mass / measured.recall[0].mean_mass)),
+        },
+        measured.recall,
+        style,
     )
-    bars = ["against the\nshortest"] if columns() >= BARS else []
-    return table((*header, *bars), rows, style)
 
 
 def _recall_by_layer(measured: Degradation, style: Style) -> str:

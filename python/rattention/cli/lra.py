@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rattention._extras import require
 from rattention.cli.options import Computed, Folder, Group, Names, Numbers, Printed, option
-from rattention.cli.text import Style, note, number, paragraph, table
+from rattention.cli.text import Style, note, number, paragraph, table_of
 
 if TYPE_CHECKING:
     from rattention.studies.kit.intervals import Interval
@@ -206,18 +207,8 @@ def _analysis_text(result: Analysis, folder: Path, style: Style) -> str:
     from rattention.studies.lra.findings import CAVEAT
     from rattention.studies.lra.summary import by_task, heading
 
-    header = (
-        "mechanism",
-        "seeds",
-        "accuracy\n%",
-        "against\nsoftmax",
-        "epochs\nto 90 %",
-        "s /\nepoch",
-        "memory\nMiB",
-        "para-\nmeters",
-    )
     parts = [
-        style.section(heading(task, cells), table(header, [_row(cell) for cell in cells], style))
+        style.section(heading(task, cells), table_of(COLUMNS, cells, style))
         for task, cells in by_task(result.cells).items()
     ]
     if parts:
@@ -237,25 +228,27 @@ NOTE = (
 )
 
 
-def _row(cell: Cell) -> list[str]:
-    def mean(name: str, form: str) -> str:
-        return number(cell.number(name).mean, form)
-
-    return [
-        cell.label,
-        str(len(cell.seeds)),
-        _points(cell.accuracy, ".1f"),
-        "-" if cell.improvement is None else _points(cell.improvement.points, "+.1f"),
-        mean("epochs_to_90_percent", ".1f") + "*" * cell.failed,
-        mean("seconds_per_epoch", ",.1f"),
-        f"{cell.number('peak_memory_bytes').mean / 2**20:,.0f}",
-        mean("parameters", ",.0f"),
-    ]
-
-
 def _points(share: Interval, form: str) -> str:
     half = "" if math.isnan(share.low) else f" ±{50 * (share.high - share.low):.1f}"
     return f"{100 * share.mean:{form}}{half}"
+
+
+def _mean(name: str, form: str) -> Callable[[Cell], str]:
+    return lambda cell: number(cell.number(name).mean, form)
+
+
+COLUMNS: dict[str, Callable[[Cell], str]] = {
+    "mechanism": lambda cell: cell.label,
+    "seeds": lambda cell: str(len(cell.seeds)),
+    "accuracy\n%": lambda cell: _points(cell.accuracy, ".1f"),
+    "against\nsoftmax": lambda cell: (
+        "-" if cell.improvement is None else _points(cell.improvement.points, "+.1f")
+    ),
+    "epochs\nto 90 %": lambda cell: _mean("epochs_to_90_percent", ".1f")(cell) + "*" * cell.failed,
+    "s /\nepoch": _mean("seconds_per_epoch", ",.1f"),
+    "memory\nMiB": lambda cell: f"{cell.number('peak_memory_bytes').mean / 2**20:,.0f}",
+    "para-\nmeters": _mean("parameters", ",.0f"),
+}
 
 
 def _describe(data: TaskData) -> dict[str, Any]:
@@ -278,24 +271,20 @@ def _describe(data: TaskData) -> dict[str, Any]:
 
 def _data_of_task(described: dict[str, Any], style: Style) -> str:
     """Samples, lengths and labels of each split."""
-    rows = [
-        [
-            split,
-            f"{described['samples'][split]:,}",
-            f"{described['lengths'][split]['min']:,}",
-            f"{described['lengths'][split]['mean']:,.0f}",
-            f"{described['lengths'][split]['max']:,}",
-            " ".join(f"{100 * share:.0f}" for share in described["label_shares"][split]),
-        ]
-        for split in SPLITS
-    ]
     names = described["token_names"]
     listed = "" if names is None or len(names) > FEW else f"Tokens: {' '.join(names[1:])}"
-    header = ("split", "samples", "shortest", "mean\nlength", "longest", "% of each label\n0, 1, ...")
+    samples, lengths, shares = (described[name] for name in ("samples", "lengths", "label_shares"))
+    columns: dict[str, Callable[[str], str]] = {
+        "split": str,
+        "samples": lambda split: f"{samples[split]:,}",
+        "shortest": lambda split: f"{lengths[split]['min']:,}",
+        "mean\nlength": lambda split: f"{lengths[split]['mean']:,.0f}",
+        "longest": lambda split: f"{lengths[split]['max']:,}",
+        "% of each label\n0, 1, ...": lambda split: " ".join(f"{100 * s:.0f}" for s in shares[split]),
+    }
     return style.section(
-        f"{described['task']}: {described['vocabulary']} tokens (0 is padding), {described['classes']} "
-        f"labels",
-        table(header, rows, style),
+        "{task}: {vocabulary} tokens (0 is padding), {classes} labels".format(**described),
+        table_of(columns, SPLITS, style),
         paragraph(listed),
         paragraph(
             "Majority-class baseline: the most frequent label of the training samples gives an accuracy of "
