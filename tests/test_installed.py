@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "python" / "rattention"
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "huggingface_hub": "huggingface-hub",
+    "PIL": "matplotlib",
+}
 """Of modules that are not called as the package that brings them."""
 
 
@@ -122,7 +127,10 @@ def installed(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None]) -
     monkeypatch.setattr(metadata, "version", version)
 
 
-EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {"clang-format": "19.1.7"}
+EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {
+    "clang-format": "19.1.7",
+    "transformers": "5.99",
+}
 
 
 @pytest.mark.parametrize(
