@@ -305,7 +305,7 @@ def _window(measured: Degradation, style: Style) -> str:
     rows.append(("mean", *(f"{share:.1%}" for share in layers.mean(axis=0))))
     return style.section(
         f"What a sliding window would cut off at {cutoff.sequence_length} tokens",
-        "Share of attention farther away than w tokens on either side:",
+        paragraph("Share of attention farther away than w tokens on either side:"),
         table(("w =", *map(str, cutoff.windows)), rows, style),
     )
 
