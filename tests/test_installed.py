@@ -141,7 +141,7 @@ EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {
         ({"gymnasium": None}, "pip install 'rattention[studies]'", "Nothing is missing"),
         ({"torch": None, "transformers": None}, "pip install 'rattention[hf]'", "Nothing is missing"),
         ({"rich": None, "pypdf": None}, "pip install 'rattention[demo]'", "Nothing is missing"),
-        ({"transformers": "4.57.1"}, "4.57.1 (>=5.23 is needed)", "Nothing is missing"),
+        ({"transformers": "4.57.1"}, "4.57.1 (<6,>=5.23 is needed)", "Nothing is missing"),
         ({"openvino": None}, "Nothing is missing but for developers (bench: openvino)", "To install"),
         ({"clang-format": "18.0"}, "but for developers (dev: clang-format)", "To install"),
     ],
