@@ -84,7 +84,7 @@ def _say(text: str) -> int:
 
 
 def _group_help(prog: str, group: Group) -> str:
-    lines = [f"  {name:12}{_summary(part)}" for name, part in group.parts.items()]
+    lines = [paragraph(_summary(part), " " * 14, first=f"  {name:12}") for name, part in group.parts.items()]
     return "\n\n".join(
         [_about(group.about), "\n".join(["commands:", *lines]), _epilog(prog, group.examples), ""]
     )
