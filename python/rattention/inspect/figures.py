@@ -47,12 +47,12 @@ def sample_figures(
     """
     for layer in sample.layers:
         numbers = heads or tuple(range(len(layer.weights)))
-        shared = {"labels": sample.labels, "heads": numbers, **style}
+        shared: dict[str, Any] = {"labels": sample.labels, "heads": numbers, **style}
         where = f"layer {layer.layer} of {sample.name}"
         start, stop = 0, layer.weights.shape[1]
         if (picture := layer.map) is not None:
             start, stop = picture.keys
-            parts = {"shown": picture.shown, "rows": picture.rows, "keys": picture.keys}
+            parts: dict[str, Any] = {"shown": picture.shown, "rows": picture.rows, "keys": picture.keys}
             figure = plots.attention_figure(picture.weights, title=f"Attention in {where}", **parts, **shared)
             yield f"layer{layer.layer}_maps", figure
         title = f"What the query row gives, and what positions receive, in {where}"
