@@ -18,8 +18,8 @@ from rattention import __version__
 from rattention._files import MOST_TEXT
 from rattention._installed import for_users
 from rattention.cli import main
-from rattention.cli.commands import COMMANDS
 from rattention.cli.options import Command, Group
+from rattention.cli.parser import COMMANDS
 
 from tests.bert_folder import write_folder
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from rattention import __version__
-from rattention.cli.commands import COMMANDS
+from rattention.cli.parser import COMMANDS
 
 from tests.bert_folder import write_folder
 
@@ -66,7 +66,15 @@ EXTRAS = {
 def without(missing: set[str], *argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     code = LEAN.format(missing=missing)
     command = [sys.executable, "-c", code, *argv]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 class TestLean:

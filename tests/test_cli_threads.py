@@ -14,8 +14,8 @@ from rattention.cli.options import Computed
 from tests.processes import run_python
 
 STOPPED = {
-    "compress": ("compress", "--budget", "none"),
-    "visualize": ("visualize", "--shape", "0,0"),
+    "compress": ("compress", "--budget", "0"),
+    "visualize": ("visualize", "--dpi", "0"),
     "ad train": ("ad", "train", "--steps", "0"),
     "ad evaluate": ("ad", "evaluate", "--model", "none.safetensors"),
 }

@@ -168,10 +168,26 @@ class TestTrain:
             "rattention: the training in run is finished after 4 steps: give --steps above 4 to go on\n"
         )
 
+    def test_resumed_after_the_end_with_more_steps(self, ad, run):
+        code, _, err = ad(*TRAIN, "--steps", "6", "--resume")
+        assert code == 0, err
+        record = json.loads((run / "training.json").read_text("utf-8"))
+        assert (record["steps_done"], record["training"]["steps"]) == (6, 6)
+
+    def test_fewer_steps_than_the_training_has(self, ad, run, monkeypatch):
+        for name in TRAINED - {"tensorboard"}:
+            (run / name).unlink()
+        with monkeypatch.context() as patch:
+            interrupt_in_step(2, patch)
+            ad(*TRAIN)
+        code, out, err = ad(*TRAIN, "--steps", "3", "--resume")
+        assert (code, out) == (2, "")
+        assert "training.steps 4 instead of 3" in err
+
     def test_other_sizes_than_the_checkpoint(self, ad, run):
         code, out, err = ad(*TRAIN, "--dim", "32", "--steps", "5", "--resume")
         assert (code, out) == (2, "")
-        assert "model dim 16 instead of 32" in err
+        assert "model.dim 16 instead of 32" in err
 
     def test_nothing_to_resume(self, ad, run):
         (run / "training.pt").unlink()
@@ -185,7 +201,8 @@ class TestTrain:
         [
             (("--steps", "0"), "steps must be >= 1, got 0"),
             (("--batch", "-1"), "batch must be >= 1"),
-            (("--learning-rate", "nan"), "learning_rate must be a number > 0"),
+            (("--learning-rate", "nan"), "learning_rate must be finite in float32, got nan"),
+            (("--learning-rate", "0"), "learning_rate must be a number > 0"),
             (("--context", "0"), "context must be >= 1"),
             (("--context", "99"), "histories are too short"),
             (("--heads", "3"), "heads"),

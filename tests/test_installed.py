@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "python" / "rattention"
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "huggingface_hub": "huggingface-hub",
+    "PIL": "matplotlib",
+}
 """Of modules that are not called as the package that brings them."""
 
 
@@ -122,7 +127,10 @@ def installed(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None]) -
     monkeypatch.setattr(metadata, "version", version)
 
 
-EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {"clang-format": "19.1.7"}
+EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {
+    "clang-format": "19.1.7",
+    "transformers": "5.99",
+}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +141,7 @@ EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {"clang-
         ({"gymnasium": None}, "pip install 'rattention[studies]'", "Nothing is missing"),
         ({"torch": None, "transformers": None}, "pip install 'rattention[hf]'", "Nothing is missing"),
         ({"rich": None, "pypdf": None}, "pip install 'rattention[demo]'", "Nothing is missing"),
-        ({"transformers": "4.57.1"}, "4.57.1 (>=5.23 is needed)", "Nothing is missing"),
+        ({"transformers": "4.57.1"}, "4.57.1 (<6,>=5.23 is needed)", "Nothing is missing"),
         ({"openvino": None}, "Nothing is missing but for developers (bench: openvino)", "To install"),
         ({"clang-format": "18.0"}, "but for developers (dev: clang-format)", "To install"),
     ],

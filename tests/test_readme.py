@@ -61,7 +61,7 @@ def test_metrics_are_those_measured() -> None:
 
 
 def test_commands_are_those_there_are() -> None:
-    from rattention.cli.commands import COMMANDS
+    from rattention.cli.parser import COMMANDS
 
     assert first_cells(section("The command line")) == [f"rattention {name}" for name in COMMANDS]
 

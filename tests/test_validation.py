@@ -18,7 +18,7 @@ for module in ("sklearn", "scipy"):
     pytest.importorskip(module)
 
 import rattention as ra
-from rattention.cli import compress_text
+from rattention.cli.compress import validation_text
 from rattention.cli.text import Style
 from rattention.compression import STRATEGIES, Clusters, Recency, TopK
 from rattention.hf import convert
@@ -196,9 +196,9 @@ def test_slower_is_said_in_words():
     )
     unsure = validate(Known(full=[2], compressed=[9, 1, 4]), ["recency"], [0.5], [0, 1])
     assert "neither clearly faster nor slower: 1.25 times" in unsure.verdict(0.5)
-    table = compress_text.validation(slow, "v", [], Style.of())
+    table = validation_text(slow, "v", [], Style.of())
     assert re.search(r"recency +0\.5 .* 0\.25 slower +12\.5%", table)
-    assert "slower" not in compress_text.validation(unsure, "v", [], Style.of())
+    assert "slower" not in validation_text(unsure, "v", [], Style.of())
 
 
 @dataclasses.dataclass(frozen=True)

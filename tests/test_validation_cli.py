@@ -15,7 +15,7 @@ for module in ("sklearn", "scipy"):
 
 import rattention as ra
 from rattention.cli import main
-from rattention.cli.compress_text import ranges
+from rattention.cli.compress import ranges
 from rattention.compression import STRATEGIES
 
 from tests.bert_folder import write_folder

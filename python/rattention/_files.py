@@ -92,6 +92,14 @@ def save_figure(path: Path, figure: Figure, *, dpi: float = 200) -> None:
         figure.savefig(temporary, format=kind, dpi=dpi)
 
 
+def save_figures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
+    """Save figures by name into a folder, each as PNG and SVG; return the paths of the PNGs."""
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            save_figure(folder / f"{name}.{kind}", figure)
+    return [folder / f"{name}.png" for name in figures]
+
+
 def figure_format(name: str) -> str:
     """One of `FIGURE_FORMATS`."""
     if name not in FIGURE_FORMATS:

@@ -131,14 +131,12 @@ def installed_version(package: str) -> str | None:
 
 def _compares(version: str, bound: str) -> bool:
     """Whether a version keeps a bound of the kinds that the extras use: ``>=2.5``, ``<6``, ``==19.1.7``."""
-    operator, number = bound.rstrip("0123456789.").strip(), bound.lstrip("<>=!~ ")
-    ours, theirs = _release(version), _release(number)
-    length = max(len(ours), len(theirs))
-    ours, theirs = (part + (0,) * (length - len(part)) for part in (ours, theirs))
+    operator = bound.rstrip("0123456789. ")
+    ours, theirs = _release(version), _release(bound.removeprefix(operator))
     return {">=": ours >= theirs, "<": ours < theirs, "==": ours == theirs, "<=": ours <= theirs}[operator]
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """``2.13.0+cpu`` and ``5.0rc1`` by their numbers."""
+    """The numbers of ``2.13.0+cpu`` and ``5.0rc1``, without zeros at the end."""
     match = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in match[0].split(".")) if match else ()
+    return tuple(map(int, re.sub(r"(\.0+)+$", "", match[0]).split("."))) if match else ()

@@ -1,7 +1,7 @@
 """The command line: ``rattention`` and ``python -m rattention``.
 
 Every command is a dataclass of options with a method ``run`` that gives the exit code; the table of them is
-in `rattention.cli.commands`. This module turns faults into one line on stderr and a code.
+in `rattention.cli.parser`. This module turns faults into one line on stderr and a code.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done; failed while running; wrong usage or input; stopped with Ctrl-C."""

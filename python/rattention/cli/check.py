@@ -43,7 +43,9 @@ class Check(Printed):
 
 def findings() -> dict[str, Any]:
     """Everything `rattention check` knows, as plain data."""
-    models = [*_packaged(), *_cached()]
+    folder = bundled_folder()
+    packaged = [{"name": f"{BUNDLED_PACKAGE} (the default)", "path": str(folder)}] if folder else []
+    models = packaged + _cached()
     incomplete = lacking()
     return {
         "kernel": _self_test(),
@@ -82,11 +84,6 @@ def _openmp_runtimes() -> list[str]:
     except OSError:
         return []
     return sorted(set(re.findall(r"(/\S*/lib(?:gomp|iomp5|omp)[^\s/]*\.so[^\s/]*)", mapped)))
-
-
-def _packaged() -> list[dict[str, str]]:
-    folder = bundled_folder()
-    return [] if folder is None else [{"name": f"{BUNDLED_PACKAGE} (the default)", "path": str(folder)}]
 
 
 def _cached() -> list[dict[str, str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,31 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from rattention._arguments import require_seed
-from rattention._files import save_figure, writable_folder, write_csv, write_json
-from rattention.cli import compress_text, inputs
-from rattention.cli.options import Folder, LooksInside, Names, Reads, option
-from rattention.cli.text import note, progress
+from rattention._extras import require
+from rattention._files import json_ready, save_figures, writable_folder, write_csv, write_json
+from rattention.cli import inputs
+from rattention.cli.options import Folder, LooksInside, Names, Reads, must_be, option
+from rattention.cli.text import note, number, paragraph, progress, table
 from rattention.compression import STRATEGIES, require_strategy
 from rattention.compression.budget import require_budget
 
 if TYPE_CHECKING:
+    from rattention.cli.text import Style
     from rattention.compression.budget import Budget
-    from rattention.studies.compression import Task, Validation
+    from rattention.studies.compression import Cell, Preview, Task, Validation
+
 
 HALF = 0.5
 """The budget that the verdict is about, where it was measured."""
-FORMATS = ("png", "svg")
 
 
+@must_be("counts such as 64 or shares such as 0.5, separated by commas")
 def _budgets(text: str) -> tuple[float, ...]:
-    """Counts and shares in a list."""
-    try:
-        numbers = [float(p) if "." in p or "e" in p else int(p) for p in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"must be counts such as 64 or shares such as 0.5, separated by commas; got {text!r}"
-        ) from None
-    return tuple(numbers)
+    return tuple(float(part) if "." in part or "e" in part else int(part) for part in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,9 @@ def _preview(options: Compress, task: Task, budgets: tuple[Budget, ...]) -> None
         (name, budget): task.preview(options.seed, STRATEGIES[name], budget)
         for name, budget in progress(pairs, "choosing")
     }
-    data = compress_text.previews_as_data(task, seen) | options.circumstances()
-    options.show(data, lambda style: compress_text.previews(task, seen, style))
+    kept = [{"strategy": name, "budget": budget} | vars(preview) for (name, budget), preview in seen.items()]
+    data = {"task": task.name, "kept": kept, **options.circumstances()}
+    options.show(data, lambda style: _previews_text(task, seen, style))
 
 
 def _validate(options: Compress, task: Task, budgets: tuple[Budget, ...]) -> None:
@@ -113,26 +112,23 @@ def _validate(options: Compress, task: Task, budgets: tuple[Budget, ...]) -> Non
     data = {**measured.as_data(), "verdict": verdict, **options.circumstances()}
     data["seconds"] = round(time.perf_counter() - began, 3)
     saved = _save(options.out, measured, data)
-    options.show(data, lambda style: compress_text.validation(measured, verdict, saved, style))
+    options.show(data, lambda style: validation_text(measured, verdict, saved, style))
 
 
 def _save(folder: Path, measured: Validation, data: dict[str, Any]) -> list[Path]:
     """JSON, CSV and, where matplotlib is there, the figure."""
     write_json(folder / "compression.json", data)
-    write_csv(folder / "compression.csv", *compress_text.rows(measured))
+    _save_table(folder / "compression.csv", measured)
     saved = [folder / "compression.json", folder / "compression.csv"]
     try:
         from rattention.studies.compression import compression_figure
 
         seeds = len(measured.seeds)
         title = f"{measured.task}: compressed against full, {seeds} seed{'s' if seeds > 1 else ''}"
-        figure = compression_figure(measured, title=title)
+        saved += save_figures(folder, {"compression": compression_figure(measured, title=title)})
     except ImportError as error:
         note(f"no figures: {error}")
-        return saved
-    for kind in FORMATS:
-        save_figure(folder / f"compression.{kind}", figure)
-    return [*saved, folder / f"compression.{FORMATS[0]}"]
+    return saved
 
 
 def _task(options: Compress) -> Task:
@@ -172,7 +168,10 @@ def _sentences(options: Compress, folder: Path, name: str, words: str) -> Task:
 
 
 def _of_bytes(path: str, words: str) -> tuple[Any, Any]:
-    model = inputs.language_model(path)
+    require("torch")
+    from rattention.nn import LanguageModel
+
+    model = LanguageModel.load(path)
     ids, tokens = np.frombuffer(words.encode(), np.uint8), model.config["vocabulary"]
     if ids.max() >= tokens:
         raise ValueError(
@@ -186,3 +185,103 @@ def _continuation(options: Compress, model: Any, ids: Any) -> Task:
 
     sizes = {"prefix": options.prefix, "continuation": options.continuation, "batch": options.batch}
     return Continuation(model, ids, **sizes)
+
+
+RANGES_SHOWN = 4
+
+COLUMNS = {
+    "share": ("share of\nquality", ".1%"),
+    "mass": ("attention\nkept", ".1%"),
+    "kl": ("KL\n(nats)", ".3f"),
+    "top1_agreement": ("same\nfirst", ".1%"),
+    "output_error": ("output\nerror", ".1%"),
+    "bytes_share": ("bytes\nheld", ".1%"),
+    "speed_up": ("speed-up\n(times)", ".2f"),
+    "compressing": ("choosing\n/ time", ".1%"),
+}
+"""Numbers of a cell in the table: headers and formats."""
+
+
+def _previews_text(task: Task, seen: Mapping[tuple[str, Budget], Preview], style: Style) -> str:
+    """A table of what each strategy keeps of one sequence."""
+    rows = [
+        [
+            name,
+            f"{budget:g}",
+            str(len(next(iter(preview.positions.values())))),
+            f"{preview.mass:.1%}",
+            f"{preview.nbytes / preview.full_nbytes:.0%}",
+            ranges(next(iter(preview.positions.values()))),
+        ]
+        for (name, budget), preview in seen.items()
+    ]
+    one = next(iter(seen.values()))
+    header = ("strategy", "budget", "kept", "attention", "bytes", "positions kept")
+    about = (
+        f"Of {one.tokens} positions. Attention: the share of the newest row's attention that is kept; "
+        f"bytes: the share of the memory, with positions and sizes of clusters. Positions: those of "
+        f"{next(iter(one.positions))}; --json lists every layer and head. What that costs: --validate."
+    )
+    return style.section(task.name, paragraph(about), table(header, rows, style))
+
+
+def validation_text(measured: Validation, verdict: str, saved: Sequence[Path], style: Style) -> str:
+    """The table of all cells, the verdict, and where the files are."""
+    cells = measured.cells()
+    names = [name for name in COLUMNS if any(name in cell.numbers for cell in cells)]
+    rows = [[cell.strategy, f"{cell.budget:g}", *(_number(cell, name) for name in names)] for cell in cells]
+    full, seeds = measured.full_quality(), len(measured.seeds)
+    better = "higher" if measured.higher_is_better else "lower"
+    about = (
+        f"Full: {full.mean:,.2f} {measured.quality} ({better} is better), mean of {seeds} "
+        f"seed{'s' if seeds > 1 else ''}. Beside shares: half of the 95 % interval over the seeds. Speed-up: "
+        "of whole runs, with the time to choose; full and compressed runs take turns, and the median counts."
+    )
+    parts = [table(["strategy", "budget", *(COLUMNS[name][0] for name in names)], rows, style)]
+    if measured.constant is not None:
+        share = measured.constant.nbytes / measured.constant.full_nbytes
+        parts.append(
+            paragraph(f"{measured.constant.label}: its caches hold {share:.0%} of what full attention would")
+        )
+    parts += [paragraph(verdict[0].upper() + verdict[1:] + "."), *(f"  {path}" for path in saved)]
+    return style.section(measured.task, paragraph(about), *parts)
+
+
+def _save_table(path: Path, measured: Validation) -> None:
+    """Mean and bounds of every number of every cell, of times median and quartiles."""
+    ends = {"": "middle", "_low": "low", "_high": "high"}
+    rows = [
+        json_ready(
+            {"strategy": cell.strategy, "budget": cell.budget, "seeds": cell.seeds}
+            | {name + end: getattr(n, of) for name, n in cell.numbers.items() for end, of in ends.items()}
+        )
+        for cell in measured.cells()
+    ]
+    header = list(dict.fromkeys(name for row in rows for name in row))
+    write_csv(path, header, ([row.get(name) for name in header] for row in rows))
+
+
+def ranges(positions: Sequence[int]) -> str:
+    """``0-3, 7, 180-255``, shortened in the middle."""
+    found: list[list[int]] = []
+    for position in positions:
+        if found and position == found[-1][1] + 1:
+            found[-1][1] = position
+        else:
+            found.append([position, position])
+    texts = [str(a) if a == b else f"{a}-{b}" for a, b in found]
+    if len(texts) > RANGES_SHOWN:
+        texts = [*texts[: RANGES_SHOWN // 2], "...", *texts[-RANGES_SHOWN // 2 :]]
+    return ", ".join(texts)
+
+
+def _number(cell: Cell, name: str) -> str:
+    if name not in cell.numbers:
+        return "-"
+    found, (_, form) = cell.numbers[name], COLUMNS[name]
+    text = number(found.middle, form)
+    if name == "share" and not math.isnan(found.low):
+        text += f" ±{found.middle - found.low:.1%}"
+    if name == "speed_up" and found.high < 1:
+        text += " slower"
+    return text

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from rattention.cli.options import LooksInside
     from rattention.models import Bert
-    from rattention.nn import LanguageModel
     from rattention.studies.dark_room import HistoryTransformer
 
 
@@ -70,14 +69,6 @@ def history_transformer(path: Path | None) -> tuple[HistoryTransformer, Path]:
             "--checkpoint FILE or --model FOLDER|ID"
         )
     return HistoryTransformer.load(file), file
-
-
-def language_model(path: str) -> LanguageModel:
-    """A file of `rattention.nn.LanguageModel`."""
-    require("torch")
-    from rattention.nn import LanguageModel
-
-    return LanguageModel.load(path)
 
 
 def pretrained(folder: Path, name: str, *, causal: bool = False) -> tuple[Any, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rattention._metrics import MetricOptions
-from rattention.cli.demo_text import contexts_table
-from rattention.cli.text import note, paragraph
+from rattention.cli.demo import contexts_table
+from rattention.cli.text import Style, note, paragraph
 from rattention.studies.degradation import Conversation, Selection, TextSource, measure_recall
 from rattention.studies.degradation.contexts import measure_context
 from rattention.studies.degradation.sources import is_whole
@@ -58,11 +58,10 @@ def converse(options: Demo, model: Bert) -> int:
 
 
 def _show(options: Demo, context: ContextMetrics, recall: Recall | None, metrics: MetricOptions) -> None:
-    def text(style: Any) -> str:
-        shown = contexts_table([context], options.thresholds, metrics.long_range_distance, style)
-        return f"{shown}\n{paragraph(_verdict(recall), '  ', first='  ')}" if recall else shown
-
-    options.show(None, text)
+    print(contexts_table([context], options.thresholds, metrics.long_range_distance, Style.of()))
+    if recall:
+        print(paragraph(_verdict(recall), "  ", first="  "))
+    sys.stdout.flush()
 
 
 def _recall(model: Bert, turns: list[str], selection: Selection) -> Recall | None:
@@ -81,8 +80,7 @@ def _verdict(recall: Recall) -> str:
 
 
 def _fitting(model: Bert, turns: list[str], turn: str) -> str:
-    """As many words of a turn as the positions hold together with the turns before; a note where it is "
-    "cut."""
+    """As many words of a turn as the positions hold after the turns before; a note where it is cut."""
     words = turn.split()
 
     def fits(count: int) -> bool:
@@ -96,8 +94,7 @@ def _fitting(model: Bert, turns: list[str], turn: str) -> str:
 
 
 def _turns() -> Iterator[str]:
-    """Lines that are neither empty nor a command; the prompt goes to stderr, so that stdout holds results
-    alone."""
+    """Lines that are neither empty nor a command. The prompt goes to stderr: stdout holds results alone."""
     number, terminal = 1, sys.stdin.isatty()
     while True:
         if terminal:

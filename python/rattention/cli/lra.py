@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rattention._extras import require
-from rattention.cli import lra_text
 from rattention.cli.options import Computed, Folder, Group, Names, Numbers, Printed, option
-from rattention.cli.text import note
+from rattention.cli.text import Style, note, number, paragraph, table_of
 
 if TYPE_CHECKING:
+    from rattention.studies.kit.intervals import Interval
     from rattention.studies.lra import Study
+    from rattention.studies.lra.analysis import Analysis
+    from rattention.studies.lra.data import TaskData
+    from rattention.studies.lra.summary import Cell
+
 
 SEVERAL = Path("lra_analysis")
 """Where the analysis of several folders goes."""
@@ -142,10 +148,8 @@ class Data(Chosen):
     def run(self) -> int:
         """Load and describe."""
         study = self.study(None)
-        described = [lra_text.describe(study.data[task].load()) for task in study.tasks]
-        self.show(
-            described, lambda style: "\n\n".join(lra_text.data_of_task(each, style) for each in described)
-        )
+        described = [_describe(study.data[task].load()) for task in study.tasks]
+        self.show(described, lambda style: "\n\n".join(_data_of_task(each, style) for each in described))
         return 0
 
 
@@ -180,7 +184,7 @@ class Analyze(Printed):
         if not self.json:
             for warning in result.results.warnings:
                 note(warning)
-        self.show(result.as_data(), lambda style: lra_text.analysis(result, out, style))
+        self.show(result.as_data(), lambda style: _analysis_text(result, out, style))
         return 0
 
 
@@ -190,7 +194,103 @@ def _outcome(folder: Path, style: Any) -> str:
         from rattention.studies.lra import analysis
     except ImportError as error:
         return f"Results in {folder}; not compared: {error}"
-    return lra_text.analysis(analysis.analyze([folder]), folder, style)
+    return _analysis_text(analysis.analyze([folder]), folder, style)
+
+
+SPLITS = ("train", "validation", "test")
+FEW = 32
+"""The most names of tokens that are listed."""
+
+
+def _analysis_text(result: Analysis, folder: Path, style: Style) -> str:
+    """A table for each task, the findings, and where everything is."""
+    from rattention.studies.lra.findings import CAVEAT
+    from rattention.studies.lra.summary import by_task, heading
+
+    parts = [
+        style.section(heading(task, cells), table_of(COLUMNS, cells, style))
+        for task, cells in by_task(result.cells).items()
+    ]
+    if parts:
+        parts.append(paragraph(NOTE))
+    parts += [style.section(head, style.bullets(said)) for head, said in result.findings.items()]
+    files = [str(path.relative_to(folder)) for path in result.files if path.parent == folder]
+    figures = len(result.files) - len(files)
+    saved = f": {', '.join(files)}, {figures} figures in figures" if files else ""
+    where = f"Saved in {folder}{saved}. Open {folder / 'report.html'} in a browser."
+    return "\n\n".join([*parts, paragraph(CAVEAT), paragraph(where)])
+
+
+NOTE = (
+    "Means over seeds; after ± half of the 95 % interval over them, where there are several. Against "
+    "softmax: points of accuracy. Epochs to 90 % of the best validation accuracy; *: it did not learn. Time "
+    "and memory vary with what else the machine does."
+)
+
+
+def _points(share: Interval, form: str) -> str:
+    half = "" if math.isnan(share.low) else f" ±{50 * (share.high - share.low):.1f}"
+    return f"{100 * share.mean:{form}}{half}"
+
+
+def _mean(name: str, form: str) -> Callable[[Cell], str]:
+    return lambda cell: number(cell.number(name).mean, form)
+
+
+COLUMNS: dict[str, Callable[[Cell], str]] = {
+    "mechanism": lambda cell: cell.label,
+    "seeds": lambda cell: str(len(cell.seeds)),
+    "accuracy\n%": lambda cell: _points(cell.accuracy, ".1f"),
+    "against\nsoftmax": lambda cell: (
+        "-" if cell.improvement is None else _points(cell.improvement.points, "+.1f")
+    ),
+    "epochs\nto 90 %": lambda cell: _mean("epochs_to_90_percent", ".1f")(cell) + "*" * cell.failed,
+    "s /\nepoch": _mean("seconds_per_epoch", ",.1f"),
+    "memory\nMiB": lambda cell: f"{cell.number('peak_memory_bytes').mean / 2**20:,.0f}",
+    "para-\nmeters": _mean("parameters", ",.0f"),
+}
+
+
+def _describe(data: TaskData) -> dict[str, Any]:
+    """What a task consists of, as plain values."""
+    lengths = {name: getattr(data, name).lengths for name in SPLITS}
+    return {
+        "task": data.name,
+        "vocabulary": data.vocabulary,
+        "classes": data.classes,
+        "token_names": None if data.token_names is None else list(data.token_names),
+        "samples": {name: len(values) for name, values in lengths.items()},
+        "lengths": {
+            name: {"min": int(values.min()), "mean": float(values.mean()), "max": int(values.max())}
+            for name, values in lengths.items()
+        },
+        "label_shares": data.label_shares(),
+        "majority_accuracy": data.majority_accuracy(),
+    }
+
+
+def _data_of_task(described: dict[str, Any], style: Style) -> str:
+    """Samples, lengths and labels of each split."""
+    names = described["token_names"]
+    listed = "" if names is None or len(names) > FEW else f"Tokens: {' '.join(names[1:])}"
+    samples, lengths, shares = (described[name] for name in ("samples", "lengths", "label_shares"))
+    columns: dict[str, Callable[[str], str]] = {
+        "split": str,
+        "samples": lambda split: f"{samples[split]:,}",
+        "shortest": lambda split: f"{lengths[split]['min']:,}",
+        "mean\nlength": lambda split: f"{lengths[split]['mean']:,.0f}",
+        "longest": lambda split: f"{lengths[split]['max']:,}",
+        "% of each label\n0, 1, ...": lambda split: " ".join(f"{100 * s:.0f}" for s in shares[split]),
+    }
+    return style.section(
+        "{task}: {vocabulary} tokens (0 is padding), {classes} labels".format(**described),
+        table_of(columns, SPLITS, style),
+        paragraph(listed),
+        paragraph(
+            "Majority-class baseline: the most frequent label of the training samples gives an accuracy of "
+            f"{described['majority_accuracy']:.1%}."
+        ),
+    )
 
 
 LRA = Group(

@@ -8,16 +8,17 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from rattention._arguments import brief, require_seed
 from rattention._config import set_num_threads, show_config
 from rattention._installed import versions
 from rattention.cli.text import Style
+
+Value = TypeVar("Value")
 
 MOST_NUMBERS = 1000
 """A list with more numbers than this is a typing error."""
@@ -42,54 +43,49 @@ class Reads:
             raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def must_be(what: str) -> Callable[[Callable[[str], Value]], Callable[[str], Value]]:
+    """For functions that read a text: their ValueError says that it must be `what`."""
+
+    def decorate(parse: Callable[[str], Value]) -> Callable[[str], Value]:
+        def parsed(text: str) -> Value:
+            try:
+                return parse(text)
+            except ValueError:
+                raise ValueError(f"must be {what}, got {brief(text)}") from None
+
+        return parsed
+
+    return decorate
+
+
 def one_of(choices: tuple[str, ...]) -> Reads:
     """One of several words."""
-
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}, got {text!r}")
-        return text
-
-    return Reads(read, "|".join(choices))
+    word = must_be(f"one of {', '.join(choices)}")(lambda text: choices[choices.index(text)])
+    return Reads(word, "|".join(choices))
 
 
 def whole_number(text: str) -> int:
     """A whole number of a size that a command may want."""
-    try:
-        number = int(text)
-    except ValueError:
-        raise ValueError(f"must be a whole number, got {brief(text)}") from None
+    number = must_be("a whole number")(int)(text)
     if abs(number) > LARGEST:
         raise ValueError(f"must be a whole number of at most {LARGEST:,}, got {brief(text)}")
     return number
 
 
-def real_number(text: str) -> float:
-    """A number."""
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"must be a number, got {brief(text)}") from None
-
-
+@must_be("whole numbers separated by commas, such as 50,100,200 or 50,100,...,500")
 def whole_numbers(text: str) -> tuple[int, ...]:
     """``"50,100,200"``, or ``"50,100,...,500"`` for equal steps up to the last."""
-    parts = [part.strip() for part in text.split(",")]
-    try:
-        if "..." in parts:
-            return _progression(
-                [int(p) for p in parts[: parts.index("...")]], parts[parts.index("...") + 1 :]
-            )
-        return tuple(int(part) for part in parts)
-    except ValueError:
-        raise ValueError(
-            f"must be whole numbers separated by commas, such as 50,100,200 or 50,100,...,500; got "
-            f"{brief(text)}"
-        ) from None
+    first, dots, last = text.partition("...")
+    if not dots:
+        return tuple(map(int, text.split(",")))
+    *start, empty = first.split(",")
+    nothing, end = last.split(",")
+    if empty.strip() or nothing.strip():
+        raise ValueError
+    return _progression([*map(int, start)], int(end))
 
 
-def _progression(start: list[int], end: list[str]) -> tuple[int, ...]:
-    (last,) = (int(part) for part in end)
+def _progression(start: list[int], last: int) -> tuple[int, ...]:
     step = start[-1] - start[-2] if len(start) > 1 else 0
     if step <= 0 or last < start[-1] or (last - start[-1]) // step > MOST_NUMBERS:
         raise ValueError
@@ -101,18 +97,16 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
+@must_be("positions A:B, of which each may be left out")
 def span(text: str) -> tuple[int | None, int | None]:
     """``A:B``, of which each may be left out."""
-    found = re.fullmatch(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*", text)
-    if not found:
-        raise ValueError(f"must be positions A:B, of which each may be left out; got {text!r}")
-    start, stop = (None if end is None else int(end) for end in found.groups())
+    start, stop = (int(end) if end.strip() else None for end in text.split(":"))
     return start, stop
 
 
 BASIC: Mapping[Any, Reads] = {
     int: Reads(whole_number, "N"),
-    float: Reads(real_number, "X"),
+    float: Reads(must_be("a number")(float), "X"),
     Path: Reads(Path, "FILE"),
     str: Reads(str, "NAME"),
 }

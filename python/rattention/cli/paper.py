@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rattention.cli.options import Numbers, Printed, option
 from rattention.cli.text import Style, paragraph, table
 from rattention.studies.paper import summary
 from rattention.studies.paper.pdf import Place, find, read_pages
 from rattention.studies.paper.savings import PRESETS, CacheBytes, CacheModel, cache_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 PLACES_SHOWN = 2
 LOOKS_LIKE_IT = 0.5
@@ -24,6 +22,8 @@ DESIGNS = {
     "rattention_state_per_query_head": "state per query head",
 }
 ABBREVIATIONS = "SWA: sliding window attention; RAttn: RAttention; each followed by the window."
+Found = Mapping[str, list[Place]]
+"""Places in a PDF, by expression."""
 DTYPES = Literal["float32", "bfloat16", "float16"]
 
 
@@ -58,55 +58,49 @@ class Paper(Printed):
         model = replace(preset, **{name: value for name, value in given.items() if value is not None})
         caches = [cache_bytes(model, length) for length in self.lengths or ()]
         found = None if self.pdf is None else find(read_pages(self.pdf), summary.searchable())
-        looked = _Looked(model, caches, self.pdf, found)
-        self.show(_data(looked), lambda style: _text(looked, style))
+        self.show(self._data(model, caches, found), lambda style: self._text(model, caches, found, style))
         return 0
 
+    def _data(self, model: CacheModel, caches: list[CacheBytes], found: Found | None) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "title": summary.TITLE,
+            "authors": summary.AUTHORS,
+            "source": summary.SOURCE,
+            "points": [asdict(point) for point in summary.POINTS],
+            "results": [asdict(results) | {"rows": dict(results.rows)} for results in summary.RESULTS],
+            "model": asdict(model) | {"global_layers": model.global_layers},
+            "caches": [asdict(c) | {"saved": {d: c.saved(d) for d in DESIGNS}} for c in caches],
+        }
+        if found is not None:
+            places = {expression: [asdict(place) for place in at] for expression, at in found.items()}
+            alike = _looks_like_the_paper(found)
+            result["pdf"] = {"path": str(self.pdf), "looks_like_the_paper": alike, "found": places}
+        return result
 
-@dataclass(frozen=True)
-class _Looked:
-    """What there is to show."""
-
-    model: CacheModel
-    caches: list[CacheBytes]
-    path: Path | None
-    found: dict[str, list[Place]] | None
-
-
-def _data(looked: _Looked) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "title": summary.TITLE,
-        "authors": summary.AUTHORS,
-        "source": summary.SOURCE,
-        "points": [asdict(point) for point in summary.POINTS],
-        "results": [asdict(results) | {"rows": dict(results.rows)} for results in summary.RESULTS],
-        "model": asdict(looked.model) | {"global_layers": looked.model.global_layers},
-        "caches": [asdict(c) | {"saved": {d: c.saved(d) for d in DESIGNS}} for c in looked.caches],
-    }
-    if looked.found is not None:
-        places = {expression: [asdict(place) for place in at] for expression, at in looked.found.items()}
-        alike = _looks_like_the_paper(looked.found)
-        result["pdf"] = {"path": str(looked.path), "looks_like_the_paper": alike, "found": places}
-    return result
-
-
-def _text(looked: _Looked, style: Style) -> str:
-    points = [paragraph(f"{p.topic} [{p.place}]: {p.statement}", "    ", first="  ") for p in summary.POINTS]
-    sections = [
-        style.section(summary.TITLE, paragraph(f"{summary.AUTHORS}; {summary.SOURCE}.")),
-        paragraph(_answer(looked)),
-        style.section("What it says, and where", *points),
-        style.section("Main numbers", paragraph(ABBREVIATIONS)),
-        *(_results(results, style) for results in summary.RESULTS),
-        style.section(
-            "Memory for one sequence, in MiB",
-            paragraph(_about(looked.model)),
-            table(("tokens", "full\nattention", *DESIGNS.values()), _rows(looked.caches), style),
-        ),
-    ]
-    if looked.found is not None:
-        sections.append(style.section(f"What {looked.path} says", *_places(looked.found)))
-    return "\n\n".join(sections)
+    def _text(self, model: CacheModel, caches: list[CacheBytes], found: Found | None, style: Style) -> str:
+        points = [
+            paragraph(f"{p.topic} [{p.place}]: {p.statement}", "    ", first="  ") for p in summary.POINTS
+        ]
+        rows = [
+            [f"{c.length:,}", f"{c.full / 2**20:,.1f}"]
+            + [f"{getattr(c, d) / 2**20:,.1f} ({c.saved(d):.1%})" for d in DESIGNS]
+            for c in caches
+        ]
+        sections = [
+            style.section(summary.TITLE, paragraph(f"{summary.AUTHORS}; {summary.SOURCE}.")),
+            paragraph(_answer(model, caches)),
+            style.section("What it says, and where", *points),
+            style.section("Main numbers", paragraph(ABBREVIATIONS)),
+            *(_results(results, style) for results in summary.RESULTS),
+            style.section(
+                "Memory for one sequence, in MiB",
+                paragraph(_about(model)),
+                table(("tokens", "full\nattention", *DESIGNS.values()), rows, style),
+            ),
+        ]
+        if found is not None:
+            sections.append(style.section(f"What {self.pdf} says", *_places(found)))
+        return "\n\n".join(sections)
 
 
 def _results(results: summary.ResultTable, style: Style) -> str:
@@ -115,13 +109,12 @@ def _results(results: summary.ResultTable, style: Style) -> str:
     return f"{paragraph(f'{results.title} [{results.place}]')}\n{table(header, rows, style)}"
 
 
-def _answer(looked: _Looked) -> str:
-    longest = max(looked.caches, key=lambda cache: cache.length)
-    rest = 1 - longest.saved("rattention")
+def _answer(model: CacheModel, caches: list[CacheBytes]) -> str:
+    longest = max(caches, key=lambda cache: cache.length)
     return (
         "In one sentence: a window of 512 tokens together with residual linear attention matches full "
-        f"attention, and with a window of {looked.model.window} the caches of this model take {rest:.0%} of "
-        f"the memory at {longest.length:,} tokens."
+        f"attention, and with a window of {model.window} the caches of this model take "
+        f"{1 - longest.saved('rattention'):.0%} of the memory at {longest.length:,} tokens."
     )
 
 
@@ -135,17 +128,11 @@ def _about(model: CacheModel) -> str:
     )
 
 
-def _rows(caches: Iterable[CacheBytes]) -> Iterable[list[str]]:
-    for cache in caches:
-        held = (f"{getattr(cache, d) / 2**20:,.1f} ({cache.saved(d):.1%})" for d in DESIGNS)
-        yield [f"{cache.length:,}", f"{cache.full / 2**20:,.1f}", *held]
-
-
-def _looks_like_the_paper(found: Mapping[str, list[Place]]) -> bool:
+def _looks_like_the_paper(found: Found) -> bool:
     return sum(map(bool, found.values())) >= LOOKS_LIKE_IT * len(found)
 
 
-def _places(found: Mapping[str, list[Place]]) -> Iterable[str]:
+def _places(found: Found) -> Iterable[str]:
     there = {expression: places for expression, places in found.items() if places}
     count = f"{len(there)} of the summary's {len(found)} terms and numbers"
     if not _looks_like_the_paper(found):

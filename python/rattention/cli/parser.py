@@ -15,10 +15,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from rattention import __version__
-from rattention.cli.commands import COMMANDS
+from rattention.cli.ad import AD
+from rattention.cli.all import All
+from rattention.cli.check import Check
+from rattention.cli.compress import Compress
+from rattention.cli.demo import Demo
+from rattention.cli.lra import LRA
 from rattention.cli.options import BASIC, Command, Group, Reads, one_of
+from rattention.cli.paper import Paper
 from rattention.cli.text import paragraph, text_width
+from rattention.cli.visualize import Visualize
 
+COMMANDS: dict[str, type[Command] | Group] = {
+    "check": Check,
+    "demo": Demo,
+    "visualize": Visualize,
+    "compress": Compress,
+    "paper": Paper,
+    "ad": AD,
+    "lra": LRA,
+    "all": All,
+}
+"""Every command by name, in the order that ``rattention --help`` shows."""
 ABOUT = Group(
     """Attention on CPUs: what models attend to, how that changes as their context grows, and what can be
     dropped.
@@ -48,7 +66,10 @@ def parse(argv: list[str]) -> Callable[[], int]:
     while words and words[0] in chosen.parts:
         prog, found, words = f"{prog} {words[0]}", chosen.parts[words[0]], words[1:]
         if not isinstance(found, Group):
-            return _command(prog, found, words)
+            try:
+                return Parser(prog, found).options(words).run
+            except SystemExit:  # after the help
+                return lambda: 0
         chosen = found
     if words and words[0] not in ("-h", "--help"):
         close = _meant(words[0], [*chosen.parts])
@@ -63,7 +84,7 @@ def _say(text: str) -> int:
 
 
 def _group_help(prog: str, group: Group) -> str:
-    lines = [f"  {name:12}{_summary(part)}" for name, part in group.parts.items()]
+    lines = [paragraph(_summary(part), " " * 14, first=f"  {name:12}") for name, part in group.parts.items()]
     return "\n\n".join(
         [_about(group.about), "\n".join(["commands:", *lines]), _epilog(prog, group.examples), ""]
     )
@@ -81,15 +102,6 @@ def _about(text: str) -> str:
 def _epilog(prog: str, examples: tuple[str, ...]) -> str:
     listed = "\n".join(f"  {prog} {example}" for example in examples)
     return f"examples:\n{listed}\n\n{paragraph(' '.join(EXIT_CODES.split()))}"
-
-
-def _command(prog: str, command: type[Command], words: list[str]) -> Callable[[], int]:
-    parser = Parser(prog, command)
-    try:
-        options = parser.options(words)
-    except SystemExit:  # after the help
-        return lambda: 0
-    return options.run
 
 
 class Parser(argparse.ArgumentParser):

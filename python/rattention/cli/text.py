@@ -8,11 +8,9 @@ import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+from typing import Literal, TextIO, TypeVar
 
 Item = TypeVar("Item")
 
@@ -87,6 +85,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], style: Style) ->
     except ImportError:
         pass
     return textwrap.indent("\n".join(draw([*header], cells, right or [False] * len(header), style)), "  ")
+
+
+def table_of(columns: Mapping[str, Callable[[Item], str]], items: Iterable[Item], style: Style) -> str:
+    """A table with a row for each item; columns by header, each with the text of its cell."""
+    return table([*columns], [[cell(item) for cell in columns.values()] for item in items], style)
 
 
 def _rich_table(header: list[str], rows: list[list[str]], right: list[bool], style: Style) -> list[str]:

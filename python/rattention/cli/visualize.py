@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from rattention._files import writable_folder, write_json
-from rattention.cli import inputs, visualize_text
-from rattention.cli.options import ChoosesHeads, Folder, LooksInside, Reads, Span, option, whole_numbers
-from rattention.cli.text import progress
+from rattention._files import json_ready, writable_folder, write_json
+from rattention.cli import inputs
+from rattention.cli.options import ChoosesHeads, Folder, LooksInside, Reads, Span, must_be, option
+from rattention.cli.text import paragraph, progress, table
 from rattention.inspect import Rules, Sample
-from rattention.inspect.statistics import MapOptions
+from rattention.inspect.report import COLUMNS, QUERY_ROW, cell
+from rattention.inspect.statistics import STATISTICS, MapOptions
 from rattention.inspect.visualize import Drawing, visualize
+
+if TYPE_CHECKING:
+    from rattention.cli.text import Style
+    from rattention.inspect.visualize import Visualization
+
 
 TEXT_LENGTH = 200
 """Tokens of each sample of a text, unless another length is asked for."""
@@ -23,18 +30,17 @@ SHORTEST = 3
 """The fewest positions in which there is something to compare."""
 
 
+@must_be("two numbers >= 1 such as 192,192")
 def _shape(text: str) -> tuple[int, int]:
-    shape = whole_numbers(text)
-    if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"must be two numbers >= 1 such as 192,192, got {text!r}")
-    return shape[0], shape[1]
+    rows, keys = map(int, text.split(","))
+    if min(rows, keys) < 1:
+        raise ValueError
+    return rows, keys
 
 
+@must_be("width and height in inches such as 8,6")
 def _size(text: str) -> tuple[float, float]:
-    try:
-        width, height = (float(side) for side in text.split(","))
-    except ValueError:
-        raise ValueError(f"must be width and height in inches such as 8,6; got {text!r}") from None
+    width, height = map(float, text.split(","))
     return width, height
 
 
@@ -108,11 +114,11 @@ class Visualize(LooksInside, ChoosesHeads):
             record=self.circumstances(),
             progress=progress,
         )
-        found = visualize_text.as_data(data, seen)
+        found = _as_data(data, seen)
         found |= {**self.circumstances(), "seconds": round(time.perf_counter() - began, 3)}
         write_json(folder / "attention.json", found)
         seen.saved.append(folder / "attention.json")
-        self.show(found, lambda style: visualize_text.text(data, seen, style))
+        self.show(found, lambda style: _text(data, seen, style))
         return 0
 
 
@@ -255,3 +261,77 @@ def _between(option: str, value: int, least: int, most: int, what: str) -> int:
 def _require_count(samples: int, there: int, what: str) -> None:
     if not 1 <= samples <= there:
         raise ValueError(f"--samples must be between 1 and {there} ({what}), got {samples}")
+
+
+SHOWN = ("context_mean", "context_std", "entropy", "recent_distant_ratio", "top_mass", "needed_share")
+"""Statistics in the tables."""
+
+
+def _text(model: Mapping[str, Any], seen: Visualization, style: Style) -> str:
+    """Advice, tables, and what was saved."""
+    saved = [path.name for path in seen.saved]
+    figures = [name for name in saved if name.endswith((".png", ".svg", ".pdf"))]
+    others = ", ".join(name for name in saved if name not in figures)
+    best = seen.advice.compressible[0]
+    sections = [
+        style.section(f"What {model['name']} attends to", paragraph(f"{model['description']}.")),
+        paragraph(seen.advice.reason),
+        style.section(
+            "Samples",
+            paragraph(QUERY_ROW),
+            _table(("sample", "context_tokens", *SHOWN, "max_position"), seen.findings.sample_table(), style),
+        ),
+        style.section(
+            "Layer by layer",
+            paragraph(f"Medians over samples and heads. Compression pays most in layer {best}."),
+            _table(("layer", *(n for n in SHOWN if n != "context_std"), "try first"), _layers(seen), style),
+        ),
+        style.section("The rules behind the advice", _rules(seen, style)),
+        paragraph(f"Saved in {seen.saved[0].parent}: {len(figures)} figures, {others}"),
+    ]
+    return "\n\n".join(sections)
+
+
+def _as_data(model: Mapping[str, Any], seen: Visualization) -> dict[str, Any]:
+    """All numbers; None for what is no finite number."""
+    return {
+        "model": dict(model),
+        "samples": [json_ready(row) for row in seen.findings.sample_table()],
+        "layers": [json_ready({n: v for n, v in row.items() if n != "try first"}) for row in _layers(seen)],
+        "heads": [json_ready(row) for row in seen.findings.table()],
+        **seen.advice.as_data(),
+        "saved": [str(path) for path in seen.saved],
+    }
+
+
+def _table(names: Sequence[str], rows: Sequence[Mapping[str, Any]], style: Style) -> str:
+    header = [
+        COLUMNS[name].heading.replace(" ", "\n", 1) if name in COLUMNS else "try\nfirst" for name in names
+    ]
+    return table(header, [[cell(name, row[name]) for name in names] for row in rows], style)
+
+
+def _layers(seen: Visualization) -> list[dict[str, Any]]:
+    values = {name: seen.findings.per_layer(name) for name in STATISTICS}
+    return [
+        {"layer": layer, **{name: float(values[name][i]) for name in STATISTICS}}
+        | {"try first": seen.advice.by_layer[layer]}
+        for i, layer in enumerate(seen.findings.layers)
+    ]
+
+
+def _rules(seen: Visualization, style: Style) -> str:
+    fires, quiet = ("●", "○") if style.symbols else ("[x]", "[ ]")
+    rows = [
+        (
+            f"{fires if found.fired else quiet} {found.rule}",
+            COLUMNS[found.statistic].heading,
+            cell(found.statistic, found.value),
+            cell(found.statistic, found.threshold),
+            ", ".join(map(str, found.layers)) or "none",
+            f"{len(found.heads)} of {found.of_heads}",
+        )
+        for found in seen.advice.insights
+    ]
+    header = ("rule", "median of", "is", "fires\nabove", "fires in\nlayers", "in heads")
+    return table(header, rows, style)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rattention.inspect.findings import Findings
     from rattention.inspect.insights import Rules
-    from rattention.inspect.statistics import LayerMeasure, PooledMap, SampleMeasure
+    from rattention.inspect.statistics import SampleMeasure
 
 
 CAPTIONS = {
@@ -47,10 +47,17 @@ def sample_figures(
     """
     for layer in sample.layers:
         numbers = heads or tuple(range(len(layer.weights)))
+        shared: dict[str, Any] = {"labels": sample.labels, "heads": numbers, **style}
         where = f"layer {layer.layer} of {sample.name}"
-        if layer.map is not None:
-            yield f"layer{layer.layer}_maps", _maps(sample, layer, layer.map, numbers, where, style)
-        yield f"layer{layer.layer}_lines", _lines(sample, layer, numbers, where, style)
+        start, stop = 0, layer.weights.shape[1]
+        if (picture := layer.map) is not None:
+            start, stop = picture.keys
+            parts: dict[str, Any] = {"shown": picture.shown, "rows": picture.rows, "keys": picture.keys}
+            figure = plots.attention_figure(picture.weights, title=f"Attention in {where}", **parts, **shared)
+            yield f"layer{layer.layer}_maps", figure
+        title = f"What the query row gives, and what positions receive, in {where}"
+        lines = (layer.weights[:, start:stop], layer.received[:, start:stop])
+        yield f"layer{layer.layer}_lines", plots.lines_figure(*lines, start=start, title=title, **shared)
 
 
 def overview_figures(
@@ -67,38 +74,3 @@ def overview_figures(
     yield "distributions", plots.distributions_figure(findings, rules, title=title, **style)
     yield "layers", plots.layers_figure(findings, title=f"Layers{of} compared", **style)
     yield "heads", plots.heads_comparison_figure(findings, title=f"Heads{of} compared", **style)
-
-
-def _maps(
-    sample: SampleMeasure,
-    layer: LayerMeasure,
-    picture: PooledMap,
-    heads: tuple[int, ...],
-    where: str,
-    style: dict[str, Any],
-) -> Figure:
-    return plots.attention_figure(
-        picture.weights,
-        shown=picture.shown,
-        rows=picture.rows,
-        keys=picture.keys,
-        labels=sample.labels,
-        heads=heads,
-        title=f"Attention in {where}",
-        **style,
-    )
-
-
-def _lines(
-    sample: SampleMeasure, layer: LayerMeasure, heads: tuple[int, ...], where: str, style: dict[str, Any]
-) -> Figure:
-    start, stop = (0, layer.weights.shape[1]) if layer.map is None else layer.map.keys
-    return plots.lines_figure(
-        layer.weights[:, start:stop],
-        layer.received[:, start:stop],
-        heads=heads,
-        start=start,
-        labels=sample.labels,
-        title=f"What the query row gives, and what positions receive, in {where}",
-        **style,
-    )

@@ -52,6 +52,12 @@ COLUMNS = {
 }
 """Of the tables of `Findings`; means over all rows have "rows_" before their names."""
 
+QUERY_ROW = (
+    "Numbers of the query row, the last one; medians over layers and heads. Largest at: the position to "
+    "which most heads give their largest weight."
+)
+"""What the table of samples shows."""
+
 
 def heading(name: str) -> str:
     """What a column of `Findings` is called."""
@@ -104,19 +110,13 @@ def report(
     """
     sections = {
         "What it means": _part("advice", advice),
-        "Samples": f"<p>{_QUERY_ROW}</p>{html_table(findings.sample_table())}",
+        "Samples": f"<p>{QUERY_ROW}</p>{html_table(findings.sample_table())}",
         "Over all samples": "".join(figure.html() for figure in overview),
         "Sample by sample": _part("samples", samples),
         "Every layer and head": html_table(findings.table()),
         "Configuration, versions and hardware": "".join(html_record(n, value) for n, value in record.items()),
     }
     return page(title, description, sections)
-
-
-_QUERY_ROW = (
-    "Numbers of the query row, the last one; medians over layers and heads. Largest at: the position to "
-    "which most heads give their largest weight."
-)
 
 
 def page(title: str, description: str, sections: Mapping[str, str]) -> str:

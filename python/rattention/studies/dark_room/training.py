@@ -115,7 +115,8 @@ def train(
         How to train, and arguments of `HistoryTransformer` but its states and actions; context 100 by
         default.
     resume:
-        Go on from the checkpoint in the folder, with the same result as without a break.
+        Go on from the checkpoint in the folder, with the same result as without a break. `training` may have
+        more steps than before; the learning rate then follows the longer schedule from there on.
 
     Raises
     ------
@@ -172,7 +173,7 @@ class _Trainer(Trainer):
             return
         state = read_checkpoint(path)
         if resume:
-            if other := differences(state["settings"], self.settings):
+            if other := differences(_lengthened(state["settings"], self.steps), self.settings):
                 raise ValueError(f"{path} is of a training with {'; '.join(other)}")
             self.restore(state, path)
         elif state["step"] < (planned := state["settings"]["training"]["steps"]):
@@ -235,6 +236,12 @@ class _Trainer(Trainer):
         save_checkpoint(self.folder / CHECKPOINT, self.state())
         self.model.save(self.folder / MODEL)
         write_json(self.folder / RECORD, {**self.model.record, "curve": self.lines})
+
+
+def _lengthened(settings: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Settings of a training that goes on to `steps`, where these are more than it had."""
+    training = settings["training"]
+    return {**settings, "training": {**training, "steps": max(training["steps"], steps)}}
 
 
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
