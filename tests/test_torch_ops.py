@@ -123,7 +123,7 @@ def test_only_the_lse_matters():
 def operation_inputs(mechanism, dtype="float32"):
     """Arguments of the operation, as the public function hands them over."""
     signature = ops.SIGNATURES[mechanism.forward]
-    options = {n: d for n, d in signature.defaults.items() if d is not signature.required}
+    options = dict(signature.defaults)
     inputs = functions._prepared(signature, options | draw(mechanism, dtype=dtype) | MASKS["both"])
     softmax = {"metrics": None, "return_lse": True}
     inputs |= softmax if mechanism.family == "softmax" else {"return_state": True}

@@ -7,13 +7,15 @@ With ``log_discount`` it is the combined mechanism: gravity whose weights decay 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
 from rattention._arguments import brief, float_array, real_number, same_dtype
 from rattention.mechanisms.masks import Masks
+from rattention.mechanisms.options import GravityCall, Typed, shows_options_of
 from rattention.mechanisms.pooled_map import MAP_SHAPE
 from rattention.mechanisms.score_options import core_options, per_head, query_and_key
 from rattention.mechanisms.softmax_family import (
@@ -27,62 +29,13 @@ from rattention.mechanisms.softmax_family import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
     from rattention._metrics import AttentionMetrics, MetricOptions
     from rattention.mechanisms.masks import Window
     from rattention.mechanisms.options import GravityOptions
     from rattention.mechanisms.results import AttentionResult
 
 
-@overload
-def gravitational_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    query_mass: ArrayLike,
-    key_mass: ArrayLike,
-    *,
-    return_lse: Literal[False] = False,
-    metrics: None = None,
-    **options: Unpack[GravityOptions[ArrayLike]],
-) -> NDArray[Any]: ...
-@overload
-def gravitational_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    query_mass: ArrayLike,
-    key_mass: ArrayLike,
-    *,
-    return_lse: Literal[True],
-    metrics: MetricOptions | None = None,
-    **options: Unpack[GravityOptions[ArrayLike]],
-) -> AttentionResult: ...
-@overload
-def gravitational_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    query_mass: ArrayLike,
-    key_mass: ArrayLike,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions,
-    **options: Unpack[GravityOptions[ArrayLike]],
-) -> AttentionResult: ...
-@overload
-def gravitational_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    query_mass: ArrayLike,
-    key_mass: ArrayLike,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions | None = None,
-    **options: Unpack[GravityOptions[ArrayLike]],
-) -> NDArray[Any] | AttentionResult: ...
+@Typed[GravityCall[ArrayLike, NDArray[Any]]]()
 def gravitational_attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -152,6 +105,7 @@ def gravitational_attention_backward(
     return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, log_discount)
 
 
+@shows_options_of(gravitational_attention)
 def gravitational_metrics(
     query: ArrayLike,
     key: ArrayLike,
@@ -166,6 +120,7 @@ def gravitational_metrics(
     return run_metrics(queries, keys, rule, metrics)
 
 
+@shows_options_of(gravitational_attention)
 def gravitational_rows(
     query: ArrayLike,
     key: ArrayLike,
@@ -179,6 +134,7 @@ def gravitational_rows(
     return run_rows(queries, keys, rule, rows)
 
 
+@shows_options_of(gravitational_attention)
 def gravitational_map(
     query: ArrayLike,
     key: ArrayLike,

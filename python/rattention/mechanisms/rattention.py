@@ -7,12 +7,14 @@ rotated. Work is O(n w); neither branch's output is ever stored.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
 from rattention._arguments import float_array, real_number, truth
+from rattention.mechanisms.options import RAttentionCall, Typed
 from rattention.mechanisms.residual_linear import (
     as_given,
     linear_inputs,
@@ -26,43 +28,12 @@ from rattention.mechanisms.score_options import scale_of
 from rattention.mechanisms.softmax import reference_attention
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
     from rattention.mechanisms.options import RAttentionOptions
 
 SMALLEST_EPS = float(np.finfo(np.float32).tiny)
 
 
-@overload
-def rattention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: Literal[False] = False,
-    **options: Unpack[RAttentionOptions[ArrayLike]],
-) -> NDArray[Any]: ...
-@overload
-def rattention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: Literal[True],
-    **options: Unpack[RAttentionOptions[ArrayLike]],
-) -> LinearResult: ...
-@overload
-def rattention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: bool = False,
-    **options: Unpack[RAttentionOptions[ArrayLike]],
-) -> NDArray[Any] | LinearResult: ...
+@Typed[RAttentionCall[ArrayLike, NDArray[Any]]]()
 def rattention(
     query: ArrayLike,
     key: ArrayLike,

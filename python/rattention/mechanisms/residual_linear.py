@@ -6,9 +6,10 @@ feature map is ``phi(x) = [f(x), f(-x)]`` (Hedgehog, arXiv 2402.04347); there is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
 from rattention._arguments import (
@@ -21,46 +22,16 @@ from rattention._arguments import (
     truth,
     whole_number,
 )
+from rattention.mechanisms.options import LinearCall, Typed
 from rattention.mechanisms.results import LinearResult
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
     from rattention.mechanisms.options import LinearOptions
 
 FEATURE_MAPS = {"softmax": _core.FeatureMap.softmax, "relu": _core.FeatureMap.relu}
 
 
-@overload
-def residual_linear_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: Literal[False] = False,
-    **options: Unpack[LinearOptions[ArrayLike]],
-) -> NDArray[Any]: ...
-@overload
-def residual_linear_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: Literal[True],
-    **options: Unpack[LinearOptions[ArrayLike]],
-) -> LinearResult: ...
-@overload
-def residual_linear_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: bool = False,
-    **options: Unpack[LinearOptions[ArrayLike]],
-) -> NDArray[Any] | LinearResult: ...
+@Typed[LinearCall[ArrayLike, NDArray[Any]]]()
 def residual_linear_attention(
     query: ArrayLike,
     key: ArrayLike,

@@ -2,82 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 import rattention as ra
+from rattention.mechanisms.options import (
+    GravityCall,
+    LinearCall,
+    RAttentionCall,
+    SoftmaxCall,
+    Typed,
+    shows_options_of,
+)
 from rattention.torch.functions import run
-from rattention.torch.ops import SIGNATURES
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from rattention._metrics import MetricOptions
-    from rattention.mechanisms.masks import Window
-    from rattention.mechanisms.options import GravityOptions, LinearOptions, RAttentionOptions, SoftmaxOptions
     from rattention.mechanisms.results import AttentionResult, LinearResult
 
-_ATTENTION = SIGNATURES[ra.attention]
-_GRAVITATIONAL = SIGNATURES[ra.gravitational_attention]
-_RESIDUAL_LINEAR = SIGNATURES[ra.residual_linear_attention]
-_RATTENTION = SIGNATURES[ra.rattention]
 
-
-@overload
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    return_lse: Literal[False] = False,
-    metrics: None = None,
-    **options: Unpack[SoftmaxOptions[Tensor]],
-) -> Tensor: ...
-@overload
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    return_lse: Literal[True],
-    metrics: MetricOptions | None = None,
-    **options: Unpack[SoftmaxOptions[Tensor]],
-) -> AttentionResult[Tensor]: ...
-@overload
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions,
-    **options: Unpack[SoftmaxOptions[Tensor]],
-) -> AttentionResult[Tensor]: ...
-@overload
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions | None = None,
-    **options: Unpack[SoftmaxOptions[Tensor]],
-) -> Tensor | AttentionResult[Tensor]: ...
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    causal: bool = False,
-    window: Window = None,
-    scale: float | None = None,
-    key_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    attn_mask: Tensor | None = None,
-    log_discount: Tensor | float | None = None,
-    query_offset: int | None = None,
-    return_lse: bool = False,
-    metrics: MetricOptions | None = None,
-) -> Tensor | AttentionResult[Tensor]:
+@Typed[SoftmaxCall[Tensor, Tensor]]()
+@shows_options_of(ra.attention, "Tensor", but=())
+def attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor | AttentionResult[Tensor]:
     """Exact softmax attention on tensors: `rattention.attention`, which describes every option.
 
     Parameters
@@ -110,91 +56,14 @@ def attention(
     NotImplementedError
         A second derivative, or `torch.func.grad`.
     """
-    arguments = {
-        "query": query,
-        "key": key,
-        "value": value,
-        "causal": causal,
-        "window": window,
-        "scale": scale,
-        "key_mask": key_mask,
-        "segment_ids": segment_ids,
-        "attn_mask": attn_mask,
-        "log_discount": log_discount,
-        "query_offset": query_offset,
-        "return_lse": return_lse,
-        "metrics": metrics,
-    }
-    return run(_ATTENTION, arguments)  # type: ignore[no-any-return]
+    given = {"query": query, "key": key, "value": value, **options}
+    return run(ra.attention, given)  # type: ignore[no-any-return]
 
 
-@overload
+@Typed[GravityCall[Tensor, Tensor]]()
+@shows_options_of(ra.gravitational_attention, "Tensor", but=())
 def gravitational_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_mass: Tensor,
-    key_mass: Tensor,
-    *,
-    return_lse: Literal[False] = False,
-    metrics: None = None,
-    **options: Unpack[GravityOptions[Tensor]],
-) -> Tensor: ...
-@overload
-def gravitational_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_mass: Tensor,
-    key_mass: Tensor,
-    *,
-    return_lse: Literal[True],
-    metrics: MetricOptions | None = None,
-    **options: Unpack[GravityOptions[Tensor]],
-) -> AttentionResult[Tensor]: ...
-@overload
-def gravitational_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_mass: Tensor,
-    key_mass: Tensor,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions,
-    **options: Unpack[GravityOptions[Tensor]],
-) -> AttentionResult[Tensor]: ...
-@overload
-def gravitational_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_mass: Tensor,
-    key_mass: Tensor,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions | None = None,
-    **options: Unpack[GravityOptions[Tensor]],
-) -> Tensor | AttentionResult[Tensor]: ...
-def gravitational_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_mass: Tensor,
-    key_mass: Tensor,
-    *,
-    gravity: Tensor | float = 1.0,
-    eps: float = 1e-3,
-    exponent: Tensor | float | None = None,
-    causal: bool = False,
-    window: Window = None,
-    key_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    attn_mask: Tensor | None = None,
-    log_discount: Tensor | float | None = None,
-    query_offset: int | None = None,
-    return_lse: bool = False,
-    metrics: MetricOptions | None = None,
+    query: Tensor, key: Tensor, value: Tensor, query_mass: Tensor, key_mass: Tensor, **options: Any
 ) -> Tensor | AttentionResult[Tensor]:
     """Gravitational attention on tensors: `rattention.gravitational_attention`.
 
@@ -215,69 +84,14 @@ def gravitational_attention(
     As in `attention`; so are the other options and the errors. Differentiable in query, key, value, masses,
     gravity, exponent and log_discount.
     """
-    arguments = {
-        "query": query,
-        "key": key,
-        "value": value,
-        "query_mass": query_mass,
-        "key_mass": key_mass,
-        "gravity": gravity,
-        "eps": eps,
-        "exponent": exponent,
-        "causal": causal,
-        "window": window,
-        "key_mask": key_mask,
-        "segment_ids": segment_ids,
-        "attn_mask": attn_mask,
-        "log_discount": log_discount,
-        "query_offset": query_offset,
-        "return_lse": return_lse,
-        "metrics": metrics,
-    }
-    return run(_GRAVITATIONAL, arguments)  # type: ignore[no-any-return]
+    given = {"query": query, "key": key, "value": value, "query_mass": query_mass, "key_mass": key_mass}
+    return run(ra.gravitational_attention, given | options)  # type: ignore[no-any-return]
 
 
-@overload
+@Typed[LinearCall[Tensor, Tensor]]()
+@shows_options_of(ra.residual_linear_attention, "Tensor", but=())
 def residual_linear_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: Literal[False] = False,
-    **options: Unpack[LinearOptions[Tensor]],
-) -> Tensor: ...
-@overload
-def residual_linear_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: Literal[True],
-    **options: Unpack[LinearOptions[Tensor]],
-) -> LinearResult[Tensor]: ...
-@overload
-def residual_linear_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: bool = False,
-    **options: Unpack[LinearOptions[Tensor]],
-) -> Tensor | LinearResult[Tensor]: ...
-def residual_linear_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    feature_map: str = "softmax",
-    initial_state: Tensor | None = None,
-    key_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    return_state: bool = False,
+    query: Tensor, key: Tensor, value: Tensor, **options: Any
 ) -> Tensor | LinearResult[Tensor]:
     """Residual linear attention on tensors: `rattention.residual_linear_attention`, which describes every
     option.
@@ -301,67 +115,13 @@ def residual_linear_attention(
     A tensor ``[batch, heads, length, value_dim]``, or a `LinearResult` of tensors. Differentiable in query,
     key, value and initial_state, through output and state. Errors are those of `attention`.
     """
-    arguments = {
-        "query": query,
-        "key": key,
-        "value": value,
-        "window": window,
-        "feature_map": feature_map,
-        "initial_state": initial_state,
-        "key_mask": key_mask,
-        "segment_ids": segment_ids,
-        "return_state": return_state,
-    }
-    return run(_RESIDUAL_LINEAR, arguments)  # type: ignore[no-any-return]
+    given = {"query": query, "key": key, "value": value, **options}
+    return run(ra.residual_linear_attention, given)  # type: ignore[no-any-return]
 
 
-@overload
-def rattention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: Literal[False] = False,
-    **options: Unpack[RAttentionOptions[Tensor]],
-) -> Tensor: ...
-@overload
-def rattention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: Literal[True],
-    **options: Unpack[RAttentionOptions[Tensor]],
-) -> LinearResult[Tensor]: ...
-@overload
-def rattention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: bool = False,
-    **options: Unpack[RAttentionOptions[Tensor]],
-) -> Tensor | LinearResult[Tensor]: ...
-def rattention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    scale: float | None = None,
-    rope_theta: float | None = None,
-    feature_map: str = "softmax",
-    local_norm_weight: Tensor | None = None,
-    linear_norm_weight: Tensor | None = None,
-    eps: float = 1e-8,
-    initial_state: Tensor | None = None,
-    key_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    return_state: bool = False,
-) -> Tensor | LinearResult[Tensor]:
+@Typed[RAttentionCall[Tensor, Tensor]]()
+@shows_options_of(ra.rattention, "Tensor", but=())
+def rattention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor | LinearResult[Tensor]:
     """RAttention on tensors: `rattention.rattention`, which describes every option.
 
     Parameters
@@ -378,20 +138,5 @@ def rattention(
     A tensor ``[batch, heads, length, value_dim]``, or a `LinearResult` of tensors. Differentiable in query,
     key, value, the norm weights and initial_state. Errors are those of `attention`.
     """
-    arguments = {
-        "query": query,
-        "key": key,
-        "value": value,
-        "window": window,
-        "scale": scale,
-        "rope_theta": rope_theta,
-        "feature_map": feature_map,
-        "local_norm_weight": local_norm_weight,
-        "linear_norm_weight": linear_norm_weight,
-        "eps": eps,
-        "initial_state": initial_state,
-        "key_mask": key_mask,
-        "segment_ids": segment_ids,
-        "return_state": return_state,
-    }
-    return run(_RATTENTION, arguments)  # type: ignore[no-any-return]
+    given = {"query": query, "key": key, "value": value, **options}
+    return run(ra.rattention, given)  # type: ignore[no-any-return]

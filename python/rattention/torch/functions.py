@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -17,7 +17,7 @@ from rattention.torch.checks import (
     require_shapes,
     require_tensors,
 )
-from rattention.torch.ops import OPERATIONS
+from rattention.torch.ops import OPERATIONS, SIGNATURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,15 +35,26 @@ COMPOSITIONS: dict[str, Callable[..., list[torch.Tensor]]] = {
 }
 
 
-def run(signature: Signature, arguments: dict[str, Any]) -> Any:
-    """What the public function of these operations returns for all of its arguments."""
-    results = signature.results
+def run(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """What a public function on arrays returns, on tensors; `given` may lack arguments with a default."""
+    signature = SIGNATURES[function]
+    arguments, results = {**signature.defaults, **given}, signature.results
+    if arguments.keys() != signature.parameters:
+        _refuse_names(signature, arguments)
     wanted = {flag: arguments.pop(flag) for flag in results.flags}
     inputs = _prepared(signature, arguments)
     inputs |= results.asked(wanted, _will_be_differentiated(signature, inputs))
     on_cpu = inputs["query"].device.type == "cpu"
     made = _operated(signature, inputs) if on_cpu else _composed(signature, inputs)
     return results.returned(made, wanted, inputs)
+
+
+def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
+    for name in arguments:
+        if name not in signature.parameters:
+            raise TypeError(f"{signature.name}() got an unexpected keyword argument '{name}'")
+    missing = min(signature.parameters - arguments.keys())
+    raise TypeError(f"{signature.name}() missing 1 required keyword-only argument: '{missing}'")
 
 
 def _will_be_differentiated(signature: Signature, inputs: dict[str, Any]) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
 import rattention as ra
+from rattention.mechanisms.options import shows_options_of
 from rattention.mechanisms.pooled_map import MAP_SHAPE
 from rattention.torch.checks import require_floats, require_mask_dtypes, require_tensors
 from rattention.torch.functional import attention
@@ -15,27 +16,21 @@ from rattention.torch.results import not_differentiable
 from rattention.torch.storage import as_array, as_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
     from rattention._metrics import AttentionMetrics, MetricOptions
-    from rattention.mechanisms.masks import Window
+    from rattention.mechanisms.options import SoftmaxOptions
 
 
+@shows_options_of(ra.attention, "Tensor")
 def attention_metrics(
     query: Tensor,
     key: Tensor,
     *,
-    causal: bool = False,
-    window: Window = None,
-    scale: float | None = None,
-    key_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    attn_mask: Tensor | None = None,
-    log_discount: Tensor | float | None = None,
-    query_offset: int | None = None,
     metrics: MetricOptions | None = None,
+    **options: Unpack[SoftmaxOptions[Tensor]],
 ) -> AttentionMetrics[Tensor]:
     """Metrics of attention maps, on tensors: `rattention.attention_metrics`.
 
@@ -58,37 +53,18 @@ def attention_metrics(
     torch.Size([1, 4, 256])
     """
     require_tensors({"query": query, "key": key}, ("query", "key"))
-    result = attention(
-        query,
-        key,
-        key[..., :0],
-        causal=causal,
-        window=window,
-        scale=scale,
-        key_mask=key_mask,
-        segment_ids=segment_ids,
-        attn_mask=attn_mask,
-        log_discount=log_discount,
-        query_offset=query_offset,
-        metrics=ra.MetricOptions() if metrics is None else metrics,
-    )
+    chosen = ra.MetricOptions() if metrics is None else metrics
+    result = attention(query, key, key[..., :0], metrics=chosen, **options)
     assert result.metrics is not None
     return result.metrics
 
 
+@shows_options_of(ra.attention, "Tensor")
 def attention_rows(
     query: Tensor,
     key: Tensor,
     rows: Tensor | Sequence[int],
-    *,
-    causal: bool = False,
-    window: Window = None,
-    scale: float | None = None,
-    key_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    attn_mask: Tensor | None = None,
-    log_discount: Tensor | float | None = None,
-    query_offset: int | None = None,
+    **options: Unpack[SoftmaxOptions[Tensor]],
 ) -> Tensor:
     """The weights of a few query rows, on tensors: `rattention.attention_rows`.
 
@@ -105,19 +81,10 @@ def attention_rows(
     It does not go into a graph of ``torch.compile``. Other errors are those of `attention`.
     """
     indices = as_array(rows) if isinstance(rows, torch.Tensor) else rows
-    options = _on_arrays(
-        causal=causal,
-        window=window,
-        scale=scale,
-        key_mask=key_mask,
-        segment_ids=segment_ids,
-        attn_mask=attn_mask,
-        log_discount=log_discount,
-        query_offset=query_offset,
-    )
-    return _looked_at(ra.attention_rows, query, key, rows=indices, **options)
+    return _looked_at(ra.attention_rows, query, key, {"rows": indices}, options)
 
 
+@shows_options_of(ra.attention, "Tensor")
 def attention_map(
     query: Tensor,
     key: Tensor,
@@ -125,14 +92,7 @@ def attention_map(
     shape: tuple[int, int] = MAP_SHAPE,
     rows: tuple[int, int] | None = None,
     keys: tuple[int, int] | None = None,
-    causal: bool = False,
-    window: Window = None,
-    scale: float | None = None,
-    key_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    attn_mask: Tensor | None = None,
-    log_discount: Tensor | float | None = None,
-    query_offset: int | None = None,
+    **options: Unpack[SoftmaxOptions[Tensor]],
 ) -> Tensor:
     """The attention map, mean-pooled to at most `shape`, on tensors: `rattention.attention_map`.
 
@@ -149,30 +109,21 @@ def attention_map(
     NotImplementedError. It does not go into a graph of ``torch.compile``. Other errors are those of
     `attention`.
     """
-    options = _on_arrays(
-        causal=causal,
-        window=window,
-        scale=scale,
-        key_mask=key_mask,
-        segment_ids=segment_ids,
-        attn_mask=attn_mask,
-        log_discount=log_discount,
-        query_offset=query_offset,
-    )
-    return _looked_at(ra.attention_map, query, key, shape=shape, rows=rows, keys=keys, **options)
+    return _looked_at(ra.attention_map, query, key, {"shape": shape, "rows": rows, "keys": keys}, options)
 
 
-def _looked_at(function: Callable[..., Any], query: Tensor, key: Tensor, **options: Any) -> Tensor:
-    require_tensors({"query": query, "key": key}, ("query", "key"))
-    require_floats({"query": query, "key": key}, ("query", "key"))
+def _looked_at(
+    function: Callable[..., Any], query: Tensor, key: Tensor, part: dict[str, Any], options: Mapping[str, Any]
+) -> Tensor:
+    inputs = {"query": query, "key": key}
+    require_tensors(inputs, inputs)
+    require_floats(inputs, inputs)
     query, key = autocast(query), autocast(key)
     if query.device.type != "cpu":
         raise ValueError(f"query must be on the CPU, got {query.device}: move the tensors with .cpu()")
-    return not_differentiable(as_tensor(function(as_array(query), as_array(key), **options)), query, key)
-
-
-def _on_arrays(**options: Any) -> dict[str, Any]:
     tensors = {name: value for name, value in options.items() if isinstance(value, torch.Tensor)}
     require_tensors(tensors, tensors)
     require_mask_dtypes(tensors)
-    return options | {name: as_array(value.cpu()) for name, value in tensors.items()}
+    arrays = {name: as_array(value.cpu()) for name, value in tensors.items()}
+    rows = function(as_array(query), as_array(key), **part, **{**options, **arrays})
+    return not_differentiable(as_tensor(rows), query, key)

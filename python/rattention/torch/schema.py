@@ -37,17 +37,16 @@ class Signature:
     compilers trace the code that reads them.
     """
 
-    required = inspect.Parameter.empty
-    """The default of a parameter that must be given."""
-
     def __init__(self, functions: Functions) -> None:
         arguments = functions.arguments
         self.functions = functions
         self.results = RESULTS[functions.family]
         self.name = functions.forward.__name__
         parameters = inspect.signature(functions.forward).parameters
-        self.defaults = {name: p.default for name, p in parameters.items()}
-        self.types = _types(functions, self.defaults) | self.results.flags
+        defaults = {name: p.default for name, p in parameters.items()}
+        self.parameters = {*defaults}
+        self.defaults = {n: d for n, d in defaults.items() if d is not inspect.Parameter.empty}
+        self.types = _types(functions, defaults) | self.results.flags
         self.names = tuple(self.types)
         self.tensors = tuple(name for name, type_ in self.types.items() if type_.startswith("Tensor"))
         self.differentiable = tuple(a.name for a in arguments if a.differentiable)
