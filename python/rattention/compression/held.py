@@ -13,8 +13,8 @@ from rattention._metrics import MetricOptions
 from rattention.compression.budget import most_kept
 from rattention.compression.past import Kept, Past
 from rattention.mechanisms.softmax import attention_metrics, attention_rows
-from rattention.nn.rows import Rows
-from rattention.torch.storage import as_array
+from rattention.nn.decoding import Rows
+from rattention.torch.checks import as_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

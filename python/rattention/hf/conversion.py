@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedModel
 
 from rattention._arguments import chosen_numbers, whole_number
-from rattention.hf.attention import NAME
+from rattention.hf.attention import NAME, register
 from rattention.hf.converted import PROJECTIONS, RAttentionModule, sliding_window_of
-from rattention.hf.registration import register
 from rattention.mechanisms.rattention_cache import RAttentionCache
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 import rattention.torch as rt
-from rattention.hf.attention import kernel_options, known_keys
-from rattention.hf.registration import register_as
+from rattention.hf.attention import kernel_options, known_keys, register_as
 from rattention.inspect.hooks import attached, has_hook, hook_of
 
 if TYPE_CHECKING:

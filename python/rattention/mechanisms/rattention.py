@@ -13,19 +13,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
-from rattention._arguments import float_array, real_number, truth
+from rattention._arguments import float32_array, float_array, optional, real_number, truth
 from rattention.mechanisms.options import RAttentionCall, Typed
 from rattention.mechanisms.residual_linear import (
     as_given,
     linear_inputs,
     linear_options,
-    optional_float32,
     reference_residual_linear_attention,
 )
 from rattention.mechanisms.results import LinearResult
 from rattention.mechanisms.rotary import reference_rotary
-from rattention.mechanisms.score_options import scale_of
 from rattention.mechanisms.softmax import reference_attention
+from rattention.mechanisms.softmax_family import scale_of
 
 if TYPE_CHECKING:
     from rattention.mechanisms.options import RAttentionOptions
@@ -119,7 +118,7 @@ def rattention_backward(
     rule, norms = _rules(arrays[0], window, **options)
     grad = float_array("grad_output", grad_output, 4)
     return _core.rattention_backward(
-        *arrays, rule, grad, **norms, grad_state=optional_float32("grad_state", grad_state, 4)
+        *arrays, rule, grad, **norms, grad_state=optional(float32_array, "grad_state", grad_state, 4)
     )
 
 
@@ -182,8 +181,8 @@ def _rules(
     norms = {
         "scale": scale_of(scale, query),
         "rope_theta": theta,
-        "local_norm_weight": optional_float32("local_norm_weight", local_norm_weight, 2),
-        "linear_norm_weight": optional_float32("linear_norm_weight", linear_norm_weight, 2),
+        "local_norm_weight": optional(float32_array, "local_norm_weight", local_norm_weight, 2),
+        "linear_norm_weight": optional(float32_array, "linear_norm_weight", linear_norm_weight, 2),
         "eps": small,
     }
     return linear_options(window, *linear, **more_linear), norms

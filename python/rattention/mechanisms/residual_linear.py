@@ -18,6 +18,7 @@ from rattention._arguments import (
     float32_array,
     float_array,
     integer_array,
+    optional,
     same_dtype,
     truth,
     whole_number,
@@ -118,7 +119,7 @@ def residual_linear_attention_backward(
         *arrays,
         linear_options(window, **options),
         grad,
-        grad_state=optional_float32("grad_state", grad_state, 4),
+        grad_state=optional(float32_array, "grad_state", grad_state, 4),
     )
 
 
@@ -196,13 +197,12 @@ def linear_options(
     reach = whole_number("window", window)
     if reach < -1:
         raise ValueError(f"window must be >= -1, got {brief(window)}")
-    shown = None if key_mask is None else bool_array("key_mask", key_mask, 2)
     return _core.LinearOptions(
         window=min(reach, 2**62),
         feature_map=FEATURE_MAPS[feature_map_name(feature_map)],
-        initial_state=optional_float32("initial_state", initial_state, 4),
-        key_mask=shown,
-        segment_ids=None if segment_ids is None else integer_array("segment_ids", segment_ids, 2),
+        initial_state=optional(float32_array, "initial_state", initial_state, 4),
+        key_mask=optional(bool_array, "key_mask", key_mask, 2),
+        segment_ids=optional(integer_array, "segment_ids", segment_ids, 2),
     )
 
 
@@ -218,8 +218,3 @@ def feature_map_name(name: str) -> str:
 def as_given(output: NDArray[Any], like: ArrayLike) -> NDArray[Any]:
     """bfloat16, which the core returns as its storage, in the dtype of the user's array."""
     return output.view(np.asarray(like).dtype) if output.dtype == np.uint16 else output
-
-
-def optional_float32(name: str, value: ArrayLike | None, rank: int) -> NDArray[np.float32] | None:
-    """An array of one of the three dtypes as contiguous float32, or None."""
-    return None if value is None else float32_array(name, value, rank)

@@ -15,14 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 from rattention.mechanisms.masks import Masks
 from rattention.mechanisms.options import SoftmaxCall, Typed, shows_options_of
 from rattention.mechanisms.pooled_map import MAP_SHAPE
-from rattention.mechanisms.score_options import core_options, query_and_key, scale_of
 from rattention.mechanisms.softmax_family import (
+    core_options,
+    query_and_key,
     reference_result,
     run_backward,
     run_forward,
     run_map,
     run_metrics,
     run_rows,
+    scale_of,
     softmax_over_visible,
 )
 
@@ -150,13 +152,10 @@ def attention_metrics(
 
     Raises
     ------
-    ValueError
-        Shapes or values that do not fit; the message names the argument.
-    TypeError
-        A dtype other than float32, bfloat16 and float16, or objects that are no arrays.
+    ValueError, TypeError
+        As `attention`.
     """
-    queries, keys, rule = _scores(query, key, **options)
-    return run_metrics(queries, keys, rule, metrics)
+    return run_metrics(*_scores(query, key, **options), metrics)
 
 
 @shows_options_of(attention)
@@ -181,13 +180,10 @@ def attention_rows(
 
     Raises
     ------
-    ValueError
-        Shapes or values that do not fit, or rows out of range; the message names the argument.
-    TypeError
-        A dtype other than float32, bfloat16 and float16, or objects that are no arrays.
+    ValueError, TypeError
+        As `attention`, and where rows are out of range.
     """
-    queries, keys, rule = _scores(query, key, **options)
-    return run_rows(queries, keys, rule, rows)
+    return run_rows(*_scores(query, key, **options), rows)
 
 
 @shows_options_of(attention)
@@ -228,8 +224,7 @@ def attention_map(
     ValueError, TypeError
         As `attention`, and where `shape`, `rows` or `keys` are none.
     """
-    queries, all_keys, rule = _scores(query, key, **options)
-    return run_map(queries, all_keys, rule, shape, rows, keys)
+    return run_map(*_scores(query, key, **options), shape, rows, keys)
 
 
 def _scores(
@@ -251,16 +246,13 @@ def reference_attention(
     key: ArrayLike,
     value: ArrayLike,
     *,
-    scale: float | None = None,
-    log_discount: ArrayLike | float | None = None,
     metrics: MetricOptions | None = None,
-    **masks: Any,
+    **options: Unpack[SoftmaxOptions[ArrayLike]],
 ) -> AttentionResult:
     """`attention` by its definition, in float64, with the whole map in memory, which tests hold the kernels
     to."""
     q, k = (np.asarray(a).astype(np.float64) for a in (query, key))
-    weights = reference_weights(q, k, scale=scale, log_discount=log_discount, **masks)
-    return reference_result(*weights, value, Masks(**masks), metrics)
+    return reference_result(*reference_weights(q, k, **options), value, options.get("query_offset"), metrics)
 
 
 def reference_weights(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import rattention as ra
-from rattention.mechanisms.rotary import positive_theta, turning_dims
-from rattention.torch.checks import INTEGERS, require_floats, require_tensors
+from rattention._arguments import positive
+from rattention.mechanisms.rotary import turning_dims
+from rattention.torch.checks import INTEGERS, as_array, as_tensor, require_floats, require_tensors
 from rattention.torch.rotary import plain_angles, plain_turn, turn
-from rattention.torch.storage import as_array, as_tensor
 
 if TYPE_CHECKING:
     from rattention.mechanisms.rattention_cache import RAttentionCache
@@ -72,7 +72,7 @@ def rotary(
         None if positions is None else positions.shape,
         {name: table.shape for name, table in tables.items()},
     )
-    base = positive_theta(theta)
+    base = positive("theta", theta)
     table = torch.cat([*tables.values()], dim=-1).to(torch.float32) if tables else None
     if x.device.type == "cpu" and not (table is not None and table.requires_grad):
         at = None if positions is None else positions.to(torch.int64)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from rattention._arguments import brief, real_number, truth, whole_number
+from rattention._arguments import positive, real_number, truth, whole_number
 from rattention.mechanisms.masks import window_bounds
 from rattention.torch import linear_composition, softmax_composition
 from rattention.torch.checks import (
@@ -22,7 +22,7 @@ from rattention.torch.ops import OPERATIONS, SIGNATURES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rattention.torch.schema import Signature
+    from rattention.torch.ops import Signature
 
 COMPOSITIONS: dict[str, Callable[..., list[torch.Tensor]]] = {
     function.__name__: function
@@ -135,9 +135,7 @@ def _composed(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor
     require_shapes(query, key, value)
     require_other_shapes(signature.functions, inputs)
     signature.results.require_beside_cpu(inputs)
-    for name in ("scale", "eps", "rope_theta"):
+    for name, check in (("scale", real_number), ("eps", positive), ("rope_theta", positive)):
         if inputs.get(name) is not None:
-            number = real_number(name, inputs[name])
-            if name != "scale" and number <= 0:
-                raise ValueError(f"{name} must be > 0, got {brief(inputs[name])}")
+            check(name, inputs[name])
     return COMPOSITIONS[signature.name](**inputs)
