@@ -12,7 +12,7 @@ import rattention as ra
 torch = pytest.importorskip("torch", reason="needs torch")
 
 import rattention.torch as rt
-from rattention.torch import checks, embedding, functional, functions, ops, sdpa
+from rattention.torch import checks, functional, functions, ops, sdpa
 
 from tests.torch_inputs import (
     DTYPES,
@@ -385,7 +385,7 @@ def test_torch_says_how_many_threads(use_threads):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("module", [rt, embedding, functional, sdpa], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [rt, functional, sdpa], ids=lambda m: m.__name__)
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
 

@@ -38,7 +38,6 @@ from rattention import _extras
 _extras.require("torch")
 
 from rattention import _core  # noqa: E402
-from rattention.torch.embedding import rattention_step, rotary  # noqa: E402
 from rattention.torch.functional import (  # noqa: E402
     attention,
     attention_map,
@@ -46,7 +45,9 @@ from rattention.torch.functional import (  # noqa: E402
     attention_rows,
     gravitational_attention,
     rattention,
+    rattention_step,
     residual_linear_attention,
+    rotary,
 )
 from rattention.torch.sdpa import scaled_dot_product_attention  # noqa: E402
 

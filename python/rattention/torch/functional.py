@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import rattention as ra
+from rattention._arguments import positive
 from rattention.mechanisms.options import (
     GravityCall,
     LinearCall,
@@ -17,15 +18,25 @@ from rattention.mechanisms.options import (
     shows_options_of,
 )
 from rattention.mechanisms.pooled_map import MAP_SHAPE
-from rattention.torch.checks import as_array, as_tensor, require_floats, require_mask_dtypes, require_tensors
+from rattention.mechanisms.rotary import turning_dims
+from rattention.torch.checks import (
+    INTEGERS,
+    as_array,
+    as_tensor,
+    require_floats,
+    require_mask_dtypes,
+    require_tensors,
+)
 from rattention.torch.functions import autocast, run
 from rattention.torch.results import not_differentiable
+from rattention.torch.rotary import plain_angles, plain_turn, turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rattention._metrics import AttentionMetrics, MetricOptions
     from rattention.mechanisms.options import SoftmaxOptions
+    from rattention.mechanisms.rattention_cache import RAttentionCache
     from rattention.mechanisms.results import AttentionResult, LinearResult
 
 
@@ -40,20 +51,13 @@ def attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tens
         ``[batch, heads, query_length, head_dim]``, ``[batch, kv_heads, key_length, head_dim]`` and
         ``[batch, kv_heads, key_length, value_dim]``: tensors of one dtype, float32, bfloat16 or float16, and
         on one device.
-    causal, window, scale, query_offset:
-        As in `rattention.attention`.
-    key_mask, segment_ids, attn_mask:
-        Tensors, bool ``[batch, key_length]``, integer ``[batch, key_length]``, and bool or floating,
-        broadcastable to ``[batch, heads, query_length, key_length]``. None is differentiable.
-    log_discount:
-        A number, or a tensor ``[heads]`` or ``[batch, heads, query_length]``, <= 0; one per head is ALiBi.
-    return_lse, metrics:
-        Also return the lse, and metrics of every row; the latter on the CPU alone and without gradients.
+    metrics:
+        Measured on the CPU alone and without gradients.
 
     Returns
     -------
     A tensor ``[batch, heads, query_length, value_dim]``, or an `AttentionResult` of tensors. Differentiable
-    in query, key, value and log_discount, through output and lse.
+    in query, key, value and log_discount, through output and lse, and in no mask.
 
     Raises
     ------
@@ -75,22 +79,10 @@ def gravitational_attention(
 ) -> Tensor | AttentionResult[Tensor]:
     """Gravitational attention on tensors: `rattention.gravitational_attention`.
 
-    Parameters
-    ----------
-    query, key, value:
-        As in `attention`.
-    query_mass, key_mass:
-        Tensors ``[batch, heads, query_length]`` and ``[batch, heads or kv_heads, key_length]``, >= 0, in the
-        dtype of the query.
-    gravity, exponent:
-        Numbers, or tensors ``[heads]``.
-    eps:
-        Added to the power of the distance; > 0.
-
-    Returns
-    -------
-    As in `attention`; so are the other options and the errors. Differentiable in query, key, value, masses,
-    gravity, exponent and log_discount.
+    Masses, ``[batch, heads, query_length]`` and ``[batch, heads or kv_heads, key_length]``, have the dtype of
+    the query; gravity and exponent are numbers or tensors ``[heads]``. Other inputs, what is returned and the
+    errors are those of `attention`. Differentiable in query, key, value, masses, gravity, exponent and
+    log_discount.
     """
     given = {"query": query, "key": key, "value": value, "query_mass": query_mass, "key_mass": key_mass}
     return run(ra.gravitational_attention, given | options)  # type: ignore[no-any-return]
@@ -109,14 +101,8 @@ def residual_linear_attention(
     query, key, value:
         Tensors ``[batch, heads, length, head_dim]``, ``[batch, kv_heads, length, head_dim]`` and ``[batch,
         kv_heads, length, value_dim]`` of one dtype.
-    window, feature_map:
-        As in `rattention.residual_linear_attention`.
     initial_state:
         A tensor ``[batch, kv_heads or heads, 2 * head_dim, value_dim]``.
-    key_mask, segment_ids:
-        Tensors ``[batch, length]``, bool and integer.
-    return_state:
-        Also return the state that the last row reads.
 
     Returns
     -------
@@ -132,19 +118,8 @@ def residual_linear_attention(
 def rattention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor | LinearResult[Tensor]:
     """RAttention on tensors: `rattention.rattention`, which describes every option.
 
-    Parameters
-    ----------
-    query, key, value, initial_state, key_mask, segment_ids, return_state:
-        As in `residual_linear_attention`.
-    window, scale, rope_theta, feature_map, eps:
-        As in `rattention.rattention`.
-    local_norm_weight, linear_norm_weight:
-        Tensors ``[heads, value_dim]``; 1 by default.
-
-    Returns
-    -------
-    A tensor ``[batch, heads, length, value_dim]``, or a `LinearResult` of tensors. Differentiable in query,
-    key, value, the norm weights and initial_state. Errors are those of `attention`.
+    Norm weights are tensors ``[heads, value_dim]``. Other inputs, what is returned and errors are those of
+    `residual_linear_attention`. Differentiable in query, key, value, the norm weights and initial_state.
     """
     given = {"query": query, "key": key, "value": value, **options}
     return run(ra.rattention, given)  # type: ignore[no-any-return]
@@ -253,3 +228,118 @@ def _looked_at(
     arrays = {name: as_array(value.cpu()) for name, value in tensors.items()}
     rows = function(as_array(query), as_array(key), **part, **{**options, **arrays})
     return not_differentiable(as_tensor(rows), query, key)
+
+
+def rotary(
+    x: Tensor,
+    *,
+    theta: float = 10_000.0,
+    positions: Tensor | None = None,
+    interleaved: bool = False,
+    dims: int | None = None,
+    cos: Tensor | None = None,
+    sin: Tensor | None = None,
+) -> Tensor:
+    """Queries or keys turned to their positions, on tensors: `rattention.rotary`.
+
+    Parameters
+    ----------
+    x:
+        A tensor ``[batch, heads, length, head_dim]``, float32, bfloat16 or float16.
+    positions:
+        Integers ``[length]`` or ``[batch, length]``; 0, 1, 2, ... by default.
+    theta, interleaved, dims:
+        As in `rattention.rotary`.
+    cos, sin:
+        Your own tables, tensors ``[length, dims / 2]`` or ``[batch, length, dims / 2]``, in place of `theta`
+        and `positions`.
+
+    Returns
+    -------
+    A tensor like `x`, differentiable in x, cos and sin. Tensors that are not on the CPU, and tables that ask
+    for a gradient, take plain PyTorch.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `attention`.
+
+    >>> import torch
+    >>> import rattention.torch as rt
+    >>> query = torch.randn(1, 4, 256, 32)
+    >>> rt.rotary(query, theta=500_000.0, positions=torch.arange(100, 356)).shape
+    torch.Size([1, 4, 256, 32])
+    """
+    tensors = {"x": x, "positions": positions, "cos": cos, "sin": sin}
+    require_tensors(tensors, tensors)
+    require_floats(tensors, ("x", "cos", "sin"))
+    if positions is not None and positions.dtype not in INTEGERS:
+        raise TypeError(f"positions must be a tensor of integers, got {positions.dtype}")
+    if x.dim() != 4:
+        raise ValueError(f"x must have 4 dimensions, got {x.dim()} (shape {tuple(x.shape)})")
+    tables = {name: table for name, table in (("cos", cos), ("sin", sin)) if table is not None}
+    turning = turning_dims(
+        x.shape,
+        dims,
+        None if positions is None else positions.shape,
+        {name: table.shape for name, table in tables.items()},
+    )
+    base = positive("theta", theta)
+    table = torch.cat([*tables.values()], dim=-1).to(torch.float32) if tables else None
+    if x.device.type == "cpu" and not (table is not None and table.requires_grad):
+        at = None if positions is None else positions.to(torch.int64)
+        turned: Tensor = turn(x, at, table, base, 0, turning, bool(interleaved), False)
+        return turned
+    if table is None:
+        at = torch.arange(x.shape[2], device=x.device) if positions is None else positions
+        halves = plain_angles(at, base, turning)
+    else:
+        halves = table[..., : turning // 2], table[..., turning // 2 :]
+    return plain_turn(x, *halves, interleaved=bool(interleaved))
+
+
+def rattention_step(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cache: RAttentionCache,
+    *,
+    scale: float | None = None,
+    local_norm_weight: Tensor | None = None,
+    linear_norm_weight: Tensor | None = None,
+    eps: float | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """The rows of `rattention` for the next tokens, on tensors: `rattention.rattention_step`.
+
+    Parameters
+    ----------
+    query, key, value:
+        CPU tensors in the dtype of the cache, ``[batch, heads, tokens, head_dim]``, ``[batch, kv_heads,
+        tokens, head_dim]`` and ``[batch, kv_heads, tokens, value_dim]``.
+    cache, scale, local_norm_weight, linear_norm_weight, eps, lengths:
+        As in `rattention.rattention_step`.
+
+    Returns
+    -------
+    ``[batch, heads, tokens, value_dim]``, without gradients.
+
+    Raises
+    ------
+    ValueError, TypeError, RuntimeError
+        As `rattention.rattention_step`; tensors that are not dense or not on the CPU.
+    """
+    tensors = {
+        "query": query,
+        "key": key,
+        "value": value,
+        "local_norm_weight": local_norm_weight,
+        "linear_norm_weight": linear_norm_weight,
+        "lengths": lengths,
+    }
+    require_tensors(tensors, tensors)
+    require_floats(tensors, ("query", "key", "value", "local_norm_weight", "linear_norm_weight"))
+    if query.device.type != "cpu":
+        raise ValueError(f"query must be on the CPU, got {query.device}: the cache is there")
+    arrays: dict[str, Any] = {name: None if x is None else as_array(x) for name, x in tensors.items()}
+    return as_tensor(ra.rattention_step(**arrays, cache=cache, scale=scale, eps=eps))
