@@ -52,14 +52,16 @@ class AttentionResult(_AttentionParts[ArrayT]):
     __hash__ = object.__hash__
 
 
-class LinearResult(NamedTuple, Generic[ArrayT]):
-    """What the linear family returns with ``return_state=True``: output and state."""
-
+class _LinearParts(NamedTuple, Generic[ArrayT]):
     output: ArrayT
     """``[batch, heads, length, value_dim]``, in the dtype of the inputs."""
     state: ArrayT
     """What the last row reads, float32 ``[batch, kv_heads, 2 * head_dim, value_dim]``, with one per query
     head if the initial state has that."""
+
+
+class LinearResult(_LinearParts[ArrayT]):
+    """What the linear family returns with ``return_state=True``: output and state."""
 
     def __repr__(self) -> str:
         return fields_in_brief(self, self._fields)
