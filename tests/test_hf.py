@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 
 import rattention.hf
-from rattention.hf import registration
+from rattention.hf import attention as implementation
 from rattention.hf.masks import rattention_mask
 
 from tests.hf_models import DECODERS, ENCODERS, build, padding, tokens
@@ -204,6 +204,6 @@ def test_no_mask_is_a_table():
     assert {None if mask is None else tuple(mask.shape) for mask in seen} == {None, (2, 17)}
 
 
-@pytest.mark.parametrize("module", [rattention.hf, registration], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [rattention.hf, implementation], ids=lambda m: m.__name__)
 def test_examples(module):
     assert doctest.testmod(module).failed == 0

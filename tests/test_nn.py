@@ -14,8 +14,8 @@ pytest.importorskip("safetensors.torch", reason="needs safetensors")
 import rattention.nn as rn
 import rattention.torch as rt
 from rattention.nn import attention, mechanisms, models
+from rattention.nn.decoding import Rows
 from rattention.nn.mechanisms import BY_NAME
-from rattention.nn.rows import Rows
 from rattention.torch.rotary import rotary
 
 from tests.nn_models import PATTERNS, TEXT, by_pattern, language_model, loss_of

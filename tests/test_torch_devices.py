@@ -19,7 +19,7 @@ from tests.torch_inputs import by_case, by_mechanism, draw, masks_of, tensors_of
 def both_ways(mechanism, inputs, **masks):
     """What the kernels return, and what plain PyTorch does, from the same prepared inputs."""
     signature = ops.SIGNATURES[mechanism.forward]
-    options = {n: d for n, d in signature.defaults.items() if d is not signature.required}
+    options = dict(signature.defaults)
     prepared = functions._prepared(signature, options | inputs | masks)
     is_softmax = mechanism.family == "softmax"
     prepared |= {"metrics": None, "return_lse": True} if is_softmax else {"return_state": True}

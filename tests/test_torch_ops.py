@@ -12,7 +12,7 @@ import rattention as ra
 torch = pytest.importorskip("torch", reason="needs torch")
 
 import rattention.torch as rt
-from rattention.torch import embedding, functions, kernels, maps, ops, sdpa, storage
+from rattention.torch import checks, functional, functions, ops, sdpa
 
 from tests.torch_inputs import (
     DTYPES,
@@ -123,7 +123,7 @@ def test_only_the_lse_matters():
 def operation_inputs(mechanism, dtype="float32"):
     """Arguments of the operation, as the public function hands them over."""
     signature = ops.SIGNATURES[mechanism.forward]
-    options = {n: d for n, d in signature.defaults.items() if d is not signature.required}
+    options = dict(signature.defaults)
     inputs = functions._prepared(signature, options | draw(mechanism, dtype=dtype) | MASKS["both"])
     softmax = {"metrics": None, "return_lse": True}
     inputs |= softmax if mechanism.family == "softmax" else {"return_state": True}
@@ -149,7 +149,7 @@ def test_opcheck_forward(mechanism):
 def test_opcheck_backward(mechanism, dtype):
     signature, values = operation_inputs(mechanism, dtype)
     values = [v.detach() if isinstance(v, torch.Tensor) else v for v in values]
-    results = kernels.forward(signature, values)
+    results = ops._run_forward(signature, values)
     saved = results[: len(signature.results.saved)]
     grads = [torch.ones_like(r) for r in results[:2]]
     operation = getattr(torch.ops.rattention, f"{signature.name}_backward").default
@@ -325,7 +325,7 @@ def test_any_layout(layout, dtype):
     assert torch.equal(on_tensors(mechanism)(**moved), on_tensors(mechanism)(**inputs))
     for name, gradient in gradients(mechanism, moved).items():
         assert torch.equal(gradient, expected[name]), name
-    assert storage.as_array(moved["query"]).ctypes.data == moved["query"].data_ptr()
+    assert checks.as_array(moved["query"]).ctypes.data == moved["query"].data_ptr()
 
 
 @pytest.mark.row("M2")
@@ -339,7 +339,7 @@ def test_expanded_heads():
 def test_results_are_not_copied():
     for dtype in (np.float32, np.uint16):
         array = np.ones((2, 3), dtype)
-        assert storage.as_tensor(array).data_ptr() == array.ctypes.data
+        assert checks.as_tensor(array).data_ptr() == array.ctypes.data
 
 
 @pytest.mark.row("M8")
@@ -385,7 +385,7 @@ def test_torch_says_how_many_threads(use_threads):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("module", [rt, embedding, maps, sdpa], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [rt, functional, sdpa], ids=lambda m: m.__name__)
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -45,6 +45,11 @@ def float_array(name: str, value: Any, rank: int | None = None) -> NDArray[Any]:
         )
     _require_rank(name, array, rank)
     return array.view(np.uint16) if dtype == "bfloat16" else array
+
+
+def optional(check: Callable[..., Any], name: str, value: Any, rank: int) -> Any:
+    """``check(name, value, rank)``, or None."""
+    return None if value is None else check(name, value, rank)
 
 
 def float32_array(name: str, value: Any, rank: int | None = None) -> NDArray[np.float32]:
@@ -123,6 +128,14 @@ def as_float(value: Any) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+
+
+def positive(name: str, value: Any) -> float:
+    """A finite number > 0."""
+    number = real_number(name, value)
+    if number <= 0:
+        raise ValueError(f"{name} must be > 0, got {brief(value)}")
+    return number
 
 
 def whole_number(name: str, value: Any) -> int:

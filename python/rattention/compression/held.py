@@ -15,8 +15,8 @@ from rattention.compression.past import Attention, Kept, Past
 from rattention.compression.report import Compression, LayerUse
 from rattention.compression.strategies import Strategy
 from rattention.mechanisms.softmax import attention_metrics, attention_rows
-from rattention.nn.rows import Rows
-from rattention.torch.storage import as_array
+from rattention.nn.decoding import Rows
+from rattention.torch.checks import as_array
 
 RECENT = 64
 """Newest query rows that choose what is kept when a single token leads to a cut; of a prompt all rows do."""

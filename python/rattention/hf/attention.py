@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import AttentionInterface, AttentionMaskInterface
 
 import rattention.torch as rt
-from rattention.hf.masks import SEGMENT_DTYPE
+from rattention.hf.masks import SEGMENT_DTYPE, rattention_mask
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rattention.mechanisms.masks import Window
 
 NAME = "rattention"
@@ -25,6 +28,30 @@ REFUSED = {
     "cache": "a paged cache",
 }
 """Arguments of models that the kernels do not support; to ignore them would change results."""
+
+
+def register() -> None:
+    """Make ``attn_implementation="rattention"`` known to Transformers; calling it again does no harm.
+
+    Supported are causality, sliding windows, scaling, grouped key/value heads, padding on either side, packed
+    sequences (position ids that restart), cached decoding and 4-D masks given by the user. Masks that models
+    make have one number per key, so that nothing grows with the square of the length. Capped scores, sinks,
+    position biases, paged caches, other mask patterns and, in training, dropout of attention weights raise
+    ValueError.
+
+    >>> import rattention.hf
+    >>> rattention.hf.register()
+    >>> from transformers import AttentionInterface
+    >>> "rattention" in AttentionInterface().valid_keys()
+    True
+    """
+    register_as(NAME, attention_forward)
+
+
+def register_as(name: str, forward: Callable[..., Any]) -> None:
+    """Make `forward` known under `name`, with masks of one number per key."""
+    AttentionInterface.register(name, forward)
+    AttentionMaskInterface.register(name, rattention_mask)
 
 
 def attention_forward(
@@ -61,22 +88,10 @@ def attention_forward(
     ValueError
         The model asks for something that the kernels do not support; the message names it.
     """
-    output = attend(module, query, key, value, attention_mask, **arguments)
-    return output.transpose(1, 2).contiguous(), None
-
-
-def attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **arguments: Any,
-) -> Any:
-    """`rattention.torch.attention` with the arguments of `attention_forward`."""
     options = kernel_options(module, attention_mask, **arguments)
     key, value = known_keys(attention_mask, key, value)
-    return rt.attention(query, key, value, **options)
+    output: torch.Tensor = rt.attention(query, key, value, **options)
+    return output.transpose(1, 2).contiguous(), None
 
 
 def kernel_options(

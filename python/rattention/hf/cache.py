@@ -9,7 +9,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from rattention.mechanisms.rattention_cache import RAttentionCache
 from rattention.torch import rattention_step
-from rattention.torch.storage import as_array
+from rattention.torch.checks import as_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from transformers import PreTrainedModel
 
 from rattention._arguments import chosen_numbers, whole_number
-from rattention.hf.attention import NAME
+from rattention.hf.attention import NAME, register
 from rattention.hf.converted import PROJECTIONS, RAttentionModule, sliding_window_of
-from rattention.hf.registration import register
 from rattention.mechanisms.rattention_cache import RAttentionCache
 
 if TYPE_CHECKING:
@@ -172,8 +171,10 @@ def _convertible(model: PreTrainedModel) -> dict[int, tuple[torch.nn.Module, str
     found: dict[int, tuple[torch.nn.Module, str, Any]] = {
         int(child.layer_idx): (parent, name, child)
         for parent in model.modules()
-        for name, child in _children(parent)
-        if _is_convertible(child)
+        for name, child in cast("Iterable[tuple[str, Any]]", parent.named_children())
+        if getattr(getattr(child, "config", None), "model_type", None) in FAMILY
+        and not isinstance(child, RAttentionModule)
+        and all(hasattr(child, attribute) for attribute in (*PROJECTIONS, "layer_idx"))
     }
     if not found:
         raise ValueError(
@@ -181,19 +182,6 @@ def _convertible(model: PreTrainedModel) -> dict[int, tuple[torch.nn.Module, str
             f"{', '.join(FAMILY)} with layers that are not converted yet"
         )
     return found
-
-
-def _children(module: torch.nn.Module) -> Iterable[tuple[str, Any]]:
-    return module.named_children()
-
-
-def _is_convertible(module: Any) -> bool:
-    known = getattr(getattr(module, "config", None), "model_type", None) in FAMILY
-    return (
-        known
-        and not isinstance(module, RAttentionModule)
-        and all(hasattr(module, name) for name in (*PROJECTIONS, "layer_idx"))
-    )
 
 
 def _rope_theta(attention: Any) -> float:

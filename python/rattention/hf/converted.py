@@ -9,8 +9,8 @@ import torch
 import rattention.torch as rt
 from rattention.hf.attention import key_masks, refuse
 from rattention.hf.cache import RAttentionCacheLayer, layer_of
+from rattention.torch.checks import as_tensor
 from rattention.torch.rotary import aligned_rotary
-from rattention.torch.storage import as_tensor
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -93,29 +93,27 @@ class RAttentionModule(torch.nn.Module):
 
     def _layer(self, cache: Cache) -> RAttentionCacheLayer:
         def empty() -> RAttentionCacheLayer:
-            return RAttentionCacheLayer(
-                self.window,
-                rope_theta=self.rope_theta,
-                scale=self.scaling,
-                local_norm_weight=self.local_norm_weight.detach(),
-                linear_norm_weight=self.linear_norm_weight.detach(),
-            )
+            settings: dict[str, Any] = {
+                name: value.detach() if isinstance(value, torch.Tensor) else value
+                for name, value in self._settings().items()
+            }
+            return RAttentionCacheLayer(**settings)
 
         return layer_of(cache, self.layer_idx, empty)
 
+    def _settings(self) -> dict[str, Any]:
+        """What `rattention.torch.rattention` and the cache take."""
+        return {
+            "window": self.window,
+            "rope_theta": self.rope_theta,
+            "scale": self.scaling,
+            "local_norm_weight": self.local_norm_weight,
+            "linear_norm_weight": self.linear_norm_weight,
+        }
+
     def _whole(self, tokens: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
         query, key, value = tokens
-        output: torch.Tensor = rt.rattention(
-            query,
-            key,
-            value,
-            window=self.window,
-            scale=self.scaling,
-            rope_theta=self.rope_theta,
-            local_norm_weight=self.local_norm_weight,
-            linear_norm_weight=self.linear_norm_weight,
-            **key_masks(mask),
-        )
+        output: torch.Tensor = rt.rattention(query, key, value, **self._settings(), **key_masks(mask))
         return output
 
     def _next(self, tokens: list[torch.Tensor], mask: torch.Tensor | None, cache: Cache) -> torch.Tensor:

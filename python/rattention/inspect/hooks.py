@@ -249,7 +249,7 @@ def _plain(name: str, value: Any) -> Any:
         return value
     if value.device.type != "cpu":
         raise ValueError(f"attention is looked into on the CPU only, the model is on {value.device}")
-    from rattention.torch.storage import as_array
+    from rattention.torch.checks import as_array
 
     added = name == "attn_mask" and value.is_floating_point()
     return as_array(value.float() if value.dim() == 1 or added else value)

@@ -10,8 +10,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 import rattention.torch as rt
-from rattention.hf.attention import kernel_options, known_keys
-from rattention.hf.registration import register_as
+from rattention.hf.attention import kernel_options, known_keys, register_as
 from rattention.inspect.hooks import hook_of
 
 NAME = "rattention_observed"

@@ -7,16 +7,20 @@ With ``log_discount`` it is the combined mechanism: gravity whose weights decay 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
-from rattention._arguments import brief, float_array, real_number, same_dtype
+from rattention._arguments import brief, float_array, positive, same_dtype
 from rattention.mechanisms.masks import Masks
+from rattention.mechanisms.options import GravityCall, Typed, shows_options_of
 from rattention.mechanisms.pooled_map import MAP_SHAPE
-from rattention.mechanisms.score_options import core_options, per_head, query_and_key
 from rattention.mechanisms.softmax_family import (
+    core_options,
+    per_head,
+    query_and_key,
     reference_result,
     run_backward,
     run_forward,
@@ -27,62 +31,13 @@ from rattention.mechanisms.softmax_family import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
     from rattention._metrics import AttentionMetrics, MetricOptions
     from rattention.mechanisms.masks import Window
     from rattention.mechanisms.options import GravityOptions
     from rattention.mechanisms.results import AttentionResult
 
 
-@overload
-def gravitational_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    query_mass: ArrayLike,
-    key_mass: ArrayLike,
-    *,
-    return_lse: Literal[False] = False,
-    metrics: None = None,
-    **options: Unpack[GravityOptions[ArrayLike]],
-) -> NDArray[Any]: ...
-@overload
-def gravitational_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    query_mass: ArrayLike,
-    key_mass: ArrayLike,
-    *,
-    return_lse: Literal[True],
-    metrics: MetricOptions | None = None,
-    **options: Unpack[GravityOptions[ArrayLike]],
-) -> AttentionResult: ...
-@overload
-def gravitational_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    query_mass: ArrayLike,
-    key_mass: ArrayLike,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions,
-    **options: Unpack[GravityOptions[ArrayLike]],
-) -> AttentionResult: ...
-@overload
-def gravitational_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    query_mass: ArrayLike,
-    key_mass: ArrayLike,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions | None = None,
-    **options: Unpack[GravityOptions[ArrayLike]],
-) -> NDArray[Any] | AttentionResult: ...
+@Typed[GravityCall[ArrayLike, NDArray[Any]]]()
 def gravitational_attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -152,6 +107,7 @@ def gravitational_attention_backward(
     return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, log_discount)
 
 
+@shows_options_of(gravitational_attention)
 def gravitational_metrics(
     query: ArrayLike,
     key: ArrayLike,
@@ -162,10 +118,10 @@ def gravitational_metrics(
     **options: Unpack[GravityOptions[ArrayLike]],
 ) -> AttentionMetrics:
     """`attention_metrics` of gravitational scores. Options as in `gravitational_attention`."""
-    queries, keys, rule = _scores(query, key, query_mass, key_mass, **options)
-    return run_metrics(queries, keys, rule, metrics)
+    return run_metrics(*_scores(query, key, query_mass, key_mass, **options), metrics)
 
 
+@shows_options_of(gravitational_attention)
 def gravitational_rows(
     query: ArrayLike,
     key: ArrayLike,
@@ -175,10 +131,10 @@ def gravitational_rows(
     **options: Unpack[GravityOptions[ArrayLike]],
 ) -> NDArray[np.float32]:
     """`attention_rows` of gravitational scores. Options as in `gravitational_attention`."""
-    queries, keys, rule = _scores(query, key, query_mass, key_mass, **options)
-    return run_rows(queries, keys, rule, rows)
+    return run_rows(*_scores(query, key, query_mass, key_mass, **options), rows)
 
 
+@shows_options_of(gravitational_attention)
 def gravitational_map(
     query: ArrayLike,
     key: ArrayLike,
@@ -191,8 +147,7 @@ def gravitational_map(
     **options: Unpack[GravityOptions[ArrayLike]],
 ) -> NDArray[np.float32]:
     """`attention_map` of gravitational scores. Options as in `gravitational_attention`."""
-    queries, all_keys, rule = _scores(query, key, query_mass, key_mass, **options)
-    return run_map(queries, all_keys, rule, shape, rows, keys)
+    return run_map(*_scores(query, key, query_mass, key_mass, **options), shape, rows, keys)
 
 
 def reference_gravitational_attention(
@@ -202,19 +157,13 @@ def reference_gravitational_attention(
     query_mass: ArrayLike,
     key_mass: ArrayLike,
     *,
-    gravity: ArrayLike | float = 1.0,
-    eps: float = 1e-3,
-    exponent: ArrayLike | float | None = None,
-    log_discount: ArrayLike | float | None = None,
     metrics: MetricOptions | None = None,
-    **masks: Any,
+    **options: Unpack[GravityOptions[ArrayLike]],
 ) -> AttentionResult:
     """`gravitational_attention` by its definition, in float64, with the whole map in memory."""
     q, k, mq, mk = (np.asarray(a).astype(np.float64) for a in (query, key, query_mass, key_mass))
-    weights = reference_gravitational_weights(
-        q, k, mq, mk, gravity=gravity, eps=eps, exponent=exponent, log_discount=log_discount, **masks
-    )
-    return reference_result(*weights, value, Masks(**masks), metrics)
+    weights = reference_gravitational_weights(q, k, mq, mk, **options)
+    return reference_result(*weights, value, options.get("query_offset"), metrics)
 
 
 def reference_gravitational_weights(
@@ -257,9 +206,6 @@ def _scores(
     queries, keys = query_and_key(query, key)
     own, other = (_mass(name, m) for name, m in (("query_mass", query_mass), ("key_mass", key_mass)))
     same_dtype(query=queries, query_mass=own, key_mass=other)
-    softening = real_number("eps", eps)
-    if softening <= 0:
-        raise ValueError(f"eps must be > 0, got {eps!r}")
     power = None if exponent is None else per_head("exponent", exponent, queries.shape[1])
     if power is not None and not (power > 0).all():
         raise ValueError(f"exponent must be > 0, got {brief(exponent)}")
@@ -272,7 +218,7 @@ def _scores(
         query_mass=own,
         key_mass=other,
         gravity=per_head("gravity", gravity, queries.shape[1]),
-        eps=softening,
+        eps=positive("eps", eps),
         exponent=power,
     )
     return queries, keys, rule

@@ -1,15 +1,25 @@
-"""The keyword arguments of the public functions, on arrays or tensors, as types.
+"""The types of the public functions on arrays and on tensors: their keyword arguments, and what they return.
 
-Functions that other people read have them in their signatures; overloads and internal functions take them as
-``**options: Unpack[SoftmaxOptions[ArrayLike]]``.
+The functions that users read have the options in their signatures; others take them as
+``**options: Unpack[SoftmaxOptions[ArrayLike]]`` and show them with `shows_options_of`.
 """
 
 from __future__ import annotations
 
-from typing import Generic, TypedDict
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from rattention._metrics import ArrayT
+from rattention._metrics import ArrayT, MetricOptions
 from rattention.mechanisms.masks import Window
+from rattention.mechanisms.results import AttentionResult, LinearResult
+
+CallT = TypeVar("CallT")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+In = TypeVar("In", contravariant=True)
+"""What users give: ``ArrayLike`` or ``Tensor``."""
+Out = TypeVar("Out")
+"""What they get: arrays or tensors."""
 
 
 class SharedOptions(TypedDict, Generic[ArrayT], total=False):
@@ -55,3 +65,216 @@ class RAttentionOptions(LinearOptions[ArrayT], total=False):
     local_norm_weight: ArrayT | None
     linear_norm_weight: ArrayT | None
     eps: float
+
+
+class SoftmaxCall(Protocol[In, Out]):
+    """Calls of `attention`."""
+
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        *,
+        return_lse: Literal[False] = False,
+        metrics: None = None,
+        **options: Unpack[SoftmaxOptions[In]],
+    ) -> Out: ...
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        *,
+        return_lse: Literal[True],
+        metrics: MetricOptions | None = None,
+        **options: Unpack[SoftmaxOptions[In]],
+    ) -> AttentionResult[Out]: ...
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        *,
+        return_lse: bool = False,
+        metrics: MetricOptions,
+        **options: Unpack[SoftmaxOptions[In]],
+    ) -> AttentionResult[Out]: ...
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        *,
+        return_lse: bool = False,
+        metrics: MetricOptions | None = None,
+        **options: Unpack[SoftmaxOptions[In]],
+    ) -> Out | AttentionResult[Out]: ...
+
+
+class GravityCall(Protocol[In, Out]):
+    """Calls of `gravitational_attention`."""
+
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        query_mass: In,
+        key_mass: In,
+        *,
+        return_lse: Literal[False] = False,
+        metrics: None = None,
+        **options: Unpack[GravityOptions[In]],
+    ) -> Out: ...
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        query_mass: In,
+        key_mass: In,
+        *,
+        return_lse: Literal[True],
+        metrics: MetricOptions | None = None,
+        **options: Unpack[GravityOptions[In]],
+    ) -> AttentionResult[Out]: ...
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        query_mass: In,
+        key_mass: In,
+        *,
+        return_lse: bool = False,
+        metrics: MetricOptions,
+        **options: Unpack[GravityOptions[In]],
+    ) -> AttentionResult[Out]: ...
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        query_mass: In,
+        key_mass: In,
+        *,
+        return_lse: bool = False,
+        metrics: MetricOptions | None = None,
+        **options: Unpack[GravityOptions[In]],
+    ) -> Out | AttentionResult[Out]: ...
+
+
+class LinearCall(Protocol[In, Out]):
+    """Calls of `residual_linear_attention`."""
+
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        *,
+        window: int,
+        return_state: Literal[False] = False,
+        **options: Unpack[LinearOptions[In]],
+    ) -> Out: ...
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        *,
+        window: int,
+        return_state: Literal[True],
+        **options: Unpack[LinearOptions[In]],
+    ) -> LinearResult[Out]: ...
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        *,
+        window: int,
+        return_state: bool = False,
+        **options: Unpack[LinearOptions[In]],
+    ) -> Out | LinearResult[Out]: ...
+
+
+class RAttentionCall(Protocol[In, Out]):
+    """Calls of `rattention`."""
+
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        *,
+        window: int,
+        return_state: Literal[False] = False,
+        **options: Unpack[RAttentionOptions[In]],
+    ) -> Out: ...
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        *,
+        window: int,
+        return_state: Literal[True],
+        **options: Unpack[RAttentionOptions[In]],
+    ) -> LinearResult[Out]: ...
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        *,
+        window: int,
+        return_state: bool = False,
+        **options: Unpack[RAttentionOptions[In]],
+    ) -> Out | LinearResult[Out]: ...
+
+
+class Typed(Generic[CallT]):
+    """Decorates a function with the type of its calls: ``@Typed[SoftmaxCall[ArrayLike, NDArray[Any]]]()``.
+
+    The types of results follow from flags; as overloads they would be written for arrays and for tensors.
+    """
+
+    def __call__(self, function: Callable[..., Any]) -> CallT:  # noqa: D102
+        call: Any = function
+        return call  # type: ignore[no-any-return]
+
+
+def shows_options_of(
+    model: Callable[..., Any], array: str = "ArrayLike", but: tuple[str, ...] = ("return_lse", "metrics")
+) -> Callable[[FunctionT], FunctionT]:
+    """Show in a function's signature the keywords of `model` that it takes as ``**options``, with `array` as
+    the type of arrays."""
+
+    def shown(function: FunctionT) -> FunctionT:
+        own = inspect.signature(function)
+        *named, _ = own.parameters.values()
+        options = [
+            p.replace(annotation=str(p.annotation).replace("ArrayLike", array))
+            for name, p in inspect.signature(model).parameters.items()
+            if p.kind is p.KEYWORD_ONLY and name not in (*own.parameters, *but)
+        ]
+        function.__signature__ = own.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
+        return function
+
+    return shown

@@ -7,62 +7,32 @@ rotated. Work is O(n w); neither branch's output is ever stored.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
-from rattention._arguments import float_array, real_number, truth
+from rattention._arguments import float32_array, float_array, optional, real_number, truth
+from rattention.mechanisms.options import RAttentionCall, Typed
 from rattention.mechanisms.residual_linear import (
     as_given,
     linear_inputs,
     linear_options,
-    optional_float32,
     reference_residual_linear_attention,
 )
 from rattention.mechanisms.results import LinearResult
 from rattention.mechanisms.rotary import reference_rotary
-from rattention.mechanisms.score_options import scale_of
 from rattention.mechanisms.softmax import reference_attention
+from rattention.mechanisms.softmax_family import scale_of
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
     from rattention.mechanisms.options import RAttentionOptions
 
 SMALLEST_EPS = float(np.finfo(np.float32).tiny)
 
 
-@overload
-def rattention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: Literal[False] = False,
-    **options: Unpack[RAttentionOptions[ArrayLike]],
-) -> NDArray[Any]: ...
-@overload
-def rattention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: Literal[True],
-    **options: Unpack[RAttentionOptions[ArrayLike]],
-) -> LinearResult: ...
-@overload
-def rattention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: bool = False,
-    **options: Unpack[RAttentionOptions[ArrayLike]],
-) -> NDArray[Any] | LinearResult: ...
+@Typed[RAttentionCall[ArrayLike, NDArray[Any]]]()
 def rattention(
     query: ArrayLike,
     key: ArrayLike,
@@ -148,7 +118,7 @@ def rattention_backward(
     rule, norms = _rules(arrays[0], window, **options)
     grad = float_array("grad_output", grad_output, 4)
     return _core.rattention_backward(
-        *arrays, rule, grad, **norms, grad_state=optional_float32("grad_state", grad_state, 4)
+        *arrays, rule, grad, **norms, grad_state=optional(float32_array, "grad_state", grad_state, 4)
     )
 
 
@@ -211,8 +181,8 @@ def _rules(
     norms = {
         "scale": scale_of(scale, query),
         "rope_theta": theta,
-        "local_norm_weight": optional_float32("local_norm_weight", local_norm_weight, 2),
-        "linear_norm_weight": optional_float32("linear_norm_weight", linear_norm_weight, 2),
+        "local_norm_weight": optional(float32_array, "local_norm_weight", local_norm_weight, 2),
+        "linear_norm_weight": optional(float32_array, "linear_norm_weight", linear_norm_weight, 2),
         "eps": small,
     }
     return linear_options(window, *linear, **more_linear), norms

@@ -17,6 +17,8 @@ from rattention._arguments import (
     float32_array,
     float_array,
     integer_array,
+    optional,
+    positive,
     real_number,
     whole_number,
 )
@@ -29,7 +31,7 @@ from rattention.mechanisms.residual_linear import (
     reference_features,
 )
 from rattention.mechanisms.rotary import reference_rotary
-from rattention.mechanisms.score_options import scale_of
+from rattention.mechanisms.softmax_family import scale_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -104,18 +106,21 @@ class RAttentionCache:
         given = (batch, kv_heads, head_dim, head_dim if value_dim is None else value_dim, window)
         sizes = (whole_number(name, size) for name, size in zip(SIZES, given, strict=True))
         self._sizes = dict(zip(SIZES, (max(-MAX_SIZE, min(size, MAX_SIZE)) for size in sizes), strict=True))
-        self._feature_map = feature_map_name(feature_map)
-        self._rope_theta = None if rope_theta is None else _positive("rope_theta", rope_theta)
-        self._scale = None if scale is None else real_number("scale", scale)
-        self._eps = _positive("eps", eps)
         weights = zip(NORM_WEIGHTS, (local_norm_weight, linear_norm_weight), strict=True)
-        self._weights = {name: self._own_weight(name, weight) for name, weight in weights}
-        self._dtype = _dtype_name(dtype)
+        self._settings: dict[str, Any] = {
+            "feature_map": feature_map_name(feature_map),
+            "rope_theta": None if rope_theta is None else positive("rope_theta", rope_theta),
+            "scale": None if scale is None else real_number("scale", scale),
+            "eps": positive("eps", eps),
+            **{name: self._own_weight(name, weight) for name, weight in weights},
+            "dtype": _dtype_name(dtype),
+        }
+        self._dtype: str = self._settings["dtype"]
         self._plain_dtype = None if self._dtype == "bfloat16" else np.dtype(self._dtype)
         self._core = _core.RAttentionCache(
             **self._sizes,
-            feature_map=FEATURE_MAPS[self._feature_map],
-            rope_theta=self._rope_theta or 0.0,
+            feature_map=FEATURE_MAPS[self._settings["feature_map"]],
+            rope_theta=self._settings["rope_theta"] or 0.0,
             dtype=self._dtype,
         )
 
@@ -130,18 +135,6 @@ class RAttentionCache:
                 f"{weight.shape}"
             )
         return weight
-
-    @property
-    def _settings(self) -> dict[str, Any]:
-        """The arguments it was made with, besides the sizes."""
-        return {
-            "feature_map": self._feature_map,
-            "rope_theta": self._rope_theta,
-            "dtype": self._dtype,
-            "scale": self._scale,
-            **self._weights,
-            "eps": self._eps,
-        }
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -270,11 +263,11 @@ def rattention_step(
         queries,
         _tokens("key", key, cache),
         _tokens("value", value, cache),
-        scale_of(cache._scale if scale is None else scale, queries),
+        scale_of(cache._settings["scale"] if scale is None else scale, queries),
         _norm_weight(cache, "local_norm_weight", local_norm_weight),
         _norm_weight(cache, "linear_norm_weight", linear_norm_weight),
-        cache._eps if eps is None else _positive("eps", eps),
-        None if lengths is None else integer_array("lengths", lengths, 1),
+        cache._settings["eps"] if eps is None else positive("eps", eps),
+        optional(integer_array, "lengths", lengths, 1),
     )
     return as_given(output, query)
 
@@ -293,16 +286,9 @@ def _tokens(name: str, value: ArrayLike, cache: RAttentionCache) -> NDArray[Any]
 
 def _norm_weight(cache: RAttentionCache, name: str, value: ArrayLike | None) -> NDArray[np.float32] | None:
     if value is None:
-        return cache._weights[name]
+        return cache._settings[name]  # type: ignore[no-any-return]
     plain = isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype is FLOAT32
     return np.ascontiguousarray(value) if plain else float32_array(name, value, 2)
-
-
-def _positive(name: str, value: Any) -> float:
-    number = real_number(name, value)
-    if number <= 0:
-        raise ValueError(f"{name} must be > 0, got {value!r}")
-    return number
 
 
 def _dtype_name(dtype: DTypeLike) -> str:

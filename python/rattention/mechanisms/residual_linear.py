@@ -6,9 +6,10 @@ feature map is ``phi(x) = [f(x), f(-x)]`` (Hedgehog, arXiv 2402.04347); there is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
 from rattention._arguments import (
@@ -17,50 +18,21 @@ from rattention._arguments import (
     float32_array,
     float_array,
     integer_array,
+    optional,
     same_dtype,
     truth,
     whole_number,
 )
+from rattention.mechanisms.options import LinearCall, Typed
 from rattention.mechanisms.results import LinearResult
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
     from rattention.mechanisms.options import LinearOptions
 
 FEATURE_MAPS = {"softmax": _core.FeatureMap.softmax, "relu": _core.FeatureMap.relu}
 
 
-@overload
-def residual_linear_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: Literal[False] = False,
-    **options: Unpack[LinearOptions[ArrayLike]],
-) -> NDArray[Any]: ...
-@overload
-def residual_linear_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: Literal[True],
-    **options: Unpack[LinearOptions[ArrayLike]],
-) -> LinearResult: ...
-@overload
-def residual_linear_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    return_state: bool = False,
-    **options: Unpack[LinearOptions[ArrayLike]],
-) -> NDArray[Any] | LinearResult: ...
+@Typed[LinearCall[ArrayLike, NDArray[Any]]]()
 def residual_linear_attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -147,7 +119,7 @@ def residual_linear_attention_backward(
         *arrays,
         linear_options(window, **options),
         grad,
-        grad_state=optional_float32("grad_state", grad_state, 4),
+        grad_state=optional(float32_array, "grad_state", grad_state, 4),
     )
 
 
@@ -225,13 +197,12 @@ def linear_options(
     reach = whole_number("window", window)
     if reach < -1:
         raise ValueError(f"window must be >= -1, got {brief(window)}")
-    shown = None if key_mask is None else bool_array("key_mask", key_mask, 2)
     return _core.LinearOptions(
         window=min(reach, 2**62),
         feature_map=FEATURE_MAPS[feature_map_name(feature_map)],
-        initial_state=optional_float32("initial_state", initial_state, 4),
-        key_mask=shown,
-        segment_ids=None if segment_ids is None else integer_array("segment_ids", segment_ids, 2),
+        initial_state=optional(float32_array, "initial_state", initial_state, 4),
+        key_mask=optional(bool_array, "key_mask", key_mask, 2),
+        segment_ids=optional(integer_array, "segment_ids", segment_ids, 2),
     )
 
 
@@ -247,8 +218,3 @@ def feature_map_name(name: str) -> str:
 def as_given(output: NDArray[Any], like: ArrayLike) -> NDArray[Any]:
     """bfloat16, which the core returns as its storage, in the dtype of the user's array."""
     return output.view(np.asarray(like).dtype) if output.dtype == np.uint16 else output
-
-
-def optional_float32(name: str, value: ArrayLike | None, rank: int) -> NDArray[np.float32] | None:
-    """An array of one of the three dtypes as contiguous float32, or None."""
-    return None if value is None else float32_array(name, value, rank)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rattention import _core
-from rattention._arguments import at_least, float_array, integer_array, real_number
+from rattention._arguments import at_least, float_array, integer_array, positive
 from rattention.mechanisms.residual_linear import as_given
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def rotary(
     )
     turned = _core.rotary(
         rows,
-        positive_theta(theta),
+        positive("theta", theta),
         0,
         turning,
         positions=at,
@@ -86,14 +86,6 @@ def rotary(
 def _in_float32(name: str, table: ArrayLike) -> NDArray[np.float32]:
     float_array(name, table)
     return np.asarray(table, np.float32)
-
-
-def positive_theta(theta: float) -> float:
-    """The base as a number."""
-    number = real_number("theta", theta)
-    if not number > 0:
-        raise ValueError(f"theta must be > 0, got {theta!r}")
-    return number
 
 
 def turning_dims(

@@ -7,26 +7,28 @@ With ``window=w`` it is sliding-window attention, the local branch of RAttention
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from rattention.mechanisms.masks import Masks
+from rattention.mechanisms.options import SoftmaxCall, Typed, shows_options_of
 from rattention.mechanisms.pooled_map import MAP_SHAPE
-from rattention.mechanisms.score_options import core_options, query_and_key, scale_of
 from rattention.mechanisms.softmax_family import (
+    core_options,
+    query_and_key,
     reference_result,
     run_backward,
     run_forward,
     run_map,
     run_metrics,
     run_rows,
+    scale_of,
     softmax_over_visible,
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
     from rattention import _core
     from rattention._metrics import AttentionMetrics, MetricOptions
     from rattention.mechanisms.masks import Window
@@ -34,46 +36,7 @@ if TYPE_CHECKING:
     from rattention.mechanisms.results import AttentionResult
 
 
-@overload
-def attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    return_lse: Literal[False] = False,
-    metrics: None = None,
-    **options: Unpack[SoftmaxOptions[ArrayLike]],
-) -> NDArray[Any]: ...
-@overload
-def attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    return_lse: Literal[True],
-    metrics: MetricOptions | None = None,
-    **options: Unpack[SoftmaxOptions[ArrayLike]],
-) -> AttentionResult: ...
-@overload
-def attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions,
-    **options: Unpack[SoftmaxOptions[ArrayLike]],
-) -> AttentionResult: ...
-@overload
-def attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions | None = None,
-    **options: Unpack[SoftmaxOptions[ArrayLike]],
-) -> NDArray[Any] | AttentionResult: ...
+@Typed[SoftmaxCall[ArrayLike, NDArray[Any]]]()
 def attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -166,19 +129,13 @@ def attention_backward(
     return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, log_discount)
 
 
+@shows_options_of(attention)
 def attention_metrics(
     query: ArrayLike,
     key: ArrayLike,
     *,
-    causal: bool = False,
-    window: Window = None,
-    scale: float | None = None,
-    key_mask: ArrayLike | None = None,
-    segment_ids: ArrayLike | None = None,
-    attn_mask: ArrayLike | None = None,
-    log_discount: ArrayLike | float | None = None,
-    query_offset: int | None = None,
     metrics: MetricOptions | None = None,
+    **options: Unpack[SoftmaxOptions[ArrayLike]],
 ) -> AttentionMetrics:
     """Metrics of the attention maps of `query` and `key`, without values and without storing the maps.
 
@@ -195,29 +152,18 @@ def attention_metrics(
 
     Raises
     ------
-    ValueError
-        Shapes or values that do not fit; the message names the argument.
-    TypeError
-        A dtype other than float32, bfloat16 and float16, or objects that are no arrays.
+    ValueError, TypeError
+        As `attention`.
     """
-    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset
-    queries, keys, rule = _scores(query, key, scale, log_discount, *masks)
-    return run_metrics(queries, keys, rule, metrics)
+    return run_metrics(*_scores(query, key, **options), metrics)
 
 
+@shows_options_of(attention)
 def attention_rows(
     query: ArrayLike,
     key: ArrayLike,
     rows: ArrayLike,
-    *,
-    causal: bool = False,
-    window: Window = None,
-    scale: float | None = None,
-    key_mask: ArrayLike | None = None,
-    segment_ids: ArrayLike | None = None,
-    attn_mask: ArrayLike | None = None,
-    log_discount: ArrayLike | float | None = None,
-    query_offset: int | None = None,
+    **options: Unpack[SoftmaxOptions[ArrayLike]],
 ) -> NDArray[np.float32]:
     """The weights of a few query rows: work and memory are O(rows * key_length).
 
@@ -234,16 +180,13 @@ def attention_rows(
 
     Raises
     ------
-    ValueError
-        Shapes or values that do not fit, or rows out of range; the message names the argument.
-    TypeError
-        A dtype other than float32, bfloat16 and float16, or objects that are no arrays.
+    ValueError, TypeError
+        As `attention`, and where rows are out of range.
     """
-    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset
-    queries, keys, rule = _scores(query, key, scale, log_discount, *masks)
-    return run_rows(queries, keys, rule, rows)
+    return run_rows(*_scores(query, key, **options), rows)
 
 
+@shows_options_of(attention)
 def attention_map(
     query: ArrayLike,
     key: ArrayLike,
@@ -251,14 +194,7 @@ def attention_map(
     shape: tuple[int, int] = MAP_SHAPE,
     rows: tuple[int, int] | None = None,
     keys: tuple[int, int] | None = None,
-    causal: bool = False,
-    window: Window = None,
-    scale: float | None = None,
-    key_mask: ArrayLike | None = None,
-    segment_ids: ArrayLike | None = None,
-    attn_mask: ArrayLike | None = None,
-    log_discount: ArrayLike | float | None = None,
-    query_offset: int | None = None,
+    **options: Unpack[SoftmaxOptions[ArrayLike]],
 ) -> NDArray[np.float32]:
     """The attention map, mean-pooled to at most `shape` while its tiles stream: a picture of any length,
     with memory O(query_length + shape).
@@ -288,9 +224,7 @@ def attention_map(
     ValueError, TypeError
         As `attention`, and where `shape`, `rows` or `keys` are none.
     """
-    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset
-    queries, all_keys, rule = _scores(query, key, scale, log_discount, *masks)
-    return run_map(queries, all_keys, rule, shape, rows, keys)
+    return run_map(*_scores(query, key, **options), shape, rows, keys)
 
 
 def _scores(
@@ -312,16 +246,13 @@ def reference_attention(
     key: ArrayLike,
     value: ArrayLike,
     *,
-    scale: float | None = None,
-    log_discount: ArrayLike | float | None = None,
     metrics: MetricOptions | None = None,
-    **masks: Any,
+    **options: Unpack[SoftmaxOptions[ArrayLike]],
 ) -> AttentionResult:
     """`attention` by its definition, in float64, with the whole map in memory, which tests hold the kernels
     to."""
     q, k = (np.asarray(a).astype(np.float64) for a in (query, key))
-    weights = reference_weights(q, k, scale=scale, log_discount=log_discount, **masks)
-    return reference_result(*weights, value, Masks(**masks), metrics)
+    return reference_result(*reference_weights(q, k, **options), value, options.get("query_offset"), metrics)
 
 
 def reference_weights(

@@ -5,18 +5,9 @@ Tests, benchmarks and the operations for other frameworks iterate over it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rattention.mechanisms.cost import (
-    Sizes,
-    discounted_flops,
-    discounted_gravitational_flops,
-    gravitational_flops,
-    rattention_flops,
-    residual_linear_flops,
-    softmax_flops,
-)
 from rattention.mechanisms.gravitational import (
     gravitational_attention,
     gravitational_attention_backward,
@@ -126,6 +117,44 @@ class LinearFunctions(Functions):
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Sizes of one problem with as many queries as keys; `window` counts neighbours to the left, None is
+    all."""
+
+    batch: int
+    heads: int
+    length: int
+    head_dim: int
+    value_dim: int
+    kv_heads: int
+    window: int | None = None
+    causal: bool = True
+
+    @property
+    def features(self) -> int:
+        """Elements of phi(query) in the linear family."""
+        return 2 * self.head_dim
+
+    @property
+    def query_length(self) -> int:
+        """The length, as the softmax family calls it."""
+        return self.length
+
+    @property
+    def key_length(self) -> int:
+        """The length, as the softmax family calls it."""
+        return self.length
+
+    @property
+    def pairs(self) -> int:
+        """Visible (query, key) pairs over batch and heads."""
+        n, w = self.length, self.length if self.window is None else min(self.window, self.length)
+        if not self.causal:
+            return self.batch * self.heads * (n * n if w == n else n * (2 * w + 1) - w * (w + 1))
+        return self.batch * self.heads * (n * (w + 1) - w * (w + 1) // 2 if w < n else n * (n + 1) // 2)
+
+
+@dataclass(frozen=True)
 class Mechanism:
     """One row of the table."""
 
@@ -138,7 +167,8 @@ class Mechanism:
     options: dict[str, Any]
     """What makes this mechanism of its function, such as a window."""
     flops: Callable[[Sizes], int]
-    """Multiplications and additions of the forward pass; see `rattention.mechanisms.cost`."""
+    """Multiplications and additions of the forward pass; exponentials, divisions and roots count as one. The
+    linear family is counted token by token, the fewest there are."""
 
     @property
     def family(self) -> str:
@@ -255,6 +285,30 @@ _RATTENTION = LinearFunctions(
 )
 
 
+def _softmax_flops(sizes: Sizes) -> int:
+    """Two products, and four operations for each weight."""
+    return sizes.pairs * (2 * sizes.head_dim + 2 * sizes.value_dim + 4)
+
+
+def _gravitational_flops(sizes: Sizes) -> int:
+    """A sum of squared differences, a product with the values, and eight operations for each weight."""
+    return sizes.pairs * (3 * sizes.head_dim + 2 * sizes.value_dim + 8)
+
+
+def _residual_linear_flops(sizes: Sizes) -> int:
+    """Per head and token: phi, and 2 F Dv for the product with the state or for the addition to it."""
+    per_head = 3 * sizes.features + 2 * sizes.features * sizes.value_dim
+    return sizes.batch * sizes.length * (sizes.heads + sizes.kv_heads) * per_head
+
+
+def _rattention_flops(sizes: Sizes) -> int:
+    """Both branches, the rotation of queries and keys, two norms and their sum."""
+    rotations = 3 * (sizes.heads + sizes.kv_heads) * sizes.head_dim
+    norms = sizes.heads * (2 * (4 * sizes.value_dim + 2) + sizes.value_dim)
+    branches = _softmax_flops(replace(sizes, causal=True)) + _residual_linear_flops(sizes)
+    return branches + sizes.batch * sizes.length * (rotations + norms)
+
+
 _SOFTMAX = ("query", "key", "value")
 _GRAVITY = (*_SOFTMAX, "query_mass", "key_mass", "gravity")
 
@@ -268,7 +322,7 @@ MECHANISMS: dict[str, Mechanism] = {
             _ATTENTION,
             _SOFTMAX,
             options={},
-            flops=softmax_flops,
+            flops=_softmax_flops,
         ),
         Mechanism(
             "sliding_window",
@@ -277,7 +331,7 @@ MECHANISMS: dict[str, Mechanism] = {
             _ATTENTION,
             _SOFTMAX,
             options={"causal": True, "window": 64},
-            flops=softmax_flops,
+            flops=_softmax_flops,
         ),
         Mechanism(
             "multi_timescale",
@@ -287,7 +341,7 @@ MECHANISMS: dict[str, Mechanism] = {
             _ATTENTION,
             (*_SOFTMAX, "log_discount"),
             options={"log_discount": -0.05},
-            flops=discounted_flops,
+            flops=lambda s: _softmax_flops(s) + 2 * s.pairs,
         ),
         Mechanism(
             "gravitational",
@@ -296,7 +350,7 @@ MECHANISMS: dict[str, Mechanism] = {
             _GRAVITATIONAL,
             _GRAVITY,
             options={"eps": 1e-3},
-            flops=gravitational_flops,
+            flops=_gravitational_flops,
         ),
         Mechanism(
             "gravitational_multi_timescale",
@@ -305,7 +359,7 @@ MECHANISMS: dict[str, Mechanism] = {
             _GRAVITATIONAL,
             (*_GRAVITY, "log_discount"),
             options={"eps": 1e-3, "log_discount": -0.05},
-            flops=discounted_gravitational_flops,
+            flops=lambda s: _gravitational_flops(s) + 2 * s.pairs,
         ),
         Mechanism(
             "residual_linear",
@@ -314,7 +368,7 @@ MECHANISMS: dict[str, Mechanism] = {
             _RESIDUAL_LINEAR,
             (*_SOFTMAX, "initial_state"),
             options={"window": 64},
-            flops=residual_linear_flops,
+            flops=_residual_linear_flops,
         ),
         Mechanism(
             "rattention",
@@ -323,7 +377,7 @@ MECHANISMS: dict[str, Mechanism] = {
             _RATTENTION,
             (*_SOFTMAX, "local_norm_weight", "linear_norm_weight", "initial_state"),
             options={"window": 64, "rope_theta": 10000.0},
-            flops=rattention_flops,
+            flops=_rattention_flops,
         ),
     )
 }

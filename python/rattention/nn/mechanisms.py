@@ -11,10 +11,10 @@ Residual linear attention alone is no layer: it does not see the nearest tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rattention._arguments import at_least, brief, real_number, truth
+from rattention._arguments import at_least, brief, positive, truth
 from rattention.mechanisms.masks import window_bounds
 from rattention.mechanisms.residual_linear import feature_map_name
 
@@ -41,8 +41,8 @@ class Mechanism:
 
     def as_dict(self) -> dict[str, Any]:
         """Name and options as JSON has them; `SelfAttention` takes such a mapping, too."""
-        values = {option.name: getattr(self, option.name) for option in fields(self)}
-        options = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        values = asdict(self).items()
+        options = {name: list(value) if isinstance(value, tuple) else value for name, value in values}
         return {"mechanism": self.name, **options}
 
 
@@ -205,17 +205,10 @@ def _window(name: str, value: Any) -> Window:
     return int(value) if value is not None else at_least(name, value, 0)
 
 
-def _positive(name: str, value: Any) -> float:
-    number = real_number(name, value)
-    if number <= 0:
-        raise ValueError(f"{name} must be > 0, got {brief(value)}")
-    return number
-
-
 def _timescales(name: str, values: Any) -> tuple[float, ...]:
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise ValueError(f"{name} must be one or more positive numbers of positions, got {brief(values)}")
-    return tuple(_positive(name, value) for value in values)
+    return tuple(positive(name, value) for value in values)
 
 
 def _distance(name: str, value: Any) -> str:
@@ -225,13 +218,13 @@ def _distance(name: str, value: Any) -> str:
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "rope_theta": _positive,
+    "rope_theta": positive,
     "window": _window,
     "timescales": _timescales,
     "learn": truth,
     "adaptive": truth,
     "distance": _distance,
     "learn_exponent": truth,
-    "softening": _positive,
+    "softening": positive,
     "feature_map": lambda _, value: feature_map_name(value),
 }

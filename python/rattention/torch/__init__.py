@@ -38,14 +38,17 @@ from rattention import _extras
 _extras.require("torch")
 
 from rattention import _core  # noqa: E402
-from rattention.torch.embedding import rattention_step, rotary  # noqa: E402
 from rattention.torch.functional import (  # noqa: E402
     attention,
+    attention_map,
+    attention_metrics,
+    attention_rows,
     gravitational_attention,
     rattention,
+    rattention_step,
     residual_linear_attention,
+    rotary,
 )
-from rattention.torch.maps import attention_map, attention_metrics, attention_rows  # noqa: E402
 from rattention.torch.sdpa import scaled_dot_product_attention  # noqa: E402
 
 _core.share_openmp_team()

@@ -1,13 +1,18 @@
-"""What tensors must be, in PyTorch's terms; the core checks shapes and values itself."""
+"""What tensors must be, in PyTorch's terms, and tensors as arrays; the core checks shapes and values."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+
+from rattention._arguments import BFloat16Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
 
     from rattention.mechanisms.table import Functions
 
@@ -124,3 +129,17 @@ def _require_broadcast(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) 
     own = (1,) * (len(shape) - tensor.dim()) + tuple(tensor.shape)
     if len(own) > len(shape) or any(a not in (1, b) for a, b in zip(own, shape, strict=True)):
         raise ValueError(f"{name} must be broadcastable to {shape}, got shape {tuple(tensor.shape)}")
+
+
+def as_array(tensor: torch.Tensor) -> NDArray[Any]:
+    """The CPU tensor's memory, not copied, whatever its strides; bfloat16 as its storage."""
+    plain = tensor.detach().resolve_neg()
+    if plain.dtype == torch.bfloat16:
+        return plain.view(torch.uint16).numpy().view(BFloat16Storage)
+    return plain.numpy()
+
+
+def as_tensor(array: NDArray[Any]) -> torch.Tensor:
+    """The array's memory as a tensor; uint16, in which the core returns bfloat16, as that."""
+    tensor: torch.Tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor

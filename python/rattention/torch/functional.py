@@ -1,83 +1,48 @@
-"""The public functions on tensors: typed, and each one call of the operations made from the table."""
+"""The mechanisms on tensors, each one call of its operation, and attention maps, on the CPU."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack
+
+import torch
+from torch import Tensor
 
 import rattention as ra
-from rattention.torch.functions import run
-from rattention.torch.ops import SIGNATURES
+from rattention._arguments import positive
+from rattention.mechanisms.options import (
+    GravityCall,
+    LinearCall,
+    RAttentionCall,
+    SoftmaxCall,
+    Typed,
+    shows_options_of,
+)
+from rattention.mechanisms.pooled_map import MAP_SHAPE
+from rattention.mechanisms.rotary import turning_dims
+from rattention.torch.checks import (
+    INTEGERS,
+    as_array,
+    as_tensor,
+    require_floats,
+    require_mask_dtypes,
+    require_tensors,
+)
+from rattention.torch.functions import autocast, run
+from rattention.torch.results import not_differentiable
+from rattention.torch.rotary import plain_angles, plain_turn, turn
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Callable, Mapping, Sequence
 
-    from rattention._metrics import MetricOptions
-    from rattention.mechanisms.masks import Window
-    from rattention.mechanisms.options import GravityOptions, LinearOptions, RAttentionOptions, SoftmaxOptions
+    from rattention._metrics import AttentionMetrics, MetricOptions
+    from rattention.mechanisms.options import SoftmaxOptions
+    from rattention.mechanisms.rattention_cache import RAttentionCache
     from rattention.mechanisms.results import AttentionResult, LinearResult
 
-_ATTENTION = SIGNATURES[ra.attention]
-_GRAVITATIONAL = SIGNATURES[ra.gravitational_attention]
-_RESIDUAL_LINEAR = SIGNATURES[ra.residual_linear_attention]
-_RATTENTION = SIGNATURES[ra.rattention]
 
-
-@overload
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    return_lse: Literal[False] = False,
-    metrics: None = None,
-    **options: Unpack[SoftmaxOptions[Tensor]],
-) -> Tensor: ...
-@overload
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    return_lse: Literal[True],
-    metrics: MetricOptions | None = None,
-    **options: Unpack[SoftmaxOptions[Tensor]],
-) -> AttentionResult[Tensor]: ...
-@overload
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions,
-    **options: Unpack[SoftmaxOptions[Tensor]],
-) -> AttentionResult[Tensor]: ...
-@overload
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions | None = None,
-    **options: Unpack[SoftmaxOptions[Tensor]],
-) -> Tensor | AttentionResult[Tensor]: ...
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    causal: bool = False,
-    window: Window = None,
-    scale: float | None = None,
-    key_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    attn_mask: Tensor | None = None,
-    log_discount: Tensor | float | None = None,
-    query_offset: int | None = None,
-    return_lse: bool = False,
-    metrics: MetricOptions | None = None,
-) -> Tensor | AttentionResult[Tensor]:
+@Typed[SoftmaxCall[Tensor, Tensor]]()
+@shows_options_of(ra.attention, "Tensor", but=())
+def attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor | AttentionResult[Tensor]:
     """Exact softmax attention on tensors: `rattention.attention`, which describes every option.
 
     Parameters
@@ -86,20 +51,13 @@ def attention(
         ``[batch, heads, query_length, head_dim]``, ``[batch, kv_heads, key_length, head_dim]`` and
         ``[batch, kv_heads, key_length, value_dim]``: tensors of one dtype, float32, bfloat16 or float16, and
         on one device.
-    causal, window, scale, query_offset:
-        As in `rattention.attention`.
-    key_mask, segment_ids, attn_mask:
-        Tensors, bool ``[batch, key_length]``, integer ``[batch, key_length]``, and bool or floating,
-        broadcastable to ``[batch, heads, query_length, key_length]``. None is differentiable.
-    log_discount:
-        A number, or a tensor ``[heads]`` or ``[batch, heads, query_length]``, <= 0; one per head is ALiBi.
-    return_lse, metrics:
-        Also return the lse, and metrics of every row; the latter on the CPU alone and without gradients.
+    metrics:
+        Measured on the CPU alone and without gradients.
 
     Returns
     -------
     A tensor ``[batch, heads, query_length, value_dim]``, or an `AttentionResult` of tensors. Differentiable
-    in query, key, value and log_discount, through output and lse.
+    in query, key, value and log_discount, through output and lse, and in no mask.
 
     Raises
     ------
@@ -110,174 +68,30 @@ def attention(
     NotImplementedError
         A second derivative, or `torch.func.grad`.
     """
-    arguments = {
-        "query": query,
-        "key": key,
-        "value": value,
-        "causal": causal,
-        "window": window,
-        "scale": scale,
-        "key_mask": key_mask,
-        "segment_ids": segment_ids,
-        "attn_mask": attn_mask,
-        "log_discount": log_discount,
-        "query_offset": query_offset,
-        "return_lse": return_lse,
-        "metrics": metrics,
-    }
-    return run(_ATTENTION, arguments)  # type: ignore[no-any-return]
+    given = {"query": query, "key": key, "value": value, **options}
+    return run(ra.attention, given)  # type: ignore[no-any-return]
 
 
-@overload
+@Typed[GravityCall[Tensor, Tensor]]()
+@shows_options_of(ra.gravitational_attention, "Tensor", but=())
 def gravitational_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_mass: Tensor,
-    key_mass: Tensor,
-    *,
-    return_lse: Literal[False] = False,
-    metrics: None = None,
-    **options: Unpack[GravityOptions[Tensor]],
-) -> Tensor: ...
-@overload
-def gravitational_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_mass: Tensor,
-    key_mass: Tensor,
-    *,
-    return_lse: Literal[True],
-    metrics: MetricOptions | None = None,
-    **options: Unpack[GravityOptions[Tensor]],
-) -> AttentionResult[Tensor]: ...
-@overload
-def gravitational_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_mass: Tensor,
-    key_mass: Tensor,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions,
-    **options: Unpack[GravityOptions[Tensor]],
-) -> AttentionResult[Tensor]: ...
-@overload
-def gravitational_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_mass: Tensor,
-    key_mass: Tensor,
-    *,
-    return_lse: bool = False,
-    metrics: MetricOptions | None = None,
-    **options: Unpack[GravityOptions[Tensor]],
-) -> Tensor | AttentionResult[Tensor]: ...
-def gravitational_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_mass: Tensor,
-    key_mass: Tensor,
-    *,
-    gravity: Tensor | float = 1.0,
-    eps: float = 1e-3,
-    exponent: Tensor | float | None = None,
-    causal: bool = False,
-    window: Window = None,
-    key_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    attn_mask: Tensor | None = None,
-    log_discount: Tensor | float | None = None,
-    query_offset: int | None = None,
-    return_lse: bool = False,
-    metrics: MetricOptions | None = None,
+    query: Tensor, key: Tensor, value: Tensor, query_mass: Tensor, key_mass: Tensor, **options: Any
 ) -> Tensor | AttentionResult[Tensor]:
     """Gravitational attention on tensors: `rattention.gravitational_attention`.
 
-    Parameters
-    ----------
-    query, key, value:
-        As in `attention`.
-    query_mass, key_mass:
-        Tensors ``[batch, heads, query_length]`` and ``[batch, heads or kv_heads, key_length]``, >= 0, in the
-        dtype of the query.
-    gravity, exponent:
-        Numbers, or tensors ``[heads]``.
-    eps:
-        Added to the power of the distance; > 0.
-
-    Returns
-    -------
-    As in `attention`; so are the other options and the errors. Differentiable in query, key, value, masses,
-    gravity, exponent and log_discount.
+    Masses, ``[batch, heads, query_length]`` and ``[batch, heads or kv_heads, key_length]``, have the dtype of
+    the query; gravity and exponent are numbers or tensors ``[heads]``. Other inputs, what is returned and the
+    errors are those of `attention`. Differentiable in query, key, value, masses, gravity, exponent and
+    log_discount.
     """
-    arguments = {
-        "query": query,
-        "key": key,
-        "value": value,
-        "query_mass": query_mass,
-        "key_mass": key_mass,
-        "gravity": gravity,
-        "eps": eps,
-        "exponent": exponent,
-        "causal": causal,
-        "window": window,
-        "key_mask": key_mask,
-        "segment_ids": segment_ids,
-        "attn_mask": attn_mask,
-        "log_discount": log_discount,
-        "query_offset": query_offset,
-        "return_lse": return_lse,
-        "metrics": metrics,
-    }
-    return run(_GRAVITATIONAL, arguments)  # type: ignore[no-any-return]
+    given = {"query": query, "key": key, "value": value, "query_mass": query_mass, "key_mass": key_mass}
+    return run(ra.gravitational_attention, given | options)  # type: ignore[no-any-return]
 
 
-@overload
+@Typed[LinearCall[Tensor, Tensor]]()
+@shows_options_of(ra.residual_linear_attention, "Tensor", but=())
 def residual_linear_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: Literal[False] = False,
-    **options: Unpack[LinearOptions[Tensor]],
-) -> Tensor: ...
-@overload
-def residual_linear_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: Literal[True],
-    **options: Unpack[LinearOptions[Tensor]],
-) -> LinearResult[Tensor]: ...
-@overload
-def residual_linear_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: bool = False,
-    **options: Unpack[LinearOptions[Tensor]],
-) -> Tensor | LinearResult[Tensor]: ...
-def residual_linear_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    feature_map: str = "softmax",
-    initial_state: Tensor | None = None,
-    key_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    return_state: bool = False,
+    query: Tensor, key: Tensor, value: Tensor, **options: Any
 ) -> Tensor | LinearResult[Tensor]:
     """Residual linear attention on tensors: `rattention.residual_linear_attention`, which describes every
     option.
@@ -287,111 +101,245 @@ def residual_linear_attention(
     query, key, value:
         Tensors ``[batch, heads, length, head_dim]``, ``[batch, kv_heads, length, head_dim]`` and ``[batch,
         kv_heads, length, value_dim]`` of one dtype.
-    window, feature_map:
-        As in `rattention.residual_linear_attention`.
     initial_state:
         A tensor ``[batch, kv_heads or heads, 2 * head_dim, value_dim]``.
-    key_mask, segment_ids:
-        Tensors ``[batch, length]``, bool and integer.
-    return_state:
-        Also return the state that the last row reads.
 
     Returns
     -------
     A tensor ``[batch, heads, length, value_dim]``, or a `LinearResult` of tensors. Differentiable in query,
     key, value and initial_state, through output and state. Errors are those of `attention`.
     """
-    arguments = {
-        "query": query,
-        "key": key,
-        "value": value,
-        "window": window,
-        "feature_map": feature_map,
-        "initial_state": initial_state,
-        "key_mask": key_mask,
-        "segment_ids": segment_ids,
-        "return_state": return_state,
-    }
-    return run(_RESIDUAL_LINEAR, arguments)  # type: ignore[no-any-return]
+    given = {"query": query, "key": key, "value": value, **options}
+    return run(ra.residual_linear_attention, given)  # type: ignore[no-any-return]
 
 
-@overload
-def rattention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: Literal[False] = False,
-    **options: Unpack[RAttentionOptions[Tensor]],
-) -> Tensor: ...
-@overload
-def rattention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: Literal[True],
-    **options: Unpack[RAttentionOptions[Tensor]],
-) -> LinearResult[Tensor]: ...
-@overload
-def rattention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    return_state: bool = False,
-    **options: Unpack[RAttentionOptions[Tensor]],
-) -> Tensor | LinearResult[Tensor]: ...
-def rattention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    window: int,
-    scale: float | None = None,
-    rope_theta: float | None = None,
-    feature_map: str = "softmax",
-    local_norm_weight: Tensor | None = None,
-    linear_norm_weight: Tensor | None = None,
-    eps: float = 1e-8,
-    initial_state: Tensor | None = None,
-    key_mask: Tensor | None = None,
-    segment_ids: Tensor | None = None,
-    return_state: bool = False,
-) -> Tensor | LinearResult[Tensor]:
+@Typed[RAttentionCall[Tensor, Tensor]]()
+@shows_options_of(ra.rattention, "Tensor", but=())
+def rattention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor | LinearResult[Tensor]:
     """RAttention on tensors: `rattention.rattention`, which describes every option.
+
+    Norm weights are tensors ``[heads, value_dim]``. Other inputs, what is returned and errors are those of
+    `residual_linear_attention`. Differentiable in query, key, value, the norm weights and initial_state.
+    """
+    given = {"query": query, "key": key, "value": value, **options}
+    return run(ra.rattention, given)  # type: ignore[no-any-return]
+
+
+@shows_options_of(ra.attention, "Tensor")
+def attention_metrics(
+    query: Tensor,
+    key: Tensor,
+    *,
+    metrics: MetricOptions | None = None,
+    **options: Unpack[SoftmaxOptions[Tensor]],
+) -> AttentionMetrics[Tensor]:
+    """Metrics of attention maps, on tensors: `rattention.attention_metrics`.
 
     Parameters
     ----------
-    query, key, value, initial_state, key_mask, segment_ids, return_state:
-        As in `residual_linear_attention`.
-    window, scale, rope_theta, feature_map, eps:
-        As in `rattention.rattention`.
-    local_norm_weight, linear_norm_weight:
-        Tensors ``[heads, value_dim]``; 1 by default.
+    query, key:
+        CPU tensors as in `attention`, and so are the options.
+    metrics:
+        Distances, and whether to measure `received`; ``MetricOptions()`` by default.
 
     Returns
     -------
-    A tensor ``[batch, heads, length, value_dim]``, or a `LinearResult` of tensors. Differentiable in query,
-    key, value, the norm weights and initial_state. Errors are those of `attention`.
+    `AttentionMetrics` of tensors ``[batch, heads, query_length]``; a backward pass through them raises
+    NotImplementedError. Other errors are those of `attention`.
+
+    >>> import torch
+    >>> import rattention.torch as rt
+    >>> query, key = torch.randn(2, 1, 4, 256, 32)
+    >>> rt.attention_metrics(query, key, causal=True).entropy.shape
+    torch.Size([1, 4, 256])
     """
-    arguments = {
+    require_tensors({"query": query, "key": key}, ("query", "key"))
+    chosen = ra.MetricOptions() if metrics is None else metrics
+    result = attention(query, key, key[..., :0], metrics=chosen, **options)
+    assert result.metrics is not None
+    return result.metrics
+
+
+@shows_options_of(ra.attention, "Tensor")
+def attention_rows(
+    query: Tensor,
+    key: Tensor,
+    rows: Tensor | Sequence[int],
+    **options: Unpack[SoftmaxOptions[Tensor]],
+) -> Tensor:
+    """The weights of a few query rows, on tensors: `rattention.attention_rows`.
+
+    Parameters
+    ----------
+    query, key:
+        CPU tensors as in `attention`, and so are the options.
+    rows:
+        Indices of query rows, a tensor or sequence of integers; negative ones count from the end.
+
+    Returns
+    -------
+    Float32 ``[batch, heads, len(rows), key_length]``; a backward pass through it raises NotImplementedError.
+    It does not go into a graph of ``torch.compile``. Other errors are those of `attention`.
+    """
+    indices = as_array(rows) if isinstance(rows, torch.Tensor) else rows
+    return _looked_at(ra.attention_rows, query, key, {"rows": indices}, options)
+
+
+@shows_options_of(ra.attention, "Tensor")
+def attention_map(
+    query: Tensor,
+    key: Tensor,
+    *,
+    shape: tuple[int, int] = MAP_SHAPE,
+    rows: tuple[int, int] | None = None,
+    keys: tuple[int, int] | None = None,
+    **options: Unpack[SoftmaxOptions[Tensor]],
+) -> Tensor:
+    """The attention map, mean-pooled to at most `shape`, on tensors: `rattention.attention_map`.
+
+    Parameters
+    ----------
+    query, key:
+        CPU tensors as in `attention`, and so are the options.
+    shape, rows, keys:
+        The size of the result, and the ``(start, stop)`` of the rows and keys to look at.
+
+    Returns
+    -------
+    Float32 ``[batch, heads, min(shape[0], rows), min(shape[1], keys)]``; a backward pass through it raises
+    NotImplementedError. It does not go into a graph of ``torch.compile``. Other errors are those of
+    `attention`.
+    """
+    return _looked_at(ra.attention_map, query, key, {"shape": shape, "rows": rows, "keys": keys}, options)
+
+
+def _looked_at(
+    function: Callable[..., Any], query: Tensor, key: Tensor, part: dict[str, Any], options: Mapping[str, Any]
+) -> Tensor:
+    inputs = {"query": query, "key": key}
+    require_tensors(inputs, inputs)
+    require_floats(inputs, inputs)
+    query, key = autocast(query), autocast(key)
+    if query.device.type != "cpu":
+        raise ValueError(f"query must be on the CPU, got {query.device}: move the tensors with .cpu()")
+    tensors = {name: value for name, value in options.items() if isinstance(value, torch.Tensor)}
+    require_tensors(tensors, tensors)
+    require_mask_dtypes(tensors)
+    arrays = {name: as_array(value.cpu()) for name, value in tensors.items()}
+    rows = function(as_array(query), as_array(key), **part, **{**options, **arrays})
+    return not_differentiable(as_tensor(rows), query, key)
+
+
+def rotary(
+    x: Tensor,
+    *,
+    theta: float = 10_000.0,
+    positions: Tensor | None = None,
+    interleaved: bool = False,
+    dims: int | None = None,
+    cos: Tensor | None = None,
+    sin: Tensor | None = None,
+) -> Tensor:
+    """Queries or keys turned to their positions, on tensors: `rattention.rotary`.
+
+    Parameters
+    ----------
+    x:
+        A tensor ``[batch, heads, length, head_dim]``, float32, bfloat16 or float16.
+    positions:
+        Integers ``[length]`` or ``[batch, length]``; 0, 1, 2, ... by default.
+    theta, interleaved, dims:
+        As in `rattention.rotary`.
+    cos, sin:
+        Your own tables, tensors ``[length, dims / 2]`` or ``[batch, length, dims / 2]``, in place of `theta`
+        and `positions`.
+
+    Returns
+    -------
+    A tensor like `x`, differentiable in x, cos and sin. Tensors that are not on the CPU, and tables that ask
+    for a gradient, take plain PyTorch.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `attention`.
+
+    >>> import torch
+    >>> import rattention.torch as rt
+    >>> query = torch.randn(1, 4, 256, 32)
+    >>> rt.rotary(query, theta=500_000.0, positions=torch.arange(100, 356)).shape
+    torch.Size([1, 4, 256, 32])
+    """
+    tensors = {"x": x, "positions": positions, "cos": cos, "sin": sin}
+    require_tensors(tensors, tensors)
+    require_floats(tensors, ("x", "cos", "sin"))
+    if positions is not None and positions.dtype not in INTEGERS:
+        raise TypeError(f"positions must be a tensor of integers, got {positions.dtype}")
+    if x.dim() != 4:
+        raise ValueError(f"x must have 4 dimensions, got {x.dim()} (shape {tuple(x.shape)})")
+    tables = {name: table for name, table in (("cos", cos), ("sin", sin)) if table is not None}
+    turning = turning_dims(
+        x.shape,
+        dims,
+        None if positions is None else positions.shape,
+        {name: table.shape for name, table in tables.items()},
+    )
+    base = positive("theta", theta)
+    table = torch.cat([*tables.values()], dim=-1).to(torch.float32) if tables else None
+    if x.device.type == "cpu" and not (table is not None and table.requires_grad):
+        at = None if positions is None else positions.to(torch.int64)
+        turned: Tensor = turn(x, at, table, base, 0, turning, bool(interleaved), False)
+        return turned
+    if table is None:
+        at = torch.arange(x.shape[2], device=x.device) if positions is None else positions
+        halves = plain_angles(at, base, turning)
+    else:
+        halves = table[..., : turning // 2], table[..., turning // 2 :]
+    return plain_turn(x, *halves, interleaved=bool(interleaved))
+
+
+def rattention_step(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cache: RAttentionCache,
+    *,
+    scale: float | None = None,
+    local_norm_weight: Tensor | None = None,
+    linear_norm_weight: Tensor | None = None,
+    eps: float | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """The rows of `rattention` for the next tokens, on tensors: `rattention.rattention_step`.
+
+    Parameters
+    ----------
+    query, key, value:
+        CPU tensors in the dtype of the cache, ``[batch, heads, tokens, head_dim]``, ``[batch, kv_heads,
+        tokens, head_dim]`` and ``[batch, kv_heads, tokens, value_dim]``.
+    cache, scale, local_norm_weight, linear_norm_weight, eps, lengths:
+        As in `rattention.rattention_step`.
+
+    Returns
+    -------
+    ``[batch, heads, tokens, value_dim]``, without gradients.
+
+    Raises
+    ------
+    ValueError, TypeError, RuntimeError
+        As `rattention.rattention_step`; tensors that are not dense or not on the CPU.
+    """
+    tensors = {
         "query": query,
         "key": key,
         "value": value,
-        "window": window,
-        "scale": scale,
-        "rope_theta": rope_theta,
-        "feature_map": feature_map,
         "local_norm_weight": local_norm_weight,
         "linear_norm_weight": linear_norm_weight,
-        "eps": eps,
-        "initial_state": initial_state,
-        "key_mask": key_mask,
-        "segment_ids": segment_ids,
-        "return_state": return_state,
+        "lengths": lengths,
     }
-    return run(_RATTENTION, arguments)  # type: ignore[no-any-return]
+    require_tensors(tensors, tensors)
+    require_floats(tensors, ("query", "key", "value", "local_norm_weight", "linear_norm_weight"))
+    if query.device.type != "cpu":
+        raise ValueError(f"query must be on the CPU, got {query.device}: the cache is there")
+    arrays: dict[str, Any] = {name: None if x is None else as_array(x) for name, x in tensors.items()}
+    return as_tensor(ra.rattention_step(**arrays, cache=cache, scale=scale, eps=eps))

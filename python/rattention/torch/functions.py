@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from rattention._arguments import brief, real_number, truth, whole_number
+from rattention._arguments import positive, real_number, truth, whole_number
 from rattention.mechanisms.masks import window_bounds
 from rattention.torch import linear_composition, softmax_composition
 from rattention.torch.checks import (
@@ -17,12 +17,12 @@ from rattention.torch.checks import (
     require_shapes,
     require_tensors,
 )
-from rattention.torch.ops import OPERATIONS
+from rattention.torch.ops import OPERATIONS, SIGNATURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rattention.torch.schema import Signature
+    from rattention.torch.ops import Signature
 
 COMPOSITIONS: dict[str, Callable[..., list[torch.Tensor]]] = {
     function.__name__: function
@@ -35,15 +35,26 @@ COMPOSITIONS: dict[str, Callable[..., list[torch.Tensor]]] = {
 }
 
 
-def run(signature: Signature, arguments: dict[str, Any]) -> Any:
-    """What the public function of these operations returns for all of its arguments."""
-    results = signature.results
+def run(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """What a public function on arrays returns, on tensors; `given` may lack arguments with a default."""
+    signature = SIGNATURES[function]
+    arguments, results = {**signature.defaults, **given}, signature.results
+    if arguments.keys() != signature.parameters:
+        _refuse_names(signature, arguments)
     wanted = {flag: arguments.pop(flag) for flag in results.flags}
     inputs = _prepared(signature, arguments)
     inputs |= results.asked(wanted, _will_be_differentiated(signature, inputs))
     on_cpu = inputs["query"].device.type == "cpu"
     made = _operated(signature, inputs) if on_cpu else _composed(signature, inputs)
     return results.returned(made, wanted, inputs)
+
+
+def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
+    for name in arguments:
+        if name not in signature.parameters:
+            raise TypeError(f"{signature.name}() got an unexpected keyword argument '{name}'")
+    missing = min(signature.parameters - arguments.keys())
+    raise TypeError(f"{signature.name}() missing 1 required keyword-only argument: '{missing}'")
 
 
 def _will_be_differentiated(signature: Signature, inputs: dict[str, Any]) -> bool:
@@ -124,9 +135,7 @@ def _composed(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor
     require_shapes(query, key, value)
     require_other_shapes(signature.functions, inputs)
     signature.results.require_beside_cpu(inputs)
-    for name in ("scale", "eps", "rope_theta"):
+    for name, check in (("scale", real_number), ("eps", positive), ("rope_theta", positive)):
         if inputs.get(name) is not None:
-            number = real_number(name, inputs[name])
-            if name != "scale" and number <= 0:
-                raise ValueError(f"{name} must be > 0, got {brief(inputs[name])}")
+            check(name, inputs[name])
     return COMPOSITIONS[signature.name](**inputs)

@@ -66,28 +66,17 @@ def rattention(
     window: int,
     scale: float | None,
     rope_theta: float | None,
-    feature_map: str,
     local_norm_weight: torch.Tensor | None,
     linear_norm_weight: torch.Tensor | None,
     eps: float,
-    initial_state: torch.Tensor | None,
     key_mask: torch.Tensor | None,
     segment_ids: torch.Tensor | None,
-    return_state: bool,
+    **linear: Any,
 ) -> list[torch.Tensor]:
     """`rattention.rattention`: output and, where asked for, state."""
     q, k, v = (wide(tensor) for tensor in (query, key, value))
     masks: dict[str, Any] = {"key_mask": key_mask, "segment_ids": segment_ids}
-    far, *state = residual_linear_attention(
-        q,
-        k,
-        v,
-        window=window,
-        feature_map=feature_map,
-        initial_state=initial_state,
-        return_state=return_state,
-        **masks,
-    )
+    far, *state = residual_linear_attention(q, k, v, window=window, **masks, **linear)
     total = rms_norm(far, linear_norm_weight, eps)
     if window >= 0:
         if rope_theta is not None:

@@ -1,18 +1,20 @@
 """The operations ``torch.ops.rattention.*``: functional, with shapes for tracing, gradients and vmap.
 
-There are two per set of functions in the table of mechanisms, forward and backward. Both are opaque to
-compilers; what they compute is in `rattention.torch.kernels`.
+There are two per set of functions in the table of mechanisms, forward and backward, both opaque to compilers.
+Their schemas follow from the table and the signatures of its functions.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rattention.torch import kernels
-from rattention.torch.checks import require_shapes
-from rattention.torch.schema import Signature, signatures
+from rattention._metrics import MetricOptions
+from rattention.mechanisms.table import MECHANISMS, Functions
+from rattention.torch.checks import as_array, as_tensor, require_shapes
+from rattention.torch.results import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,19 +28,86 @@ if torch.distributed.is_available():
 NAMESPACE = "rattention"
 
 
+MASK_TYPES = {
+    "causal": "bool",
+    "window": "SymInt[]?",
+    "key_mask": "Tensor?",
+    "segment_ids": "Tensor?",
+    "attn_mask": "Tensor?",
+    "query_offset": "SymInt?",
+}
+KIND_TYPES = {
+    "array": "Tensor",
+    "per head": "Tensor",
+    "per query": "Tensor",
+    "number": "float",
+    "integer": "SymInt",
+    "choice": "str",
+}
+
+
+class Signature:
+    """The arguments of one set of functions, as an operation takes them: all by position, windows as pairs.
+
+    The forward operation returns the output and what else is asked for, see `rattention.torch.results`; the
+    backward operation the gradients of the differentiable arguments that are there. Plain attributes:
+    compilers trace the code that reads them.
+    """
+
+    def __init__(self, functions: Functions) -> None:
+        arguments = functions.arguments
+        self.functions = functions
+        self.results = RESULTS[functions.family]
+        self.name = functions.forward.__name__
+        parameters = inspect.signature(functions.forward).parameters
+        defaults = {name: p.default for name, p in parameters.items()}
+        self.parameters = {*defaults}
+        self.defaults = {n: d for n, d in defaults.items() if d is not inspect.Parameter.empty}
+        self.types = _types(functions, defaults) | self.results.flags
+        self.names = tuple(self.types)
+        self.tensors = tuple(name for name, type_ in self.types.items() if type_.startswith("Tensor"))
+        self.differentiable = tuple(a.name for a in arguments if a.differentiable)
+        self.of_query_dtype = tuple(a.name for a in arguments if {"query_length", "key_length"} & {*a.shape})
+        """Arguments that share one dtype, that of the output; they are those with one row per position."""
+        self.in_float32 = tuple(name for name in self.differentiable if name not in self.of_query_dtype)
+
+    @property
+    def forward_schema(self) -> str:
+        """All arguments, in order, to the output and what follows it."""
+        return f"({', '.join(f'{type_} {name}' for name, type_ in self.types.items())}) -> Tensor[]"
+
+    @property
+    def backward_schema(self) -> str:
+        """Gradients of the first two results, what was saved, and the arguments of the forward operation."""
+        results = "Tensor grad_output, Tensor? grad_second"
+        saved = "".join(f", Tensor {name}" for name in self.results.saved)
+        return f"({results}{saved}, {self.forward_schema[1:]}"
+
+
+def _types(functions: Functions, defaults: dict[str, Any]) -> dict[str, str]:
+    known = {argument.name: argument for argument in functions.arguments}
+    types = {}
+    for name, default in defaults.items():
+        if name in known:
+            types[name] = KIND_TYPES[known[name].kind] + ("?" if default is None else "")
+        elif name in functions.masks:
+            types[name] = MASK_TYPES[name]
+    return types
+
+
 def define(signature: Signature) -> Callable[..., list[torch.Tensor]]:
     """Register forward and backward of one set of functions; the forward operation."""
     name = f"{NAMESPACE}::{signature.name}"
     forward = torch.library.custom_op(
         name,
-        lambda *values: kernels.forward(signature, values),
+        lambda *values: _run_forward(signature, values),
         mutates_args=(),
         device_types="cpu",
         schema=signature.forward_schema,
     )
     backward = torch.library.custom_op(
         f"{name}_backward",
-        lambda *values: kernels.backward(signature, values),
+        lambda *values: _run_backward(signature, values),
         mutates_args=(),
         device_types="cpu",
         schema=signature.backward_schema,
@@ -49,10 +118,48 @@ def define(signature: Signature) -> Callable[..., list[torch.Tensor]]:
         getattr(torch.ops.rattention, n).default for n in (signature.name, f"{signature.name}_backward")
     )
     forward.register_autograd(_gradients_by(signature, gradients), setup_context=_saver(signature))
-    backward.register_autograd(_refuse_second_derivative(signature), setup_context=_save_nothing)
+    backward.register_autograd(_refuse_second_derivative(signature))
     for op, overload in ((forward, operation), (backward, gradients)):
         op.register_vmap(_one_by_one(overload))
     return operation  # type: ignore[no-any-return]
+
+
+def _run_forward(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
+    """The results, in the order of the operation."""
+    result = signature.functions.forward(**_on_arrays(signature, values))
+    return [as_tensor(array) for array in signature.results.arrays(result)]
+
+
+def _run_backward(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
+    """The gradients, each in its argument's dtype."""
+    grad_output, grad_second, *rest = values
+    count = len(signature.results.saved)
+    arguments = _on_arrays(signature, rest[count:])
+    for flag in signature.results.flags:
+        del arguments[flag]
+    second = None if grad_second is None else as_array(grad_second.to(torch.float32))
+    given = signature.results.for_backward(rest[:count], second)
+    gradients = signature.functions.backward(as_array(grad_output), **arguments, **given)
+    tensors = dict(zip(signature.names, rest[count:], strict=True))
+    return [
+        as_tensor(gradients[name]).to(tensors[name].dtype)
+        for name in signature.differentiable
+        if tensors[name] is not None
+    ]
+
+
+def _on_arrays(signature: Signature, values: Sequence[Any]) -> dict[str, Any]:
+    arguments = dict(zip(signature.names, values, strict=True))
+    for name in signature.tensors:
+        if arguments[name] is not None:
+            arguments[name] = as_array(arguments[name])
+    if arguments.get("metrics") is not None:
+        radius, distance, received = arguments["metrics"]
+        arguments["metrics"] = MetricOptions(radius, distance, bool(received))
+    if "causal" in arguments and arguments["window"] is not None:
+        left, right = (None if reach < 0 else reach for reach in arguments["window"])
+        arguments["window"] = left, right
+    return arguments
 
 
 def _empty_results(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
@@ -102,10 +209,6 @@ def _gradients_by(signature: Signature, operation: Callable[..., list[torch.Tens
     return backward
 
 
-def _save_nothing(ctx: Any, inputs: Sequence[Any], output: Sequence[torch.Tensor]) -> None:
-    pass
-
-
 def _refuse_second_derivative(signature: Signature) -> Callable[..., Any]:
     def backward(ctx: Any, *grads: Any) -> Any:
         raise NotImplementedError(
@@ -135,6 +238,7 @@ def _one_by_one(operation: Callable[..., list[torch.Tensor]]) -> Callable[..., A
     return rule
 
 
-SIGNATURES = signatures()
+SIGNATURES = {m.functions.forward: Signature(m.functions) for m in MECHANISMS.values()}
+"""One per set of functions in the table, by the public function on arrays."""
 OPERATIONS = {function: define(signature) for function, signature in SIGNATURES.items()}
 """The forward operations, by the public function on arrays."""

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from rattention._arguments import brief
-from rattention._metrics import AttentionMetrics, MetricOptions
-from rattention.mechanisms.residual_linear import FEATURE_MAPS
+from rattention._metrics import ROW_METRICS, AttentionMetrics, MetricOptions
+from rattention.mechanisms.residual_linear import feature_map_name
 from rattention.mechanisms.results import AttentionResult, LinearResult
-from rattention.mechanisms.score_options import require_metric_options
-from rattention.torch.storage import as_array
+from rattention.mechanisms.softmax_family import require_metric_options
+from rattention.torch.checks import as_array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Arguments = dict[str, Any]
-
-METRIC_NAMES = tuple(AttentionMetrics.__dataclass_fields__)
 
 
 class SoftmaxResults:
@@ -107,9 +104,7 @@ class LinearResults:
         rows, keys = inputs["query"].shape[2], inputs["key"].shape[2]
         if inputs["window"] < -1:
             raise ValueError(f"window must be >= -1, got {inputs['window']}")
-        if inputs["feature_map"] not in FEATURE_MAPS:
-            names = ", ".join(FEATURE_MAPS)
-            raise ValueError(f"feature_map must be one of {names}, got {brief(inputs['feature_map'])}")
+        feature_map_name(inputs["feature_map"])
         if rows != keys:
             raise ValueError(f"key has length {keys}, query has {rows}; they must be equal")
 
@@ -145,14 +140,9 @@ def _as_integers(metrics: MetricOptions) -> list[int]:
 def _empty_metrics(metrics: Sequence[int] | None, rows: torch.Tensor, keys: int) -> list[torch.Tensor]:
     if metrics is None:
         return []
-    results = []
-    for name in METRIC_NAMES:
-        if name == "received":
-            if metrics[2]:
-                results.append(rows.new_empty((*rows.shape[:2], keys)))
-        else:
-            results.append(torch.empty_like(rows, dtype=torch.int64 if name == "max_position" else None))
-    return results
+    dtypes = (torch.int64 if name == "max_position" else None for name in ROW_METRICS)
+    received = [rows.new_empty((*rows.shape[:2], keys))] if metrics[2] else []
+    return [*(torch.empty_like(rows, dtype=dtype) for dtype in dtypes), *received]
 
 
 class _NotDifferentiable(torch.autograd.Function):
@@ -179,4 +169,4 @@ def not_differentiable(measured: torch.Tensor, *inputs: torch.Tensor) -> torch.T
 
 def _metrics(measured: Sequence[torch.Tensor], inputs: Arguments) -> AttentionMetrics[torch.Tensor]:
     results = [not_differentiable(t.detach(), inputs["query"], inputs["key"]) for t in measured]
-    return AttentionMetrics(**dict(zip(METRIC_NAMES, results, strict=False)))
+    return AttentionMetrics(**dict(zip((*ROW_METRICS, "received"), results, strict=False)))

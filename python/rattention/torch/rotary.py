@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rattention import _core
-from rattention.torch.storage import as_array, as_tensor
+from rattention.torch.checks import as_array, as_tensor
 
 IN_KERNEL = (torch.float32, torch.bfloat16, torch.float16)
 """Dtypes that the operation takes on the CPU; others are turned in plain PyTorch."""
