@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,7 @@ class _Saver:
             save_figure(path, figure, dpi=self.style.dpi)
             self.saved.append(path)
             if self.embeds:
-                what = path.stem.replace("_", ", ").replace("sample", "sample ").replace("layer", "layer ")
+                what = re.sub(r"(sample|layer)(\d+)_?", r"\1 \2, ", path.stem)
                 kept.append(Embedded(f"{what}: {caption(name)}", figure, path))
         return kept
 
