@@ -124,7 +124,7 @@ class TestRules:
             (lambda: Room(size=0), "size must be between 1 and 100, got 0"),
             (lambda: Room(steps=0), "steps must be between"),
             (lambda: QLearning(epsilon=1.5), "epsilon must be between 0 and 1, got 1.5"),
-            (lambda: QLearning(rate=float("nan")), "rate must be finite.*, got nan"),
+            (lambda: QLearning(rate=float("nan")), "rate must be finite in float32, got nan"),
             (lambda: QLearning(discount=1.0), "discount must be below 1"),
             (lambda: QLearning(episodes=0), "episodes must be >= 1, got 0"),
             (lambda: Collection(held_out=81), "held_out must be between 1 and 80"),

@@ -146,7 +146,15 @@ def test_the_report_needs_nothing_else(arguments, capsys, tmp_path, kind, embedd
     assert all(alt.endswith(".") and alt.count(" ") > 10 for alt in page.alts)
     assert len({*page.alts}) == 5
     assert not re.search(r"https?://", re.sub(r"base64,[^\"]*", "", text))
-    for words in ("piece 0", "sample 0, layer 1, maps:", "layers: Left", "recency bias", "recency_ratio", "processor"):
+    for words in (
+        "piece 0",
+        "sample 0, layer 1, maps:",
+        "layers: Left",
+        "recency bias",
+        "recency_ratio",
+        "numpy",
+        "processor",
+    ):
         assert words in text
 
 

@@ -12,9 +12,6 @@
 namespace rattention {
 namespace {
 
-// Scores of one query head: those of a tile, and a vector behind them.
-constexpr std::int64_t kStride = kTileKeys + 16;
-
 // Cuts what starts on cache lines off a block of memory; without one it counts.
 class Layout {
  public:
@@ -39,7 +36,7 @@ std::int64_t HeadStep::lay_out(float* memory) {
   plain_queries_ = layout.take(group_ * dim);
   queries_ = layout.take(group_ * config_.head_dim);
   phi_ = layout.take(group_ * 2 * dim);
-  scores_ = layout.take(group_ * kStride);
+  scores_ = layout.take(group_ * kTileStride);
   maxima_ = layout.take(group_ * kernels_.lanes);
   top_ = layout.take(group_);
   total_ = layout.take(group_);
@@ -92,10 +89,10 @@ void HeadStep::attend(std::int64_t filled) {
   std::fill_n(total_, group_, 0.0F);
   std::fill_n(local_, group_ * columns_, 0.0F);
   for (std::int64_t g = 0; g < group_; ++g) {
-    scores_[g * kStride] = kernels_.dot(queries_ + g * config_.head_dim, rotated_, config_.head_dim);
+    scores_[g * kTileStride] = kernels_.dot(queries_ + g * config_.head_dim, rotated_, config_.head_dim);
   }
   weigh(1);
-  kernels_.multiply_add({scores_, kStride}, group_, 1, value_, columns_, columns_, local_, columns_);
+  kernels_.multiply_add({scores_, kTileStride}, group_, 1, value_, columns_, columns_, local_, columns_);
   for (std::int64_t first = 0; first < filled; first += kTileKeys) {
     const std::int64_t slots = std::min(kTileKeys, filled - first);
     score(first, slots);
@@ -111,13 +108,13 @@ void HeadStep::score(std::int64_t first, std::int64_t slots) {
   const std::int64_t items = kernels_.panel * config_.head_dim;
   for (std::int64_t j = 0; j < slots; j += kernels_.panel) {
     const float* panel = wide(kept_.panels, cache_.panel_dtype(), (first + j) / kernels_.panel * items, items);
-    kernels_.score_panel(queries_, group_, config_.head_dim, panel, scores_ + j, kStride, maxima_);
+    kernels_.score_panel(queries_, group_, config_.head_dim, panel, scores_ + j, kTileStride, maxima_);
   }
 }
 
 void HeadStep::weigh(std::int64_t n) {
   for (std::int64_t g = 0; g < group_; ++g) {
-    float* scores = scores_ + g * kStride;
+    float* scores = scores_ + g * kTileStride;
     std::fill_n(scores + n, kernels_.lanes, -kInfinity);
     const float before = top_[g];
     const float top = std::max(before, kernels_.max(scores, n));
@@ -137,7 +134,7 @@ void HeadStep::add_values(std::int64_t first, std::int64_t slots) {
   for (std::int64_t j = 0; j < slots; j += step) {
     const std::int64_t n = std::min(step, slots - j);
     const float* values = wide(kept_.values, config_.dtype, (first + j) * columns_, n * columns_);
-    kernels_.multiply_add({scores_ + j, kStride}, group_, n, values, columns_, columns_, local_, columns_);
+    kernels_.multiply_add({scores_ + j, kTileStride}, group_, n, values, columns_, columns_, local_, columns_);
   }
 }
 

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+
+#include "core/numbers.h"
 
 namespace rattention {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Largest scores below this lose less than one unit when they are rounded.
 constexpr float kExactTop = 0x1p20F;

@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 
+#include "core/numbers.h"
 #include "core/threads.h"
 #include "kernels/rows.h"
 #include "softmax/bf16_operands.h"
@@ -13,8 +14,6 @@
 
 namespace rattention {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // One task of the forward pass: running maximum, denominator and unnormalised output of every row.
 class ForwardTask {

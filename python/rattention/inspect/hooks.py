@@ -21,13 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 from rattention._arguments import fields_in_brief
 from rattention._metrics import AttentionMetrics, MetricOptions
 from rattention._models import kind_of
-from rattention.mechanisms import gravitational, softmax
+from rattention.mechanisms.table import MECHANISMS
 
 Callback = Callable[["LayerAttention"], None]
 Hook = Callable[..., Any]
-
-BY_POSITION = ("query_mass", "key_mass")
-"""Options that the gravitational functions take after query and key."""
 
 
 @dataclass(eq=False, repr=False)
@@ -70,7 +67,7 @@ class LayerAttention:
 
     def rows(self, rows: ArrayLike) -> NDArray[Any]:
         """The weights of a few query rows, ``[batch, heads, len(rows), key_length]``."""
-        return self._measure("rows", rows)  # type: ignore[no-any-return]
+        return self._measure("rows", rows=rows)  # type: ignore[no-any-return]
 
     def map(
         self,
@@ -82,14 +79,10 @@ class LayerAttention:
         most `shape`; see `rattention.attention_map`."""
         return self._measure("map", shape=shape, rows=rows, keys=keys)  # type: ignore[no-any-return]
 
-    def _measure(self, what: str, *arguments: Any, **more: Any) -> Any:
-        options = {name: value for name, value in self.options.items() if name not in BY_POSITION}
-        if "query_mass" not in self.options:
-            function = getattr(softmax, f"attention_{what}")
-            return function(self.query, self.key, *arguments, **options, **more)
-        masses = (self.options[name] for name in BY_POSITION)
-        function = getattr(gravitational, f"gravitational_{what}")
-        return function(self.query, self.key, *masses, *arguments, **options, **more)
+    def _measure(self, what: str, **more: Any) -> Any:
+        """The mechanism's function of that name in the table: metrics, rows or map."""
+        mechanism = MECHANISMS["gravitational" if "query_mass" in self.options else "softmax"]
+        return getattr(mechanism.functions, what)(query=self.query, key=self.key, **self.options, **more)
 
 
 @contextmanager
