@@ -98,8 +98,9 @@ DenseMask dense_mask(const py::array& array, const std::array<std::int64_t, 4>& 
   return mask;
 }
 
-const std::int64_t* segment_ids(const py::array& array, std::int64_t batch, std::int64_t key_length) {
-  require_shape("segment_ids", array, {batch, key_length});
+const std::int64_t* key_ids(const std::string& name, const py::array& array, std::int64_t batch,
+                            std::int64_t key_length) {
+  require_shape(name, array, {batch, key_length});
   return static_cast<const std::int64_t*>(array.data());
 }
 

@@ -33,7 +33,9 @@ TensorView mass_view(const std::string& name, const pybind11::array& array);
 
 PaddingMask padding_mask(const pybind11::array& array, std::int64_t batch, std::int64_t key_length);
 DenseMask dense_mask(const pybind11::array& array, const std::array<std::int64_t, 4>& shape);
-const std::int64_t* segment_ids(const pybind11::array& array, std::int64_t batch, std::int64_t key_length);
+// Integers of every key, own_integers() of that shape.
+const std::int64_t* key_ids(const std::string& name, const pybind11::array& array, std::int64_t batch,
+                            std::int64_t key_length);
 // A contiguous float32 array of just this shape; ValueError for others.
 const float* floats(const std::string& name, const pybind11::array& array, const std::vector<std::int64_t>& shape);
 

@@ -54,7 +54,7 @@ const Number* row_numbers(const char* name, const py::array& array, const ScoreP
 py::dict attention_backward(const py::array& query, const py::array& key, const py::array& value,
                             const ScoreOptions& options, const py::array& output, const py::array& lse,
                             const py::array& grad_output, const std::optional<py::array>& grad_lse,
-                            const std::optional<py::array>& output_rest) {
+                            const std::optional<py::array>& output_rest, bool of_mask) {
   const ScoreProblem problem = make_problem(query, key, options);
   SoftmaxSaved saved{tensor_view("value", value), tensor_view("output", output),
                      tensor_view("grad_output", grad_output)};
@@ -83,6 +83,15 @@ py::dict attention_backward(const py::array& query, const py::array& key, const 
   if (problem.log_discount != nullptr) {
     gradients.log_discount = arrays.add("log_discount", {shape[0], shape[1], shape[2]});
   }
+  if (problem.sinks != nullptr) gradients.sinks = arrays.add("sinks", {shape[0], shape[1], shape[2]});
+  if (problem.relative_bias) {
+    const std::int64_t blocks = ceil_div(problem.row_count, kBlockRows);
+    gradients.relative_bias =
+        arrays.add("relative_bias", {shape[0], shape[1], blocks, problem.relative_bias->entries()});
+  }
+  if (of_mask) {
+    gradients.attn_mask = arrays.add("attn_mask", {shape[0], shape[1], shape[2], problem.masks.key_length});
+  }
   {
     const CoreCall call;
     softmax_backward(problem, saved, gradients);
@@ -95,8 +104,9 @@ py::dict attention_backward(const py::array& query, const py::array& key, const 
 void bind_gradients(py::module_& module) {
   module.def("attention_backward", &attention_backward, py::arg("query"), py::arg("key"), py::arg("value"),
              py::arg("options"), py::arg("output"), py::arg("lse"), py::arg("grad_output"),
-             py::arg("grad_lse") = py::none(), py::arg("output_rest") = py::none(),
-             "Gradients by name, float32; those of gravity, exponent and log_discount are per query row.");
+             py::arg("grad_lse") = py::none(), py::arg("output_rest") = py::none(), py::arg("of_mask") = false,
+             "Gradients by name, float32; those of gravity, exponent, log_discount and sinks are per query row, "
+             "that of relative_bias per block of rows, that of attn_mask per pair.");
 }
 
 }  // namespace rattention::bindings

@@ -62,7 +62,7 @@ LinearProblem make_linear_problem(const py::array& query, const py::array& key, 
     problem.initial_state = state.data();
   }
   if (options.key_mask) problem.padding = padding_mask(*options.key_mask, batch, length);
-  if (options.segment_ids) problem.segments = segment_ids(*options.segment_ids, batch, length);
+  if (options.segment_ids) problem.segments = key_ids("segment_ids", *options.segment_ids, batch, length);
   return problem;
 }
 

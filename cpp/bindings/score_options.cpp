@@ -10,6 +10,7 @@
 #include "bindings/module.h"
 #include "softmax/checks.h"
 #include "softmax/rule_gravity.h"
+#include "softmax/rule_softcap.h"
 
 namespace py = pybind11;
 
@@ -43,11 +44,19 @@ void set_gravity(const py::array& query_mass, const py::array& key_mass, const p
   problem.rule = std::make_shared<GravityRule>(gravity, problem);
 }
 
+void set_relative_bias(const py::array& table, ScoreProblem& problem) {
+  const std::int64_t heads = problem.query.heads();
+  const std::int64_t entries = table.ndim() == 2 ? table.shape(1) : 0;
+  const float* data = floats("relative_bias", table, {heads, entries});
+  problem.relative_bias = std::make_shared<RelativeBias>(data, heads, entries / 2);
+}
+
 // A new option is an argument here and a setting.
 ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t query_offset, float scale,
                           const Array& key_mask, const Array& segments, const Array& attn_mask,
-                          const Array& log_discount, const Array& query_mass, const Array& key_mass,
-                          const Array& gravity, float eps, const Array& exponent) {
+                          const Array& log_discount, const Array& block_ids, const Array& sinks,
+                          const Array& relative_bias, std::optional<float> softcap, const Array& query_mass,
+                          const Array& key_mass, const Array& gravity, float eps, const Array& exponent) {
   ScoreOptions options;
   const auto add = [&](std::function<void(ScoreProblem&)> set) { options.settings.push_back(std::move(set)); };
   add([=](ScoreProblem& problem) {
@@ -63,11 +72,24 @@ ScoreOptions make_options(std::int64_t left, std::int64_t right, std::int64_t qu
   }
   if (segments) {
     add([ids = own_integers(*segments)](ScoreProblem& problem) {
-      problem.masks.segments = segment_ids(ids, problem.query.batch(), problem.key.length());
+      const std::int64_t batch = problem.query.batch();
+      set_segments(key_ids("segment_ids", ids, batch, problem.key.length()), batch, problem.masks);
     });
   }
   if (attn_mask) add([mask = *attn_mask](ScoreProblem& problem) { set_dense_mask(mask, problem); });
   if (log_discount) add([discount = *log_discount](ScoreProblem& problem) { set_discount(discount, problem); });
+  if (block_ids) {
+    add([ids = own_integers(*block_ids)](ScoreProblem& problem) {
+      const std::int64_t batch = problem.query.batch();
+      const std::int64_t* data = key_ids("block_ids", ids, batch, problem.key.length());
+      problem.masks.blocks = runs_of(data, batch, problem.key.length(), 0);
+    });
+  }
+  if (sinks) {
+    add([own = *sinks](ScoreProblem& problem) { problem.sinks = floats("sinks", own, {problem.query.heads()}); });
+  }
+  if (relative_bias) add([table = *relative_bias](ScoreProblem& problem) { set_relative_bias(table, problem); });
+  if (softcap) add([cap = *softcap](ScoreProblem& problem) { problem.rule = std::make_shared<SoftcapRule>(cap); });
   add([](ScoreProblem& problem) { check_positions(problem); });
   if (query_mass) {
     add([=](ScoreProblem& problem) { set_gravity(*query_mass, *key_mass, *gravity, eps, exponent, problem); });
@@ -91,8 +113,9 @@ void bind_score_options(py::module_& module) {
       "and key.")
       .def(py::init(&make_options), py::kw_only(), py::arg("left"), py::arg("right"), py::arg("query_offset"),
            py::arg("scale"), py::arg("key_mask") = none, py::arg("segment_ids") = none, py::arg("attn_mask") = none,
-           py::arg("log_discount") = none, py::arg("query_mass") = none, py::arg("key_mass") = none,
-           py::arg("gravity") = none, py::arg("eps") = 0.0F, py::arg("exponent") = none);
+           py::arg("log_discount") = none, py::arg("block_ids") = none, py::arg("sinks") = none,
+           py::arg("relative_bias") = none, py::arg("softcap") = none, py::arg("query_mass") = none,
+           py::arg("key_mass") = none, py::arg("gravity") = none, py::arg("eps") = 0.0F, py::arg("exponent") = none);
 }
 
 }  // namespace rattention::bindings

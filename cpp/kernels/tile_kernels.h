@@ -88,6 +88,8 @@ struct TileKernels {
   void (*add)(float* x, const float* y, std::int64_t n);
   // s[j] += slope * |first + j|
   void (*add_distance)(float* s, std::int64_t n, float first, float slope);
+  // s[j] <- cap * tanh(s[j] / cap), cap > 0; slopes, if wanted, are the derivatives.
+  void (*softcap)(float* s, std::int64_t n, float cap, float* slopes);
   // s[j] <- s[j]^power, power > 0. What is below 2^-126 counts as 0 but for power 1/2.
   void (*raise)(float* s, std::int64_t n, float power);
   // s[j] <- 1 / (s[j] + eps)

@@ -3,6 +3,7 @@
 #include "kernels/tile_masks.inl"
 #include "kernels/tile_products.inl"
 #include "kernels/tile_rows.inl"
+#include "kernels/tile_softcap.inl"
 #include "kernels/tile_softmax.inl"
 
 namespace rattention::detail {
@@ -26,6 +27,7 @@ const TileKernels RATTENTION_KERNELS = {
     scale,
     add,
     add_distance,
+    softcap,
     raise,
     invert,
     gravitate,

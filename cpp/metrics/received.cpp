@@ -76,7 +76,7 @@ class ColumnTask {
  private:
   bool sees_keys(const QueryBlock& block) const {
     for (std::int64_t r = 0; r < block.rows; ++r) {
-      if (!problem_.masks.span(problem_.query_row(block.first + r)).intersect(keys_).empty()) return true;
+      if (!problem_.masks.span(batch_, problem_.query_row(block.first + r)).intersect(keys_).empty()) return true;
     }
     return false;
   }
@@ -143,7 +143,7 @@ void ReceivedInPassing::add_nan_rows(std::int64_t head, float* sum) const {
   for (const std::int64_t row : nan_rows_) {
     if (row / problem_.row_count != head) continue;
     const std::int64_t query_row = problem_.query_row(row % problem_.row_count);
-    const KeySpan keys = problem_.masks.span(query_row);
+    const KeySpan keys = problem_.masks.span(batch, query_row);
     shown.assign(static_cast<std::size_t>(keys.size()), -1);
     unpadded = shown;
     if (problem_.masks.padding) problem_.masks.padded(batch, keys, unpadded.data());
@@ -164,7 +164,7 @@ void ReceivedInPassing::store(float* received) const {
     SeenRows seen(problem_, head / heads, head % heads, {0, length});
     for (std::int64_t r = 0; r < problem_.row_count; ++r) {
       if (r % kBlockRows == 0) stop_if_asked();
-      const KeySpan keys = problem_.masks.span(problem_.query_row(r));
+      const KeySpan keys = problem_.masks.span(head / heads, problem_.query_row(r));
       if (!keys.empty()) seen.add(r, keys);
     }
     float* sum = received + head * length;

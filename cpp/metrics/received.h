@@ -19,7 +19,9 @@ void attention_received(const ScoreProblem& problem, const double* lse, float* r
 // block by block and blocks in order, whoever computes them.
 class ReceivedInPassing {
  public:
-  static bool possible(const ScoreProblem& problem) { return problem.masks.key_length <= kTileKeys; }
+  static bool possible(const ScoreProblem& problem) {
+    return problem.masks.key_length <= kTileKeys && problem.sinks == nullptr;
+  }
   explicit ReceivedInPassing(const ScoreProblem& problem);
 
   // The row's number counts over [batch, heads, row_count]. Threads may add rows of different blocks at a time.

@@ -99,12 +99,12 @@ class RowMetricsObserver : public RowObserver {
     add_context(row, state);
   }
 
-  void finish(std::int64_t slot, float denominator) override {
+  void finish(std::int64_t slot, float denominator, float kept) override {
     const RowState& state = at(slot);
     const std::int64_t i = state.index;
-    const bool empty = denominator == 0;
-    const float share = empty ? 0 : 1 / denominator;
-    outputs_.entropy[i] = empty ? 0 : at_least_zero(std::log(denominator) - state.score * share);
+    const bool empty = denominator == 0 || kept == 0;
+    const float share = empty ? 0 : kept / denominator;
+    outputs_.entropy[i] = empty ? 0 : at_least_zero(kept * std::log(denominator / kept) - state.score * share);
     outputs_.local_concentration[i] = state.local * share;
     outputs_.long_range[i] = state.far * share;
     outputs_.max_weight[i] = share;

@@ -45,7 +45,7 @@ VisibleKeysOfBatch::VisibleKeysOfBatch(const Masks& masks, std::int64_t batch) :
 }
 
 VisibleKeys VisibleKeysOfBatch::row(std::int64_t head, std::int64_t query_row) {
-  const KeySpan span = masks_.span(query_row);
+  const KeySpan span = masks_.span(batch_, query_row);
   if (!masks_.has_holes()) return {span, nullptr};
   if (masks_.dense) {
     masks_.visible(batch_, head, query_row, {0, masks_.key_length}, flags_.data());

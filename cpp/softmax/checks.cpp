@@ -32,7 +32,7 @@ void check_value(const TensorView& key, const TensorView& value) {
 
 void check_positions(const ScoreProblem& problem) {
   const Masks& masks = problem.masks;
-  if (masks.segments == nullptr || problem.query.length() == 0) return;
+  if ((masks.segments == nullptr && !masks.within) || problem.query.length() == 0) return;
   const std::int64_t first = masks.position(0);
   const std::int64_t last = masks.position(problem.query.length() - 1);
   if (first >= 0 && last < masks.key_length) return;

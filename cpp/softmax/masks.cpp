@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <unordered_set>
 
 #include "kernels/rows.h"
 #include "kernels/tile_kernels.h"
@@ -36,8 +37,19 @@ void by_floats(const DenseMask& mask, const std::byte* entries, std::int64_t cou
 
 }  // namespace
 
-KeySpan Masks::span(std::int64_t row) const {
+KeySpan Masks::span(std::int64_t b, std::int64_t row) const {
   const std::int64_t at = position(row);
+  KeySpan keys = reach(at);
+  if (blocks) keys = keys.join(at_position(blocks, b, at, {}));
+  if (within) keys = keys.intersect(at_position(within, b, at, keys));
+  return keys;
+}
+
+KeySpan Masks::at_position(const PositionSpans& spans, std::int64_t b, std::int64_t at, KeySpan otherwise) const {
+  return at < 0 || at >= key_length ? otherwise : (*spans)[static_cast<std::size_t>(b * key_length + at)];
+}
+
+KeySpan Masks::reach(std::int64_t at) const {
   KeySpan keys{0, key_length};
   if (left >= 0 && at > left) keys.first = at - left;
   if (right >= 0 && right < key_length - 1 - at) keys.last = std::max<std::int64_t>(0, at + right + 1);
@@ -77,6 +89,33 @@ void Masks::add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan k
             [&](std::int64_t first, const float* mask, std::int64_t count) {
               tile_kernels().add(scores + first, mask, count);
             });
+}
+
+PositionSpans runs_of(const std::int64_t* ids, std::int64_t batch, std::int64_t key_length, std::int64_t least) {
+  auto spans = std::make_shared<std::vector<KeySpan>>(static_cast<std::size_t>(batch * key_length));
+  for (std::int64_t b = 0; b < batch; ++b, ids += key_length) {
+    KeySpan* of = spans->data() + b * key_length;
+    for (KeySpan run{0, 0}; run.first < key_length; run.first = run.last) {
+      while (run.last < key_length && ids[run.last] == ids[run.first]) ++run.last;
+      if (ids[run.first] >= least) std::fill(of + run.first, of + run.last, run);
+    }
+  }
+  return spans;
+}
+
+void set_segments(const std::int64_t* ids, std::int64_t batch, Masks& masks) {
+  for (std::int64_t b = 0; b < batch; ++b) {
+    const std::int64_t* own = ids + b * masks.key_length;
+    std::unordered_set<std::int64_t> ended;
+    for (std::int64_t j = 0; j < masks.key_length; ++j) {
+      if (j > 0 && own[j] == own[j - 1]) continue;
+      if (!ended.insert(own[j]).second) {
+        masks.segments = ids;
+        return;
+      }
+    }
+  }
+  masks.within = runs_of(ids, batch, masks.key_length, std::numeric_limits<std::int64_t>::min());
 }
 
 }  // namespace rattention

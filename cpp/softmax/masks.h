@@ -4,7 +4,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <vector>
 
 #include "core/keys.h"
 #include "core/tensor.h"
@@ -19,6 +21,9 @@ struct DenseMask {
   std::array<std::int64_t, 4> strides;
 };
 
+// A range of keys for every position, [batch, key_length]; nullptr for none.
+using PositionSpans = std::shared_ptr<const std::vector<KeySpan>>;
+
 struct Masks {
   static constexpr std::int64_t kUnlimited = -1;
 
@@ -29,11 +34,13 @@ struct Masks {
   std::optional<PaddingMask> padding;
   const std::int64_t* segments = nullptr;  // contiguous [batch, key_length]
   std::optional<DenseMask> dense;
+  PositionSpans within;  // rows see no more than that of their position: segments that are one run of keys each
+  PositionSpans blocks;  // and all of that, whatever causality and window hide: blocks that see both sides
 
   std::int64_t position(std::int64_t row) const { return row + query_offset; }
 
-  // What causality and the window leave of the keys. Overflow-free for any int64 reach.
-  KeySpan span(std::int64_t row) const;
+  // What causality, window, blocks and runs leave of the keys. Overflow-free for any int64 reach.
+  KeySpan span(std::int64_t b, std::int64_t row) const;
 
   // Masks beyond the span: where both are false, a row sees its whole span.
   bool varies_by_row() const { return segments != nullptr || dense; }
@@ -46,6 +53,15 @@ struct Masks {
 
   // Adds a float mask to the row's scores of `keys`.
   void add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, float* scores) const;
+
+ private:
+  KeySpan reach(std::int64_t at) const;
+  KeySpan at_position(const PositionSpans& spans, std::int64_t b, std::int64_t at, KeySpan otherwise) const;
 };
+
+// The runs of equal ids, contiguous [batch, key_length], as spans of their positions; empty at ids below `least`.
+PositionSpans runs_of(const std::int64_t* ids, std::int64_t batch, std::int64_t key_length, std::int64_t least);
+// Hides keys of other segments than the row's own, by `within` where every segment is one run, else id by id.
+void set_segments(const std::int64_t* ids, std::int64_t batch, Masks& masks);
 
 }  // namespace rattention

@@ -31,8 +31,8 @@ class RowObserver {
   virtual ~RowObserver() = default;
 
   virtual void add(std::int64_t slot, const RowWeights& row) = 0;
-  // All tiles seen; `denominator` is the sum of weights.
-  virtual void finish(std::int64_t slot, float denominator) = 0;
+  // All tiles seen; `denominator` is the sum of weights, `kept` their share beside the sink: 1 without one.
+  virtual void finish(std::int64_t slot, float denominator, float kept) = 0;
 };
 
 // Called once per task, by several threads at once.

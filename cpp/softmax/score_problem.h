@@ -9,6 +9,7 @@
 #include "core/tensor.h"
 #include "kernels/rotary.h"
 #include "softmax/masks.h"
+#include "softmax/relative_bias.h"
 
 namespace rattention {
 
@@ -38,6 +39,9 @@ struct ScoreProblem {
   Masks masks;
   const float* log_discount = nullptr;  // one per query head, or none
   bool discount_per_query = false;      // one per query, [batch, heads, query_length], in place of that
+  std::shared_ptr<const RelativeBias> relative_bias;
+  // Per query head, or none: the score of a key that every row sees, whose value is 0. Weights sum to less than one.
+  const float* sinks = nullptr;
   // Query rows to score, nullptr for all. Row r of the loop is query row rows[r].
   const std::int64_t* rows = nullptr;
   std::int64_t row_count = 0;
@@ -51,18 +55,18 @@ struct ScoreProblem {
   }
   // Distances are counted from the position within the row's span that is nearest to its own: what lies between is the
   // same for all its keys, and far from them it would take the digits in which they differ.
-  std::int64_t distance_origin(std::int64_t query_row) const {
-    const KeySpan keys = masks.span(query_row);
+  std::int64_t distance_origin(std::int64_t batch, std::int64_t query_row) const {
+    const KeySpan keys = masks.span(batch, query_row);
     return std::clamp(masks.position(query_row), keys.first, std::max(keys.first, keys.last - 1));
   }
   // The distance from the row's position to that origin.
-  double distance_left_out(std::int64_t query_row) const {
-    return std::abs(static_cast<double>(masks.position(query_row) - distance_origin(query_row)));
+  double distance_left_out(std::int64_t batch, std::int64_t query_row) const {
+    return std::abs(static_cast<double>(masks.position(query_row) - distance_origin(batch, query_row)));
   }
   // What the row's scores, and with them its lse, lack of their discount: natural units.
   double discount_left_out(std::int64_t batch, std::int64_t head, std::int64_t query_row) const {
     if (log_discount == nullptr) return 0;
-    return log_discount_of(batch, head, query_row) * distance_left_out(query_row);
+    return log_discount_of(batch, head, query_row) * distance_left_out(batch, query_row);
   }
 };
 

@@ -63,7 +63,7 @@ bool ScoreTile::has_padding(KeySpan keys) const {
 KeySpan ScoreTile::span_of(std::int64_t batch, std::int64_t query_row) const {
   const KeySpan nothing{keys_.first, keys_.first};
   const Masks& masks = problem_.masks;
-  const KeySpan span = masks.span(query_row).intersect(keys_);
+  const KeySpan span = masks.span(batch, query_row).intersect(keys_);
   if (span.empty() || all_padded_) return nothing;
   if (masks.segments != nullptr) {
     const std::int64_t id = masks.segments[batch * masks.key_length + masks.position(query_row)];
@@ -135,20 +135,24 @@ void ScoreTile::apply_unit(std::int64_t r) {
   unit_[r] = 1;
 }
 
-// Score rule, discount and masks; returns whether any score changed.
+// Score rule, biases and masks; returns whether any score changed.
 bool ScoreTile::add_terms(std::int64_t batch, const QueryBlock& block, std::int64_t r, float* scores) {
   const KeySpan keys = spans_[r];
   const Masks& masks = problem_.masks;
   const std::int64_t query_row = problem_.query_row(block.first + r);
   const bool by_rule = problem_.rule->changes_products();
   const std::int32_t* shown = shown_flags(batch, block.head, query_row, keys);
-  const bool changes = shown != nullptr || problem_.log_discount != nullptr || by_rule;
+  const bool biased = problem_.log_discount != nullptr || problem_.relative_bias;
+  const bool changes = shown != nullptr || biased || by_rule;
   if (changes) apply_unit(r);
   if (by_rule) rule_->to_scores({batch, block.head, query_row, r, block.slot + r}, keys, scores);
   if (problem_.log_discount != nullptr) {
-    const auto distance = static_cast<float>(keys.first - problem_.distance_origin(query_row));
+    const auto distance = static_cast<float>(keys.first - problem_.distance_origin(batch, query_row));
     const float slope = problem_.log_discount_of(batch, block.head, query_row);
     kernels_.add_distance(scores, keys.size(), distance, slope);
+  }
+  if (problem_.relative_bias) {
+    problem_.relative_bias->add(block.head, keys.first - masks.position(query_row), keys.size(), scores);
   }
   if (shown != nullptr) {
     masks.add_bias(batch, block.head, query_row, keys, scores);

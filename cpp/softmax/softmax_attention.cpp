@@ -15,6 +15,12 @@
 namespace rattention {
 namespace {
 
+// log(e^a + e^b); b is finite.
+double log_of_sum(double a, double b) {
+  const double top = std::max(b, a);  // NaN where a is NaN
+  return std::isnan(a) ? a : top + std::log1p(std::exp(std::min(a, b) - top));
+}
+
 // One task of the forward pass: running maximum, denominator and unnormalised output of every row.
 class ForwardTask {
  public:
@@ -130,16 +136,20 @@ class ForwardTask {
   void finish_row(const QueryBlock& block, std::int64_t r) {
     const std::int64_t slot = block.slot + r;
     const std::int64_t row = block.first + r;
-    // Scores that are -inf all of them have no softmax; a row that sees nothing is 0.
-    const float total = total_[slot] == 0 && sees_[slot] != 0 ? std::numeric_limits<float>::quiet_NaN() : total_[slot];
+    // Scores that are -inf all of them have no softmax but beside a sink; a row that sees nothing is 0.
+    const bool undefined = total_[slot] == 0 && sees_[slot] != 0 && problem_.sinks == nullptr;
+    const float total = undefined ? std::numeric_limits<float>::quiet_NaN() : total_[slot];
+    const double of_keys = total == 0 ? -kInfinity : lse(block, slot, total);
+    const double of_all = problem_.sinks != nullptr ? log_of_sum(of_keys, problem_.sinks[block.head]) : of_keys;
+    const float kept = problem_.sinks != nullptr ? static_cast<float>(std::exp(of_keys - of_all)) : 1.0F;
     if (want_.lse != nullptr) {
       const std::int64_t index = (task_.batch * problem_.query.heads() + block.head) * problem_.row_count + row;
-      want_.lse[index] = total == 0 ? -kInfinity : lse(block, slot, total);
+      want_.lse[index] = of_all;
     }
     float* output = output_of(block, r);
-    if (total != 0) kernels_.scale(output, columns_, 1 / total);
+    if (total != 0) kernels_.scale(output, columns_, kept / total);
     if (want_.output != nullptr && !in_place_) store_output(output, block.head, row);
-    if (observer_) observer_->finish(slot, total);
+    if (observer_) observer_->finish(slot, total, kept);
   }
 
   void store_output(float* output, std::int64_t head, std::int64_t row) const {

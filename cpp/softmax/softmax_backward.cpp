@@ -219,15 +219,30 @@ class BackwardTask {
       tile_.to_weights(task_.batch, block, r, lse);
       kernels_.score_gradient(grad, weights, n, number(block, r, kDelta));
       if (problem_.log_discount != nullptr) {
-        const auto distance = static_cast<float>(seen.first - problem_.distance_origin(block.first + r));
+        const auto distance = static_cast<float>(seen.first - problem_.distance_origin(task_.batch, block.first + r));
         number(block, r, kDistance) += kernels_.sum_distance(grad, n, distance);
       }
+      store_bias_gradients(block, r, seen, grad);
       tile_.rule().to_factors(rule_row(block, r), seen, grad);
     }
     std::fill(tile_.at(r, keys.first), tile_.at(r, seen.first), 0.0F);
     std::fill(tile_.at(r, seen.last), tile_.at(r, keys.last), 0.0F);
     std::fill(grad_scores_of(r, keys.first), grad, 0.0F);
     std::fill(grad + n, grad_scores_of(r, keys.last), 0.0F);
+  }
+
+  void store_bias_gradients(const QueryBlock& block, std::int64_t r, KeySpan seen, const float* grad) {
+    if (gradients_.relative_bias != nullptr) {
+      const std::int64_t blocks = ceil_div(problem_.row_count, kBlockRows);
+      const std::int64_t head = task_.batch * problem_.query.heads() + block.head;
+      const std::int64_t at = head * blocks + block.first / kBlockRows;
+      problem_.relative_bias->add_gradient(grad, seen.first - problem_.masks.position(block.first + r), seen.size(),
+                                           gradients_.relative_bias + at * problem_.relative_bias->entries());
+    }
+    if (gradients_.attn_mask != nullptr) {
+      std::copy_n(grad, seen.size(),
+                  gradients_.attn_mask + row_index(block, r) * problem_.masks.key_length + seen.first);
+    }
   }
 
   // The block's queries and gradients of outputs with 0 in rows that are not finite: times a weight of 0 those would
@@ -290,13 +305,21 @@ class BackwardTask {
       if (problem_.rotary != nullptr) problem_.rotary->undo(grad, problem_.masks.position(block.first + r));
       std::copy_n(grad, dim_, gradients_.query + index * dim_);
       if (gradients_.log_discount != nullptr) gradients_.log_discount[index] = discount_gradient(block, r);
+      if (gradients_.sinks != nullptr) gradients_.sinks[index] = sink_gradient(block, r);
     }
+  }
+
+  // A sink has no value: it moves the output through the weights that it takes from all keys.
+  float sink_gradient(const QueryBlock& block, std::int64_t r) {
+    const double weight = std::exp(problem_.sinks[block.head] - lse_[block.slot + r]);
+    return static_cast<float>(-weight * number(block, r, kDelta));
   }
 
   // The distance that all keys of the row have in common moves lse alone.
   float discount_gradient(const QueryBlock& block, std::int64_t r) {
     const double of_lse = saved_.grad_lse != nullptr ? saved_.grad_lse[row_index(block, r)] : 0;
-    return static_cast<float>(number(block, r, kDistance) + of_lse * problem_.distance_left_out(block.first + r));
+    return static_cast<float>(number(block, r, kDistance) +
+                              of_lse * problem_.distance_left_out(task_.batch, block.first + r));
   }
 
   const ScoreProblem& problem_;

@@ -23,7 +23,12 @@ struct SoftmaxGradients {
   float* key = nullptr;           // [batch, kv_heads, key_length, head_dim]
   float* value = nullptr;         // [batch, kv_heads, key_length, value_dim]
   float* log_discount = nullptr;  // [batch, heads, query_length]: by row; summed by the caller in row order
-  RuleGradients rule{};           // of the rule's parameters
+  // As that of log_discount.
+  float* sinks = nullptr;
+  // [batch, heads, blocks of kBlockRows query rows, entries]: by block; summed by the caller
+  float* relative_bias = nullptr;
+  float* attn_mask = nullptr;  // [batch, heads, query_length, key_length]
+  RuleGradients rule{};        // of the rule's parameters
 };
 
 void softmax_backward(const ScoreProblem& problem, const SoftmaxSaved& saved, const SoftmaxGradients& gradients);

@@ -11,13 +11,14 @@ namespace {
 // packs its keys for itself.
 constexpr std::int64_t kTasksPerThread = 4;
 
-QueryBlock query_block(const ScoreProblem& problem, std::int64_t head, std::int64_t first, std::int64_t last) {
+QueryBlock query_block(const ScoreProblem& problem, std::int64_t batch, std::int64_t head, std::int64_t first,
+                       std::int64_t last) {
   QueryBlock block;
   block.head = head;
   block.first = first;
   block.rows = last - first;
   for (std::int64_t r = first; r < last; ++r) {
-    block.keys = block.keys.join(problem.masks.span(problem.query_row(r)));
+    block.keys = block.keys.join(problem.masks.span(batch, problem.query_row(r)));
   }
   return block;
 }
@@ -44,10 +45,10 @@ TaskPlan::TaskPlan(const ScoreProblem& problem, std::int64_t blocks_per_task) : 
   if (blocks_per_task > 0) parts_ = ceil_div(blocks_, blocks_per_task);
 }
 
-QueryBlock TaskPlan::block(std::int64_t kv_head, std::int64_t index) const {
+QueryBlock TaskPlan::block(std::int64_t batch, std::int64_t kv_head, std::int64_t index) const {
   const std::int64_t per_head = ceil_div(problem_.row_count, kBlockRows);
   const std::int64_t first = index % per_head * kBlockRows;
-  return query_block(problem_, kv_head * problem_.group() + index / per_head, first,
+  return query_block(problem_, batch, kv_head * problem_.group() + index / per_head, first,
                      std::min(first + kBlockRows, problem_.row_count));
 }
 
@@ -57,7 +58,7 @@ Task row_task(const ScoreProblem& problem, std::int64_t batch, std::int64_t kv_h
   task.kv_head = kv_head;
   for (std::int64_t head = kv_head * problem.group(); head < (kv_head + 1) * problem.group(); ++head) {
     for (std::int64_t first = rows.first; first < rows.last; first += kBlockRows) {
-      task.add(query_block(problem, head, first, std::min(first + kBlockRows, rows.last)));
+      task.add(query_block(problem, batch, head, first, std::min(first + kBlockRows, rows.last)));
     }
   }
   return task;
@@ -71,7 +72,7 @@ Task TaskPlan::task(std::int64_t index) const {
   task.batch = index % heads_ / problem_.key.heads();
   task.kv_head = index % heads_ % problem_.key.heads();
   for (std::int64_t i = part * blocks_ / parts_; i < (part + 1) * blocks_ / parts_; ++i) {
-    task.add(block(task.kv_head, i));
+    task.add(block(task.batch, task.kv_head, i));
   }
   return task;
 }

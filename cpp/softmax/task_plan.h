@@ -51,7 +51,7 @@ class TaskPlan {
   Task task(std::int64_t index) const;
 
  private:
-  QueryBlock block(std::int64_t kv_head, std::int64_t index) const;
+  QueryBlock block(std::int64_t batch, std::int64_t kv_head, std::int64_t index) const;
 
   const ScoreProblem& problem_;
   std::int64_t heads_ = 0;   // key/value heads of the whole batch

@@ -9,20 +9,23 @@ namespace rattention {
 TileTurns::TileTurns(const TaskPlan& plan, std::int64_t tile_keys, std::int64_t key_length)
     : tile_keys_(tile_keys),
       tiles_((key_length + tile_keys - 1) / tile_keys),
+      parts_(plan.parts()),
+      part_keys_(static_cast<std::size_t>(plan.count())),
       turns_(static_cast<std::size_t>(plan.heads() * tiles_)) {
-  // What a part sees of the keys is the same for every head: masks with holes never narrow a task's span.
-  for (std::int64_t part = 0; part < plan.parts(); ++part) part_keys_.push_back(plan.task(part * plan.heads()).keys);
+  for (std::int64_t index = 0; index < plan.count(); ++index) {
+    const Task task = plan.task(index);
+    part_keys_[static_cast<std::size_t>(task.kv_index * parts_ + task.part)] = task.keys;
+  }
   for (std::int64_t head = 0; head < plan.heads(); ++head) {
     for (std::int64_t tile = 0; tile < tiles_; ++tile) {
-      turns_[static_cast<std::size_t>(head * tiles_ + tile)] = next_part(0, tile);
+      turns_[static_cast<std::size_t>(head * tiles_ + tile)] = next_part(head, 0, tile);
     }
   }
 }
 
-std::int64_t TileTurns::next_part(std::int64_t from, std::int64_t tile) const {
-  const auto parts = static_cast<std::int64_t>(part_keys_.size());
+std::int64_t TileTurns::next_part(std::int64_t head, std::int64_t from, std::int64_t tile) const {
   const KeySpan keys{tile * tile_keys_, (tile + 1) * tile_keys_};
-  while (from < parts && part_keys_[static_cast<std::size_t>(from)].intersect(keys).empty()) ++from;
+  while (from < parts_ && part_keys_[static_cast<std::size_t>(head * parts_ + from)].intersect(keys).empty()) ++from;
   return from;
 }
 
@@ -34,7 +37,7 @@ void TileTurns::wait(const Task& task, std::int64_t tile) const {
 }
 
 void TileTurns::pass(const Task& task, std::int64_t tile) {
-  turns_[slot(task, tile)].store(next_part(task.part + 1, tile), std::memory_order_release);
+  turns_[slot(task, tile)].store(next_part(task.kv_index, task.part + 1, tile), std::memory_order_release);
 }
 
 }  // namespace rattention

@@ -21,14 +21,15 @@ class TileTurns {
   void pass(const Task& task, std::int64_t tile);
 
  private:
-  std::int64_t next_part(std::int64_t from, std::int64_t tile) const;
+  std::int64_t next_part(std::int64_t head, std::int64_t from, std::int64_t tile) const;
   std::size_t slot(const Task& task, std::int64_t tile) const {
     return static_cast<std::size_t>(task.kv_index * tiles_ + tile);
   }
 
   std::int64_t tile_keys_;
   std::int64_t tiles_;
-  std::vector<KeySpan> part_keys_;
+  std::int64_t parts_;
+  std::vector<KeySpan> part_keys_;  // [heads][parts]
   std::vector<std::atomic<std::int64_t>> turns_;
 };
 

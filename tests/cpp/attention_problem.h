@@ -12,6 +12,7 @@
 #include "kernels/rows.h"
 #include "reference.h"
 #include "softmax/rule_gravity.h"
+#include "softmax/rule_softcap.h"
 #include "softmax/score_problem.h"
 
 namespace rattention::test {
@@ -64,19 +65,28 @@ struct Inputs {
   Array query, key, value;
 };
 
-// The reach and the padding of `masks`.
+// The masks of `masks`.
 inline ScoreProblem problem_of(const Inputs& inputs, const Masks& masks) {
   ScoreProblem problem = scaled_dot_product(inputs.query.view(), inputs.key.view());
   problem.masks.left = masks.left;
   problem.masks.right = masks.right;
   problem.masks.padding = masks.padding;
+  problem.masks.within = masks.within;
+  problem.masks.blocks = masks.blocks;
   return problem;
 }
 
 inline bool sees(const Masks& masks, std::int64_t b, std::int64_t row, std::int64_t key) {
-  const std::int64_t distance = row + masks.query_offset - key;
-  if (masks.left != Masks::kUnlimited && distance > masks.left) return false;
-  if (masks.right != Masks::kUnlimited && -distance > masks.right) return false;
+  const std::int64_t position = row + masks.query_offset;
+  const auto holds = [&](const PositionSpans& spans) {
+    const KeySpan span = (*spans)[static_cast<std::size_t>(b * masks.key_length + position)];
+    return span.first <= key && key < span.last;
+  };
+  const bool in_block = masks.blocks && position >= 0 && holds(masks.blocks);
+  const std::int64_t distance = position - key;
+  if (!in_block && masks.left != Masks::kUnlimited && distance > masks.left) return false;
+  if (!in_block && masks.right != Masks::kUnlimited && -distance > masks.right) return false;
+  if (masks.within && !holds(masks.within)) return false;
   return !masks.padding ||
          masks.padding->data[b * masks.padding->strides[0] + key * masks.padding->strides[1]] != std::byte{0};
 }
@@ -89,6 +99,16 @@ inline double mass_of(const TensorView& masses, std::int64_t b, std::int64_t h, 
 inline const Gravity* gravity_of(const ScoreProblem& problem) {
   const auto* rule = dynamic_cast<const GravityRule*>(problem.rule.get());
   return rule != nullptr ? &rule->gravity() : nullptr;
+}
+
+// 0 where scores are not bounded.
+inline double softcap_of(const ScoreProblem& problem) {
+  const auto* rule = dynamic_cast<const SoftcapRule*>(problem.rule.get());
+  return rule != nullptr ? static_cast<double>(rule->cap()) : 0;
+}
+
+inline double sink_of(const ScoreProblem& problem, std::int64_t h) {
+  return problem.sinks != nullptr ? static_cast<double>(problem.sinks[h]) : -std::numeric_limits<double>::infinity();
 }
 
 inline double exponent_of(const Gravity& gravity, std::int64_t h) {
@@ -108,6 +128,11 @@ inline Matrix reference_scores(const ScoreProblem& problem, const Inputs& inputs
             static_cast<double>(gravity.strength[h]) * mass_of(gravity.query_mass, b, h, i) *
             mass_of(gravity.key_mass, b, gravity.mass_head(h, problem.query.heads()), j) /
             (std::pow((query.row(i) - key.row(j)).norm(), exponent_of(gravity, h)) + static_cast<double>(gravity.eps));
+      }
+      const double cap = softcap_of(problem);
+      if (cap > 0) scores(i, j) = cap * std::tanh(scores(i, j) / cap);
+      if (problem.relative_bias) {
+        scores(i, j) += static_cast<double>(problem.relative_bias->at(h, j - problem.masks.position(i)));
       }
       if (problem.log_discount != nullptr) {
         scores(i, j) += static_cast<double>(problem.log_discount_of(b, h, i)) *
@@ -145,6 +170,28 @@ class Bodies {
 
  private:
   Array query_mass_, key_mass_, strength_;
+};
+
+// Runs of ids that change every `length` positions, all of them or every second one.
+inline PositionSpans runs(const Shape& shape, std::int64_t length, bool every) {
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(shape.batch * shape.keys));
+  for (std::size_t j = 0; j < ids.size(); ++j) {
+    const auto at = static_cast<std::int64_t>(j) % shape.keys + static_cast<std::int64_t>(j) / shape.keys;
+    ids[j] = every || at / length % 2 == 1 ? at / length : -1;
+  }
+  return runs_of(ids.data(), shape.batch, shape.keys, 0);
+}
+
+// Random numbers for every head: sinks, and biases by distance.
+struct HeadTerms {
+  HeadTerms(const Shape& shape, std::int64_t reach)
+      : sinks(Array::normal(1, 1, 1, shape.heads, 31)), bias(Array::normal(1, 1, shape.heads, 2 * reach + 1, 32)) {
+    for (std::int64_t h = 0; h < shape.heads; ++h) sinks.data()[h] *= 3;
+    table = std::make_shared<RelativeBias>(bias.data(), shape.heads, reach);
+  }
+
+  Array sinks, bias;
+  std::shared_ptr<const RelativeBias> table;
 };
 
 inline Masks reach(std::int64_t left, std::int64_t right) {

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cmath>
 #include <complex>
+#include <limits>
 
 #include "linear/feature_map.h"
 
@@ -12,16 +14,17 @@ namespace rattention::test {
 using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using Row = Eigen::RowVectorXd;
 
-// The softmax of a row of scores, 0 where all are -inf. Hidden keys get an exact 0: Eigen's exp(-inf) is a denormal
-// number, and products with those take ten times as long.
-inline Row softmax(const Row& scores) {
+// The softmax of a row of scores beside a sink, 0 where all are -inf. Hidden keys get an exact 0: Eigen's exp(-inf) is
+// a denormal number, and products with those take ten times as long.
+inline Row softmax(const Row& scores, double sink = -std::numeric_limits<double>::infinity()) {
   if (scores.size() == 0 || std::isinf(scores.maxCoeff())) return Row::Zero(scores.size());
-  const Row weights = (scores.array() - scores.maxCoeff()).exp() * scores.array().isFinite().cast<double>();
-  return weights / weights.sum();
+  const double top = std::max(scores.maxCoeff(), sink);
+  const Row weights = (scores.array() - top).exp() * scores.array().isFinite().cast<double>();
+  return weights / (weights.sum() + std::exp(sink - top));
 }
 
-inline Matrix softmax_of_rows(Matrix scores) {
-  for (Eigen::Index i = 0; i < scores.rows(); ++i) scores.row(i) = softmax(scores.row(i));
+inline Matrix softmax_of_rows(Matrix scores, double sink = -std::numeric_limits<double>::infinity()) {
+  for (Eigen::Index i = 0; i < scores.rows(); ++i) scores.row(i) = softmax(scores.row(i), sink);
   return scores;
 }
 

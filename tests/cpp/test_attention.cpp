@@ -32,8 +32,8 @@ Result attend(const rattention::ScoreProblem& problem, const Inputs& inputs, con
   return result;
 }
 
-void compare_head(const Result& got, const Inputs& inputs, const Matrix& scores, const Shape& shape, std::int64_t b,
-                  std::int64_t h) {
+void compare_head(const Result& got, const Inputs& inputs, const Matrix& scores, double sink, const Shape& shape,
+                  std::int64_t b, std::int64_t h) {
   const Matrix value = inputs.value.matrix(b, h / (shape.heads / shape.kv_heads)).cast<double>();
   const auto output = got.output.matrix(b, h);
   double worst = 0;
@@ -42,10 +42,10 @@ void compare_head(const Result& got, const Inputs& inputs, const Matrix& scores,
     const double lse = got.lse[static_cast<std::size_t>((b * shape.heads + h) * shape.queries + i)];
     if (std::isinf(top)) {
       CHECK(output.row(i).cwiseAbs().maxCoeff() == 0.0F);
-      CHECK(std::isinf(lse) && lse < 0);
+      CHECK(lse == sink);
       continue;
     }
-    const Eigen::RowVectorXd weights = softmax(scores.row(i));
+    const Eigen::RowVectorXd weights = softmax(scores.row(i), sink);
     const Eigen::RowVectorXd want = weights * value;
     worst = std::max(worst, (output.row(i).cast<double>() - want).cwiseAbs().maxCoeff());
     CHECK_CLOSE(lse, top - std::log(weights.maxCoeff()), 2e-5);
@@ -57,7 +57,7 @@ void compare(const rattention::ScoreProblem& problem, const Inputs& inputs, cons
   const Result got = attend(problem, inputs, shape);
   for (std::int64_t b = 0; b < shape.batch; ++b)
     for (std::int64_t h = 0; h < shape.heads; ++h) {
-      compare_head(got, inputs, reference_scores(problem, inputs, b, h), shape, b, h);
+      compare_head(got, inputs, reference_scores(problem, inputs, b, h), sink_of(problem, h), shape, b, h);
     }
 }
 
@@ -139,6 +139,79 @@ void discounts() {
   compare(problem, inputs, shape);
 }
 
+void packed_sequences_and_blocks_that_see_both_sides() {
+  const Shape shape{2, 2, 1, 1100, 1100, 16, 16};
+  for (const std::int64_t length : {1, 16, 47, 130, 1100})
+    for (const bool packed : {false, true}) {
+      Masks masks = reach(30, 0);
+      masks.blocks = runs(shape, length, false);
+      if (packed) masks.within = runs(shape, 2 * length, true);
+      masks.key_length = shape.keys;
+      compare(shape, masks);
+    }
+}
+
+void softcap_bias_and_sinks() {
+  const std::vector<float> discounts = {-0.5F, 0.0F, -0.01F, -3.0F};
+  for (const std::int64_t length : {0, 3, 128, 2000}) {
+    const Shape shape{1, 4, 2, 70, 1130, 16, 16};
+    const Inputs inputs(shape);
+    const HeadTerms terms(shape, length);
+    rattention::ScoreProblem problem = problem_of(inputs, reach(Masks::kUnlimited, 0));
+    problem.sinks = terms.sinks.values().data();
+    compare(problem, inputs, shape);
+    problem.relative_bias = terms.table;
+    compare(problem, inputs, shape);
+    problem.rule = std::make_shared<rattention::SoftcapRule>(1.5F);
+    problem.log_discount = discounts.data();
+    compare(problem, inputs, shape);
+  }
+}
+
+void a_bias_is_that_of_the_nearest_distance_there_is() {
+  const Array table = Array::normal(1, 2, 7, 1, 3);
+  const rattention::RelativeBias bias(table.values().data(), 2, 3);
+  for (std::int64_t head = 0; head < 2; ++head)
+    for (const std::int64_t distance : {-100000, -1030, -4, -3, -1, 0, 2, 3, 4, 1030, 100000}) {
+      const std::int64_t entry = std::max<std::int64_t>(-3, std::min<std::int64_t>(3, distance)) + 3;
+      CHECK(bias.at(head, distance) == table.values()[static_cast<std::size_t>(head * 7 + entry)]);
+      std::vector<float> scores(300, 0.0F);
+      bias.add(head, distance, 300, scores.data());
+      for (std::int64_t j = 0; j < 300; ++j) {
+        CHECK(scores[static_cast<std::size_t>(j)] == bias.at(head, distance + j));
+      }
+    }
+}
+
+void a_capped_score_is_exact() {
+  for (const float cap : {0.5F, 30.0F})
+    for (float x = -20; x < 20; x += 0.0371F) {
+      float score[3] = {x, 1e-6F * x, std::numeric_limits<float>::infinity()};
+      float slope[3];
+      rattention::tile_kernels().softcap(score, 3, cap, slope);
+      const double tanh = std::tanh(static_cast<double>(x) / static_cast<double>(cap));
+      const double bound = static_cast<double>(cap);
+      CHECK_CLOSE(score[0], bound * tanh, 4e-7 * std::abs(bound * tanh));
+      CHECK_CLOSE(score[1], 1e-6 * static_cast<double>(x), 1e-12 * std::abs(static_cast<double>(x)));
+      CHECK(score[2] == cap && slope[2] == 0.0F);
+      const double cosh = std::cosh(static_cast<double>(x) / bound);
+      CHECK_CLOSE(slope[0], 1 / (cosh * cosh), 2e-5 / (cosh * cosh));
+    }
+}
+
+// Hidden values that are NaN stay hidden, whatever the sink.
+void a_sink_leaves_a_row_without_keys_at_zero() {
+  const Shape shape{1, 1, 1, 60, 20, 16, 16};
+  Inputs inputs(shape);
+  const float sink = 100;
+  rattention::ScoreProblem problem = problem_of(inputs, reach(Masks::kUnlimited, 0));
+  problem.sinks = &sink;
+  const Result got = attend(problem, inputs, shape);
+  CHECK(got.lse[0] == 100.0 && got.output.matrix(0, 0).row(0).cwiseAbs().maxCoeff() == 0.0F);
+  CHECK_CLOSE(got.lse[59], 100.0, 1e-6);
+  CHECK(got.output.matrix(0, 0).row(59).cwiseAbs().maxCoeff() < 1e-30F);
+}
+
 void results_do_not_depend_on_threads() {
   const Shape shape{1, 4, 2, 700, 700, 64, 64};
   const Inputs inputs(shape);
@@ -188,6 +261,11 @@ int main() {
       {"padding", padding},
       {"gravity", gravity},
       {"discounts", discounts},
+      {"packed sequences and blocks that see both sides", packed_sequences_and_blocks_that_see_both_sides},
+      {"softcap, bias and sinks", softcap_bias_and_sinks},
+      {"a bias is that of the nearest distance there is", a_bias_is_that_of_the_nearest_distance_there_is},
+      {"a capped score is exact", a_capped_score_is_exact},
+      {"a sink leaves a row without keys at zero", a_sink_leaves_a_row_without_keys_at_zero},
       {"results do not depend on threads", results_do_not_depend_on_threads},
       {"some rows of the map", some_rows_of_the_map},
   });

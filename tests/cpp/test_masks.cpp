@@ -31,7 +31,7 @@ void spans_hold_exactly_the_keys_of_the_window() {
           masks.left = left;
           masks.right = right;
           for (std::int64_t row = 0; row < 6; ++row) {
-            const KeySpan span = masks.span(row);
+            const KeySpan span = masks.span(0, row);
             for (std::int64_t key = 0; key < keys; ++key) {
               CHECK((key >= span.first && key < span.last) == in_window(masks, row, key));
             }
@@ -78,6 +78,46 @@ void segments_show_equal_ids_only() {
   }
 }
 
+void runs_of_ids_become_spans() {
+  const std::int64_t ids[12] = {3, 3, -1, -1, 5, 3, /**/ 7, 7, 7, 7, 7, 0};
+  const auto blocks = rattention::runs_of(ids, 2, 6, 0);
+  const KeySpan wanted[12] = {{0, 2}, {0, 2}, {0, 0}, {0, 0}, {4, 5}, {5, 6},
+                              {0, 5}, {0, 5}, {0, 5}, {0, 5}, {0, 5}, {5, 6}};
+  for (std::size_t i = 0; i < 12; ++i) {
+    CHECK((*blocks)[i].size() == wanted[i].size());
+    CHECK(wanted[i].empty() || (*blocks)[i].first == wanted[i].first);
+  }
+}
+
+void blocks_widen_spans_and_segments_cut_them() {
+  const std::int64_t ids[8] = {0, 0, 0, 1, 1, 1, 1, -4};
+  const std::int64_t blocks[8] = {-1, 2, 2, 2, 2, -1, 6, 6};
+  for (const std::int64_t left : {Masks::kUnlimited, std::int64_t{0}, std::int64_t{2}}) {
+    Masks masks;
+    masks.key_length = 8;
+    masks.left = left;
+    masks.right = 0;
+    masks.blocks = rattention::runs_of(blocks, 1, 8, 0);
+    rattention::set_segments(ids, 1, masks);
+    CHECK(masks.segments == nullptr && !masks.varies_by_row());
+    for (std::int64_t row = 0; row < 8; ++row)
+      for (std::int64_t key = 0; key < 8; ++key) {
+        const bool in_block = blocks[row] >= 0 && blocks[row] == blocks[key];
+        const KeySpan span = masks.span(0, row);
+        const bool seen = span.first <= key && key < span.last;
+        CHECK(seen == ((in_block || in_window(masks, row, key)) && ids[row] == ids[key]));
+      }
+  }
+}
+
+void segments_of_several_runs_are_looked_at_key_by_key() {
+  const std::int64_t ids[6] = {0, 1, 0, 2, 2, 2};
+  Masks masks;
+  masks.key_length = 3;
+  rattention::set_segments(ids, 2, masks);
+  CHECK(masks.segments == ids && !masks.within);
+}
+
 void dense_masks_hide_and_add() {
   const float infinity = std::numeric_limits<float>::infinity();
   const float added[3] = {0.5F, -infinity, -2.0F};
@@ -101,6 +141,9 @@ int main() {
       {"spans join and intersect", spans_join_and_intersect},
       {"padding follows its strides", padding_follows_its_strides},
       {"segments show equal ids only", segments_show_equal_ids_only},
+      {"runs of ids become spans", runs_of_ids_become_spans},
+      {"blocks widen spans and segments cut them", blocks_widen_spans_and_segments_cut_them},
+      {"segments of several runs are looked at key by key", segments_of_several_runs_are_looked_at_key_by_key},
       {"dense masks hide and add", dense_masks_hide_and_add},
   });
 }

@@ -51,10 +51,10 @@ struct Seen {
   double weight;
 };
 
-std::vector<Seen> seen_keys(const Matrix& scores, Eigen::Index row, Eigen::Index position) {
+std::vector<Seen> seen_keys(const Matrix& scores, double sink, Eigen::Index row, Eigen::Index position) {
   std::vector<Seen> seen;
   const double top = scores.row(row).maxCoeff();
-  double total = 0;
+  double total = std::exp(sink - top);
   for (Eigen::Index j = 0; j < scores.cols(); ++j) {
     if (std::isinf(scores(row, j))) continue;
     seen.push_back({j, std::abs(j - position), std::exp(scores(row, j) - top)});
@@ -137,9 +137,7 @@ void compare_empty_row(const Measured& got, std::size_t at) {
   CHECK(got.max_position[at] == -1);
 }
 
-void compare(const Shape& shape, const Masks& masks) {
-  const Inputs inputs(shape);
-  const rattention::ScoreProblem problem = problem_of(inputs, masks);
+void compare(const rattention::ScoreProblem& problem, const Inputs& inputs, const Shape& shape) {
   const Measured got = measure(problem, shape);
   for (std::int64_t b = 0; b < shape.batch; ++b)
     for (std::int64_t h = 0; h < shape.heads; ++h) {
@@ -148,7 +146,7 @@ void compare(const Shape& shape, const Masks& masks) {
       Eigen::VectorXd watchers = Eigen::VectorXd::Zero(shape.keys);
       for (std::int64_t i = 0; i < shape.queries; ++i) {
         const auto at = static_cast<std::size_t>((b * shape.heads + h) * shape.queries + i);
-        const std::vector<Seen> seen = seen_keys(scores, i, problem.masks.position(i));
+        const std::vector<Seen> seen = seen_keys(scores, sink_of(problem, h), i, problem.masks.position(i));
         if (seen.empty()) {
           compare_empty_row(got, at);
         } else {
@@ -164,6 +162,11 @@ void compare(const Shape& shape, const Masks& masks) {
         CHECK_CLOSE(got.received[at], received(j) / std::max(1.0, watchers(j)), 1e-5);
       }
     }
+}
+
+void compare(const Shape& shape, const Masks& masks) {
+  const Inputs inputs(shape);
+  compare(problem_of(inputs, masks), inputs, shape);
 }
 
 const Shape kShapes[] = {{1, 1, 1, 1, 1, 4, 4},
@@ -189,11 +192,33 @@ void padding() {
   compare(shape, masks);
 }
 
+void packed_sequences_and_blocks_that_see_both_sides() {
+  const Shape shape{2, 2, 1, 260, 260, 16, 16};
+  Masks masks = reach(30, 0);
+  masks.key_length = shape.keys;
+  masks.blocks = runs(shape, 20, false);
+  masks.within = runs(shape, 40, true);
+  compare(shape, masks);
+}
+
+// Weights that sum to less than one.
+void sinks() {
+  for (const Shape& shape : kShapes) {
+    const Inputs inputs(shape);
+    const HeadTerms terms(shape, 3);
+    rattention::ScoreProblem problem = problem_of(inputs, reach(70, 0));
+    problem.sinks = terms.sinks.values().data();
+    compare(problem, inputs, shape);
+  }
+}
+
 }  // namespace
 
 int main() {
   return rattention::test::run({
       {"full, causal and windowed", full_causal_and_windowed},
       {"padding", padding},
+      {"packed sequences and blocks that see both sides", packed_sequences_and_blocks_that_see_both_sides},
+      {"sinks", sinks},
   });
 }

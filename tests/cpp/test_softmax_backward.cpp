@@ -28,7 +28,11 @@ struct Gradients {
                  1),
         strength(shape.batch, shape.heads, shape.queries, 1),
         exponent(shape.batch, shape.heads, shape.queries, 1),
-        log_discount(shape.batch, shape.heads, shape.queries, 1) {}
+        log_discount(shape.batch, shape.heads, shape.queries, 1),
+        sinks(shape.batch, shape.heads, shape.queries, 1),
+        relative_bias(shape.batch, shape.heads, rattention::ceil_div(shape.queries, rattention::kBlockRows),
+                      problem.relative_bias ? problem.relative_bias->entries() : 1),
+        attn_mask(shape.batch, shape.heads, shape.queries, shape.keys) {}
 
   rattention::SoftmaxGradients pointers(const ScoreProblem& problem) {
     rattention::SoftmaxGradients all{query.data(), key.data(), value.data()};
@@ -36,10 +40,13 @@ struct Gradients {
       all.rule = {query_mass.data(), key_mass.data(), strength.data(), exponent.data()};
     }
     if (problem.log_discount != nullptr) all.log_discount = log_discount.data();
+    if (problem.sinks != nullptr) all.sinks = sinks.data();
+    if (problem.relative_bias) all.relative_bias = relative_bias.data();
+    all.attn_mask = attn_mask.data();
     return all;
   }
 
-  Array query, key, value, query_mass, key_mass, strength, exponent, log_discount;
+  Array query, key, value, query_mass, key_mass, strength, exponent, log_discount, sinks, relative_bias, attn_mask;
 };
 
 // The forward pass, and what comes back: gradients of its output and of lse.
@@ -74,7 +81,7 @@ Gradients backward(const ScoreProblem& problem, const Inputs& inputs, const Save
 
 // One query head's share of the gradients.
 struct HeadGradients {
-  Matrix query, key, value, query_mass, key_mass, strength, exponent, log_discount;
+  Matrix query, key, value, query_mass, key_mass, strength, exponent, log_discount, sinks, relative_bias, attn_mask;
 };
 
 Matrix distances_in_time(const ScoreProblem& problem, const Matrix& scores) {
@@ -110,13 +117,38 @@ void gravity_gradients(const ScoreProblem& problem, const Inputs& inputs, std::i
     }
 }
 
+Matrix softcap_slopes(const Matrix& products, double cap) {
+  if (cap == 0) return Matrix::Ones(products.rows(), products.cols());
+  return (1 - (products.array() / cap).tanh().square()).matrix();
+}
+
+Matrix bias_gradients(const ScoreProblem& problem, const Matrix& grad_scores) {
+  if (!problem.relative_bias) return {};
+  const std::int64_t reach = problem.relative_bias->entries() / 2;
+  Matrix sums = Matrix::Zero(1, problem.relative_bias->entries());
+  for (Eigen::Index i = 0; i < grad_scores.rows(); ++i)
+    for (Eigen::Index j = 0; j < grad_scores.cols(); ++j) {
+      sums(0, reach + std::clamp<std::int64_t>(j - problem.masks.position(i), -reach, reach)) += grad_scores(i, j);
+    }
+  return sums;
+}
+
+// Of a key whose weight is what is missing from 1 and whose value is 0.
+Matrix sink_gradients(const Saved& saved, const Matrix& weights, const Matrix& value, std::int64_t b, std::int64_t h) {
+  const Eigen::VectorXd missing = 1 - weights.rowwise().sum().array();
+  const Eigen::VectorXd means =
+      (weights * value).cwiseProduct(saved.grad_output.matrix(b, h).cast<double>()).rowwise().sum();
+  const Eigen::VectorXd grad_lse = saved.grad_lse.matrix(b, h).cast<double>();
+  return missing.cwiseProduct(grad_lse - means);
+}
+
 HeadGradients reference(const ScoreProblem& problem, const Inputs& inputs, const Saved& saved, std::int64_t b,
                         std::int64_t h) {
   const Matrix query = inputs.query.matrix(b, h).cast<double>();
   const Matrix key = inputs.key.matrix(b, h / problem.group()).cast<double>();
   const Matrix value = inputs.value.matrix(b, h / problem.group()).cast<double>();
   const Matrix grad_output = saved.grad_output.matrix(b, h).cast<double>();
-  const Matrix weights = softmax_of_rows(reference_scores(problem, inputs, b, h));
+  const Matrix weights = softmax_of_rows(reference_scores(problem, inputs, b, h), sink_of(problem, h));
   const Eigen::VectorXd grad_lse = saved.grad_lse.matrix(b, h).cast<double>();
   const Matrix grad_scores =
       softmax_backward_of_rows(weights, grad_output * value.transpose()) + grad_lse.asDiagonal() * weights;
@@ -127,12 +159,17 @@ HeadGradients reference(const ScoreProblem& problem, const Inputs& inputs, const
                           Matrix::Zero(key.rows(), 1),
                           Matrix::Zero(query.rows(), 1),
                           Matrix::Zero(query.rows(), 1),
-                          grad_scores.cwiseProduct(distances_in_time(problem, weights)).rowwise().sum()};
+                          grad_scores.cwiseProduct(distances_in_time(problem, weights)).rowwise().sum(),
+                          sink_gradients(saved, weights, value, b, h),
+                          bias_gradients(problem, grad_scores),
+                          grad_scores};
   if (gravity_of(problem) != nullptr) {
     gravity_gradients(problem, inputs, b, h, grad_scores, &gradients);
   } else {
-    gradients.query = static_cast<double>(problem.scale) * (grad_scores * key);
-    gradients.key = static_cast<double>(problem.scale) * (grad_scores.transpose() * query);
+    const Matrix products = static_cast<double>(problem.scale) * (query * key.transpose());
+    const Matrix grad_products = grad_scores.cwiseProduct(softcap_slopes(products, softcap_of(problem)));
+    gradients.query = static_cast<double>(problem.scale) * (grad_products * key);
+    gradients.key = static_cast<double>(problem.scale) * (grad_products.transpose() * query);
   }
   return gradients;
 }
@@ -169,6 +206,11 @@ void compare(const ScoreProblem& problem, const Inputs& inputs, const Shape& sha
       CHECK_NEAR(got.query.matrix(b, h), head.query, 1e-5);
       if (gravity_of(problem) != nullptr) compare_masses(got, head, &key_mass, problem, b, h);
       if (problem.log_discount != nullptr) CHECK_NEAR(got.log_discount.matrix(b, h), head.log_discount, 1e-5);
+      if (problem.sinks != nullptr) CHECK_NEAR(got.sinks.matrix(b, h), head.sinks, 1e-5);
+      if (problem.relative_bias) {
+        CHECK_NEAR(Matrix(got.relative_bias.matrix(b, h).cast<double>().colwise().sum()), head.relative_bias, 1e-5);
+      }
+      CHECK_NEAR(got.attn_mask.matrix(b, h), head.attn_mask, 1e-5);
       key.add(head.key);
       value.add(head.value);
       if ((h + 1) % problem.group() != 0) continue;
@@ -234,6 +276,35 @@ void a_discount_for_every_query() {
   compare(problem, inputs, shape);
 }
 
+void softcap_bias_and_sinks() {
+  const std::vector<float> discounts = {-0.5F, 0.0F, -0.01F, -3.0F};
+  for (const std::int64_t length : {0, 3, 128, 700}) {
+    const Shape shape{2, 4, 2, 130, 530, 16, 16};
+    const Inputs inputs(shape);
+    const HeadTerms terms(shape, length);
+    ScoreProblem problem = problem_of(inputs, reach(Masks::kUnlimited, 0));
+    problem.sinks = terms.sinks.values().data();
+    compare(problem, inputs, shape);
+    problem.relative_bias = terms.table;
+    compare(problem, inputs, shape);
+    problem.rule = std::make_shared<rattention::SoftcapRule>(1.5F);
+    problem.log_discount = discounts.data();
+    compare(problem, inputs, shape);
+  }
+}
+
+// Parts of 40 blocks see other keys in each sequence of the batch.
+void packed_sequences_and_blocks_that_see_both_sides() {
+  const Shape shape{2, 1, 1, 2100, 2100, 8, 8};
+  for (const std::int64_t length : {47, 1000}) {
+    Masks masks = reach(30, 0);
+    masks.key_length = shape.keys;
+    masks.blocks = runs(shape, length, false);
+    masks.within = runs(shape, 2 * length, true);
+    compare(shape, masks);
+  }
+}
+
 void results_do_not_depend_on_threads() {
   const Shape shape{1, 4, 1, 700, 700, 16, 16};
   const Inputs inputs(shape);
@@ -259,6 +330,8 @@ int main() {
       {"padding", padding},
       {"gravity and discounts", gravity_and_discounts},
       {"a discount for every query", a_discount_for_every_query},
+      {"softcap, bias and sinks", softcap_bias_and_sinks},
+      {"packed sequences and blocks that see both sides", packed_sequences_and_blocks_that_see_both_sides},
       {"results do not depend on threads", results_do_not_depend_on_threads},
   });
 }
