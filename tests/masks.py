@@ -14,6 +14,7 @@ from tests.mechanisms import Sizes
 CHOICES: dict[str, tuple[str, ...]] = {
     "reach": ("", "window", "pair"),
     "future": ("", "causal"),
+    "images": ("", "blocks"),
     "batch": ("", "padding"),
     "parts": ("", "segments"),
     "dense": ("", "bool", "float"),
@@ -57,6 +58,9 @@ def _option(name: str, s: Sizes, rng: np.random.Generator) -> dict[str, Any]:
             return {"key_mask": mask}
         case "segments":
             return {"segment_ids": np.sort(rng.integers(0, 3, (s.batch, s.keys)), axis=1)}
+        case "blocks":  # runs of one block and of none, as long as a vector or a tile has room for
+            length = max(1, s.keys // 7)
+            return {"block_ids": np.broadcast_to(np.arange(s.keys) // length % 3 - 1, (s.batch, s.keys))}
         case "bool":
             return {"attn_mask": rng.random((s.batch, 1, s.rows, s.keys)) < 0.7}
         case "float":

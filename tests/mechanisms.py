@@ -140,6 +140,7 @@ def naive_softmax(
     *,
     base: float = np.e,
     scale: float | None = None,
+    softcap: float | None = None,
     **options: Any,
 ) -> NDArray[Any]:
     """Softmax attention whose every step is rounded to the inputs' dtype; products are summed in float32.
@@ -152,6 +153,9 @@ def naive_softmax(
     folded = base == 2 and query.dtype == np.float32
     with np.errstate(all="ignore"):
         scores = (q * factor) @ k.swapaxes(2, 3) if folded else rounded(q @ k.swapaxes(2, 3)) * factor
+    if softcap is not None:
+        bound = np.float32(softcap / np.log(base))
+        scores = np.tanh(rounded(scores) / bound) * bound
     return naive_mean(rounded(scores), value, base, **options)
 
 
@@ -195,7 +199,14 @@ def naive_gravitational(
 
 
 def naive_mean(
-    scores: NDArray[np.float32], value: NDArray[Any], base: float, *, log_discount: Any = None, **masks: Any
+    scores: NDArray[np.float32],
+    value: NDArray[Any],
+    base: float,
+    *,
+    log_discount: Any = None,
+    relative_bias: Any = None,
+    sinks: Any = None,
+    **masks: Any,
 ) -> NDArray[Any]:
     """The values weighted by powers of `base`, step by step in the dtype of the values."""
     batch, heads, rows, keys = scores.shape
@@ -208,11 +219,17 @@ def naive_mean(
             discount = np.asarray(log_discount, np.float32)
             discount = discount if discount.ndim == 3 else np.broadcast_to(discount, heads)[:, None]
             scores = scores + discount[..., None] * distance.astype(np.float32) * unit
+        if relative_bias is not None:
+            reach = relative_bias.shape[1] // 2
+            distance = np.arange(keys) - query_positions(Masks(**masks), rows, keys)[:, None]
+            scores = scores + relative_bias[:, distance.clip(-reach, reach) + reach] * unit
         scores = np.where(visible, rounded(scores), np.float32(-np.inf))
-        top = scores.max(axis=-1, keepdims=True)
+        sink = np.asarray(-np.inf if sinks is None else sinks, np.float32).reshape(-1, 1, 1) * unit
+        top = np.maximum(scores.max(axis=-1, keepdims=True), sink)
         power = np.exp2 if base == 2 else np.exp
         p = rounded(power(scores - np.where(np.isneginf(top), np.float32(0), top)))
-        total = p.sum(axis=-1, keepdims=True)
+        shift = np.where(np.isneginf(top), np.float32(0), top)
+        total = p.sum(axis=-1, keepdims=True) + rounded(power(sink - shift))
         p = rounded(p / np.where(total == 0, np.float32(1), total))
         return (p @ repeat_heads(value, heads).astype(np.float32)).astype(value.dtype)
 
@@ -222,6 +239,21 @@ def _variant(mechanism: Mechanism, name: str, **options: Any) -> Mechanism:
     functions = ("forward", "reference", "weights", "naive", "metrics", "rows", "pooled")
     bound = {f: partial(getattr(mechanism, f), **options) for f in functions}
     return replace(mechanism, name=name, **bound)
+
+
+def with_bias(mechanism: Mechanism, name: str, reach: int) -> Mechanism:
+    """The same with a random bias for every distance."""
+
+    def biased(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(**arguments: Any) -> Any:
+            heads = arguments["query"].shape[1]
+            table = np.random.default_rng(heads).standard_normal((heads, 2 * reach + 1), np.float32)
+            return function(**{"relative_bias": table, **arguments})
+
+        return call
+
+    functions = ("forward", "reference", "weights", "naive", "metrics", "rows", "pooled")
+    return replace(mechanism, name=name, **{f: biased(getattr(mechanism, f)) for f in functions})
 
 
 SOFTMAX = Mechanism(
@@ -258,6 +290,9 @@ MECHANISMS = [
     _variant(GRAVITATIONAL, "gravitational_multi_timescale", log_discount=-0.01),
     _variant(GRAVITATIONAL, "gravitational, Euclidean", exponent=1.0),
     _variant(GRAVITATIONAL, "gravitational, power 2.6", exponent=2.6),
+    _variant(SOFTMAX, "soft-capped", softcap=1.5),
+    _variant(SOFTMAX, "beside a sink", sinks=1.0),
+    with_bias(SOFTMAX, "biased by distance", 12),
 ]
 
 by_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)

@@ -77,6 +77,7 @@ SOFTMAX_MASKS: dict[str, dict[str, Any]] = {
     "window": {"causal": True, "window": 7},
     "two-sided": {"window": (3, None)},
     "offset": {"causal": True, "query_offset": -3},
+    "blocks": {"causal": True, "window": 4, "block_ids": (torch.arange(37) // 5 % 3 - 1).repeat(2, 1)},
     "dense": {"attn_mask": (torch.arange(37)[:, None] + torch.arange(37)) % 4 > 0},
     "bias": {"attn_mask": torch.linspace(-3, 3, 37).masked_fill(torch.arange(37) == 5, -torch.inf)},
 }

@@ -20,10 +20,15 @@ def with_discount_per_query(mechanism: Mechanism) -> Mechanism:
     )
 
 
-def with_exponent(mechanism: Mechanism) -> Mechanism:
-    """The row, with a power of the distance for every head."""
-    parameters = (*mechanism.parameters, "exponent")
-    return replace(mechanism, name=f"{mechanism.name} with exponents", parameters=parameters)
+def with_parameter(mechanism: Mechanism, name: str) -> Mechanism:
+    """The row, called with an optional argument."""
+    return replace(mechanism, name=f"{mechanism.name} with {name}", parameters=(*mechanism.parameters, name))
+
+
+def with_softcap(mechanism: Mechanism) -> Mechanism:
+    """The row, whose scores are bounded."""
+    options = {**mechanism.options, "softcap": 1.5}
+    return replace(mechanism, name=f"{mechanism.name} with a softcap", options=options)
 
 
 DISCOUNTED = [m for m in ra.MECHANISMS.values() if "log_discount" in m.parameters]
@@ -31,6 +36,8 @@ GRAVITATIONAL = [m for m in ra.MECHANISMS.values() if "gravity" in m.parameters]
 TABLE = [
     *ra.MECHANISMS.values(),
     *(with_discount_per_query(m) for m in DISCOUNTED),
-    *(with_exponent(m) for m in GRAVITATIONAL),
+    *(with_parameter(m, "exponent") for m in GRAVITATIONAL),
+    *(with_parameter(ra.MECHANISMS["softmax"], name) for name in ("sinks", "relative_bias")),
+    with_softcap(ra.MECHANISMS["sliding_window"]),
 ]
 SOFTMAX_FAMILY = [m for m in TABLE if m.family == "softmax"]

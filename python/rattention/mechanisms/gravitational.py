@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
-from rattention._arguments import brief, float_array, positive, same_dtype
+from rattention._arguments import brief, float_array, positive, same_dtype, truth
 from rattention.mechanisms.masks import Masks
 from rattention.mechanisms.options import GravityCall, Typed, shows_options_of
 from rattention.mechanisms.pooled_map import MAP_SHAPE
@@ -55,6 +55,8 @@ def gravitational_attention(
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
     query_offset: int | None = None,
+    block_ids: ArrayLike | None = None,
+    cu_seqlens: ArrayLike | None = None,
     return_lse: bool = False,
     metrics: MetricOptions | None = None,
 ) -> NDArray[Any] | AttentionResult:
@@ -81,7 +83,7 @@ def gravitational_attention(
         Distances below 1e-19 count as 0. For ``1 - cos(q_i, k_j)`` give vectors of length ``sqrt(1/2)``:
         that is their squared distance.
     """
-    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset
+    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset, block_ids, cu_seqlens
     queries, keys, rule = _scores(
         query, key, query_mass, key_mass, gravity, eps, exponent, log_discount, *masks
     )
@@ -98,13 +100,15 @@ def gravitational_attention_backward(
     result: AttentionResult,
     *,
     grad_lse: ArrayLike | None = None,
+    of_mask: bool = False,
     **options: Unpack[GravityOptions[ArrayLike]],
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients as in `attention_backward`, those of query_mass, key_mass and gravity (``[heads]``), and that
     of exponent (``[heads]``) where it was given."""
     queries, keys, rule = _scores(query, key, query_mass, key_mass, **options)
     log_discount = options.get("log_discount")
-    return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, log_discount)
+    mask = options.get("attn_mask") if truth("of_mask", of_mask) else None
+    return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, log_discount, mask)
 
 
 @shows_options_of(gravitational_attention)

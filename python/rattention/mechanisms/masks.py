@@ -15,8 +15,8 @@ Window = int | tuple[int | None, int | None] | None
 
 
 class Masks(NamedTuple):
-    """Masks that compose by AND; query row i has position ``i + offset``, by default ``i + key_length -
-    query_length``."""
+    """Masks that compose by AND, but for blocks, which show what causality and the window hide; query row i
+    has position ``i + offset``, by default ``i + key_length - query_length``."""
 
     causal: bool = False
     window: Window = None
@@ -24,6 +24,8 @@ class Masks(NamedTuple):
     segment_ids: Any = None
     attn_mask: Any = None
     query_offset: int | None = None
+    block_ids: Any = None
+    cu_seqlens: Any = None
 
 
 def window_bounds(window: Window, causal: bool) -> tuple[int | None, int | None]:
@@ -52,6 +54,19 @@ def _reach(value: object, window: object) -> int | None:
     return int(value)
 
 
+def packed_segments(cu_seqlens: NDArray[np.int64], batch: int, key_length: int) -> NDArray[np.int64]:
+    """The ids ``[1, key_length]`` of sequences that lie one after another, from where each begins and where
+    the last ends."""
+    starts = [int(start) for start in cu_seqlens]
+    if batch != 1:
+        raise ValueError(f"cu_seqlens packs sequences into a batch of 1, got batch {batch}")
+    if len(starts) < 2 or starts[0] != 0 or starts[-1] != key_length or sorted(starts) != starts:
+        raise ValueError(
+            f"cu_seqlens must rise from 0 to the number of keys ({key_length}), got {brief(starts)}"
+        )
+    return np.repeat(np.arange(len(starts) - 1), np.diff(starts))[None]
+
+
 def query_positions(masks: Masks, query_length: int, key_length: int) -> NDArray[np.int64]:
     """Position of each query row among the keys."""
     offset = key_length - query_length if masks.query_offset is None else masks.query_offset
@@ -71,10 +86,15 @@ def reference_visible(
         visible &= j >= i - left
     if right is not None:
         visible &= j <= i + right
+    if masks.block_ids is not None:
+        visible |= _in_blocks(np.asarray(masks.block_ids), i[:, 0])[:, None]
     if masks.key_mask is not None:
         visible &= np.asarray(masks.key_mask)[:, None, None, :]
-    if masks.segment_ids is not None:
-        ids = np.asarray(masks.segment_ids)
+    ids = masks.segment_ids
+    if masks.cu_seqlens is not None:
+        ids = packed_segments(np.asarray(masks.cu_seqlens), batch, key_length)
+    if ids is not None:
+        ids = np.asarray(ids)
         visible &= (ids[:, i[:, 0], None] == ids[:, None, :])[:, None]
     bias = np.zeros(visible.shape)
     if masks.attn_mask is not None:
@@ -85,3 +105,13 @@ def reference_visible(
             visible &= dense != -np.inf
             bias = np.where(visible, dense.astype(np.float64), 0.0)
     return visible, bias
+
+
+def _in_blocks(ids: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """``[batch, positions, keys]``: whether row and key lie in one run of equal ids >= 0."""
+    batch, keys = ids.shape
+    runs = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
+    runs = np.where(ids >= 0, runs, -1)
+    inside = (positions >= 0) & (positions < keys)
+    own = np.where(inside, runs[:, positions.clip(0, keys - 1)], -2) if keys else np.full((batch, len(positions)), -2)
+    return (own[:, :, None] == runs[:, None, :]) & (runs >= 0)[:, None, :]

@@ -32,12 +32,17 @@ class SharedOptions(TypedDict, Generic[ArrayT], total=False):
     attn_mask: ArrayT | None
     log_discount: ArrayT | float | None
     query_offset: int | None
+    block_ids: ArrayT | None
+    cu_seqlens: ArrayT | None
 
 
 class SoftmaxOptions(SharedOptions[ArrayT], total=False):
     """Those of `attention`."""
 
     scale: float | None
+    softcap: float | None
+    sinks: ArrayT | float | None
+    relative_bias: ArrayT | None
 
 
 class GravityOptions(SharedOptions[ArrayT], total=False):

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rattention.mechanisms.masks import Masks
+from rattention._arguments import positive, truth
+from rattention.mechanisms.masks import Masks, query_positions
 from rattention.mechanisms.options import SoftmaxCall, Typed, shows_options_of
 from rattention.mechanisms.pooled_map import MAP_SHAPE
 from rattention.mechanisms.softmax_family import (
+    bias_table,
     core_options,
+    per_head,
     query_and_key,
     reference_result,
     run_backward,
@@ -50,6 +53,11 @@ def attention(
     attn_mask: ArrayLike | None = None,
     log_discount: ArrayLike | float | None = None,
     query_offset: int | None = None,
+    softcap: float | None = None,
+    sinks: ArrayLike | float | None = None,
+    relative_bias: ArrayLike | None = None,
+    block_ids: ArrayLike | None = None,
+    cu_seqlens: ArrayLike | None = None,
     return_lse: bool = False,
     metrics: MetricOptions | None = None,
 ) -> NDArray[Any] | AttentionResult:
@@ -84,6 +92,24 @@ def attention(
         ``log_discount = -slopes``.
     query_offset:
         Position of the first query row among the keys; ``key_length - query_length`` by default.
+    softcap:
+        c > 0: scores become ``c * tanh(score / c)`` before anything is added to them (Gemma 2, arXiv
+        2408.00118).
+    sinks:
+        A number, or one per head: the score of one more key, which every row sees and whose value is 0, as in
+        gpt-oss (arXiv 2508.10925). The weights of a row's keys then sum to less than one, and so they do in
+        metrics, rows and maps.
+    relative_bias:
+        ``[heads, 2 * reach + 1]``: entry ``reach + d`` is added to the scores of keys at distance ``d = j -
+        i``, the first and the last one to those farther away. It is the position bias of T5 (arXiv
+        1910.10683) without its n x n table.
+    block_ids:
+        Integers ``[batch, key_length]``: neighbouring positions with the same id >= 0 are a block, whose rows
+        see all of it, whatever `causal` and `window` hide; -1 is no block. So images in Gemma 3 and prefixes
+        see both sides.
+    cu_seqlens:
+        Integers ``[sequences + 1]``, from 0 to `key_length`, for a batch of 1: where packed sequences begin,
+        and where the last ends. A row attends within its own; short for `segment_ids`.
     return_lse:
         Also return the log of the softmax's denominator.
     metrics:
@@ -102,8 +128,8 @@ def attention(
     TypeError
         A dtype other than the three above, or objects that are no arrays.
     """
-    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset
-    queries, keys, rule = _scores(query, key, scale, log_discount, *masks)
+    masks = causal, window, key_mask, segment_ids, attn_mask, query_offset, block_ids, cu_seqlens
+    queries, keys, rule = _scores(query, key, scale, log_discount, softcap, sinks, relative_bias, *masks)
     return run_forward(queries, keys, value, rule, metrics, return_lse, dtype=np.asarray(query).dtype)
 
 
@@ -115,10 +141,12 @@ def attention_backward(
     result: AttentionResult,
     *,
     grad_lse: ArrayLike | None = None,
+    of_mask: bool = False,
     **options: Unpack[SoftmaxOptions[ArrayLike]],
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients of ``sum(output * grad_output)``, plus ``sum(lse * grad_lse)`` where that is given, by name,
-    float32: query, key, value and, where given, log_discount.
+    float32: query, key, value and, where given, log_discount, sinks and relative_bias; with `of_mask` also
+    that of a float attn_mask, for which memory is O(query_length x key_length).
 
     `result` is what `attention` returned for the same arguments with ``return_lse=True``. Weights are made
     again from its lse, tile by tile: nothing of size ``query_length x key_length`` is stored, and tiles
@@ -126,7 +154,8 @@ def attention_backward(
     """
     queries, keys, rule = _scores(query, key, **options)
     log_discount = options.get("log_discount")
-    return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, log_discount)
+    mask = options.get("attn_mask") if truth("of_mask", of_mask) else None
+    return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, log_discount, mask)
 
 
 @shows_options_of(attention)
@@ -232,13 +261,23 @@ def _scores(
     key: ArrayLike,
     scale: float | None = None,
     log_discount: ArrayLike | float | None = None,
+    softcap: float | None = None,
+    sinks: ArrayLike | float | None = None,
+    relative_bias: ArrayLike | None = None,
     *masks: Any,
     **more_masks: Any,
 ) -> tuple[NDArray[Any], NDArray[Any], _core.ScoreOptions]:
     """Queries and keys as arrays, and what makes scores of them; masks are the fields of `Masks`."""
     queries, keys = query_and_key(query, key)
     hidden = Masks(*masks, **more_masks)
-    return queries, keys, core_options(queries, keys, hidden, log_discount, scale=scale_of(scale, queries))
+    heads = queries.shape[1]
+    rule = {
+        "scale": scale_of(scale, queries),
+        "softcap": None if softcap is None else positive("softcap", softcap),
+        "sinks": None if sinks is None else per_head("sinks", sinks, heads),
+        "relative_bias": None if relative_bias is None else bias_table(relative_bias, heads),
+    }
+    return queries, keys, core_options(queries, keys, hidden, log_discount, **rule)
 
 
 def reference_attention(
@@ -261,9 +300,20 @@ def reference_weights(
     *,
     scale: float | None = None,
     log_discount: ArrayLike | float | None = None,
+    softcap: float | None = None,
+    sinks: ArrayLike | float | None = None,
+    relative_bias: ArrayLike | None = None,
     **masks: Any,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
     """The attention map in float64, which keys are visible, and the log of the denominator."""
     key = np.repeat(key, query.shape[1] // key.shape[1], axis=1)
     scores = np.einsum("bhid,bhjd->bhij", query, key) * (query.shape[3] ** -0.5 if scale is None else scale)
-    return softmax_over_visible(scores, log_discount, Masks(**masks))
+    if softcap is not None:
+        scores = softcap * np.tanh(scores / softcap)
+    if relative_bias is not None:
+        table = np.asarray(relative_bias).astype(np.float64)
+        rows, keys = scores.shape[2:]
+        distance = np.arange(keys) - query_positions(Masks(**masks), rows, keys)[:, None]
+        reach = table.shape[1] // 2
+        scores = scores + table[:, distance.clip(-reach, reach) + reach]
+    return softmax_over_visible(scores, log_discount, Masks(**masks), sinks)

@@ -23,7 +23,13 @@ from rattention._arguments import (
     whole_number,
 )
 from rattention._metrics import AttentionMetrics, MetricOptions, reference_metrics
-from rattention.mechanisms.masks import Masks, query_positions, reference_visible, window_bounds
+from rattention.mechanisms.masks import (
+    Masks,
+    packed_segments,
+    query_positions,
+    reference_visible,
+    window_bounds,
+)
 from rattention.mechanisms.pooled_map import map_range, map_shape
 from rattention.mechanisms.results import AttentionResult
 
@@ -72,11 +78,22 @@ def core_options(
         right=right,
         query_offset=default_offset if masks.query_offset is None else _query_offset(masks.query_offset),
         key_mask=optional(bool_array, "key_mask", masks.key_mask, 2),
-        segment_ids=optional(integer_array, "segment_ids", masks.segment_ids, 2),
+        segment_ids=_segment_ids(masks, key),
+        block_ids=optional(integer_array, "block_ids", masks.block_ids, 2),
         attn_mask=None if masks.attn_mask is None else mask_array("attn_mask", masks.attn_mask),
         log_discount=None if log_discount is None else _log_discount(log_discount, query.shape[:3]),
         **score_rule,
     )
+
+
+def _segment_ids(masks: Masks, key: NDArray[Any]) -> NDArray[np.int64] | None:
+    starts: NDArray[np.int64] | None = optional(integer_array, "cu_seqlens", masks.cu_seqlens, 1)
+    if starts is None:
+        ids: NDArray[np.int64] | None = optional(integer_array, "segment_ids", masks.segment_ids, 2)
+        return ids
+    if masks.segment_ids is not None:
+        raise ValueError("cu_seqlens and segment_ids say the same; give one of them")
+    return packed_segments(starts, key.shape[0], key.shape[2])
 
 
 def _core_reach(reach: int | None) -> int:
@@ -101,6 +118,17 @@ def per_head(name: str, value: ArrayLike | float, heads: int) -> NDArray[np.floa
     if numbers.shape != (heads,):
         raise ValueError(f"{name} must be a number or one per head ({heads}), got shape {numbers.shape}")
     return _finite(name, numbers)
+
+
+def bias_table(value: ArrayLike, heads: int) -> NDArray[np.float32]:
+    """A bias by distance, float32 ``[heads, 2 * reach + 1]``."""
+    table = float32_array("relative_bias", value, 2)
+    if table.shape[0] != heads or table.shape[1] % 2 == 0:
+        raise ValueError(
+            f"relative_bias must have shape ({heads}, 2 * reach + 1), one number per head and distance from "
+            f"-reach to reach, got {table.shape}"
+        )
+    return _finite("relative_bias", table)
 
 
 def _per_query(name: str, value: ArrayLike | float, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -163,9 +191,10 @@ def run_backward(
     options: _core.ScoreOptions,
     grad_lse: ArrayLike | None,
     log_discount: ArrayLike | float | None,
+    attn_mask: ArrayLike | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients by name; those of numbers per head are summed over batch and rows, that of a `log_discount`
-    per query is not."""
+    per query is not. Of an `attn_mask` only where one is given here."""
     if not isinstance(result, AttentionResult) or result.lse is None:
         raise TypeError("result must be the AttentionResult of a forward call with return_lse=True")
     values = float_array("value", value, 4)
@@ -179,11 +208,23 @@ def run_backward(
         grad_of_lse = np.ascontiguousarray(float_array("grad_lse", grad_lse, 3), np.float32)
     lse = np.ascontiguousarray(result.lse if result.exact_lse is None else result.exact_lse, np.float64)
     rest = optional(float_array, "result.output_rest", result.output_rest, 4)
-    gradients = _core.attention_backward(query, key, values, options, outputs, lse, grads, grad_of_lse, rest)
-    for name in ("gravity", "exponent", "log_discount"):
+    gradients = _core.attention_backward(
+        query, key, values, options, outputs, lse, grads, grad_of_lse, rest, of_mask=attn_mask is not None
+    )
+    if attn_mask is not None:
+        gradients["attn_mask"] = _summed_to(gradients["attn_mask"], np.shape(attn_mask))
+    for name in ("gravity", "exponent", "log_discount", "sinks", "relative_bias"):
         if name in gradients and not (name == "log_discount" and getattr(log_discount, "ndim", 0) == 3):
             gradients[name] = gradients[name].sum(axis=(0, 2), dtype=np.float64).astype(np.float32)
     return gradients
+
+
+def _summed_to(array: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Sums over the axes along which an array of `shape` was broadcast."""
+    own = (1,) * (array.ndim - len(shape)) + shape
+    axes = tuple(i for i, (a, b) in enumerate(zip(array.shape, own, strict=True)) if a != b)
+    summed = array.sum(axis=axes, dtype=np.float64, keepdims=True).astype(np.float32) if axes else array
+    return summed.reshape(shape)
 
 
 def run_metrics(
@@ -227,10 +268,13 @@ def _row_indices(rows: ArrayLike, length: int) -> NDArray[np.int64]:
 
 
 def softmax_over_visible(
-    scores: NDArray[np.float64], log_discount: ArrayLike | float | None, masks: Masks
+    scores: NDArray[np.float64],
+    log_discount: ArrayLike | float | None,
+    masks: Masks,
+    sinks: ArrayLike | float | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Softmax of ``[batch, heads, query_length, key_length]`` scores with discount and masks: weights,
-    visible, lse."""
+    """Softmax of ``[batch, heads, query_length, key_length]`` scores with discount and masks, beside
+    sinks: weights, visible, lse."""
     batch, heads, rows, keys = scores.shape
     visible, bias = reference_visible(masks, batch, heads, rows, keys)
     scores = scores + bias
@@ -241,10 +285,12 @@ def softmax_over_visible(
         scores = scores + discount[..., None] * distance
     scores = np.where(visible, scores, -np.inf)
     top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
-    top = np.where(visible.any(axis=-1, keepdims=True), top, 0.0)
+    sink = np.asarray(-np.inf if sinks is None else sinks, np.float64).reshape(-1, 1, 1)
+    top = np.maximum(np.where(visible.any(axis=-1, keepdims=True), top, -np.inf), sink)
+    top = np.where(visible.any(axis=-1, keepdims=True) | (sink > -np.inf), top, 0.0)
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be
         exponentials = np.where(visible, np.exp(scores - top), 0.0)
-    total = exponentials.sum(axis=-1, keepdims=True)
+    total = exponentials.sum(axis=-1, keepdims=True) + np.exp(sink - top)
     with np.errstate(divide="ignore"):
         lse = (np.log(total) + top)[..., 0]
     weights = np.where(visible, exponentials / np.where(total == 0, 1.0, total), 0.0)

@@ -51,7 +51,7 @@ class Argument:
     optional: bool = False
     differentiable: bool = False
     """Whether the backward function returns its gradient, a float32 array of the argument's shape
-    (``[heads]`` for numbers); those of log_discount, exponent and initial_state only
+    (``[heads]`` for numbers); those of optional arguments without a default only
     where they were given."""
 
 
@@ -61,7 +61,7 @@ class Functions:
 
     family: ClassVar[Literal["softmax", "linear"]]
     masks: ClassVar[tuple[str, ...]]
-    """Options that hide keys; none is differentiable."""
+    """Options that hide keys; of them a float attn_mask alone is differentiable, where it is asked for."""
     second: ClassVar[str]
     """The flag of `forward` that asks for its second result, through which gradients flow, too."""
 
@@ -144,6 +144,11 @@ class Sizes:
     def key_length(self) -> int:
         """The length, as the softmax family calls it."""
         return self.length
+
+    @property
+    def distances(self) -> int:
+        """Entries of a relative bias that reaches over half the length."""
+        return 2 * (self.length // 2) + 1
 
     @property
     def pairs(self) -> int:
@@ -235,7 +240,14 @@ _ATTENTION = SoftmaxFunctions(
     attention,
     attention_backward,
     reference_attention,
-    (*_QUERY_KEY_VALUE, _SCALE, _LOG_DISCOUNT),
+    (
+        *_QUERY_KEY_VALUE,
+        _SCALE,
+        _LOG_DISCOUNT,
+        Argument("softcap", "number", optional=True),
+        Argument("sinks", "per head", optional=True, differentiable=True),
+        _array("relative_bias", "heads distances", optional=True),
+    ),
     has_rope=True,
     metrics=attention_metrics,
     rows=attention_rows,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from rattention._arguments import BFloat16Storage
+from rattention.mechanisms.masks import packed_segments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,19 +59,19 @@ def require_one_dtype(arguments: Mapping[str, Any], names: Iterable[str]) -> Non
 
 
 def require_mask_dtypes(arguments: Mapping[str, Any]) -> None:
-    """Refuse masks of another kind of numbers, and dense masks that ask for a gradient."""
-    padding, segments, dense = (arguments.get(name) for name in ("key_mask", "segment_ids", "attn_mask"))
+    """Refuse masks of another kind of numbers."""
+    padding, dense = arguments.get("key_mask"), arguments.get("attn_mask")
     if padding is not None and padding.dtype != torch.bool:
         raise TypeError(f"key_mask must be a bool tensor (True = attend), got {padding.dtype}")
-    if segments is not None and segments.dtype not in INTEGERS:
-        raise TypeError(f"segment_ids must be a tensor of integers, got {segments.dtype}")
+    for name in ("segment_ids", "block_ids", "cu_seqlens"):
+        ids = arguments.get(name)
+        if ids is not None and ids.dtype not in INTEGERS:
+            raise TypeError(f"{name} must be a tensor of integers, got {ids.dtype}")
     if dense is None:
         return
     if dense.dtype != torch.bool and dense.dtype not in FLOATS:
         cast = "write attn_mask.float(): " if dense.dtype == torch.float64 else ""
         raise TypeError(f"{cast}attn_mask must be bool or one of {ALLOWED}, got {dense.dtype}")
-    if dense.requires_grad and torch.is_grad_enabled():
-        raise ValueError("attn_mask is not differentiable: give attn_mask.detach()")
 
 
 def require_shapes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor | None) -> None:
@@ -102,13 +103,17 @@ def require_other_shapes(functions: Functions, inputs: Mapping[str, Any]) -> Non
     kv_heads, keys = key.shape[1:3]
     sizes = {"batch": batch, "heads": heads, "kv_heads": kv_heads, "query_length": rows, "key_length": keys}
     sizes |= {"head_dim": dim, "features": 2 * dim, "value_dim": value.shape[3]}
+    table = inputs.get("relative_bias")
+    sizes["distances"] = 1 if table is None else table.shape[-1] | 1
     for argument in functions.arguments:
         if argument.shape and argument.name not in ("query", "key", "value"):
             expected = tuple(sizes[name] for name in argument.shape)
             per_head = tuple(sizes["heads" if name == "kv_heads" else name] for name in argument.shape)
             _require_shape(argument.name, inputs[argument.name], expected, per_head)
-    for name in ("key_mask", "segment_ids"):
-        _require_shape(name, inputs[name], (batch, keys))
+    for name in ("key_mask", "segment_ids", "block_ids"):
+        _require_shape(name, inputs.get(name), (batch, keys))
+    if inputs.get("cu_seqlens") is not None:
+        packed_segments(as_array(inputs["cu_seqlens"].cpu()), batch, keys)
     if inputs.get("attn_mask") is not None:
         _require_broadcast("attn_mask", inputs["attn_mask"], (batch, heads, rows, keys))
     offset = keys - rows if inputs.get("query_offset") is None else inputs["query_offset"]

@@ -58,7 +58,7 @@ def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
 
 
 def _will_be_differentiated(signature: Signature, inputs: dict[str, Any]) -> bool:
-    given = (inputs[name] for name in signature.differentiable)
+    given = (inputs.get(name) for name in (*signature.differentiable, "attn_mask"))
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
 
 
@@ -135,7 +135,7 @@ def _composed(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor
     require_shapes(query, key, value)
     require_other_shapes(signature.functions, inputs)
     signature.results.require_beside_cpu(inputs)
-    for name, check in (("scale", real_number), ("eps", positive), ("rope_theta", positive)):
+    for name, check in (("scale", real_number), ("eps", positive), ("rope_theta", positive), ("softcap", positive)):
         if inputs.get(name) is not None:
             check(name, inputs[name])
     return COMPOSITIONS[signature.name](**inputs)

@@ -35,6 +35,8 @@ MASK_TYPES = {
     "segment_ids": "Tensor?",
     "attn_mask": "Tensor?",
     "query_offset": "SymInt?",
+    "block_ids": "Tensor?",
+    "cu_seqlens": "Tensor?",
 }
 KIND_TYPES = {
     "array": "Tensor",
@@ -69,6 +71,8 @@ class Signature:
         self.differentiable = tuple(a.name for a in arguments if a.differentiable)
         self.of_query_dtype = tuple(a.name for a in arguments if {"query_length", "key_length"} & {*a.shape})
         """Arguments that share one dtype, that of the output; they are those with one row per position."""
+        self.has_dense_mask = "attn_mask" in functions.masks
+        """One that is differentiable where it asks for a gradient."""
         self.in_float32 = tuple(name for name in self.differentiable if name not in self.of_query_dtype)
 
     @property
@@ -78,10 +82,17 @@ class Signature:
 
     @property
     def backward_schema(self) -> str:
-        """Gradients of the first two results, what was saved, and the arguments of the forward operation."""
+        """Gradients of the first two results, what was saved, the arguments of the forward operation, and whether
+        the gradient of a dense mask is wanted."""
         results = "Tensor grad_output, Tensor? grad_second"
         saved = "".join(f", Tensor {name}" for name in self.results.saved)
-        return f"({results}{saved}, {self.forward_schema[1:]}"
+        arguments, returned = self.forward_schema[1:].split(")", 1)
+        return f"({results}{saved}, {arguments}, bool of_mask){returned}"
+
+    def gradients_of(self, arguments: dict[str, Any], of_mask: bool) -> list[str]:
+        """The arguments whose gradients the backward operation returns, in order."""
+        given = [name for name in self.differentiable if arguments[name] is not None]
+        return [*given, "attn_mask"] if of_mask else given
 
 
 def _types(functions: Functions, defaults: dict[str, Any]) -> dict[str, str]:
@@ -132,19 +143,20 @@ def _run_forward(signature: Signature, values: Sequence[Any]) -> list[torch.Tens
 
 def _run_backward(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
     """The gradients, each in its argument's dtype."""
-    grad_output, grad_second, *rest = values
+    grad_output, grad_second, *rest, of_mask = values
     count = len(signature.results.saved)
     arguments = _on_arrays(signature, rest[count:])
     for flag in signature.results.flags:
         del arguments[flag]
     second = None if grad_second is None else as_array(grad_second.to(torch.float32))
     given = signature.results.for_backward(rest[:count], second)
+    if signature.has_dense_mask:
+        given["of_mask"] = of_mask
     gradients = signature.functions.backward(as_array(grad_output), **arguments, **given)
     tensors = dict(zip(signature.names, rest[count:], strict=True))
     return [
         as_tensor(gradients[name]).to(tensors[name].dtype)
-        for name in signature.differentiable
-        if tensors[name] is not None
+        for name in signature.gradients_of(tensors, of_mask)
     ]
 
 
@@ -171,9 +183,9 @@ def _empty_results(signature: Signature, values: Sequence[Any]) -> list[torch.Te
 
 
 def _empty_gradients(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
-    arguments = dict(zip(signature.names, values[2 + len(signature.results.saved) :], strict=True))
-    given = (arguments[name] for name in signature.differentiable)
-    return [t.new_empty(t.shape) for t in given if t is not None]
+    arguments = dict(zip(signature.names, values[2 + len(signature.results.saved) : -1], strict=True))
+    given = (arguments[name] for name in signature.gradients_of(arguments, values[-1]))
+    return [t.new_empty(t.shape) for t in given]
 
 
 def _saver(signature: Signature) -> Callable[..., None]:
@@ -201,9 +213,9 @@ def _gradients_by(signature: Signature, operation: Callable[..., list[torch.Tens
         if grad_output is None:
             grad_output = tensors["query"].new_zeros(ctx.output_shape)
         inputs = [arguments[name] for name in signature.names]
-        results = iter(operation(grad_output, grad_second, *saved[:count], *inputs))
-        present = [name for name in signature.differentiable if arguments[name] is not None]
-        gradients = dict(zip(present, results, strict=True))
+        of_mask = signature.has_dense_mask and ctx.needs_input_grad[signature.names.index("attn_mask")]
+        results = operation(grad_output, grad_second, *saved[:count], *inputs, of_mask)
+        gradients = dict(zip(signature.gradients_of(arguments, of_mask), results, strict=True))
         return tuple(gradients.get(name) for name in signature.names)
 
     return backward

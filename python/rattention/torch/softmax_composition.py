@@ -22,16 +22,23 @@ Score = Callable[[slice, slice], torch.Tensor]
 
 
 def attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float | None = None, **masks: Any
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    scale: float | None = None,
+    softcap: float | None = None,
+    **options: Any,
 ) -> list[torch.Tensor]:
     """`rattention.attention`: output and lse."""
     q, k = (wide(tensor) for tensor in (query, key))
     factor = query.shape[3] ** -0.5 if scale is None else scale
 
     def score(rows: slice, keys: slice) -> torch.Tensor:
-        return per_kv_head(lambda a, b: a @ b.mT, q[:, :, rows] * factor, k[:, :, keys])
+        scores = per_kv_head(lambda a, b: a @ b.mT, q[:, :, rows] * factor, k[:, :, keys])
+        return scores if softcap is None else softcap * torch.tanh(scores / softcap)
 
-    return _weighted(score, query, key, value, **masks)
+    return _weighted(score, query, key, value, **options)
 
 
 def gravitational_attention(
@@ -101,6 +108,8 @@ def _weighted(
     window: Sequence[int] | None = None,
     query_offset: int | None = None,
     key_mask: torch.Tensor | None = None,
+    block_ids: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
     **others: Any,
 ) -> list[torch.Tensor]:
     length, keys = query.shape[2], key.shape[2]
@@ -113,11 +122,12 @@ def _weighted(
     outputs, denominators = [], []
     for start in range(0, max(length, 1), ROWS):
         rows = slice(start, min(start + ROWS, length))
-        first = max(0, rows.start + offset - left) if left >= 0 else 0
-        last = min(keys, rows.stop + offset + right) if right >= 0 else keys
+        whole = block_ids is not None  # blocks may reach beyond the window
+        first = max(0, rows.start + offset - left) if left >= 0 and not whole else 0
+        last = min(keys, rows.stop + offset + right) if right >= 0 and not whole else keys
         seen = slice(min(first, keys), max(last, min(first, keys)))
-        visible, bias = _visible(query, rows, seen, offset, left, right, key_mask, **others)
-        weights, lse = _softmax(score(rows, seen) + bias, visible)
+        visible, bias = _visible(query, rows, seen, offset, left, right, key_mask, block_ids, **others)
+        weights, lse = _softmax(score(rows, seen) + bias, visible, sinks)
         outputs.append(per_kv_head(torch.matmul, weights, values[:, :, seen]))
         denominators.append(lse)
     return [torch.cat(outputs, dim=2).to(query.dtype), torch.cat(denominators, dim=2).to(torch.float32)]
@@ -131,9 +141,13 @@ def _visible(
     left: int,
     right: int,
     key_mask: torch.Tensor | None,
+    block_ids: torch.Tensor | None,
+    *,
     segment_ids: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
     attn_mask: torch.Tensor | None = None,
     log_discount: torch.Tensor | None = None,
+    relative_bias: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Which keys the rows may see, and what is added to their scores; both broadcast over batch and heads."""
     i = torch.arange(rows.start, rows.stop, device=query.device)[:, None] + offset
@@ -144,8 +158,13 @@ def _visible(
         visible = visible & (j >= i - left)
     if right >= 0:
         visible = visible & (j <= i + right)
+    if block_ids is not None:
+        visible = visible | _in_blocks(block_ids, i[:, 0], keys)[:, None]
     if key_mask is not None:
         visible = visible & key_mask[:, None, None, keys]
+    if cu_seqlens is not None:
+        positions = torch.arange(int(cu_seqlens[-1]), device=query.device)
+        segment_ids = torch.bucketize(positions, cu_seqlens[1:], right=True)[None]
     if segment_ids is not None:
         own = segment_ids[:, rows.start + offset : rows.stop + offset]
         visible = visible & (own[:, :, None] == segment_ids[:, None, keys])[:, None]
@@ -159,16 +178,32 @@ def _visible(
         per_query = log_discount.dim() == 3
         slope = log_discount[:, :, rows, None] if per_query else log_discount[:, None, None]
         bias = bias + slope * (i - j).abs()
+    if relative_bias is not None:
+        reach = relative_bias.shape[1] // 2
+        bias = bias + relative_bias[:, (j - i).clamp(-reach, reach) + reach]
     return visible, bias
 
 
-def _softmax(scores: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights and the log of their denominator; 0 and -inf where nothing is visible."""
+def _in_blocks(ids: torch.Tensor, positions: torch.Tensor, keys: slice) -> torch.Tensor:
+    """``[batch, positions, keys]``: whether row and key lie in one run of equal ids >= 0."""
+    changes = torch.diff(ids, dim=1, prepend=ids[:, :1]) != 0
+    runs = changes.cumsum(1).masked_fill(ids < 0, -1)
+    inside = (positions >= 0) & (positions < ids.shape[1])
+    own = runs[:, positions.clamp(0, max(ids.shape[1] - 1, 0))].masked_fill(~inside, -1)
+    return (own[:, :, None] == runs[:, None, keys]) & (own >= 0)[:, :, None]
+
+
+def _softmax(
+    scores: torch.Tensor, visible: torch.Tensor, sinks: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights beside sinks and the log of their denominator; 0 and -inf where nothing is visible."""
     scores = scores.masked_fill(~visible, -torch.inf)
-    if scores.shape[3] == 0:
-        return scores, scores.new_full(scores.shape[:3], -torch.inf)
-    top = scores.detach().amax(dim=3, keepdim=True)
+    if sinks is None:
+        sink = scores.new_full((1, 1, 1, 1), -torch.inf)
+    else:
+        sink = sinks[:, None, None]
+    top = torch.cat((scores, sink.expand(*scores.shape[:3], 1)), dim=3).detach().amax(dim=3, keepdim=True)
     top = top.masked_fill(top == -torch.inf, 0.0)
     exponentials = (scores - top).exp()
-    total = exponentials.sum(dim=3, keepdim=True)
+    total = exponentials.sum(dim=3, keepdim=True) + (sink - top).exp()
     return exponentials / (total + (total == 0)), (total.log() + top)[..., 0]
