@@ -70,6 +70,8 @@ class Mechanism:
     """A few rows of the map."""
     pooled: Callable[..., NDArray[np.float32]]
     """The map, mean-pooled."""
+    sink: float = -np.inf
+    """The score of a key without a value that every row sees."""
 
     @property
     def has_masses(self) -> bool:
@@ -291,11 +293,14 @@ MECHANISMS = [
     _variant(GRAVITATIONAL, "gravitational, Euclidean", exponent=1.0),
     _variant(GRAVITATIONAL, "gravitational, power 2.6", exponent=2.6),
     _variant(SOFTMAX, "soft-capped", softcap=1.5),
-    _variant(SOFTMAX, "beside a sink", sinks=1.0),
+    replace(_variant(SOFTMAX, "beside a sink", sinks=1.0), sink=1.0),
     with_bias(SOFTMAX, "biased by distance", 12),
 ]
 
 by_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+with_unbounded_scores = pytest.mark.parametrize(
+    "mechanism", [m for m in MECHANISMS if m.name != "soft-capped"], ids=lambda m: m.name
+)
 by_rule = pytest.mark.parametrize("mechanism", SCORE_RULES, ids=lambda m: m.name)
 with_dot_products = pytest.mark.parametrize("mechanism", [SOFTMAX], ids=lambda m: m.name)
 """What has a scale."""

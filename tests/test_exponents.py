@@ -20,7 +20,7 @@ from tests.test_gradients import draw
 from tests.variants import TABLE
 
 GRAVITY = ra.MECHANISMS["gravitational"]
-(WITH_EXPONENTS,) = (m for m in TABLE if m.name == "gravitational with exponents")
+(WITH_EXPONENTS,) = (m for m in TABLE if m.name == "gravitational with exponent")
 EXPONENTS = [0.01, 0.5, 1.0, 1.7, 2.0, 3.0, 8.0]
 by_exponent = pytest.mark.parametrize("exponent", EXPONENTS)
 

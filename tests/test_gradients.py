@@ -50,6 +50,10 @@ def draw(
         per_query = mechanism.argument("log_discount").kind == "array"
         shape = (1, heads, rows) if per_query else (heads,)
         inputs["log_discount"] = np.linspace(-0.2, -0.05, prod(shape), dtype=np.float32).reshape(shape)
+    if "sinks" in mechanism.parameters:
+        inputs["sinks"] = np.linspace(-1, 2, heads, dtype=np.float32)
+    if "relative_bias" in mechanism.parameters:
+        inputs["relative_bias"] = rng.standard_normal((heads, 21), np.float32)
     return inputs
 
 

@@ -20,6 +20,7 @@ from tests.mechanisms import (
     by_rule,
     largest_error,
     wide,
+    with_unbounded_scores,
 )
 
 FA_DIMS = (16, 32, 40, 64, 80, 128)
@@ -128,7 +129,7 @@ def test_float16_scores_beyond_its_range(mechanism):
 
 @pytest.mark.row("N9")
 @pytest.mark.parametrize("sign", [1, -1])
-@by_mechanism
+@with_unbounded_scores
 def test_scores_beyond_float32(mechanism, sign):
     """A score of +-1e40: NaN by IEEE where it is +inf, a weight of zero where -inf, no trace elsewhere."""
     inputs = mechanism.draw(Sizes(heads=1, rows=20, dim=4))

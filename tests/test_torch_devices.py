@@ -196,13 +196,6 @@ WRONG = {
     "mask of integers": (
         rt.attention, (Q, Q, Q), {"attn_mask": torch.ones(4, 4, dtype=torch.int64)}, TypeError, "attn_mask"
     ),
-    "mask that wants a gradient": (
-        rt.attention,
-        (Q, Q, Q),
-        {"attn_mask": torch.zeros(4, 4, requires_grad=True)},
-        ValueError,
-        "attn_mask is not differentiable",
-    ),
     "shapes": (rt.attention, (Q, Q, Q[:, :, :3]), {}, ValueError, "value"),
     "heads": (rt.attention, (Q[:, :1].expand(1, 3, 4, 8), Q, Q), {}, ValueError, "heads"),
     "rank": (rt.attention, (Q[0], Q, Q), {}, ValueError, "query must have 4 dimensions"),

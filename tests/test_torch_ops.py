@@ -153,7 +153,25 @@ def test_opcheck_backward(mechanism, dtype):
     saved = results[: len(signature.results.saved)]
     grads = [torch.ones_like(r) for r in results[:2]]
     operation = getattr(torch.ops.rattention, f"{signature.name}_backward").default
-    assert_checked(torch.library.opcheck(operation, (*grads, *saved, *values)))
+    assert_checked(torch.library.opcheck(operation, (*grads, *saved, *values, False)))
+
+
+@pytest.mark.parametrize("shape", [(9, 9), (1, 2, 1, 9)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_opcheck_with_a_mask_that_asks_for_a_gradient(dtype, shape):
+    """Its gradient is that of plain PyTorch, in the mask's shape and dtype."""
+    query, key, value = torch.randn(3, 1, 2, 9, 4).unbind(0)
+    mask = torch.randn(shape).to(getattr(torch, dtype)).requires_grad_()
+    others = dict.fromkeys(ops.SIGNATURES[ra.attention].names)
+    given = {"query": query, "key": key, "value": value, "attn_mask": mask}
+    values = others | given | {"causal": False, "return_lse": True}
+    assert_checked(torch.library.opcheck(ops.OPERATIONS[ra.attention], tuple(values.values())))
+    direction = torch.randn(1, 2, 9, 4)
+    (got,) = torch.autograd.grad((rt.attention(**given) * direction).sum(), mask)
+    scores = query @ key.mT / 2 + mask.float()
+    (wanted,) = torch.autograd.grad(((scores.softmax(-1) @ value) * direction).sum(), mask)
+    assert got.dtype == mask.dtype
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-2)
 
 
 def test_opcheck_with_metrics():

@@ -42,7 +42,7 @@ class Case:
     causal: bool = False
     window: Window = None
     masks: str = ""
-    """Any of padding, segments, bool or float, joined by ``+``."""
+    """Any of padding, segments, blocks, bool or float, joined by ``+``."""
     offset: int | None = None
     level: float = 0.0
     """What all scores have in common: far from 0, padding or leftovers of 0 show."""
@@ -152,6 +152,7 @@ def _softmax_sizes(rng: np.random.Generator, case: Case, seen: int | None, kind:
     windowed = seen is not None or case.subject == "sliding_window" or rng.random() < 0.6
     seen = seen or reach(rng)
     some = [name for name in ("padding", "segments") if rng.random() < 0.25]
+    some += ["blocks"] if rng.random() < 0.2 else []
     some += [str(rng.choice(("bool", "float")))] if rng.random() < 0.25 else []
     keys = edge(rng) if rng.random() < 0.5 else int(rng.integers(1, 200))
     if windowed:

@@ -111,6 +111,7 @@ def problem_of(case: Case) -> Problem:
     if subject.discount:
         shape = (case.heads,) if subject.discount == "head" else (case.batch, case.heads, case.rows)
         options["log_discount"] = -rng.random(shape, np.float32) * np.float32(0.2)
+    options |= _terms(case, rng)
     shapes = {"output": (case.batch, case.heads, case.rows, case.value_dim)}
     if case.linear:
         inputs |= _linear_arrays(case, rng)
@@ -119,6 +120,19 @@ def problem_of(case: Case) -> Problem:
     gradients = {n: rng.standard_normal(shape, np.float32) for n, shape in shapes.items()}
     gradients["output"] = gradients["output"].astype(dtype)
     return Problem(case, inputs, _masks(case, rng), options, gradients)
+
+
+def _terms(case: Case, rng: np.random.Generator) -> dict[str, Any]:
+    terms: dict[str, Any] = {}
+    for name in SUBJECTS[case.subject].terms:
+        if name == "softcap":
+            terms[name] = float(rng.choice((1.0, 5.0, 50.0)))
+        elif name == "sinks":
+            terms[name] = rng.normal(0, 3, case.heads).astype(np.float32)
+        else:
+            reach = int(rng.choice((0, 1, 7, 8, 64, 1100)))
+            terms[name] = rng.standard_normal((case.heads, 2 * reach + 1), np.float32)
+    return terms
 
 
 def _linear_arrays(case: Case, rng: np.random.Generator) -> Arrays:
@@ -144,7 +158,12 @@ def _masks(case: Case, rng: np.random.Generator) -> dict[str, Any]:
             masks["key_mask"] = shown
         elif name == "segments":
             ids = rng.integers(0, 4, (case.batch, case.keys))
-            masks["segment_ids"] = np.sort(ids, axis=1) * (3 if rng.random() < 0.5 else -1)
+            apart = np.sort(ids, axis=1) if rng.random() < 0.75 else ids
+            masks["segment_ids"] = apart * (3 if rng.random() < 0.5 else -1)
+        elif name == "blocks":
+            length = int(rng.choice((1, 5, 16, 64, 130)))
+            start = rng.integers(0, length, (case.batch, 1))
+            masks["block_ids"] = (np.arange(case.keys) + start) // length % 3 - 1
         else:
             shape = (*(int(rng.choice((1, n))) for n in (case.batch, case.heads)), case.rows, case.keys)
             floats = rng.standard_normal(shape, np.float32)

@@ -140,7 +140,7 @@ def permuted(case: Case) -> int:
         n: moved(a, "bh" if a.ndim == 3 else "h") if isinstance(a, np.ndarray) else a
         for n, a in problem.options.items()
     }
-    axes = {"key_mask": "b", "segment_ids": "b", "attn_mask": "bh"}
+    axes = {"key_mask": "b", "segment_ids": "b", "block_ids": "b", "attn_mask": "bh"}
     masks = {n: moved(a, axes[n]) if n in axes else a for n, a in problem.masks.items()}
     other = replace(problem, inputs=inputs, gradients=gradients, options=options, masks=masks)
     clean, kept = compute(problem, problem.inputs), 0
@@ -222,6 +222,8 @@ def _with_more_keys(problem: Problem, more: int, rng: np.random.Generator) -> Pr
     masks["key_mask"] = np.pad(shown, ((0, 0), (0, more)))
     if "segment_ids" in masks:
         masks["segment_ids"] = np.pad(masks["segment_ids"], ((0, 0), (0, more)), mode="edge")
+    if "block_ids" in masks:
+        masks["block_ids"] = np.pad(masks["block_ids"], ((0, 0), (0, more)), constant_values=-1)
     if "attn_mask" in masks:
         mask = masks["attn_mask"]
         masks["attn_mask"] = np.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, more)], constant_values=1)
@@ -320,7 +322,7 @@ def holds_for(relation: str, subject: str, part: str) -> bool:
         case "blocks":
             return not linear and part not in ("rows", "map")
         case "shifted":
-            return not linear
+            return not linear and "sinks" not in SUBJECTS[subject].terms
         case "moved":
             return bool(SUBJECTS[subject].discount) and part not in ("fused", "metrics")
         case "padded":

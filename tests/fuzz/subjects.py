@@ -24,6 +24,8 @@ class Subject:
     discount: str = ""
     """``"head"`` or ``"query"``: what has a discount of its own."""
     exponent: bool = False
+    terms: tuple[str, ...] = ()
+    """Of softcap, sinks and relative_bias."""
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -47,7 +49,10 @@ class Subject:
 STEPS = (*LINEAR_PARTS, "steps")
 SUBJECTS = {
     "softmax": Subject("softmax"),
+    "softmax with softcap and sinks": Subject("softmax", terms=("softcap", "sinks")),
+    "softmax with relative bias": Subject("softmax", terms=("relative_bias",)),
     "sliding_window": Subject("sliding_window"),
+    "sliding_window with all terms": Subject("sliding_window", terms=("softcap", "sinks", "relative_bias")),
     "multi_timescale": Subject("multi_timescale", discount="head"),
     "multi_timescale per query": Subject("multi_timescale", discount="query"),
     "gravitational": Subject("gravitational"),

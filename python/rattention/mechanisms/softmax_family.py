@@ -215,7 +215,8 @@ def run_backward(
         gradients["attn_mask"] = _summed_to(gradients["attn_mask"], np.shape(attn_mask))
     for name in ("gravity", "exponent", "log_discount", "sinks", "relative_bias"):
         if name in gradients and not (name == "log_discount" and getattr(log_discount, "ndim", 0) == 3):
-            gradients[name] = gradients[name].sum(axis=(0, 2), dtype=np.float64).astype(np.float32)
+            with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be
+                gradients[name] = gradients[name].sum(axis=(0, 2), dtype=np.float64).astype(np.float32)
     return gradients
 
 
