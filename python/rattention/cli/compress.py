@@ -18,11 +18,11 @@ from rattention.cli import inputs
 from rattention.cli.options import Folder, LooksInside, Names, Reads, must_be, option
 from rattention.cli.text import note, number, paragraph, progress, table
 from rattention.compression import STRATEGIES, require_strategy
-from rattention.compression.budget import require_budget
+from rattention.compression.past import require_budget
 
 if TYPE_CHECKING:
     from rattention.cli.text import Style
-    from rattention.compression.budget import Budget
+    from rattention.compression.past import Budget
     from rattention.studies.compression import Cell, Preview, Task, Validation
 
 

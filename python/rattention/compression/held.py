@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from rattention._metrics import MetricOptions
-from rattention.compression.budget import most_kept
-from rattention.compression.past import Attention, Kept, Past
-from rattention.compression.report import Compression, LayerUse
+from rattention.compression.compressing import Compression, LayerUse
+from rattention.compression.past import Attention, Kept, Past, most_kept
 from rattention.compression.strategies import Strategy
 from rattention.mechanisms.softmax import attention_metrics, attention_rows
 from rattention.nn.decoding import Rows

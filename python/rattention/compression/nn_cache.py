@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from rattention.compression.compressing import Compression, LayerUse
 from rattention.compression.held import Held
-from rattention.compression.report import Compression, LayerUse
 from rattention.inspect.hooks import alone
 from rattention.nn import SelfAttention, Softmax, TransformerEncoder
 from rattention.nn.attention import LayerCache

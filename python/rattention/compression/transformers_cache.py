@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from transformers import EncoderDecoderCache, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from rattention.compression.compressing import Compression, LayerUse
 from rattention.compression.held import Held
-from rattention.compression.report import Compression, LayerUse
 from rattention.hf.attention import attends_causally
 from rattention.hf.cache import RAttentionCacheLayer, existing_layer
 from rattention.inspect.hooks import LayerAttention, attention_layers, has_hook, visiting
@@ -22,10 +22,10 @@ CONSTANT = (DynamicSlidingWindowLayer, RAttentionCacheLayer)
 """Layers whose size does not grow with the context: they stay as they are."""
 
 
-class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class CompressedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A layer of Transformers' caches that counts all tokens and holds some."""
 
-    is_sliding = False
+    is_croppable = False
     supports_early_init = False
 
     def __init__(self, held: Held) -> None:
@@ -33,10 +33,6 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.held = held
         self.expected = False
         """Whether the next tokens come from a model that is being compressed."""
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing: memory comes with the tokens."""
-        self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -51,17 +47,9 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.held.append(key_states, value_states)
         return self.held.key, self.held.value
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the tokens that masks are made for: all of them."""
-        return self.held.seen + query_length, 0
-
     def get_seq_length(self) -> int:
         """Tokens seen."""
         return self.held.seen
-
-    def get_max_length(self) -> int:
-        """No limit."""
-        return -1
 
     def reset(self) -> None:
         """Empty again."""
@@ -85,7 +73,7 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Keep these sequences."""
         self.held.reorder(beam_idx)
 
-    batch_select_indices = reorder_cache
+    batch_select_indices = reorder_cache  # type: ignore[assignment]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each sequence `repeats` times."""

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from rattention._extras import require
 from rattention.compression import STRATEGIES, Past, Strategy, require_strategy, resolve_budget
-from rattention.compression.budget import Budget
-from rattention.compression.past import Attention
+from rattention.compression.past import Attention, Budget
 from rattention.inspect import LayerAttention, capture
 
 if TYPE_CHECKING:

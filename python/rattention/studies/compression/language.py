@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rattention._extras import require
-from rattention.compression.budget import Budget, resolve_budget
-from rattention.compression.compressing import compress
-from rattention.compression.report import Compression
+from rattention.compression.compressing import Compression, compress
+from rattention.compression.past import Budget, resolve_budget
 from rattention.compression.strategies import STRATEGIES, Strategy
 from rattention.nn import LanguageModel, RAttention
 from rattention.studies.compression.results import Constant, Measured, Preview

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rattention._files import json_ready
-from rattention.compression.budget import Budget
+from rattention.compression.past import Budget
 from rattention.studies.kit.intervals import CONFIDENCE, Interval, interval
 
 ENOUGH = 0.95
