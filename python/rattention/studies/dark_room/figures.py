@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention.plots.style import BLUE, GREY, VERMILION, axes_of, figure_of, label_lines
+from rattention.plots.style import BLUE, COLOURS, GREY, VERMILION, axes_of, figure_of, label_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from rattention.studies.dark_room.evaluation import Comparison
 
-GREEN = "#009E73"
-"""Of Okabe and Ito, like the others."""
+GREEN = COLOURS[2]
 
 
 def plot_returns(result: Comparison, *, ax: Axes | None = None) -> Axes:

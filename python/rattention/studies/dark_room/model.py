@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import rattention
+from rattention._arguments import at_least
 from rattention.models.errors import WeightsError
 from rattention.nn import Softmax, TransformerEncoder
 from rattention.nn.mechanisms import Pattern, as_pattern
@@ -68,8 +69,7 @@ class HistoryTransformer(nn.Module):
         super().__init__()
         sizes = {"states": states, "actions": actions, "context": context, "dim": dim, "depth": depth}
         for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+            at_least(name, value, 1)
         layers: dict[str, Any] = {"kv_heads": kv_heads, "mlp_dim": mlp_dim, "dropout": dropout}
         kinds = [kind.as_dict() for kind in as_pattern(pattern)]
         self.config: dict[str, Any] = sizes | layers | {"columns": columns, "heads": heads, "pattern": kinds}
