@@ -212,7 +212,9 @@ class Combined(Strategy):
             if own > 0:
                 kept = part.keep(past.only(left), own)
                 pieces.append(replace(kept, indices=np.take_along_axis(left, kept.indices, axis=1)))
-                left = _without(left, kept.indices)
+                stays = np.ones(left.shape, bool)
+                np.put_along_axis(stays, kept.indices, False, axis=1)
+                left = left[stays].reshape(past.heads, -1)
         return _joined(past, pieces)
 
     def _counts(self, count: int) -> list[int]:
@@ -250,12 +252,6 @@ def require_strategy(strategy: Any) -> Strategy:
 
 def _for_all_heads(past: Past, indices: NDArray[np.int64]) -> Kept:
     return Kept(np.broadcast_to(indices, (past.heads, len(indices))))
-
-
-def _without(left: NDArray[np.int64], taken: NDArray[np.int64]) -> NDArray[np.int64]:
-    stays = np.ones(left.shape, bool)
-    np.put_along_axis(stays, taken, False, axis=1)
-    return left[stays].reshape(len(left), -1)
 
 
 def _joined(past: Past, pieces: list[Kept]) -> Kept:

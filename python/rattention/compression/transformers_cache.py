@@ -16,6 +16,7 @@ from rattention.compression.compressing import Compression, LayerUse
 from rattention.compression.held import Held
 from rattention.hf.attention import attends_causally
 from rattention.hf.cache import RAttentionCacheLayer, existing_layer
+from rattention.hf.converted import sliding_window_of
 from rattention.inspect.hooks import LayerAttention, attention_layers, has_hook, visiting
 
 CONSTANT = (DynamicSlidingWindowLayer, RAttentionCacheLayer)
@@ -175,12 +176,10 @@ def _growing(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
 
 def _window(module: Any) -> int | None:
     """The sliding window of an attention module: its own, that of its layer's kind, or that of the model."""
-    if hasattr(module, "sliding_window"):
-        return module.sliding_window  # type: ignore[no-any-return]
-    kinds = getattr(module.config, "layer_types", None)
+    kinds = None if hasattr(module, "sliding_window") else getattr(module.config, "layer_types", None)
     if kinds is not None and kinds[module.layer_idx] == "full_attention":
         return None
-    return getattr(module.config, "sliding_window", None)
+    return sliding_window_of(module)
 
 
 def _require_padding_only(options: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rattention._metrics import AttentionMetrics, MetricOptions
+from rattention._metrics import MetricOptions
 from rattention.inspect import LayerAttention, Limits
 from rattention.studies.degradation.sources import Context, Selection, Source
 
@@ -98,21 +98,14 @@ def measure_context(
         for name in AVERAGED
     }
     means = {name: selection.mean(values) for name, values in per_head.items()}
+    received = [np.asarray(layer.received)[0, :, :FIRST_TOKENS] for layer in layers]  # means over the rows
     return ContextMetrics(
         context_length=asked,
         sequence_length=context.sequence_length,
         **means,
         retention_change=None if previous is None else means["retention"] - previous,
-        first_tokens_share=selection.mean(_first_tokens_share(layers)),
+        first_tokens_share=selection.mean(np.stack([r.sum(axis=-1, dtype=np.float64) for r in received])),
         per_head=per_head,
-    )
-
-
-def _first_tokens_share(layers: Sequence[AttentionMetrics]) -> NDArray[np.float64]:
-    """Per layer and head: a key's `received` is a mean over the rows, and so is their sum."""
-    received = [layer.received for layer in layers]
-    return np.stack(
-        [r[0, :, :FIRST_TOKENS].sum(axis=-1, dtype=np.float64) for r in received if r is not None]
     )
 
 
