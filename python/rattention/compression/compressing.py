@@ -138,7 +138,7 @@ def compress(
     if kind_of(model) == "transformers":
         from rattention.compression.transformers_cache import compressing
     elif kind_of(model) == "torch":
-        from rattention.compression.nn_cache import compressing
+        from rattention.compression.held import compressing
     else:
         bert = hasattr(model, "attention_layers")
         raise TypeError(

@@ -23,7 +23,7 @@ CONSTANT = (DynamicSlidingWindowLayer, RAttentionCacheLayer)
 """Layers whose size does not grow with the context: they stay as they are."""
 
 
-class CompressedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class _CompressedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A layer of Transformers' caches that counts all tokens and holds some."""
 
     is_croppable = False
@@ -49,11 +49,9 @@ class CompressedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return self.held.key, self.held.value
 
     def get_seq_length(self) -> int:
-        """Tokens seen."""
         return self.held.seen
 
     def reset(self) -> None:
-        """Empty again."""
         self.held = Held(self.held.plan, self.held.use)
         self.is_initialized = False
 
@@ -71,13 +69,11 @@ class CompressedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             )
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Keep these sequences."""
         self.held.reorder(beam_idx)
 
     batch_select_indices = reorder_cache  # type: ignore[assignment]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each sequence `repeats` times."""
         self.held.reorder(torch.arange(len(self.held.key)).repeat_interleave(repeats))
 
 
@@ -87,7 +83,7 @@ class _Compressor:
     def __init__(self, plan: Compression, uses: dict[str, LayerUse]) -> None:
         self.plan = plan
         self.uses = uses
-        self.present: dict[str, CompressedLayer] = {}
+        self.present: dict[str, _CompressedLayer] = {}
         """The cache of a layer in the pass that it is in."""
 
     def before(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -120,7 +116,7 @@ class _Compressor:
         held.attended(query, options["scale"])
 
 
-def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -> CompressedLayer | None:
+def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -> _CompressedLayer | None:
     """Layer `index` of `cache` as a compressed one, which takes over what is there; None for one whose size
     is constant."""
     if isinstance(cache, EncoderDecoderCache):
@@ -128,7 +124,7 @@ def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -
     layer: Any = existing_layer(cache, index)
     if isinstance(layer, CONSTANT):
         return None
-    if isinstance(layer, CompressedLayer):
+    if isinstance(layer, _CompressedLayer):
         layer.held.plan, layer.held.use = plan, use
         return layer
     if type(layer) is not DynamicLayer:
@@ -136,7 +132,7 @@ def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -
             f"only dynamic caches can be compressed, got a {type(layer).__name__}: leave out "
             "cache_implementation, or give past_key_values=DynamicCache(config=model.config)"
         )
-    own = CompressedLayer(Held(plan, use))
+    own = _CompressedLayer(Held(plan, use))
     if layer.get_seq_length() > 0:
         there: tuple[Any, Any] = (layer.keys, layer.values)
         own.held.append(*there)

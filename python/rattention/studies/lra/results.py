@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from rattention._extras import require
-from rattention.studies.kit.records import is_number, read_lines
-from rattention.studies.kit.settings import differences, read_yaml
+from rattention.studies.kit.settings import differences, is_number, read_lines, read_yaml
 from rattention.studies.lra import folder as files
 from rattention.studies.lra.settings import MECHANISMS
 from rattention.studies.lra.tasks import TASKS

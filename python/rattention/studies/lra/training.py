@@ -13,8 +13,7 @@ from rattention._files import json_ready, writable_folder, write_json
 from rattention._models import evaluating
 from rattention.nn import count_parameters
 from rattention.studies.kit import distributed
-from rattention.studies.kit.records import write_lines
-from rattention.studies.kit.settings import write_yaml
+from rattention.studies.kit.settings import write_lines, write_yaml
 from rattention.studies.kit.training import (
     Trainer,
     WeightsError,
