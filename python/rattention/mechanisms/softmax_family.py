@@ -30,9 +30,7 @@ from rattention.mechanisms.results import AttentionResult
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-
-UNLIMITED = -1
-"""The reach of a window without an end on that side, in the core's terms."""
+    from rattention.mechanisms.masks import Window
 
 MAX_OFFSET = 2**40
 """Far beyond any sequence, and small enough that positions cannot overflow."""
@@ -65,7 +63,7 @@ def core_options(
 ) -> _core.ScoreOptions:
     """Masks, discount and score rule in the form the core takes; the core checks the shapes."""
     causal = truth("causal", masks.causal)
-    left, right = (_core_reach(reach) for reach in window_bounds(masks.window, causal))
+    left, right = core_window(masks.window, causal)
     default_offset = key.shape[2] - query.shape[2]
     return _core.ScoreOptions(
         left=left,
@@ -79,10 +77,10 @@ def core_options(
     )
 
 
-def _core_reach(reach: int | None) -> int:
-    """A reach in the core's terms; what is larger than 2**62 is as good as unlimited and cannot
+def core_window(window: Window, causal: bool) -> list[int]:
+    """Left and right reach in the core's terms, -1 where unlimited; 2**62 is as good as that and cannot
     overflow there."""
-    return UNLIMITED if reach is None else min(reach, 2**62)
+    return [-1 if reach is None else min(reach, 2**62) for reach in window_bounds(window, causal)]
 
 
 def _query_offset(value: int) -> int:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from torch.distributed import ProcessGroup
 
+    Exchange = Callable[[torch.Tensor, int, ProcessGroup], torch.Tensor]
+
 DESCRIPTION = (
     "the length of the slice",
     "batch",
@@ -142,7 +144,7 @@ def context_parallel_rattention(
         query, key, value = _with_halo(query, key, value, halo, group)
     passed_on = key.shape[2] - halo
     own = _state(key[:, :, :passed_on], value[:, :, :passed_on], feature_map)
-    before = _SumBefore.apply(own, group)  # type: ignore[no-untyped-call]
+    before = _FromBefore.apply(_exclusive_sum, own, group)  # type: ignore[no-untyped-call]
     output: torch.Tensor = rt.rattention(query, key, value, initial_state=before, **options)
     return output[:, :, output.shape[2] - lengths[rank] :]
 
@@ -186,7 +188,7 @@ def _with_halo(
 ) -> tuple[torch.Tensor, ...]:
     """With the end of the slice before in front, if there is one; its queries are 0, its rows are dropped."""
     ends = torch.cat([key[:, :, -halo:], value[:, :, -halo:]], dim=3)
-    came = _FromBefore.apply(ends, group)  # type: ignore[no-untyped-call]
+    came = _FromBefore.apply(_shifted, ends, group)  # type: ignore[no-untyped-call]
     if dist.get_rank(group) == 0:
         came = came[:, :, :0]  # still in the graph: backward has a message to wait for
     keys, values = came.split([key.shape[3], value.shape[3]], dim=3)
@@ -202,35 +204,17 @@ def _state(key: torch.Tensor, value: torch.Tensor, feature_map: str) -> torch.Te
 
 
 class _FromBefore(torch.autograd.Function):
-    """The tensor of the rank before, zeros on the first; its gradient goes back there."""
+    """What `exchange` brings from the ranks before; its gradient takes the same way back."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
-        """One message to the next rank."""
-        ctx.group = group
-        return _shifted(tensor, 1, group)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        """One message to the rank before."""
-        return _shifted(grad, -1, ctx.group), None
-
-
-class _SumBefore(torch.autograd.Function):
-    """The sum over all ranks before, zeros on the first; its gradient is the sum over all ranks after it."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
-        """A logarithmic number of messages."""
-        ctx.group = group
-        return _exclusive_sum(tensor, 1, group)
+    def forward(ctx: Any, exchange: Exchange, tensor: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
+        ctx.exchange, ctx.group = exchange, group
+        return exchange(tensor, 1, group)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        """As many in the other direction."""
-        return _exclusive_sum(grad, -1, ctx.group), None
+        return None, ctx.exchange(grad, -1, ctx.group), None
 
 
 def _agree(names: Sequence[str], describe: Callable[[], Sequence[float]], group: ProcessGroup) -> list[int]:
@@ -267,7 +251,8 @@ def _gathered(numbers: Sequence[float], group: ProcessGroup) -> list[list[float]
 
 
 def _exclusive_sum(own: torch.Tensor, step: int, group: ProcessGroup) -> torch.Tensor:
-    """The sum over all ranks that the steps come from: each round doubles how many are in it."""
+    """The sum over all ranks that the steps come from, zeros where there is none: each round doubles how many
+    are in it."""
     total = _shifted(own, step, group)
     distance = 1
     while distance < dist.get_world_size(group) - 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 
 from rattention._arguments import positive, real_number, truth, whole_number
-from rattention.mechanisms.masks import window_bounds
+from rattention.mechanisms.softmax_family import core_window
 from rattention.torch import linear_composition, softmax_composition
 from rattention.torch.checks import (
     require_floats,
@@ -95,8 +95,7 @@ def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]
     if "causal" in arguments:
         arguments["causal"] = truth("causal", arguments["causal"])
         if arguments["window"] is not None:
-            bounds = window_bounds(arguments["window"], arguments["causal"])
-            arguments["window"] = [-1 if reach is None else min(reach, 2**62) for reach in bounds]
+            arguments["window"] = core_window(arguments["window"], arguments["causal"])
     elif "window" in arguments:
         arguments["window"] = min(whole_number("window", arguments["window"]), 2**62)
     return arguments

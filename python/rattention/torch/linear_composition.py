@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from rattention.torch.rotary import plain_rotary
 from rattention.torch.softmax_composition import attention, per_kv_head, repeated, wide
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CHUNK = 64
 """Positions whose pairs are formed at once; what lies before them comes through the state."""
@@ -33,15 +30,18 @@ def residual_linear_attention(
     if initial_state is not None and initial_state.shape[1] != key.shape[1]:
         key, value = (repeated(tensor, initial_state.shape[1]) for tensor in (key, value))
     phi_q, phi_k = (features(tensor, feature_map) for tensor in (query, key))
-    shown = _stay_visible(segment_ids, key_mask, query.shape[0], length, shift, query.device)
-    # Moved by w + 1, a key takes part from the row on that sees it first.
+    runs = _runs(segment_ids, query.shape[0], length, query.device)
+    # Moved by w + 1, a key takes part from the row on that sees it first, if that is of its segment.
+    shown = runs[:, : length - shift] == runs[:, shift:]
+    if key_mask is not None:
+        shown = shown & key_mask[:, : length - shift]
     phi_k, values = (_shifted(tensor, shift, shown) for tensor in (phi_k, wide(value)))
     shape = (key.shape[0], key.shape[1], phi_k.shape[3], value.shape[3])
     state = phi_k.new_zeros(shape) if initial_state is None else wide(initial_state).expand(shape)
-    runs = _runs(segment_ids, query.shape[0], length, query.device)
     outputs = [phi_q.new_zeros((*query.shape[:2], 0, value.shape[3]))]
     before = runs.new_zeros((query.shape[0], 1))
-    for rows in _chunks(length):
+    for start in range(0, length, CHUNK):
+        rows = slice(start, min(start + CHUNK, length))
         own = runs[:, rows]
         from_state = per_kv_head(torch.matmul, phi_q[:, :, rows], state)
         pairs = per_kv_head(lambda a, b: a @ b.mT, phi_q[:, :, rows], phi_k[:, :, rows])
@@ -99,30 +99,12 @@ def rms_norm(rows: torch.Tensor, weight: torch.Tensor | None, eps: float) -> tor
     return normed if weight is None else normed * weight[:, None]
 
 
-def _chunks(length: int) -> Iterator[slice]:
-    return (slice(start, min(start + CHUNK, length)) for start in range(0, length, CHUNK))
-
-
 def _runs(segment_ids: torch.Tensor | None, batch: int, length: int, device: torch.device) -> torch.Tensor:
     """The number of each position's segment; a segment ends where the id changes."""
     if segment_ids is None:
         return torch.zeros((batch, length), dtype=torch.int64, device=device)
     changes = (segment_ids[:, 1:] != segment_ids[:, :-1]).cumsum(dim=1)
     return torch.cat([changes.new_zeros((batch, min(length, 1))), changes], dim=1)
-
-
-def _stay_visible(
-    segment_ids: torch.Tensor | None,
-    key_mask: torch.Tensor | None,
-    batch: int,
-    length: int,
-    shift: int,
-    device: torch.device,
-) -> torch.Tensor:
-    """Keys that some later row may see: not padded, and of the segment that the first such row is in."""
-    runs = _runs(segment_ids, batch, length, device)
-    shown = runs[:, : length - shift] == runs[:, shift:]
-    return shown if key_mask is None else shown & key_mask[:, : length - shift]
 
 
 def _shifted(tensor: torch.Tensor, shift: int, shown: torch.Tensor) -> torch.Tensor:
