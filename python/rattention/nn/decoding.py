@@ -51,10 +51,19 @@ class Rows:
 
     def append(self, new: Sequence[torch.Tensor]) -> None:
         """As many rows for each tensor. Not for gradients, which writing would lose."""
-        if self._buffers:
-            self._write(new)
-        else:
+        if not self._buffers:
             self._replace(list(new))
+            return
+        count = new[0].shape[2]
+        # Tensors of inference mode cannot be written to outside.
+        writable = torch.is_inference_mode_enabled() or not self._buffers[0].is_inference()
+        if not writable or self._end + count > self._buffers[0].shape[2]:
+            held, rows = self.tensors(), len(self)
+            self._replace([_with_room(tensor, rows + count + _room(rows + count)) for tensor in held])
+            self._end = rows
+        for buffer, tensor in zip(self._buffers, new, strict=True):
+            buffer[:, :, self._end : self._end + count] = tensor
+        self._end += count
 
     def keep_last(self, count: int) -> None:
         """Drop all rows but the last `count`; their memory is given back when it is much."""
@@ -64,21 +73,6 @@ class Rows:
 
     def _replace(self, tensors: list[torch.Tensor]) -> None:
         self._buffers, self._first, self._end = tensors, 0, tensors[0].shape[2]
-
-    def _write(self, new: Sequence[torch.Tensor]) -> None:
-        count = new[0].shape[2]
-        if not self._has_room(count):
-            rows, held = len(self) + count, self.tensors()
-            self._replace([_with_room(tensor, rows + _room(rows)) for tensor in held])
-            self._end = rows - count
-        for buffer, tensor in zip(self._buffers, new, strict=True):
-            buffer[:, :, self._end : self._end + count] = tensor
-        self._end += count
-
-    def _has_room(self, count: int) -> bool:
-        """Tensors of inference mode cannot be written to outside."""
-        writable = torch.is_inference_mode_enabled() or not self._buffers[0].is_inference()
-        return writable and self._end + count <= self._buffers[0].shape[2]
 
 
 def _room(rows: int) -> int:

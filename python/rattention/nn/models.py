@@ -247,25 +247,15 @@ class LanguageModel(nn.Module):
             )
         if temperature < 0 or count < 0:
             raise ValueError(f"temperature and count must be >= 0, got {temperature} and {count}")
+        parts, cache = [tokens], cache or self.new_cache(len(tokens))
         with evaluating(self):
-            return self._generate(tokens, count, temperature, generator, cache or self.new_cache(len(tokens)))
-
-    def _generate(
-        self,
-        tokens: torch.Tensor,
-        count: int,
-        temperature: float,
-        generator: torch.Generator | None,
-        cache: DecodingCache,
-    ) -> torch.Tensor:
-        parts = [tokens]
-        for _ in range(count):
-            logits = self(parts[-1], cache=cache)[:, -1]
-            if temperature == 0:
-                parts.append(logits.argmax(dim=-1, keepdim=True))
-            else:
-                weights = (logits.float() / temperature).softmax(dim=-1)
-                parts.append(torch.multinomial(weights, 1, generator=generator))
+            for _ in range(count):
+                logits = self(parts[-1], cache=cache)[:, -1]
+                if temperature == 0:
+                    parts.append(logits.argmax(dim=-1, keepdim=True))
+                else:
+                    weights = (logits.float() / temperature).softmax(dim=-1)
+                    parts.append(torch.multinomial(weights, 1, generator=generator))
         return torch.cat(parts, dim=1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
