@@ -6,7 +6,6 @@ Tests, benchmarks and the operations for other frameworks iterate over it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rattention.mechanisms.gravitational import (
@@ -136,7 +135,7 @@ class Sizes:
         """Elements of phi(query) in the linear family."""
         return 2 * self.head_dim
 
-    query_length = key_length = property(attrgetter("length"))
+    query_length = key_length = property(lambda self: self.length)
     """The length, as the softmax family calls it."""
 
     @property
@@ -164,17 +163,17 @@ class Mechanism:
     """Multiplications and additions of the forward pass; exponentials, divisions and roots count as one. The
     linear family is counted token by token, the fewest there are."""
 
-    family = property(attrgetter("functions.family"))
+    family = property(lambda self: self.functions.family)
     """``"softmax"`` (weights that sum to 1) or ``"linear"`` (a state of fixed size)."""
-    forward = property(attrgetter("functions.forward"))
+    forward = property(lambda self: self.functions.forward)
     """The public function."""
-    backward = property(attrgetter("functions.backward"))
+    backward = property(lambda self: self.functions.backward)
     """Its gradients."""
-    reference = property(attrgetter("functions.reference"))
+    reference = property(lambda self: self.functions.reference)
     """The slow float64 reference that defines it."""
-    gradients = property(attrgetter("functions.gradients"))
+    gradients = property(lambda self: self.functions.gradients)
     """Gradients of ``sum(output * grad_output)`` by name, for the arguments of `forward`."""
-    has_rope = property(attrgetter("functions.has_rope"))
+    has_rope = property(lambda self: self.functions.has_rope)
     """Whether a rotary embedding may turn its queries and keys: its scores are dot products."""
 
     @property

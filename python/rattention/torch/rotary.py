@@ -7,10 +7,7 @@ from typing import Any
 import torch
 
 from rattention import _core
-from rattention.torch.checks import as_array, as_tensor
-
-IN_KERNEL = (torch.float32, torch.bfloat16, torch.float16)
-"""Dtypes that the operation takes on the CPU; others are turned in plain PyTorch."""
+from rattention.torch.checks import FLOATS, as_array, as_tensor
 
 
 def rotary(*rows: torch.Tensor, theta: float | None, first_position: int = 0) -> tuple[torch.Tensor, ...]:
@@ -27,7 +24,7 @@ def rotary(*rows: torch.Tensor, theta: float | None, first_position: int = 0) ->
     """
     if theta is None:
         return rows
-    if all(x.device.type == "cpu" and x.dtype in IN_KERNEL for x in rows):
+    if all(x.device.type == "cpu" and x.dtype in FLOATS for x in rows):
         return tuple(turn(x, None, None, float(theta), first_position, _even(x), False, False) for x in rows)
     return plain_rotary(*rows, theta=theta, first_position=first_position)
 
