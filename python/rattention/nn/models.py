@@ -266,6 +266,6 @@ class LanguageModel(nn.Module):
     def load(cls, path: str | os.PathLike[str]) -> LanguageModel:
         """The model in a file that `save` wrote, in the dtype of its weights.
 
-        `rattention.models.errors.WeightsError` names the fault of a file that is something else or damaged.
+        `rattention.models.WeightsError` names the fault of a file that is something else or damaged.
         """
         return load_model(cls, path)

@@ -139,7 +139,11 @@ def context_parallel_rattention(
         return rt.rattention(query, key, value, **options)  # type: ignore[no-any-return]
     query, key, value = (autocast(tensor) for tensor in (query, key, value))
     halo = max(window, 0)
-    _require_slices(lengths, halo)
+    if min(lengths) < halo:
+        raise ValueError(
+            f"slices must have at least window = {halo} positions, rank {lengths.index(min(lengths))} has "
+            f"{min(lengths)}: use fewer ranks, or a smaller window"
+        )
     if halo:
         query, key, value = _with_halo(query, key, value, halo, group)
     passed_on = key.shape[2] - halo
@@ -172,15 +176,6 @@ def _described(
         torch.is_grad_enabled() and (key.requires_grad or value.requires_grad),
     )
     return [float(number) for number in (*sizes, window, *numbers, *flags)]
-
-
-def _require_slices(lengths: list[int], halo: int) -> None:
-    least = min(lengths)
-    if least < halo:
-        raise ValueError(
-            f"slices must have at least window = {halo} positions, rank {lengths.index(least)} has {least}: "
-            "use fewer ranks, or a smaller window"
-        )
 
 
 def _with_halo(

@@ -43,7 +43,9 @@ def run(function: Callable[..., Any], given: dict[str, Any]) -> Any:
         _refuse_names(signature, arguments)
     wanted = {flag: arguments.pop(flag) for flag in results.flags}
     inputs = _prepared(signature, arguments)
-    inputs |= results.asked(wanted, _will_be_differentiated(signature, inputs))
+    given_tensors = [inputs[name] for name in signature.differentiable if inputs[name] is not None]
+    differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given_tensors)
+    inputs |= results.asked(wanted, differentiated)
     on_cpu = inputs["query"].device.type == "cpu"
     made = _operated(signature, inputs) if on_cpu else _composed(signature, inputs)
     return results.returned(made, wanted, inputs)
@@ -55,11 +57,6 @@ def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
             raise TypeError(f"{signature.name}() got an unexpected keyword argument '{name}'")
     missing = min(signature.parameters - arguments.keys())
     raise TypeError(f"{signature.name}() missing 1 required keyword-only argument: '{missing}'")
-
-
-def _will_be_differentiated(signature: Signature, inputs: dict[str, Any]) -> bool:
-    given = (inputs[name] for name in signature.differentiable)
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
 
 
 def _operated(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor]:
