@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from rattention.mechanisms.masks import window_bounds
 from rattention.mechanisms.rattention_cache import RAttentionCache
@@ -33,7 +34,7 @@ class Rows:
     """
 
     def __init__(self) -> None:
-        self._buffers: list[torch.Tensor] = []
+        self._buffers: list[Tensor] = []
         self._first = self._end = 0
 
     def __len__(self) -> int:
@@ -45,11 +46,11 @@ class Rows:
         """Bytes of the rows, without the room for more."""
         return sum(tensor.nbytes for tensor in self.tensors())
 
-    def tensors(self) -> list[torch.Tensor]:
+    def tensors(self) -> list[Tensor]:
         """The rows of each tensor, as views."""
         return [buffer[:, :, self._first : self._end] for buffer in self._buffers]
 
-    def append(self, new: Sequence[torch.Tensor]) -> None:
+    def append(self, new: Sequence[Tensor]) -> None:
         """As many rows for each tensor. Not for gradients, which writing would lose."""
         if not self._buffers:
             self._replace(list(new))
@@ -71,7 +72,7 @@ class Rows:
         if self._buffers and self._buffers[0].shape[2] > count + _room(count + 1) + 1:
             self._replace([tensor.clone() for tensor in self.tensors()])
 
-    def _replace(self, tensors: list[torch.Tensor]) -> None:
+    def _replace(self, tensors: list[Tensor]) -> None:
         self._buffers, self._first, self._end = tensors, 0, tensors[0].shape[2]
 
 
@@ -79,7 +80,7 @@ def _room(rows: int) -> int:
     return max(LEAST_ROOM, rows // 4)
 
 
-def _with_room(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+def _with_room(tensor: Tensor, rows: int) -> Tensor:
     """A copy of `tensor` with space for `rows` rows in all."""
     wide = tensor.new_empty((*tensor.shape[:2], rows, *tensor.shape[3:]))
     wide[:, :, : tensor.shape[2]] = tensor
@@ -100,13 +101,8 @@ class KeyValueCache(LayerCache):
         return self.kept.nbytes
 
     def attend(
-        self,
-        layer: SelfAttention,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        rule: dict[str, Any],
-    ) -> torch.Tensor:
+        self, layer: SelfAttention, query: Tensor, key: Tensor, value: Tensor, rule: dict[str, Any]
+    ) -> Tensor:
         """Attention to what is kept and to the new tokens."""
         query, key = rotary(query, key, theta=layer.rope_theta, first_position=self.length)
         self.kept.append([key, value, *(rule[name] for name in ("key_mass",) if name in rule)])
@@ -147,13 +143,8 @@ class StateCache(LayerCache):
         return self.contents.nbytes
 
     def attend(
-        self,
-        layer: SelfAttention,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        rule: dict[str, Any],
-    ) -> torch.Tensor:
+        self, layer: SelfAttention, query: Tensor, key: Tensor, value: Tensor, rule: dict[str, Any]
+    ) -> Tensor:
         """One step of the cache."""
         if layer.attention_hook is not None:
             seen = torch.cat([as_tensor(self.contents.recent_keys()), key], dim=2)

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 import rattention.torch as rt
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from torch.distributed import ProcessGroup
 
-    Exchange = Callable[[torch.Tensor, int, ProcessGroup], torch.Tensor]
+    Exchange = Callable[[Tensor, int, ProcessGroup], Tensor]
 
 DESCRIPTION = (
     "the length of the slice",
@@ -67,19 +68,19 @@ DESCRIPTION = (
 
 
 def context_parallel_rattention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     *,
     window: int,
     scale: float | None = None,
     rope_theta: float | None = None,
     feature_map: str = "softmax",
-    local_norm_weight: torch.Tensor | None = None,
-    linear_norm_weight: torch.Tensor | None = None,
+    local_norm_weight: Tensor | None = None,
+    linear_norm_weight: Tensor | None = None,
     eps: float = 1e-8,
     group: ProcessGroup | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """`rattention.torch.rattention` of a sequence whose consecutive slices lie on consecutive ranks.
 
     All ranks of the group call it, each with its slice, and all call backward or none does, also where a
@@ -149,13 +150,11 @@ def context_parallel_rattention(
     passed_on = key.shape[2] - halo
     own = _state(key[:, :, :passed_on], value[:, :, :passed_on], feature_map)
     before = _FromBefore.apply(_exclusive_sum, own, group)  # type: ignore[no-untyped-call]
-    output: torch.Tensor = rt.rattention(query, key, value, initial_state=before, **options)
+    output: Tensor = rt.rattention(query, key, value, initial_state=before, **options)
     return output[:, :, output.shape[2] - lengths[rank] :]
 
 
-def _described(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]
-) -> list[float]:
+def _described(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> list[float]:
     """The arguments, once checked, as the numbers of `DESCRIPTION`."""
     require_tensors({"query": query, "key": key, "value": value}, ("query", "key", "value"))
     if query.device.type != "cpu":
@@ -179,8 +178,8 @@ def _described(
 
 
 def _with_halo(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, halo: int, group: ProcessGroup
-) -> tuple[torch.Tensor, ...]:
+    query: Tensor, key: Tensor, value: Tensor, halo: int, group: ProcessGroup
+) -> tuple[Tensor, ...]:
     """With the end of the slice before in front, if there is one; its queries are 0, its rows are dropped."""
     ends = torch.cat([key[:, :, -halo:], value[:, :, -halo:]], dim=3)
     came = _FromBefore.apply(_shifted, ends, group)  # type: ignore[no-untyped-call]
@@ -192,7 +191,7 @@ def _with_halo(
     return tuple(torch.cat(pair, dim=2) for pair in pairs)
 
 
-def _state(key: torch.Tensor, value: torch.Tensor, feature_map: str) -> torch.Tensor:
+def _state(key: Tensor, value: Tensor, feature_map: str) -> Tensor:
     """What these keys add to the state of all later rows, in float32."""
     with torch.autocast(key.device.type, enabled=False):
         return features(key, feature_map).mT @ wide(value)
@@ -202,13 +201,13 @@ class _FromBefore(torch.autograd.Function):
     """What `exchange` brings from the ranks before; its gradient takes the same way back."""
 
     @staticmethod
-    def forward(ctx: Any, exchange: Exchange, tensor: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
+    def forward(ctx: Any, exchange: Exchange, tensor: Tensor, group: ProcessGroup) -> Tensor:
         ctx.exchange, ctx.group = exchange, group
         return exchange(tensor, 1, group)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return None, ctx.exchange(grad, -1, ctx.group), None
 
 
@@ -245,7 +244,7 @@ def _gathered(numbers: Sequence[float], group: ProcessGroup) -> list[list[float]
     return [tensor.tolist() for tensor in everybody]
 
 
-def _exclusive_sum(own: torch.Tensor, step: int, group: ProcessGroup) -> torch.Tensor:
+def _exclusive_sum(own: Tensor, step: int, group: ProcessGroup) -> Tensor:
     """The sum over all ranks that the steps come from, zeros where there is none: each round doubles how many
     are in it."""
     total = _shifted(own, step, group)
@@ -256,7 +255,7 @@ def _exclusive_sum(own: torch.Tensor, step: int, group: ProcessGroup) -> torch.T
     return total
 
 
-def _shifted(tensor: torch.Tensor, by: int, group: ProcessGroup) -> torch.Tensor:
+def _shifted(tensor: Tensor, by: int, group: ProcessGroup) -> Tensor:
     """What the rank `by` places before has, zeros where there is none; ranks give shapes alike."""
     came = torch.zeros_like(tensor, memory_format=torch.contiguous_format)
     rank, ranks = dist.get_rank(group), range(dist.get_world_size(group))

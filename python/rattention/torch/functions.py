@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from rattention._arguments import positive, real_number, truth, whole_number
 from rattention.mechanisms.softmax_family import core_window
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from rattention.torch.ops import Signature
 
-COMPOSITIONS: dict[str, Callable[..., list[torch.Tensor]]] = {
+COMPOSITIONS: dict[str, Callable[..., list[Tensor]]] = {
     function.__name__: function
     for function in (
         softmax_composition.attention,
@@ -59,7 +60,7 @@ def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
     raise TypeError(f"{signature.name}() missing 1 required keyword-only argument: '{missing}'")
 
 
-def _operated(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor]:
+def _operated(signature: Signature, inputs: dict[str, Any]) -> list[Tensor]:
     try:
         return OPERATIONS[signature.functions.forward](*[inputs[name] for name in signature.names])
     except RuntimeError as error:
@@ -98,7 +99,7 @@ def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]
     return arguments
 
 
-def autocast(tensor: torch.Tensor) -> torch.Tensor:
+def autocast(tensor: Tensor) -> Tensor:
     """The tensor in the dtype of autocast, where that is on."""
     device = tensor.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
@@ -106,10 +107,10 @@ def autocast(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _per_head(name: str, value: Any, query: torch.Tensor) -> torch.Tensor:
+def _per_head(name: str, value: Any, query: Tensor) -> Tensor:
     """A number, or one per head, as ``[heads]``."""
     heads = query.shape[1] if query.dim() == 4 else 1
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, Tensor):
         return torch.full((heads,), real_number(name, value), dtype=torch.float32, device=query.device)
     if value.dim() == 0:
         return value.expand(heads)
@@ -118,14 +119,14 @@ def _per_head(name: str, value: Any, query: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def _require_per_query(name: str, value: torch.Tensor, query: torch.Tensor) -> None:
+def _require_per_query(name: str, value: Tensor, query: Tensor) -> None:
     if query.dim() == 4 and value.shape != query.shape[:3]:
         raise ValueError(
             f"{name} must have shape {tuple(query.shape[:3])}, one per query, got {tuple(value.shape)}"
         )
 
 
-def _composed(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor]:
+def _composed(signature: Signature, inputs: dict[str, Any]) -> list[Tensor]:
     """Plain PyTorch, after the checks of shapes and numbers that the core would do."""
     query, key, value = (inputs[name] for name in ("query", "key", "value"))
     require_shapes(query, key, value)

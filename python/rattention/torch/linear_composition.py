@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rattention.torch.rotary import plain_rotary
 from rattention.torch.softmax_composition import attention, per_kv_head, repeated, wide
@@ -14,17 +15,17 @@ CHUNK = 64
 
 
 def residual_linear_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     *,
     window: int,
     feature_map: str,
-    initial_state: torch.Tensor | None,
-    key_mask: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
+    initial_state: Tensor | None,
+    key_mask: Tensor | None,
+    segment_ids: Tensor | None,
     return_state: bool,
-) -> list[torch.Tensor]:
+) -> list[Tensor]:
     """`rattention.residual_linear_attention`: output and, where asked for, state."""
     length, shift = query.shape[2], min(window + 1, query.shape[2])
     if initial_state is not None and initial_state.shape[1] != key.shape[1]:
@@ -59,20 +60,20 @@ def residual_linear_attention(
 
 
 def rattention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     *,
     window: int,
     scale: float | None,
     rope_theta: float | None,
-    local_norm_weight: torch.Tensor | None,
-    linear_norm_weight: torch.Tensor | None,
+    local_norm_weight: Tensor | None,
+    linear_norm_weight: Tensor | None,
     eps: float,
-    key_mask: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
+    key_mask: Tensor | None,
+    segment_ids: Tensor | None,
     **linear: Any,
-) -> list[torch.Tensor]:
+) -> list[Tensor]:
     """`rattention.rattention`: output and, where asked for, state."""
     q, k, v = (wide(tensor) for tensor in (query, key, value))
     masks: dict[str, Any] = {"key_mask": key_mask, "segment_ids": segment_ids}
@@ -86,20 +87,20 @@ def rattention(
     return [total.to(query.dtype), *state]
 
 
-def features(tensor: torch.Tensor, feature_map: str) -> torch.Tensor:
+def features(tensor: Tensor, feature_map: str) -> Tensor:
     """phi: ``[f(x), f(-x)]`` along the last axis."""
     x = wide(tensor)
     halves = (x.relu(), (-x).relu()) if feature_map == "relu" else (x.softmax(-1), (-x).softmax(-1))
     return torch.cat(halves, dim=-1)
 
 
-def rms_norm(rows: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
+def rms_norm(rows: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """Rows over their root mean square; `weight` is ``[heads, dim]``."""
     normed = rows * (rows.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
     return normed if weight is None else normed * weight[:, None]
 
 
-def _runs(segment_ids: torch.Tensor | None, batch: int, length: int, device: torch.device) -> torch.Tensor:
+def _runs(segment_ids: Tensor | None, batch: int, length: int, device: torch.device) -> Tensor:
     """The number of each position's segment; a segment ends where the id changes."""
     if segment_ids is None:
         return torch.zeros((batch, length), dtype=torch.int64, device=device)
@@ -107,7 +108,7 @@ def _runs(segment_ids: torch.Tensor | None, batch: int, length: int, device: tor
     return torch.cat([changes.new_zeros((batch, min(length, 1))), changes], dim=1)
 
 
-def _shifted(tensor: torch.Tensor, shift: int, shown: torch.Tensor) -> torch.Tensor:
+def _shifted(tensor: Tensor, shift: int, shown: Tensor) -> Tensor:
     batch, heads, length, dim = tensor.shape
     kept = torch.where(shown[:, None, :, None], tensor[:, :, : length - shift], 0.0)
     return torch.cat([tensor.new_zeros((batch, heads, shift, dim)), kept], dim=2)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from rattention._metrics import MetricOptions
 from rattention.mechanisms.table import MECHANISMS, Functions
@@ -20,7 +21,7 @@ from rattention.torch.results import RESULTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Operation = Callable[..., list[torch.Tensor]]
+    Operation = Callable[..., list[Tensor]]
 
 if torch.distributed.is_available():
     # Its functions have the default process group of this moment as default arguments. PyTorch imports it in
@@ -127,13 +128,13 @@ def define(signature: Signature) -> Operation:
     return operation  # type: ignore[no-any-return]
 
 
-def _run_forward(signature: Signature, *values: Any) -> list[torch.Tensor]:
+def _run_forward(signature: Signature, *values: Any) -> list[Tensor]:
     """The results, in the order of the operation."""
     result = signature.functions.forward(**_on_arrays(signature, values))
     return [as_tensor(array) for array in signature.results.arrays(result)]
 
 
-def _run_backward(signature: Signature, *values: Any) -> list[torch.Tensor]:
+def _run_backward(signature: Signature, *values: Any) -> list[Tensor]:
     """The gradients, each in its argument's dtype."""
     grad_output, grad_second, *rest = values
     count = len(signature.results.saved)
@@ -165,7 +166,7 @@ def _on_arrays(signature: Signature, values: Sequence[Any]) -> dict[str, Any]:
     return arguments
 
 
-def _empty_results(signature: Signature, *values: Any) -> list[torch.Tensor]:
+def _empty_results(signature: Signature, *values: Any) -> list[Tensor]:
     arguments = dict(zip(signature.names, values, strict=True))
     query, key, value = (arguments[name] for name in ("query", "key", "value"))
     require_shapes(query, key, value)
@@ -173,13 +174,13 @@ def _empty_results(signature: Signature, *values: Any) -> list[torch.Tensor]:
     return [output, *signature.results.empty(output, arguments)]
 
 
-def _empty_gradients(signature: Signature, *values: Any) -> list[torch.Tensor]:
+def _empty_gradients(signature: Signature, *values: Any) -> list[Tensor]:
     arguments = dict(zip(signature.names, values[2 + len(signature.results.saved) :], strict=True))
     given = (arguments[name] for name in signature.differentiable)
     return [t.new_empty(t.shape) for t in given if t is not None]
 
 
-def _save(signature: Signature, ctx: Any, inputs: Sequence[Any], output: Sequence[torch.Tensor]) -> None:
+def _save(signature: Signature, ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
     ctx.set_materialize_grads(False)
     arguments = dict(zip(signature.names, inputs, strict=True))
     tensors = [arguments.pop(name) for name in signature.tensors]
@@ -188,9 +189,7 @@ def _save(signature: Signature, ctx: Any, inputs: Sequence[Any], output: Sequenc
     ctx.output_shape = output[0].shape
 
 
-def _gradients(
-    signature: Signature, operation: Operation, ctx: Any, grads: Sequence[torch.Tensor | None]
-) -> Any:
+def _gradients(signature: Signature, operation: Operation, ctx: Any, grads: Sequence[Tensor | None]) -> Any:
     saved, count = ctx.saved_tensors, len(signature.results.saved)
     tensors = dict(zip(signature.tensors, saved[count:], strict=True))
     arguments = tensors | ctx.numbers
@@ -217,7 +216,7 @@ def _one_by_one(operation: Operation, info: Any, in_dims: Sequence[Any], *values
     results = [
         operation(
             *(
-                value.select(dim, i) if isinstance(value, torch.Tensor) and dim is not None else value
+                value.select(dim, i) if isinstance(value, Tensor) and dim is not None else value
                 for value, dim in zip(values, in_dims, strict=True)
             )
         )
