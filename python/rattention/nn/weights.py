@@ -10,7 +10,7 @@ import torch
 
 from rattention._extras import require
 from rattention._files import replacing
-from rattention.models.errors import WeightsError
+from rattention.models.folder import WeightsError
 
 if TYPE_CHECKING:
     import os

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import rattention
 from rattention._arguments import at_least
-from rattention.models.errors import WeightsError
+from rattention.models.folder import WeightsError
 from rattention.nn import Softmax, TransformerEncoder
 from rattention.nn.mechanisms import Pattern, as_pattern
 from rattention.nn.weights import load_model, load_record, save_model
@@ -159,7 +159,7 @@ class HistoryTransformer(nn.Module):
     def load(cls, path: str | os.PathLike[str]) -> HistoryTransformer:
         """The model in a file that `save` wrote.
 
-        `rattention.models.errors.WeightsError` names the fault of a file that is not there, is something
+        `rattention.models.WeightsError` names the fault of a file that is not there, is something
         else, is damaged, or holds weights that are no numbers.
         """
         model = load_model(cls, path)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from rattention._config import show_config
 from rattention._files import writable_folder, write_json
 from rattention._models import evaluating
-from rattention.models.errors import read_json_object
+from rattention.models.folder import read_json_object
 from rattention.studies.dark_room.histories import LearningHistories, WindowSampler
 from rattention.studies.dark_room.model import HistoryTransformer
 from rattention.studies.dark_room.rooms import ACTIONS
