@@ -147,7 +147,7 @@ def visualize(
     advice = advise(findings, thresholds)
     overview = saver.save(overview_figures(findings, thresholds, model=name, figsize=style.figsize))
     rows = findings.table()
-    write_csv(saver.path("heads.csv"), [*rows[0]], (row.values() for row in rows))
+    write_csv(saver.path("heads.csv"), [*rows[0]], ([*row.values()] for row in rows))
     if with_report:
         origin = {"hardware": show_config()} if record is None else record
         page = report(f"Attention of {name}", description, findings, advice, overview, figures, origin)
