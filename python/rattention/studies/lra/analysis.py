@@ -118,7 +118,6 @@ def _page(analysis: Analysis, images: Mapping[str, str]) -> str:
     settings = {run.task: run.settings for run in reversed(results.runs) if run.settings is not None}
     records = {f"Settings, {task_label(task)}": own for task, own in settings.items()}
     records |= dict(zip(map(str, results.folders), results.environments, strict=True))
-    tasks = by_task(analysis.cells)
     environment = require("jinja2").Environment(autoescape=True)
     text: str = environment.from_string(TEMPLATE.read_text("utf-8")).render(
         finished=len(results.finished()),
@@ -126,8 +125,7 @@ def _page(analysis: Analysis, images: Mapping[str, str]) -> str:
         folders=results.folders,
         caveat=CAVEAT,
         findings=analysis.findings,
-        columns=tables.COLUMNS,
-        summary={heading(task, some): map(tables.cells_of_row, some) for task, some in tasks.items()},
+        summary={heading(task, some): tables.rows(some) for task, some in by_task(analysis.cells).items()},
         note=tables.NOTE,
         figures=images,
         published=tables.published_rows(),

@@ -1,4 +1,4 @@
-"""What is measured of a model: what it attends to, the memory it takes, and the numbers of its epochs."""
+"""What is measured of a model: what it attends to, and the memory it takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ctypes
 import gc
 import resource
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +17,14 @@ from rattention._metrics import MetricOptions
 from rattention._models import evaluating
 from rattention.inspect.hooks import visiting
 from rattention.mechanisms.masks import window_bounds
-from rattention.studies.lra.batches import collate
+from rattention.studies.lra.data import collate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from rattention.inspect.hooks import LayerAttention
     from rattention.studies.lra.data import Split
     from rattention.studies.lra.models import SequenceClassifier
-    from rattention.studies.lra.settings import Training
 
 METRICS = (
     "entropy",
@@ -147,36 +143,3 @@ def _high_water_mark() -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@dataclass(frozen=True)
-class History:
-    """A line of numbers per epoch."""
-
-    lines: Sequence[dict[str, Any]]
-
-    def best(self) -> dict[str, Any]:
-        """The line of the first epoch with the highest validation accuracy."""
-        return max(self.lines, key=lambda line: float(line["validation_accuracy"]))
-
-    def stopped(self, training: Training) -> str | None:
-        """Why there is no further epoch: ``"epochs"``, ``"patience"``, or None where there is one."""
-        done = len(self.lines)
-        if done >= training.epochs:
-            return "epochs"
-        if done and done - self.best()["epoch"] >= training.patience:
-            return "patience"
-        return None
-
-    def peak_memory(self) -> int:
-        """Bytes, the largest of all epochs."""
-        return max((line["peak_memory_bytes"] for line in self.lines), default=0)
-
-    def mean(self, name: str) -> float:
-        """The mean of a number over the epochs."""
-        return float(sum(line[name] for line in self.lines) / len(self.lines))
-
-    def epochs_to(self, share: float) -> int:
-        """The first epoch whose validation accuracy is a share of the best."""
-        wanted = share * self.best()["validation_accuracy"]
-        return next(int(x["epoch"]) for x in self.lines if x["validation_accuracy"] >= wanted)

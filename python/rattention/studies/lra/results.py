@@ -35,6 +35,9 @@ NUMBERS = (
 )
 """What a result must have, besides its parameters."""
 
+IDENTITY = ("task", "mechanism", "seed")
+"""What tells runs apart."""
+
 Value = TypeVar("Value")
 
 
@@ -62,11 +65,6 @@ class RunRecord:
     def name(self) -> str:
         """As its folder is called."""
         return f"{self.task}-{self.mechanism}-{self.seed}"
-
-    @property
-    def identity(self) -> tuple[str, str, int]:
-        """Task, mechanism and seed."""
-        return self.task, self.mechanism, self.seed
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,11 @@ class StudyResults:
         found = [run for path in paths for run in _runs(path, warnings)]
         _require_same_settings(found)
         unknown = "{} cannot be read ({}): on what its runs went is not known."
-        read = (_read(path / files.ENVIRONMENT, _environment, unknown, warnings) for path in paths)
+        read = (_read(path / files.ENVIRONMENT, _mapping, unknown, warnings) for path in paths)
         environments = tuple(environment or {} for environment in read)
-        machines = [(environment.get("hardware"), environment.get("threads")) for environment in environments]
+        machines = [
+            [environment.get(part) for part in ("hardware", "threads")] for environment in environments
+        ]
         if any(machine != machines[0] for machine in machines):
             warnings.append(
                 "The folders come from different hardware or numbers of threads: times and memory of their "
@@ -203,26 +203,21 @@ def _read(path: Path, load: Callable[[Path], Value], text: str, warnings: list[s
 
 
 def _result(path: Path, run: RunRecord) -> dict[str, Any]:
-    result = json.loads(path.read_text("utf-8"))
-    if not isinstance(result, dict):
-        raise ValueError("it holds no numbers by name")
+    result = _mapping(path)
     missing = [name for name in NUMBERS if not is_number(result.get(name))]
     parameters = result.get("parameters")
     if not isinstance(parameters, dict) or not is_number(parameters.get("total")):
         missing.append("parameters.total")
     if missing:
         raise ValueError(f"no number for {', '.join(missing)}")
-    named = (result.get("task"), result.get("mechanism"), result.get("seed"))
-    if named != run.identity:
-        raise ValueError(f"it is that of {'-'.join(map(str, named))}")
+    if (name := "-".join(str(result.get(part)) for part in IDENTITY)) != run.name:
+        raise ValueError(f"it is that of {name}")
     return result
 
 
 def _settings(path: Path) -> dict[str, Any]:
     """All that is the same for every mechanism and seed."""
-    return {
-        name: value for name, value in read_yaml(path).items() if name not in ("task", "mechanism", "seed")
-    }
+    return {name: value for name, value in read_yaml(path).items() if name not in IDENTITY}
 
 
 def _maps(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -232,19 +227,18 @@ def _maps(path: Path) -> dict[str, NDArray[np.float32]]:
     return {name: maps[name] for name in sorted(maps, key=lambda name: (len(name), name))}
 
 
-def _environment(path: Path) -> dict[str, Any]:
+def _mapping(path: Path) -> dict[str, Any]:
     data = json.loads(path.read_text("utf-8"))
-    return data if isinstance(data, dict) else {}
+    if not isinstance(data, dict):
+        raise ValueError("it holds no numbers by name")
+    return data
 
 
 def _require_same_settings(runs: Sequence[RunRecord]) -> None:
     first: dict[str, RunRecord] = {}
     for run in runs:
-        if run.settings is None:
-            continue
-        other = first.setdefault(run.task, run)
-        differing = differences(other.settings or {}, run.settings, "{} is {} and {}")
-        if differing:
+        other = run if run.settings is None else first.setdefault(run.task, run)
+        if differing := differences(other.settings or {}, run.settings or {}, "{} is {} and {}"):
             raise ValueError(
                 f"{other.folder} and {run.folder} have different settings ({'; '.join(differing)}): their "
                 "numbers cannot be one table; analyse their folders one by one"
@@ -252,12 +246,12 @@ def _require_same_settings(runs: Sequence[RunRecord]) -> None:
 
 
 def _each_once(runs: Sequence[RunRecord], warnings: list[str]) -> list[RunRecord]:
-    kept: dict[tuple[str, str, int], RunRecord] = {}
+    kept: dict[str, RunRecord] = {}
     for run in runs:
-        other = kept.setdefault(run.identity, run)
+        other = kept.setdefault(run.name, run)
         if other is run:
             continue
         better, left = (run, other) if other.result is None and run.result is not None else (other, run)
-        kept[run.identity] = better
+        kept[run.name] = better
         warnings.append(f"{run.name} is in several folders: {better.folder} counts, {left.folder} does not.")
     return list(kept.values())

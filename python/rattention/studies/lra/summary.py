@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rattention._extras import require
 from rattention._files import json_ready
 from rattention.studies.kit.intervals import CONFIDENCE, Interval, interval
@@ -47,12 +49,12 @@ class Cell:
     def number(self, name: str) -> Interval:
         """Its mean and interval over seeds, kept within what the number can be: accuracy within 0 and 1, all
         others above 0."""
-        raw = interval(self.values(name))
-        if len(self.runs) < 2:
-            return raw
-        return Interval(
-            raw.mean, max(0.0, raw.low), min(1.0 if name == "test_accuracy" else math.inf, raw.high)
-        )
+        raw, most = interval(self.values(name)), 1.0 if name == "test_accuracy" else math.inf
+        return Interval(raw.mean, *np.clip((raw.low, raw.high), 0.0, most).tolist())
+
+    def mean(self, name: str) -> float:
+        """Its mean over seeds."""
+        return self.number(name).mean
 
     @cached_property
     def accuracy(self) -> Interval:
@@ -74,8 +76,7 @@ class Cell:
         """How far above `majority` the accuracy of a model that always gives the majority class could be by
         the choice of test samples alone (Wilson's 95 % interval); 0 where their number is not known."""
         samples = (self.runs[0].result or {}).get("samples")
-        count = samples.get("test", 0) if isinstance(samples, dict) else 0
-        if not count:
+        if not isinstance(samples, dict) or not (count := samples.get("test", 0)):
             return 0.0
         test = require("scipy.stats").binomtest(round(self.majority * count), count)
         return float(test.proportion_ci(CONFIDENCE, "wilson").high - self.majority)
@@ -87,8 +88,8 @@ class Cell:
 
     def ratio(self, name: str) -> float | None:
         """A mean over the baseline's; None without one."""
-        base = 0.0 if self.baseline is None else self.baseline.number(name).mean
-        return self.number(name).mean / base if base else None
+        base = 0.0 if self.baseline is None else self.baseline.mean(name)
+        return self.mean(name) / base if base else None
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,11 @@ def difference(one: Cell, other: Cell) -> Difference:
 
 def summarize(results: StudyResults) -> list[Cell]:
     """A cell for each task and mechanism that has finished runs, in the order of tables."""
-    runs = itertools.groupby(results.finished(), lambda run: (run.task, run.mechanism))
-    cells = [Cell(*names, tuple(some)) for names, some in runs]
-    bases = {cell.task: cell for cell in cells if cell.mechanism == BASELINE}
-    return [
-        cell
-        if cell.mechanism == BASELINE
-        else Cell(cell.task, cell.mechanism, cell.runs, bases.get(cell.task))
-        for cell in cells
-    ]
+    cells: list[Cell] = []
+    for (task, mechanism), runs in itertools.groupby(results.finished(), lambda r: (r.task, r.mechanism)):
+        before = (cell for cell in cells if (cell.task, cell.mechanism) == (task, BASELINE))  # comes first
+        cells.append(Cell(task, mechanism, tuple(runs), next(before, None)))
+    return cells
 
 
 def by_task(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
@@ -158,9 +155,9 @@ def _row(cell: Cell) -> dict[str, Any]:
         "majority_accuracy": cell.majority,
         **_bounds("over_softmax", improvement.points),
         "paired_seeds": None if cell.improvement is None else improvement.pairs,
-        "epochs": cell.number("epochs").mean,
+        "epochs": cell.mean("epochs"),
         **{key: part for name in costs for key, part in _bounds(name, cell.number(name)).items()},
-        "parameters": round(cell.number("parameters").mean),
+        "parameters": round(cell.mean("parameters")),
     }
 
 

@@ -15,18 +15,6 @@ if TYPE_CHECKING:
 
     from rattention.studies.lra.results import StudyResults
 
-COLUMNS = (
-    "Mechanism",
-    "Seeds",
-    "Test accuracy",
-    "Over softmax (points)",
-    "Epochs to 90 %",
-    "s / epoch",
-    "Tokens / s",
-    "Peak memory",
-    "Parameters",
-)
-
 NOTE = (
     f"Means over seeds with {CONFIDENCE:.0%} intervals (Student's t, over seeds only: data and test samples "
     "are the same for all; accuracies cut at 0 and 100 %). With one seed there is no interval. Over "
@@ -63,22 +51,29 @@ PUBLISHED_NOTE = (
 def published_rows() -> list[list[str]]:
     """`PUBLISHED` as text, its header first."""
     header = ["Model", *(f"{TASKS[task].label} (%)" for task in PUBLISHED["Transformer"])]
-    return [header, *([model, *(f"{x:.2f}" for x in row.values())] for model, row in PUBLISHED.items())]
+    return [header, *([model, *(f"{x:.2f}" for x in own.values())] for model, own in PUBLISHED.items())]
 
 
-def cells_of_row(cell: Cell) -> list[str]:
-    """A row of text in the order of `COLUMNS`."""
-    return [
-        cell.label,
-        str(len(cell.seeds)),
-        percent(cell.accuracy),
-        "–" if cell.improvement is None else points(cell.improvement.points),
-        f"{cell.number('epochs_to_90_percent').mean:.1f}{'*' * cell.failed}",
-        f"{cell.number('seconds_per_epoch').mean:,.1f}",
-        f"{cell.number('tokens_per_second').mean:,.0f}",
-        mebibytes(cell.number("peak_memory_bytes").mean),
-        f"{cell.number('parameters').mean:,.0f}",
-    ]
+def row(cell: Cell) -> dict[str, str]:
+    """The texts of a row by column."""
+    mean = cell.mean
+    return {
+        "Mechanism": cell.label,
+        "Seeds": str(len(cell.seeds)),
+        "Test accuracy": percent(cell.accuracy),
+        "Over softmax (points)": "–" if cell.improvement is None else points(cell.improvement.points),
+        "Epochs to 90 %": f"{mean('epochs_to_90_percent'):.1f}{'*' * cell.failed}",
+        "s / epoch": f"{mean('seconds_per_epoch'):,.1f}",
+        "Tokens / s": f"{mean('tokens_per_second'):,.0f}",
+        "Peak memory": mebibytes(mean("peak_memory_bytes")),
+        "Parameters": f"{mean('parameters'):,.0f}",
+    }
+
+
+def rows(cells: Sequence[Cell]) -> list[list[str]]:
+    """A table as text, its header first."""
+    texts = [row(cell) for cell in cells]
+    return [[*texts[0]], *([*text.values()] for text in texts)]
 
 
 def percent(number: Interval, form: str = "{:.1%}") -> str:
@@ -101,8 +96,7 @@ def markdown(results: StudyResults, cells: Sequence[Cell]) -> str:
     """The summary: a table for each task, what is missing, and the published numbers."""
     parts = ["# Long Range Arena: summary"]
     for task, some in by_task(cells).items():
-        table = _markdown_table([COLUMNS, *map(cells_of_row, some)])
-        parts += [f"## {heading(task, some)}", table, *attention(some)]
+        parts += [f"## {heading(task, some)}", _markdown_table(rows(some)), *attention(some)]
     parts.append(NOTE if cells else "No run is finished yet.")
     if results.unfinished():
         parts += ["## Not finished, and not in the numbers", bullets(unfinished_lines(results))]
@@ -145,7 +139,7 @@ def _latex_table(caption: str, cells: Sequence[Cell]) -> str:
     text = f"{caption}. {NOTE}"
     for character in "%_&#$":
         text = text.replace(character, f"\\{character}")
-    frame = require("pandas").DataFrame(map(cells_of_row, cells), columns=COLUMNS)
-    form = f"l{'r' * (len(COLUMNS) - 1)}"
+    frame = require("pandas").DataFrame(map(row, cells))
+    form = f"l{'r' * (frame.shape[1] - 1)}"
     table: str = frame.to_latex(index=False, escape=True, column_format=form, caption=text)
     return table.replace("–", "--")
