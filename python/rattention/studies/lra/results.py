@@ -101,9 +101,7 @@ class StudyResults:
         unknown = "{} cannot be read ({}): on what its runs went is not known."
         read = (_read(path / files.ENVIRONMENT, _mapping, unknown, warnings) for path in paths)
         environments = tuple(environment or {} for environment in read)
-        machines = [
-            [environment.get(part) for part in ("hardware", "threads")] for environment in environments
-        ]
+        machines = [(own.get("hardware"), own.get("threads")) for own in environments]
         if any(machine != machines[0] for machine in machines):
             warnings.append(
                 "The folders come from different hardware or numbers of threads: times and memory of their "
