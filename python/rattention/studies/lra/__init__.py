@@ -21,7 +21,7 @@ from rattention import _extras
 for _module in ("torch", "scipy.stats"):
     _extras.require(_module)
 
-from rattention.studies.lra.config import PRESETS, Run, Study  # noqa: E402
+from rattention.studies.lra.config import PRESETS, TASKS, Run, Study  # noqa: E402
 from rattention.studies.lra.data import Split, Task, TaskData  # noqa: E402
 from rattention.studies.lra.folder import new_name  # noqa: E402
 from rattention.studies.lra.images import Images  # noqa: E402
@@ -29,7 +29,6 @@ from rattention.studies.lra.listops import ListOps  # noqa: E402
 from rattention.studies.lra.models import SequenceClassifier, matched_size  # noqa: E402
 from rattention.studies.lra.settings import MECHANISMS, ModelSize, Training  # noqa: E402
 from rattention.studies.lra.study import run_study  # noqa: E402
-from rattention.studies.lra.tasks import TASKS  # noqa: E402
 from rattention.studies.lra.text import Text  # noqa: E402
 
 __all__ = [

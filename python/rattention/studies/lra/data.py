@@ -122,11 +122,8 @@ class TaskData:
 
     def label_shares(self) -> dict[str, list[float]]:
         """How often each label occurs, as a share of each split."""
-        labels = {name: getattr(self, name).labels for name in SPLITS}
-        return {
-            name: (np.bincount(own, minlength=self.classes) / len(own)).tolist()
-            for name, own in labels.items()
-        }
+        counts = {name: np.bincount(getattr(self, name).labels, minlength=self.classes) for name in SPLITS}
+        return {name: (own / own.sum()).tolist() for name, own in counts.items()}
 
     def majority_accuracy(self) -> float:
         """Test accuracy of always giving the most frequent label of the training samples."""

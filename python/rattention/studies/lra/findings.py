@@ -7,11 +7,21 @@ from operator import eq
 from typing import TYPE_CHECKING
 
 from rattention.studies.kit.intervals import CONFIDENCE
+from rattention.studies.lra.config import task_label
 from rattention.studies.lra.models import MATCHED_WITHIN
 from rattention.studies.lra.settings import BASELINE
-from rattention.studies.lra.summary import Cell, by_task, difference, learned
-from rattention.studies.lra.tables import attention, bullets, mebibytes, percent, points, unfinished_lines
-from rattention.studies.lra.tasks import task_label
+from rattention.studies.lra.summary import (
+    Cell,
+    attention,
+    bullets,
+    by_task,
+    difference,
+    learned,
+    mebibytes,
+    percent,
+    points,
+    unfinished_lines,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import resource
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,32 +50,23 @@ def attention_by_head(model: SequenceClassifier, split: Split, samples: int) -> 
     says how many samples were measured (``samples``) and how many tokens these have (``shortest``,
     ``longest``).
     """
-    seen: dict[tuple[int, str], list[NDArray[np.float64]]] = defaultdict(list)
+    pandas, seen = require("pandas"), []
 
     def visit(layer: LayerAttention) -> None:
-        for name, values in layer.metrics(MEASURED):
-            if name in METRICS:
-                seen[layer.index, name].append(_mean_of_numbers(values[0], axis=1))
+        means = {name: _mean_of_numbers(values[0]) for name, values in layer.metrics(MEASURED)}
         if _farthest(layer) <= MEASURED.long_range_distance:
-            seen[layer.index, "long_range"][-1].fill(np.nan)
+            means["long_range"].fill(np.nan)
+        seen.append(pandas.DataFrame(means, columns=METRICS).assign(layer=layer.index))
 
     chosen = longest_samples(split, samples)
     for index in chosen:
         _run(model, split, int(index), visit)
-    means = {key: _mean_of_numbers(np.stack(rows), axis=0) for key, rows in seen.items()}
-    layers = sorted({index for index, _ in means})
-    return [
-        {
-            "layer": layer,
-            "head": head,
-            **json_ready({name: float(means[layer, name][head]) for name in METRICS}),
-            "samples": len(chosen),
-            "shortest": int(split.lengths[chosen].min()),
-            "longest": int(split.lengths[chosen].max()),
-        }
-        for layer in layers
-        for head in range(len(means[layer, METRICS[0]]))
-    ]
+    if not seen:
+        return []
+    means = pandas.concat(seen).rename_axis("head").groupby(["layer", "head"]).mean().reset_index()
+    lengths = split.lengths[chosen]
+    rest = {"samples": len(chosen), "shortest": int(lengths.min()), "longest": int(lengths.max())}
+    return [json_ready(line) | rest for line in means.to_dict("records")]
 
 
 def longest_samples(split: Split, count: int) -> NDArray[np.int64]:
@@ -111,10 +101,10 @@ def _run(model: SequenceClassifier, split: Split, index: int, visit: Any) -> Non
         model(inputs["tokens"], inputs["lengths"])
 
 
-def _mean_of_numbers(values: NDArray[Any], axis: int) -> NDArray[np.float64]:
-    """The mean without NaN; NaN where there is nothing else."""
+def _mean_of_numbers(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The mean of each row without NaN; NaN where there is nothing else."""
     numbers = np.ma.array(values, mask=np.isnan(values))
-    return np.asarray(np.ma.filled(numbers.mean(axis=axis, dtype=np.float64), np.nan))
+    return np.asarray(np.ma.filled(numbers.mean(axis=1, dtype=np.float64), np.nan))
 
 
 class PeakMemory:
@@ -134,12 +124,9 @@ class PeakMemory:
 
     def bytes(self) -> int:
         """The peak so far."""
-        return max(self.before, _high_water_mark())
-
-
-def _high_water_mark() -> int:
-    try:
-        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        try:
+            _, _, text = Path("/proc/self/status").read_text("utf-8").partition("VmHWM:")
+            kibibytes = int(text.split()[0])
+        except (OSError, IndexError):
+            kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return max(self.before, 1024 * kibibytes)

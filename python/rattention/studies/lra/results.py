@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,8 +17,8 @@ from rattention._extras import require
 from rattention.studies.kit.records import is_number, read_lines
 from rattention.studies.kit.settings import differences, read_yaml
 from rattention.studies.lra import folder as files
+from rattention.studies.lra.config import TASKS
 from rattention.studies.lra.settings import MECHANISMS
-from rattention.studies.lra.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -49,7 +51,6 @@ class RunRecord:
     mechanism: str
     seed: int
     folder: Path
-    """The run's own."""
     settings: Mapping[str, Any] | None = None
     """How it went, without task, mechanism and seed; None where that cannot be read."""
     metrics: Sequence[Mapping[str, Any]] = ()
@@ -65,6 +66,11 @@ class RunRecord:
     def name(self) -> str:
         """As its folder is called."""
         return f"{self.task}-{self.mechanism}-{self.seed}"
+
+    @property
+    def numbers(self) -> Mapping[str, Any]:
+        """Those of the result; none of a run that is not finished."""
+        return self.result or {}
 
 
 @dataclass(frozen=True)
@@ -122,13 +128,10 @@ class StudyResults:
         """In the order of tables."""
         return list(dict.fromkeys(run.task for run in self.runs))
 
-    def mechanisms(self, task: str) -> list[str]:
-        """Those with runs of a task, in the order of tables."""
-        return list(dict.fromkeys(run.mechanism for run in self.runs if run.task == task))
-
-    def of(self, task: str, mechanism: str) -> list[RunRecord]:
-        """Runs with all seeds."""
-        return [run for run in self.runs if (run.task, run.mechanism) == (task, mechanism)]
+    def by_mechanism(self, task: str) -> dict[str, list[RunRecord]]:
+        """The runs of a task with all seeds, in the order of tables."""
+        runs = [run for run in self.runs if run.task == task]
+        return {name: list(some) for name, some in itertools.groupby(runs, attrgetter("mechanism"))}
 
 
 def mechanism_label(mechanism: str) -> str:
@@ -247,9 +250,9 @@ def _each_once(runs: Sequence[RunRecord], warnings: list[str]) -> list[RunRecord
     kept: dict[str, RunRecord] = {}
     for run in runs:
         other = kept.setdefault(run.name, run)
-        if other is run:
-            continue
-        better, left = (run, other) if other.result is None and run.result is not None else (other, run)
-        kept[run.name] = better
-        warnings.append(f"{run.name} is in several folders: {better.folder} counts, {left.folder} does not.")
+        if other is not run:
+            better, left = (run, other) if run.numbers and not other.numbers else (other, run)
+            kept[run.name] = better
+            text = f"{run.name} is in several folders: {better.folder} counts, {left.folder} does not."
+            warnings.append(text)
     return list(kept.values())

@@ -195,15 +195,11 @@ def _from_parquet(path: Path) -> Columns:
 
 
 def _from_archive(folder: Path) -> Columns:
-    texts: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(("neg", "pos")):
-        files = sorted((folder / name).glob("*.txt"))
-        if not files:
-            raise ValueError(f"{folder / name} holds no .txt files: is the archive unpacked as a whole?")
-        texts += map(read_text, files)
-        labels += [label] * len(files)
-    return str(folder), texts, labels
+    files = {name: sorted((folder / name).glob("*.txt")) for name in ("neg", "pos")}
+    if empty := [name for name, some in files.items() if not some]:
+        raise ValueError(f"{folder / empty[0]} holds no .txt files: is the archive unpacked as a whole?")
+    labels = np.repeat((0, 1), [len(some) for some in files.values()])
+    return str(folder), [read_text(file) for some in files.values() for file in some], labels.tolist()
 
 
 def _from_datasets(source: str, part: str) -> Columns:

@@ -162,14 +162,11 @@ class ClassifierTrainer(Trainer):
             clip=training.clip,
         )
         self.data, self.training = data, training
-        self.heads: list[dict[str, Any]] = []
-        """Attention of every epoch, layer and head."""
-        self.best: dict[str, torch.Tensor] = {}
-        """Weights of the best epoch."""
+        self.heads: list[dict[str, Any]] = []  # attention of every epoch, layer and head
+        self.best: dict[str, torch.Tensor] = {}  # weights of the best epoch
         self._share = 1.0
         self._own: Iterator[dict[str, Any]] = iter(())
-        self._sums = np.zeros(4)
-        """Of the epoch so far: loss, correct answers, samples, tokens."""
+        self._sums = np.zeros(4)  # of the epoch so far: loss, correct answers, samples, tokens
         self._began = 0.0
         torch.manual_seed(run.seed)
         self._take_up()
