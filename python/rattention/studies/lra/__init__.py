@@ -21,7 +21,7 @@ from rattention import _extras
 for _module in ("torch", "scipy.stats"):
     _extras.require(_module)
 
-from rattention.studies.lra.config import PRESETS, Run, Study
+from rattention.studies.lra.config import PRESETS, TASKS, Run, Study
 from rattention.studies.lra.data import Split, Task, TaskData
 from rattention.studies.lra.folder import new_name
 from rattention.studies.lra.images import Images
@@ -29,7 +29,6 @@ from rattention.studies.lra.listops import ListOps
 from rattention.studies.lra.models import SequenceClassifier, matched_size
 from rattention.studies.lra.settings import MECHANISMS, ModelSize, Training
 from rattention.studies.lra.study import run_study
-from rattention.studies.lra.tasks import TASKS
 from rattention.studies.lra.text import Text
 
 __all__ = [
