@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import rattention as ra
 from numpy.typing import NDArray
+from rattention.mechanisms.rattention import reference_rms_norm
+from rattention.mechanisms.residual_linear import reference_features
+from rattention.mechanisms.rotary import reference_rotary
 
 from tests.mechanisms import DTYPES
 
@@ -81,3 +84,41 @@ def largest_difference(got: NDArray[Any], wanted: NDArray[Any]) -> float:
 
 def state_of(cache: ra.RAttentionCache) -> NDArray[np.float32]:
     return cache._core.write()[3]
+
+
+def reference_rattention_steps(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    *,
+    window: int,
+    scale: float | None = None,
+    rope_theta: float | None = None,
+    feature_map: str = "softmax",
+    local_norm_weight: NDArray[Any] | None = None,
+    linear_norm_weight: NDArray[Any] | None = None,
+    eps: float = 1e-8,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """RAttention as the recurrence it is, token by token in float64: outputs, and for each query head the
+    state that the last row reads."""
+    q, k, v = (np.asarray(a).astype(np.float64) for a in (query, key, value))
+    k, v = (np.repeat(a, q.shape[1] // a.shape[1], axis=1) for a in (k, v))
+    scored_q, scored_k = (reference_rotary(x, rope_theta) for x in (q, k))
+    phi_q, phi_k = (reference_features(x, feature_map) for x in (q, k))
+    factor = q.shape[3] ** -0.5 if scale is None else scale
+    state = np.zeros((*q.shape[:2], 2 * q.shape[3], v.shape[3]))
+    near, far = np.zeros((2, *q.shape[:3], v.shape[3]))
+    for t in range(q.shape[2]):
+        left = t - window - 1
+        if left >= 0:
+            state += np.einsum("bhf,bhv->bhfv", phi_k[:, :, left], v[:, :, left])
+        seen = slice(max(0, left + 1), t + 1)
+        scores = factor * np.einsum("bhd,bhjd->bhj", scored_q[:, :, t], scored_k[:, :, seen])
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        near[:, :, t] = np.einsum("bhj,bhjv->bhv", weights, v[:, :, seen])
+        far[:, :, t] = np.einsum("bhf,bhfv->bhv", phi_q[:, :, t], state)
+    return (
+        reference_rms_norm(near, local_norm_weight, eps) + reference_rms_norm(far, linear_norm_weight, eps),
+        state,
+    )

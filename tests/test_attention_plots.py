@@ -15,8 +15,8 @@ from matplotlib.text import Text
 from rattention import plots
 from rattention._files import save_figure
 from rattention.inspect import Rules, examine
-from rattention.inspect.figures import overview_figures, sample_figures
 from rattention.inspect.statistics import MapOptions, examine_sample
+from rattention.inspect.visualize import overview_figures, sample_figures
 
 from tests.bert_folder import write_folder
 from tests.test_examine import samples

@@ -18,8 +18,8 @@ import rattention as ra
 import rattention.hf
 import rattention.torch as rt
 from rattention.compression import STRATEGIES, Clusters
+from rattention.compression.compressing import Compression, LayerUse
 from rattention.compression.held import RECENT, Held
-from rattention.compression.report import Compression, LayerUse
 from rattention.nn import LanguageModel, RAttention, SlidingWindow, Softmax
 
 from tests.compressed_models import FAMILIES, GREEDY, family, run, small, stepwise

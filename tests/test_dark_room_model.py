@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra 'studies'")
 pytest.importorskip("gymnasium", reason="needs the extra 'studies'")
 
-from rattention.models.errors import WeightsError
+from rattention.models.folder import WeightsError
 from rattention.studies.dark_room import HistoryTransformer
 
 from tests.histories import PATTERNS, random_history, small_model, tensors

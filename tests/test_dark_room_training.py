@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="needs the extra 'studies'")
 pytest.importorskip("gymnasium", reason="needs the extra 'studies'")
 pytest.importorskip("tensorboard", reason="needs the extra 'studies'")
 
-from rattention.models.errors import WeightsError
+from rattention.models.folder import WeightsError
 from rattention.studies.dark_room import HistoryTransformer, Training, collect, train, training
 from rattention.studies.dark_room.histories import WindowSampler
 

@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import rattention as ra
-from rattention.mechanisms.rattention_cache import reference_features, reference_rattention_steps
+from rattention.mechanisms.residual_linear import reference_features
 
-from tests.decoding import LENGTH, cache_for, decode, draw, largest_difference, norm_weights, part, state_of
+from tests.decoding import (
+    LENGTH,
+    cache_for,
+    decode,
+    draw,
+    largest_difference,
+    norm_weights,
+    part,
+    reference_rattention_steps,
+    state_of,
+)
 from tests.mechanisms import last_rounding
 
 WINDOWS = {"0": 0, "1": 1, "5": 5, "31": 31, "n-1": LENGTH - 1, "n": LENGTH, "2n": 2 * LENGTH}

@@ -16,7 +16,7 @@ for module in ("matplotlib", "scipy", "yaml", "safetensors"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
 from rattention.cli import main
-from rattention.studies.lra import tables
+from rattention.studies.lra import summary
 from rattention.studies.lra.analysis import analyze
 from rattention.studies.lra.figures import drawn_figures
 from rattention.studies.lra.results import StudyResults
@@ -47,8 +47,8 @@ class TestReading:
     def test_all_runs_in_the_order_of_tables(self, study):
         results = StudyResults.read([study])
         assert results.tasks() == ["listops", "text"]
-        assert results.mechanisms("text") == list(MECHANISMS)
-        assert [run.seed for run in results.of("text", "rattention")] == [0, 1, 2]
+        assert list(results.by_mechanism("text")) == list(MECHANISMS)
+        assert [run.seed for run in results.by_mechanism("text")["rattention"]] == [0, 1, 2]
         assert results.warnings == ()
         run = results.runs[0]
         assert len(run.metrics) == 12
@@ -66,7 +66,8 @@ class TestReading:
         one = write_study(tmp_path / "one", seeds=(0, 1))
         other = write_study(tmp_path / "two", tasks=("text",), seeds=(2,))
         results = StudyResults.read([one, other])
-        assert [run.seed for run in results.of("text", "gravitational_multi_timescale")] == [0, 1, 2]
+        runs = results.by_mechanism("text")["gravitational_multi_timescale"]
+        assert [run.seed for run in runs] == [0, 1, 2]
         assert results.warnings == ()
 
     def test_a_folder_twice_is_once(self, small):
@@ -83,7 +84,7 @@ class TestReading:
         )
         both = [small, other] if finished_first else [other, small]
         results = StudyResults.read(both)
-        runs = results.of("listops", "gravitational_multi_timescale")
+        runs = results.by_mechanism("listops")["gravitational_multi_timescale"]
         assert [(run.seed, run.result is None) for run in runs] == [(0, False), (1, False)]
         assert [
             text
@@ -159,7 +160,7 @@ class TestBadFolders:
         results = StudyResults.read([small])
         (warning,) = results.warnings
         assert "metrics.jsonl: line 2, 12 is damaged" in warning
-        assert len(results.of("listops", "gravitational_multi_timescale")[0].metrics) == 10
+        assert len(results.by_mechanism("listops")["gravitational_multi_timescale"][0].metrics) == 10
 
     @pytest.mark.parametrize(
         ("name", "said"),
@@ -220,7 +221,7 @@ class TestFiles:
         text = (analysed[1] / "summary.md").read_text()
         assert "text-gravitational_multi_timescale-2: 12 epochs so far" in text
         assert "| Performer | 18.01 | 65.40 |" in text
-        assert tables.PUBLISHED_NOTE in text
+        assert summary.PUBLISHED_NOTE in text
         assert "As context only" in text
 
     def test_on_what_the_statistics_of_attention_rest(self, analysed):
@@ -314,5 +315,5 @@ def test_a_mechanism_that_is_new_comes_last(tmp_path, small):
 
 
 def test_published_table_has_both_tasks():
-    assert len(tables.PUBLISHED) == 11
-    assert all(set(numbers) == set(ACCURACY) for numbers in tables.PUBLISHED.values())
+    assert len(summary.PUBLISHED) == 11
+    assert all(set(numbers) == set(ACCURACY) for numbers in summary.PUBLISHED.values())

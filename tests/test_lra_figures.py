@@ -11,9 +11,14 @@ import pytest
 for module in ("matplotlib", "scipy", "yaml", "safetensors"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
-from rattention.studies.lra import attention_panels
 from rattention.studies.lra import panels as figures
-from rattention.studies.lra.figures import drawn_figures
+from rattention.studies.lra.figures import (
+    by_layer_and_head,
+    drawn_figures,
+    head_maps_figure,
+    mean_maps_figure,
+    metrics_by_mechanism_figure,
+)
 from rattention.studies.lra.results import RunRecord, StudyResults
 from rattention.studies.lra.summary import summarize
 
@@ -92,8 +97,8 @@ class TestFigures:
     def test_maps_have_a_colour_bar(self):
         maps = {"gravitational_multi_timescale": {"layer0": np.full((2, 3, 3), 0.5, np.float32)}}
         for figure in (
-            attention_panels.mean_maps_figure(maps),
-            attention_panels.head_maps_figure(maps["gravitational_multi_timescale"]),
+            mean_maps_figure(maps),
+            head_maps_figure(maps["gravitational_multi_timescale"]),
         ):
             bar = figure.axes[-1]
             assert bar.get_ylabel() == "Weight, on each map's own scale"
@@ -157,7 +162,7 @@ class TestFigures:
     def test_metrics_by_layer_and_head(self):
         lines = [{"layer": 0, "head": 1, "entropy": 2.0}, {"layer": 1, "head": 0, "entropy": None}]
         more = [{"layer": 0, "head": 1, "entropy": 4.0}]
-        values = attention_panels.by_layer_and_head([*lines, *more], "entropy")
+        values = by_layer_and_head([*lines, *more], "entropy")
         assert values[0, 1] == 3.0
         assert np.isnan(values).sum() == 3
 
@@ -166,15 +171,15 @@ class TestFigures:
         maps["gravitational_multi_timescale"] = {
             f"layer{i}": np.full((7, 2, 2), 0.5, np.float32) for i in range(2)
         }
-        means = attention_panels.mean_maps_figure(maps)
-        heads = attention_panels.head_maps_figure(maps["gravitational_multi_timescale"])
+        means = mean_maps_figure(maps)
+        heads = head_maps_figure(maps["gravitational_multi_timescale"])
         for figure, pictures in ((means, 1 + 2), (heads, 2 * 7)):
             figure.canvas.draw()
             assert sum(len(ax.images) for ax in figure.axes) == pictures
 
     def test_metrics_that_are_nowhere_defined(self):
         values = {"entropy": {"gravitational_multi_timescale": np.full((2, 2), np.nan)}}
-        figure = attention_panels.metrics_by_mechanism_figure(values)
+        figure = metrics_by_mechanism_figure(values)
         figure.canvas.draw()
         (image,) = figure.axes[0].images
         assert np.ma.getmaskarray(np.ma.masked_invalid(image.get_array())).all()

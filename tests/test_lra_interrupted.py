@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=Im
 for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
     pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
 
-from rattention.studies.kit.records import read_lines
+from rattention.studies.kit.settings import read_lines
 from rattention.studies.kit.training import save_checkpoint
 from rattention.studies.lra.training import do_run, last_checkpoint
 

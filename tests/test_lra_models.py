@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
 pytest.importorskip("yaml", reason="needs the extra 'lra'")
 
-from rattention.models.errors import WeightsError
+from rattention.models.folder import WeightsError
 from rattention.studies.lra import MECHANISMS, PRESETS, ModelSize, SequenceClassifier, matched_size
 from rattention.studies.lra.models import mechanism_of, mismatch, parameters, sinusoids
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ for module in ("matplotlib", "scipy", "yaml", "safetensors"):
     pytest.importorskip(module, reason="needs the extra 'lra'")
 
 from rattention.studies.lra import findings
-from rattention.studies.lra.summary import difference, learned, rows_of
+from rattention.studies.lra.summary import Cell, difference, learned, rows_of
 from scipy import stats
 
 from tests.lra_results import cell
@@ -93,6 +95,16 @@ class TestNumbers:
         assert learned(cell("gravitational_multi_timescale", accuracies)) is verdict
 
 
+def timed(mechanism, seconds):
+    """A cell whose runs took `seconds` per epoch."""
+    made = cell(mechanism, [0.3] * len(seconds))
+    runs = (
+        replace(run, result={**run.result, "seconds_per_epoch": own})
+        for run, own in zip(made.runs, seconds, strict=True)
+    )
+    return Cell(made.task, mechanism, tuple(runs))
+
+
 class TestFindings:
     def test_an_interval_with_0_is_no_difference(self):
         text = " ".join(
@@ -169,23 +181,55 @@ class TestFindings:
             "no finished run" in findings.against_baseline([cell("gravitational_multi_timescale", [0.4])])[0]
         )
 
-    def test_speed(self):
-        base = cell("softmax", [0.3])
+    def test_costs_are_shown_to_differ_where_ranges_do_not_overlap(self):
+        base, other = cell("softmax", [0.3, 0.3]), cell("rattention", [0.3, 0.3])
         slow = cell(
-            "gravitational_multi_timescale", [0.3], base, seconds_per_epoch=25.0, peak_memory_bytes=3 * 2**30
+            "gravitational_multi_timescale",
+            [0.3, 0.3],
+            base,
+            seconds_per_epoch=25.0,
+            peak_memory_bytes=3 * 2**30,
         )
-        time, memory, ratios = findings.speed([base, slow])
-        assert (
-            time
-            == "Fastest per epoch: Softmax with 10 s; Gravitational multi-timescale takes 2.50 times as long."
+        time, memory, ratios = findings.speed([slow, base, other])
+        assert time == (
+            "Lowest mean time per epoch: Softmax with 10 s, 2 seeds; higher in every run of Gravitational "
+            "multi-timescale (2.50 times); no difference is shown to RAttention."
         )
-        assert (
-            memory
-            == "Least peak memory: Softmax with 1,024 MiB; Gravitational multi-timescale takes 3.00 times as "
-            "much."
+        assert memory.startswith("Lowest mean peak memory: Softmax with 1,024 MiB, 2 seeds; higher in every")
+        assert "(3.00 times)" in memory
+        assert ratios == (
+            "Mean time per epoch and peak memory, as multiples of softmax attention's: Gravitational "
+            "multi-timescale 2.50 and 3.00."
         )
-        assert "Gravitational multi-timescale 2.50 and 3.00" in ratios
+        assert findings.speed([base, slow])[0].endswith(
+            "every run of Gravitational multi-timescale (2.50 times)."
+        )
         assert findings.speed([base]) == []
+
+    @pytest.mark.parametrize(
+        "seconds",
+        [
+            ((10.0,), (25.0,)),
+            ((10.0,), (24.0, 26.0)),
+            ((10.0, 20.0), (20.0, 30.0)),
+            ((10.0, 24.0), (20.0, 21.0)),
+        ],
+        ids=["one run each", "one run of one", "ranges touch", "range within the other"],
+    )
+    def test_no_claim_of_time_from_one_run_or_ranges_that_overlap(self, seconds):
+        fast, slow = (timed(*both) for both in zip(("softmax", "rattention"), seconds, strict=True))
+        slow = Cell(slow.task, slow.mechanism, slow.runs, fast)
+        time, _, ratios = findings.speed([fast, slow])
+        assert time.endswith("; no difference is shown to RAttention.")
+        assert "times" not in time
+        assert "every run" not in time
+        assert re.fullmatch(r".*RAttention \d\.\d\d\* and 1\.00\*; \*: no difference is shown\.", ratios)
+
+    def test_what_was_measured_on_a_shared_machine_is_said(self):
+        assert (
+            "Times and memory were measured on a machine that other work may have shared" in findings.CAVEAT
+        )
+        assert findings.CAVEAT in findings.findings_markdown({})
 
     def test_convergence(self):
         late = cell("gravitational_multi_timescale", [0.3, 0.3], epochs_to_90_percent=6, best_epoch=10)

@@ -21,7 +21,7 @@ for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
 
 from rattention.studies.kit.training import FAILED_BATCH
 from rattention.studies.lra import MECHANISMS, ListOps, SequenceClassifier, Split, Study
-from rattention.studies.lra.batches import TrainingBatches, collate, in_order_of_length
+from rattention.studies.lra.data import TrainingBatches, collate, in_order_of_length
 from rattention.studies.lra.measuring import PeakMemory, attention_by_head, longest_samples
 from rattention.studies.lra.training import do_run, evaluate, new_model
 from safetensors.torch import load_file

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 safetensors_torch = pytest.importorskip("safetensors.torch", reason="needs safetensors")
 
 import rattention.nn as rn
-from rattention.models.errors import WeightsError
+from rattention.models.folder import WeightsError
 
 from tests.nn_models import TEXT, by_pattern, language_model
 

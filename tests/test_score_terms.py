@@ -1,7 +1,10 @@
-"""Soft-capped scores, sinks, biases by distance, blocks, packed sequences, gradients of masks: by what they are short
-for, and what is refused. Accuracy, masks and odd values are in the tests that go through the table."""
+"""Soft-capped scores, sinks, biases by distance, blocks, packed sequences, gradients of masks: by what they are
+short for, and what is refused. Accuracy, masks and odd values are in the tests that go through the table."""
 
 from __future__ import annotations
+
+import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -61,7 +64,7 @@ def test_packed_sequences_are_sequences_of_their_own(mechanism, lengths, options
     packed = mechanism.forward(**inputs, cu_seqlens=starts, **options)
     parts = [
         mechanism.forward(**{n: a[:, :, first:last] for n, a in inputs.items()}, **options)
-        for first, last in zip(starts[:-1], starts[1:], strict=True)
+        for first, last in pairwise(starts)
     ]
     np.testing.assert_allclose(packed, np.concatenate(parts, axis=2), atol=1e-6)
     ids = np.repeat(np.arange(len(lengths)), lengths)[None]
@@ -74,9 +77,9 @@ def test_packed_sequences_cost_no_more_than_themselves():
     times = {}
     for name, starts in (("one", [0, 8192]), ("many", range(0, 8193, 128))):
         for _ in range(3):
-            begin = np.datetime64("now", "us")
+            begin = time.perf_counter()
             ra.attention(**inputs, cu_seqlens=np.array(starts))
-            took = (np.datetime64("now", "us") - begin) / np.timedelta64(1, "us")
+            took = time.perf_counter() - begin
             times[name] = min(times.get(name, np.inf), took)
     assert times["many"] < times["one"] / 4, times
 
@@ -149,7 +152,9 @@ def test_what_is_refused(options, error, words):
         ra.attention(**draw(), **options)
 
 
-@pytest.mark.parametrize("starts", [[0], [], [1, 70], [0, 69], [0, 40, 30, 70], [0, 71], [-1, 70], [0, 2**62, 70]])
+@pytest.mark.parametrize(
+    "starts", [[0], [], [1, 70], [0, 69], [0, 40, 30, 70], [0, 71], [-1, 70], [0, 2**62, 70]]
+)
 def test_packed_sequences_that_are_none(starts):
     with pytest.raises(ValueError, match=r"cu_seqlens must rise from 0 to the number of keys \(70\)"):
         ra.attention(**draw(Sizes(rows=70)), cu_seqlens=np.array(starts, np.int64))

@@ -28,6 +28,10 @@ class ScoreOptions:
         segment_ids: NDArray[np.int64] | None = None,
         attn_mask: NDArray[Any] | None = None,
         log_discount: NDArray[np.float32] | None = None,
+        block_ids: NDArray[np.int64] | None = None,
+        sinks: NDArray[np.float32] | None = None,
+        relative_bias: NDArray[np.float32] | None = None,
+        softcap: float | None = None,
         query_mass: NDArray[Any] | None = None,
         key_mass: NDArray[Any] | None = None,
         gravity: NDArray[np.float32] | None = None,
@@ -67,6 +71,7 @@ def attention_backward(
     grad_output: NDArray[Any],
     grad_lse: NDArray[np.float32] | None = None,
     output_rest: NDArray[Any] | None = None,
+    of_mask: bool = False,
 ) -> dict[str, NDArray[np.float32]]: ...
 
 class FeatureMap:

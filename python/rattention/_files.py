@@ -67,13 +67,13 @@ def write_json(path: Path, data: Any) -> None:
 
 def json_ready(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same with None for NaN and infinity, in mappings within mappings as well."""
-    return {name: _json_ready(value) for name, value in values.items()}
-
-
-def _json_ready(value: Any) -> Any:
-    if isinstance(value, dict):
-        return json_ready(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    ready = dict(values)
+    for name, value in values.items():
+        if isinstance(value, dict):
+            ready[name] = json_ready(value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            ready[name] = None
+    return ready
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

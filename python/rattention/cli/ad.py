@@ -14,10 +14,12 @@ import numpy as np
 from rattention._files import save_figures, writable_folder, write_json
 from rattention.cli import inputs
 from rattention.cli.options import Folder, Group, Numbers, Seeded, option
-from rattention.cli.text import Style, note, paragraph, progress, table
+from rattention.cli.text import Style, note, paragraph, progress, table, table_of
 from rattention.mechanisms.table import MECHANISMS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from rattention.studies.dark_room import Collection, Comparison, HistoryTransformer, LearningHistories
@@ -62,16 +64,9 @@ class Collect(Seeded):
         from rattention.studies.dark_room import HARD, Collection, QLearning, Room
 
         usual = HARD if self.hard else Room()
-        room = dataclasses.replace(
-            usual,
-            size=usual.size if self.size is None else self.size,
-            steps=self.episode_steps,
-            random_start=self.random_start,
-        )
-        agent = QLearning(
-            episodes=self.episodes, epsilon=self.epsilon, annealing=self.annealing, optimism=self.optimism
-        )
-        collection = Collection(room, agent, per_goal=self.per_goal, held_out=self.held_out, seed=self.seed)
+        room = dataclasses.replace(usual, steps=self.episode_steps, **self.given("size", "random_start"))
+        agent = QLearning(**self.given("episodes", "epsilon", "annealing", "optimism"))
+        collection = Collection(room, agent, **self.given("per_goal", "held_out", "seed"))
         histories, seconds = _collected(collection, writable_folder(self.out))
         train, held_out = histories.collection.split()
         data = {
@@ -129,24 +124,13 @@ class Train(Seeded):
         self.use_threads()
         if self.pattern not in PATTERNS:
             raise ValueError(f"--pattern must be one of {', '.join(PATTERNS)}, got {self.pattern!r}")
-        schedule = Training(
-            steps=self.steps,
-            batch=self.batch,
-            every=self.every,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-        )
+        schedule = Training(**self.given("steps", "batch", "every", "learning_rate", "seed"))
         folder = writable_folder(self.out)
         if self.resume:
             _require_more_steps(folder, self.steps)
-        sizes = {name: getattr(self, name) for name in ("context", "dim", "heads", "depth")}
-        model = training.train(
-            _histories(folder),
-            folder,
-            schedule,
-            sizes={**sizes, "pattern": _pattern(self.pattern, self.window)},
-            resume=self.resume,
-        )
+        sizes = self.given("context", "dim", "heads", "depth")
+        sizes["pattern"] = _pattern(self.pattern, self.window)
+        model = training.train(_histories(folder), folder, schedule, sizes=sizes, resume=self.resume)
         record = training.read_record(folder)
         data = self.circumstances() | record
         self.show(data, lambda style: _training_text(model, folder, record["curve"], style))
@@ -185,12 +169,8 @@ class Evaluate(Seeded):
         began = time.perf_counter()
         result = compare(
             model,
-            self.goals,
-            self.episodes,
-            attempts=self.attempts,
-            temperature=self.temperature,
-            seed=self.seed,
             progress=lambda episodes: progress(episodes, "evaluate"),
+            **self.given("goals", "episodes", "attempts", "temperature", "seed"),
         )
         data = {
             **result.as_data(),
@@ -294,22 +274,19 @@ def _training_text(
     """How the losses fell, and where the model is."""
     from rattention.nn import count_parameters
 
-    rows = [
-        (
-            f"{point['step']:.0f}",
-            f"{point['query_loss']:.3f}",
-            f"{point['held_out_query_loss']:.3f}",
-            f"{point['held_out_query_accuracy']:.0%}",
-        )
-        for point in (curve[i] for i in _some(len(curve)))
-    ]
+    columns: dict[str, Callable[[Mapping[str, float]], str]] = {
+        "steps": "{step:.0f}".format_map,
+        "loss": "{query_loss:.3f}".format_map,
+        "loss\nheld out": "{held_out_query_loss:.3f}".format_map,
+        "accuracy\nheld out": "{held_out_query_accuracy:.0%}".format_map,
+    }
     return style.section(
         "Training",
         paragraph(
             f"{count_parameters(model)['total']:,} parameters, {model.record['steps_done']:,} steps in "
             f"{model.record['seconds'] / 60:.1f} minutes; losses in nats."
         ),
-        table(("steps", "loss", "loss\nheld out", "accuracy\nheld out"), rows, style),
+        table_of(columns, (curve[i] for i in _some(len(curve))), style),
         paragraph(f"Saved in {folder}; see what it learned with: rattention ad evaluate --out {folder}"),
     )
 

@@ -34,8 +34,9 @@ class All(ReadsText):
 
     def run(self) -> int:
         """Run the parts in order."""
-        mine = {each.name for each in fields(self)} & {each.name for each in fields(Demo)}
-        demo = Demo(**{name: getattr(self, name) for name in mine})
+        demo = Demo(
+            **self.given(*{each.name for each in fields(self)} & {each.name for each in fields(Demo)})
+        )
         codes, collected = {}, {}
 
         def do(name: str, command: Check | Demo | Paper) -> None:

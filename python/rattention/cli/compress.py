@@ -15,14 +15,14 @@ from rattention._arguments import require_seed
 from rattention._extras import require
 from rattention._files import json_ready, save_figures, writable_folder, write_csv, write_json
 from rattention.cli import inputs
-from rattention.cli.options import Folder, LooksInside, Names, Reads, must_be, option
+from rattention.cli.options import Folder, LooksInside, Names, Reads, option
 from rattention.cli.text import note, number, paragraph, progress, table
 from rattention.compression import STRATEGIES, require_strategy
-from rattention.compression.budget import require_budget
+from rattention.compression.past import require_budget
 
 if TYPE_CHECKING:
     from rattention.cli.text import Style
-    from rattention.compression.budget import Budget
+    from rattention.compression.past import Budget
     from rattention.studies.compression import Cell, Preview, Task, Validation
 
 
@@ -30,7 +30,6 @@ HALF = 0.5
 """The budget that the verdict is about, where it was measured."""
 
 
-@must_be("counts such as 64 or shares such as 0.5, separated by commas")
 def _budgets(text: str) -> tuple[float, ...]:
     return tuple(float(part) if "." in part or "e" in part else int(part) for part in text.split(","))
 
@@ -57,7 +56,10 @@ class Compress(LooksInside):
     )
 
     strategy: Names = option(None, "Try these strategies; by default all that the model allows.")
-    budget: Annotated[tuple[float, ...], Reads(_budgets, "B,B,...")] = option(
+    budget: Annotated[
+        tuple[float, ...],
+        Reads(_budgets, "B,B,...", "counts such as 64 or shares such as 0.5, separated by commas"),
+    ] = option(
         (0.125, 0.25, 0.5, 0.75),
         "Keep this much: whole numbers are counts of tokens, others shares of them in (0, 1].",
     )
@@ -183,8 +185,7 @@ def _of_bytes(path: str, words: str) -> tuple[Any, Any]:
 def _continuation(options: Compress, model: Any, ids: Any) -> Task:
     from rattention.studies.compression.language import Continuation
 
-    sizes = {"prefix": options.prefix, "continuation": options.continuation, "batch": options.batch}
-    return Continuation(model, ids, **sizes)
+    return Continuation(model, ids, **options.given("prefix", "continuation", "batch"))
 
 
 RANGES_SHOWN = 4

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rattention._files import save_figures, writable_folder, write_csv, write_json
 from rattention.cli import inputs
@@ -26,8 +29,7 @@ from rattention.studies.degradation.contexts import AVERAGED, FIRST_TOKENS
 from rattention.studies.degradation.sources import check_length
 
 if TYPE_CHECKING:
-    from rattention.studies.degradation import ContextMetrics, Degradation, Recall, Thresholds
-
+    from rattention.studies.degradation import ContextMetrics, Degradation, Recall
 
 LENGTHS = whole_numbers("50,100,...,500")
 """The usual contexts; a model with fewer positions gets those that fit."""
@@ -100,25 +102,15 @@ class Demo(ReadsText, ChoosesHeads):
         else:
             words, origin = inputs.text_and_origin(self.text)
             model = inputs.bert(self.model)
-            source, conversation, longest = (
-                TextSource(model, words),
-                Conversation(model),
-                model.config.max_positions,
-            )
+            source, conversation = TextSource(model, words), Conversation(model)
+            longest = model.config.max_positions
             data = {"name": model.name, "synthetic": False, "max_positions": longest, "text": origin}
             about = f"{longest} positions; text: {origin}"
         lengths = _lengths(self.lengths, longest)
         writable_folder(self.out)
         began = time.perf_counter()
-        measured = measure(
-            source,
-            conversation,
-            lengths,
-            layers=self.layer,
-            heads=self.head,
-            thresholds=self.thresholds,
-            progress=progress,
-        )
+        chosen: dict[str, Any] = {"layers": self.layer, "heads": self.head, "thresholds": self.thresholds}
+        measured = measure(source, conversation, lengths, **chosen, progress=progress)
         sizes = {"layers": source.layers, "heads": source.heads, "shortest_with_fact": conversation.shortest}
         description = f"{source.layers} layers of {source.heads} heads; {about}"
         return measured, {**data, **sizes, "description": description}, time.perf_counter() - began
@@ -136,11 +128,10 @@ def _lengths(asked: tuple[int, ...] | None, longest: int | None) -> tuple[int, .
 
 def _save(folder: Path, measured: Degradation, name: str, data: dict[str, Any]) -> list[Path]:
     """Write everything into `folder`, and return what was written."""
-    rows = [[getattr(c, column) for column in COLUMNS] for c in measured.contexts]
-    write_csv(folder / "contexts.csv", COLUMNS, rows)
-    write_csv(folder / "heads.csv", ("context_length", "layer", "head", *AVERAGED), _head_rows(measured))
-    write_json(folder / "degradation.json", data)
     written = [folder / file for file in ("contexts.csv", "heads.csv", "degradation.json")]
+    write_csv(written[0], COLUMNS, map(attrgetter(*COLUMNS), measured.contexts))
+    write_csv(written[1], ("context_length", "layer", "head", *AVERAGED), _head_rows(measured))
+    write_json(written[2], data)
     try:
         return written + _save_figures(folder, measured, name)
     except ImportError as error:
@@ -152,8 +143,7 @@ def _head_rows(measured: Degradation) -> list[list[float]]:
     return [
         [context.context_length, layer, head, *(float(context.per_head[n][layer, head]) for n in AVERAGED)]
         for context in measured.contexts
-        for layer, heads in enumerate(context.per_head[AVERAGED[0]])
-        for head in range(len(heads))
+        for layer, head in np.ndindex(context.per_head[AVERAGED[0]].shape)
     ]
 
 
@@ -202,7 +192,7 @@ def _remarks(measured: Degradation, shortest: int) -> list[str]:
     distance = measured.metrics.long_range_distance
 
     def lengths(there: Callable[[ContextMetrics], bool]) -> str:
-        return _listed(c.context_length for c in measured.contexts if there(c))
+        return ", ".join(str(c.context_length) for c in measured.contexts if there(c))
 
     short = lengths(lambda c: c.sequence_length < c.context_length)
     near = lengths(lambda c: c.sequence_length <= distance + 1)
@@ -259,12 +249,9 @@ def _bars(header: str, bar: Callable[[Any], str]) -> dict[str, Callable[[Any], s
 def _opening(measured: Degradation, model: Mapping[str, Any]) -> list[str]:
     chosen = measured.selection
     parts = [
-        f"{kind}{'s' if len(numbers) > 1 else ''} {_listed(numbers)}"
-        for kind, numbers, count in (
-            ("layer", chosen.layers, model["layers"]),
-            ("head", chosen.heads, model["heads"]),
-        )
-        if len(numbers) < count
+        f"{kind}{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+        for kind, numbers in {"layer": chosen.layers, "head": chosen.heads}.items()
+        if len(numbers) < model[f"{kind}s"]
     ]
     averaged = " and ".join(parts) if parts else "all layers and heads"
     near, far = measured.metrics.local_radius, measured.metrics.long_range_distance
@@ -275,10 +262,6 @@ def _opening(measured: Degradation, model: Mapping[str, Any]) -> list[str]:
             f"beyond {far} tokens."
         ),
     ]
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(str(n) for n in numbers)
 
 
 def _dilution(measured: Degradation, style: Style) -> str:

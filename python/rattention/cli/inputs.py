@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rattention import _files
 from rattention._arguments import first_line
 from rattention._extras import require
-from rattention.models.errors import WeightsError, read_json_object
-from rattention.models.folder import BUNDLED_PACKAGE, find_model
+from rattention.models.folder import BUNDLED_PACKAGE, WeightsError, find_model, read_json_object
 from rattention.studies.degradation import default_text
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from rattention._metrics import MetricOptions
 from rattention.cli.demo import contexts_table
 from rattention.cli.text import Style, note, paragraph
 from rattention.studies.degradation import Conversation, Selection, TextSource, measure_recall
-from rattention.studies.degradation.contexts import measure_context
+from rattention.studies.degradation.contexts import context_data, measure_context
 from rattention.studies.degradation.sources import is_whole
-from rattention.studies.degradation.story import context_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

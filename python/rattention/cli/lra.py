@@ -62,8 +62,7 @@ class Chosen(Computed):
             study = Study.load(folder / STUDY)
         else:
             study = PRESETS[self.preset or "smoke"]
-        if self.tasks is not None:
-            study = replace(study, tasks=self.tasks)
+        study = replace(study, **self.given("tasks"))
         data = {name: own.scaled(self.length, self.samples) for name, own in study.data.items()}
         own = {"text": {"source": self.imdb, "level": self.level}, "images": {"source": self.images}}
         for task, asked in own.items():
@@ -120,15 +119,10 @@ class Run(Chosen):
 
     def _overridden(self, study: Study) -> Study:
         """With the runs and the training asked for."""
-        asked = {name: getattr(self, name) for name in ("epochs", "patience", "batch", "learning_rate")}
-        changes = {name: value for name, value in asked.items() if value is not None}
-        if self.mechanisms is not None:
-            study = replace(study, mechanisms=self.mechanisms)
-        if self.seeds is not None:
-            study = replace(study, seeds=self.seeds)
+        study = replace(study, **self.given("mechanisms", "seeds"))
         if self.match_parameters:
             study = replace(study, model=replace(study.model, match_parameters=True))
-        return study.with_training(**changes)
+        return study.with_training(**self.given("epochs", "patience", "batch", "learning_rate"))
 
 
 @dataclass(frozen=True)

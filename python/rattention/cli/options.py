@@ -11,14 +11,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from rattention._arguments import brief, require_seed
 from rattention._config import set_num_threads, show_config
 from rattention._installed import versions
 from rattention.cli.text import Style
-
-Value = TypeVar("Value")
 
 MOST_NUMBERS = 1000
 """A list with more numbers than this is a typing error."""
@@ -28,51 +26,35 @@ LARGEST = 10**20
 
 @dataclass(frozen=True)
 class Reads:
-    """How the text of an option becomes a value, and what stands for it in the help."""
+    """How the text of an option becomes a value, what stands for it in the help, and what it must be."""
 
     parse: Callable[[str], Any]
     metavar: str
+    what: str = ""
 
     def __call__(self, text: str) -> Any:
-        """The value, for argparse; what `parse` says of a bad text follows the option's name."""
+        """The value, for argparse; what is wrong with a text follows the option's name."""
         if not text:
             raise argparse.ArgumentTypeError("must not be empty: give it a value or leave it out")
         try:
             return self.parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def must_be(what: str) -> Callable[[Callable[[str], Value]], Callable[[str], Value]]:
-    """For functions that read a text: their ValueError says that it must be `what`."""
-
-    def decorate(parse: Callable[[str], Value]) -> Callable[[str], Value]:
-        def parsed(text: str) -> Value:
-            try:
-                return parse(text)
-            except ValueError:
-                raise ValueError(f"must be {what}, got {brief(text)}") from None
-
-        return parsed
-
-    return decorate
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {self.what}, got {brief(text)}") from None
 
 
 def one_of(choices: tuple[str, ...]) -> Reads:
     """One of several words."""
-    word = must_be(f"one of {', '.join(choices)}")(lambda text: choices[choices.index(text)])
-    return Reads(word, "|".join(choices))
+    return Reads(lambda text: choices[choices.index(text)], "|".join(choices), f"one of {', '.join(choices)}")
 
 
 def whole_number(text: str) -> int:
     """A whole number of a size that a command may want."""
-    number = must_be("a whole number")(int)(text)
+    number = int(text)
     if abs(number) > LARGEST:
-        raise ValueError(f"must be a whole number of at most {LARGEST:,}, got {brief(text)}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at most {LARGEST:,}, got {brief(text)}")
     return number
 
 
-@must_be("whole numbers separated by commas, such as 50,100,200 or 50,100,...,500")
 def whole_numbers(text: str) -> tuple[int, ...]:
     """``"50,100,200"``, or ``"50,100,...,500"`` for equal steps up to the last."""
     first, dots, last = text.partition("...")
@@ -97,7 +79,6 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
-@must_be("positions A:B, of which each may be left out")
 def span(text: str) -> tuple[int | None, int | None]:
     """``A:B``, of which each may be left out."""
     start, stop = (int(end) if end.strip() else None for end in text.split(":"))
@@ -105,14 +86,17 @@ def span(text: str) -> tuple[int | None, int | None]:
 
 
 BASIC: Mapping[Any, Reads] = {
-    int: Reads(whole_number, "N"),
-    float: Reads(must_be("a number")(float), "X"),
+    int: Reads(whole_number, "N", "a whole number"),
+    float: Reads(float, "X", "a number"),
     Path: Reads(Path, "FILE"),
     str: Reads(str, "NAME"),
 }
-Numbers = Annotated[tuple[int, ...] | None, Reads(whole_numbers, "N,N,...")]
+_LIST = "whole numbers separated by commas, such as 50,100,200 or 50,100,...,500"
+Numbers = Annotated[tuple[int, ...] | None, Reads(whole_numbers, "N,N,...", _LIST)]
 Names = Annotated[tuple[str, ...] | None, Reads(names, "NAME,...")]
-Span = Annotated[tuple[int | None, int | None], Reads(span, "A:B")]
+Span = Annotated[
+    tuple[int | None, int | None], Reads(span, "A:B", "positions A:B, of which each may be left out")
+]
 Folder = Annotated[Path, Reads(Path, "DIR")]
 ModelName = Annotated[str | None, Reads(str, "FOLDER|ID")]
 
@@ -132,6 +116,10 @@ class Command:
     def run(self) -> int:
         """Do it and return the exit code; ValueError and OSError say what is wrong with the options."""
         raise NotImplementedError
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """These options by name, without those that are None."""
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)

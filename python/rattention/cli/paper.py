@@ -54,8 +54,7 @@ class Paper(Printed):
     def run(self) -> int:
         """Print the summary, the caches and what the PDF holds."""
         preset = PRESETS[self.model]
-        given = {name: getattr(self, name) for name in asdict(preset)}
-        model = replace(preset, **{name: value for name, value in given.items() if value is not None})
+        model = replace(preset, **self.given(*asdict(preset)))
         caches = [cache_bytes(model, length) for length in self.lengths or ()]
         found = None if self.pdf is None else find(read_pages(self.pdf), summary.searchable())
         self.show(self._data(model, caches, found), lambda style: self._text(model, caches, found, style))

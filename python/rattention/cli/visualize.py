@@ -12,7 +12,7 @@ import numpy as np
 
 from rattention._files import json_ready, writable_folder, write_json
 from rattention.cli import inputs
-from rattention.cli.options import ChoosesHeads, Folder, LooksInside, Reads, Span, must_be, option
+from rattention.cli.options import ChoosesHeads, Folder, LooksInside, Reads, Span, option
 from rattention.cli.text import paragraph, progress, table
 from rattention.inspect import Rules, Sample
 from rattention.inspect.report import COLUMNS, QUERY_ROW, cell
@@ -30,7 +30,6 @@ SHORTEST = 3
 """The fewest positions in which there is something to compare."""
 
 
-@must_be("two numbers >= 1 such as 192,192")
 def _shape(text: str) -> tuple[int, int]:
     rows, keys = map(int, text.split(","))
     if min(rows, keys) < 1:
@@ -38,7 +37,6 @@ def _shape(text: str) -> tuple[int, int]:
     return rows, keys
 
 
-@must_be("width and height in inches such as 8,6")
 def _size(text: str) -> tuple[float, float]:
     width, height = map(float, text.split(","))
     return width, height
@@ -70,16 +68,16 @@ class Visualize(LooksInside, ChoosesHeads):
     )
     rows: Span = option((None, None), "Zoom maps into query rows A to B - 1; negative: from the end.")
     keys: Span = option((None, None), "Zoom maps and lines into keys A to B - 1.")
-    shape: Annotated[tuple[int, int], Reads(_shape, "ROWS,KEYS")] = option(
-        (192, 192), "Draw maps of at most this many cells; longer contexts are mean-pooled."
+    shape: Annotated[tuple[int, int], Reads(_shape, "ROWS,KEYS", "two numbers >= 1 such as 192,192")] = (
+        option((192, 192), "Draw maps of at most this many cells; longer contexts are mean-pooled.")
     )
     scale: Literal["log", "linear"] = option("log", "Scale colours and lines like this.")
     all_figures: bool = option(False, "Draw maps and lines of every sample, not only of the first.")
     out: Folder = option(Path("figs/attention"), "Write everything into this folder.")
     format: Literal["png", "svg", "pdf"] = option("png", "Write figures in this format.")
-    figsize: Annotated[tuple[float, float] | None, Reads(_size, "W,H")] = option(
-        None, "Make figures W inches wide and H high; by default what their panels need."
-    )
+    figsize: Annotated[
+        tuple[float, float] | None, Reads(_size, "W,H", "width and height in inches such as 8,6")
+    ] = option(None, "Make figures W inches wide and H high; by default what their panels need.")
     dpi: int = option(150, "Draw N pixels per inch.")
     report: bool = option(True, "Do not write report.html, which a browser opens offline.")
     rules: Rules = option(Rules(), "The thresholds above which the rules fire.")
@@ -88,14 +86,10 @@ class Visualize(LooksInside, ChoosesHeads):
         """Look, print and save."""
         self.use_threads()
         began = time.perf_counter()
-        samples = None if self.all_figures else 1
         drawing = Drawing(
             MapOptions(self.shape, self.rows, self.keys),
-            self.scale,
-            self.format,
-            self.dpi,
-            self.figsize,
-            samples,
+            samples=None if self.all_figures else 1,
+            **self.given("scale", "format", "dpi", "figsize"),
         )
         folder = writable_folder(self.out)
         look = _from_model if inputs.reads_text(self) else _from_checkpoint
@@ -134,7 +128,7 @@ def _from_checkpoint(options: Visualize) -> Chosen:
     model, file = inputs.history_transformer(options.checkpoint)
     context = model.config["context"]
     _, held_out = collection_of(model).split()
-    _require_count(options.samples, len(held_out), "goals that it was not trained on")
+    _between("samples", options.samples, 1, len(held_out), "goals that it was not trained on")
     length = context if options.length is None else options.length
     steps = _between("length", length, 1, context, "the model's context")
     goals = np.random.default_rng(options.seed).choice(held_out, options.samples, replace=False)
@@ -238,12 +232,13 @@ def _token_labels(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
 
 
 def _parts(tokens: list[Any], length: int, samples: int) -> list[list[Any]]:
-    """Consecutive pieces of a text; ValueError where it has fewer. A text shorter than a piece is one "
-    "piece."""
+    """Consecutive pieces of a text; ValueError where it has fewer. A text shorter than a piece is one
+    piece."""
     whole = len(tokens) // length
     if len(tokens) and not whole:
         whole, length = 1, len(tokens)
-    _require_count(samples, whole, f"pieces of {length} tokens in the text: see --length and --text")
+    what = f"pieces of {length} tokens in the text: see --length and --text"
+    _between("samples", samples, 1, whole, what)
     return [tokens[i * length : (i + 1) * length] for i in range(samples)]
 
 
@@ -256,11 +251,6 @@ def _between(option: str, value: int, least: int, most: int, what: str) -> int:
     if not least <= value <= most:
         raise ValueError(f"--{option} must be between {least} and {most} ({what}), got {value}")
     return value
-
-
-def _require_count(samples: int, there: int, what: str) -> None:
-    if not 1 <= samples <= there:
-        raise ValueError(f"--samples must be between 1 and {there} ({what}), got {samples}")
 
 
 SHOWN = ("context_mean", "context_std", "entropy", "recent_distant_ratio", "top_mass", "needed_share")

@@ -13,10 +13,8 @@
 
 from __future__ import annotations
 
-from rattention.compression.budget import most_kept, resolve_budget
-from rattention.compression.compressing import compress
-from rattention.compression.past import Kept, Past
-from rattention.compression.report import Compression, LayerUse
+from rattention.compression.compressing import Compression, LayerUse, compress
+from rattention.compression.past import Kept, Past, most_kept, resolve_budget
 from rattention.compression.strategies import (
     STRATEGIES,
     Clusters,

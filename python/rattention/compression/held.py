@@ -1,8 +1,12 @@
-"""Keys and values of one layer, of which only some are held, with the positions of their tokens."""
+"""Keys and values of one layer, of which only some are held, with the positions of their tokens, and what
+fills and cuts them in models of `rattention.nn`."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,13 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from rattention._metrics import MetricOptions
-from rattention.compression.budget import most_kept
-from rattention.compression.past import Attention, Kept, Past
-from rattention.compression.report import Compression, LayerUse
+from rattention.compression.compressing import Compression, LayerUse
+from rattention.compression.past import Attention, Kept, Past, most_kept
 from rattention.compression.strategies import Strategy
+from rattention.inspect.hooks import alone
 from rattention.mechanisms.softmax import attention_metrics, attention_rows
-from rattention.nn.decoding import Rows
+from rattention.nn import SelfAttention, Softmax, TransformerEncoder
+from rattention.nn.attention import LayerCache
+from rattention.nn.decoding import DecodingCache, KeyValueCache, Rows
 from rattention.torch.checks import as_array
+from rattention.torch.rotary import rotary
 
 RECENT = 64
 """Newest query rows that choose what is kept when a single token leads to a cut; of a prompt all rows do."""
@@ -235,3 +242,80 @@ def _log_sum(scores: NDArray[np.float32], log_size: NDArray[np.float32] | None) 
 
 def _numbers(tensor: torch.Tensor) -> NDArray[np.float32]:
     return tensor.detach().float().numpy()
+
+
+class _CompressedCache(LayerCache):
+    """The past of one layer, some of it."""
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+
+    @property
+    def length(self) -> int:  # type: ignore[override]
+        return self.held.seen
+
+    @property
+    def nbytes(self) -> int:
+        return self.held.nbytes
+
+    def attend(
+        self,
+        layer: SelfAttention,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        rule: dict[str, Any],
+    ) -> torch.Tensor:
+        """Attention to what is held and to the new tokens; then the cut, where it is due."""
+        held = self.held
+        query, key = rotary(query, key, theta=layer.rope_theta, first_position=held.seen)
+        held.append(key, value)
+        held.show(None, query.shape[2])
+        heads = layer.softmax_family(query, held.key, held.value, **rule, **held.masks(query.shape[1]))
+        held.attended(query, None)
+        return heads
+
+
+@contextmanager
+def compressing(model: torch.nn.Module, plan: Compression) -> Iterator[None]:
+    """`rattention.compress` for modules that hold a `TransformerEncoder`."""
+    encoders = [(n, part) for n, part in model.named_modules() if isinstance(part, TransformerEncoder)]
+    uses = [_uses(name, encoder) for name, encoder in encoders]
+    plan.layers.extend(use for group in uses for use in group.values())
+    if not plan.layers:
+        raise ValueError(
+            f"{type(model).__name__} has no causal layers of full softmax attention, whose caches grow"
+        )
+    with alone(model), ExitStack() as hooks:
+        for (_, encoder), group in zip(encoders, uses, strict=True):
+            hook = encoder.register_forward_pre_hook(partial(_swap, plan, group), with_kwargs=True)
+            hooks.callback(hook.remove)
+        yield
+
+
+def _uses(name: str, encoder: TransformerEncoder) -> dict[int, LayerUse]:
+    """Of the layers whose caches can be compressed, by number."""
+    return {
+        index: LayerUse(f"{name}.layers.{index}.attention".lstrip("."))
+        for index, layer in enumerate(encoder.attention_layers())
+        if isinstance(layer.mechanism, Softmax) and layer.causal
+    }
+
+
+def _swap(plan: Compression, uses: dict[int, LayerUse], *call: Any) -> None:
+    """Compressed caches take the place of those that grow, before an encoder runs."""
+    cache: DecodingCache | None = call[-1].get("cache")
+    if cache is not None:
+        for index, use in uses.items():
+            cache.layers[index] = _compressed(cache.layers[index], plan, use)
+
+
+def _compressed(layer: LayerCache, plan: Compression, use: LayerUse) -> LayerCache:
+    if isinstance(layer, _CompressedCache):
+        layer.held.plan, layer.held.use = plan, use
+    elif isinstance(layer, KeyValueCache):
+        own = _CompressedCache(Held(plan, use))
+        if len(layer.kept) > 0:
+            own.held.append(*layer.kept.tensors())
+        return own
+    return layer

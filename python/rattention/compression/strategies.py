@@ -42,8 +42,6 @@ class Strategy(ABC):
 
     needs_queries = False
     """Whether it measures attention."""
-    common = False
-    """Whether all heads keep the same tokens; else each chooses for itself."""
     replaces = False
     """Whether what it keeps may stand for several tokens."""
     makes_tokens = False
@@ -65,7 +63,6 @@ class Recency(Strategy):
     The newest token stays in any case: a budget of k keeps at most k - 1 sinks.
     """
 
-    common = True
     sinks: int = 0
     """First tokens to keep."""
 
@@ -83,8 +80,6 @@ class Recency(Strategy):
 class Uniform(Strategy):
     """Tokens at equal distances, from the first to the newest, which stays in any case; common to all
     heads."""
-
-    common = True
 
     def keep(self, past: Past, count: int) -> Kept:
         """Those nearest to ``linspace`` over the past, counted from its end."""
@@ -206,8 +201,8 @@ class Combined(Strategy):
             raise ValueError(
                 "a strategy that replaces tokens stands for all that is left: it must be the last"
             )
-        for name, join in (("needs_queries", any), ("common", all), ("replaces", any), ("makes_tokens", any)):
-            object.__setattr__(self, name, join(getattr(part, name) for part in self.parts))
+        for name in ("needs_queries", "replaces", "makes_tokens"):
+            object.__setattr__(self, name, any(getattr(part, name) for part in self.parts))
 
     def keep(self, past: Past, count: int) -> Kept:
         """What the parts keep, together."""
@@ -217,7 +212,9 @@ class Combined(Strategy):
             if own > 0:
                 kept = part.keep(past.only(left), own)
                 pieces.append(replace(kept, indices=np.take_along_axis(left, kept.indices, axis=1)))
-                left = _without(left, kept.indices)
+                stays = np.ones(left.shape, bool)
+                np.put_along_axis(stays, kept.indices, False, axis=1)
+                left = left[stays].reshape(past.heads, -1)
         return _joined(past, pieces)
 
     def _counts(self, count: int) -> list[int]:
@@ -257,28 +254,17 @@ def _for_all_heads(past: Past, indices: NDArray[np.int64]) -> Kept:
     return Kept(np.broadcast_to(indices, (past.heads, len(indices))))
 
 
-def _without(left: NDArray[np.int64], taken: NDArray[np.int64]) -> NDArray[np.int64]:
-    stays = np.ones(left.shape, bool)
-    np.put_along_axis(stays, taken, False, axis=1)
-    return left[stays].reshape(len(left), -1)
-
-
 def _joined(past: Past, pieces: list[Kept]) -> Kept:
-    """One `Kept` of several; where one replaces keys, the others' are those of `past`."""
-    indices = np.concatenate([piece.indices for piece in pieces], axis=1)
-    if all(piece.key is None for piece in pieces):
+    """One `Kept` of several; where the last replaces keys, the others' are those of `past`."""
+    indices, last = np.concatenate([piece.indices for piece in pieces], axis=1), pieces[-1]
+    if last.key is None:
         return in_order(Kept(indices))
-    columns = zip(*(_filled(past, piece) for piece in pieces), strict=True)
-    arrays = (None if column[0] is None else np.concatenate(column, axis=1) for column in columns)
-    return in_order(Kept(indices, *arrays))
-
-
-def _filled(past: Past, piece: Kept) -> list[Any]:
-    """Its keys, values and sizes, those of `past` where it leaves them as they are."""
-    own = past.only(piece.indices)
-    size = np.zeros(piece.indices.shape, np.float32) if own.log_size is None else own.log_size
-    pairs = ((piece.key, own.key), (piece.value, own.value), (piece.log_size, size))
-    return [there if given is None else given for given, there in pairs]
+    whole = past.only(indices)
+    sizes = np.zeros(indices.shape, np.float32) if whole.log_size is None else whole.log_size
+    for array, own in ((whole.key, last.key), (whole.value, last.value), (sizes, last.log_size)):
+        if array is not None and own is not None:
+            array[:, -own.shape[1] :] = own
+    return in_order(Kept(indices, whole.key, whole.value, sizes))
 
 
 def _none_empty(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:

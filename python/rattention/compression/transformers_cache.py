@@ -10,22 +10,23 @@ from typing import Any
 
 import torch
 from transformers import EncoderDecoderCache, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from rattention.compression.compressing import Compression, LayerUse
 from rattention.compression.held import Held
-from rattention.compression.report import Compression, LayerUse
 from rattention.hf.attention import attends_causally
 from rattention.hf.cache import RAttentionCacheLayer, existing_layer
+from rattention.hf.converted import sliding_window_of
 from rattention.inspect.hooks import LayerAttention, attention_layers, has_hook, visiting
 
 CONSTANT = (DynamicSlidingWindowLayer, RAttentionCacheLayer)
 """Layers whose size does not grow with the context: they stay as they are."""
 
 
-class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class _CompressedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A layer of Transformers' caches that counts all tokens and holds some."""
 
-    is_sliding = False
+    is_croppable = False
     supports_early_init = False
 
     def __init__(self, held: Held) -> None:
@@ -33,10 +34,6 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.held = held
         self.expected = False
         """Whether the next tokens come from a model that is being compressed."""
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing: memory comes with the tokens."""
-        self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -51,20 +48,10 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.held.append(key_states, value_states)
         return self.held.key, self.held.value
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the tokens that masks are made for: all of them."""
-        return self.held.seen + query_length, 0
-
     def get_seq_length(self) -> int:
-        """Tokens seen."""
         return self.held.seen
 
-    def get_max_length(self) -> int:
-        """No limit."""
-        return -1
-
     def reset(self) -> None:
-        """Empty again."""
         self.held = Held(self.held.plan, self.held.use)
         self.is_initialized = False
 
@@ -82,13 +69,11 @@ class CompressedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             )
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Keep these sequences."""
         self.held.reorder(beam_idx)
 
-    batch_select_indices = reorder_cache
+    batch_select_indices = reorder_cache  # type: ignore[assignment]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each sequence `repeats` times."""
         self.held.reorder(torch.arange(len(self.held.key)).repeat_interleave(repeats))
 
 
@@ -98,7 +83,7 @@ class _Compressor:
     def __init__(self, plan: Compression, uses: dict[str, LayerUse]) -> None:
         self.plan = plan
         self.uses = uses
-        self.present: dict[str, CompressedLayer] = {}
+        self.present: dict[str, _CompressedLayer] = {}
         """The cache of a layer in the pass that it is in."""
 
     def before(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -131,7 +116,7 @@ class _Compressor:
         held.attended(query, options["scale"])
 
 
-def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -> CompressedLayer | None:
+def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -> _CompressedLayer | None:
     """Layer `index` of `cache` as a compressed one, which takes over what is there; None for one whose size
     is constant."""
     if isinstance(cache, EncoderDecoderCache):
@@ -139,7 +124,7 @@ def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -
     layer: Any = existing_layer(cache, index)
     if isinstance(layer, CONSTANT):
         return None
-    if isinstance(layer, CompressedLayer):
+    if isinstance(layer, _CompressedLayer):
         layer.held.plan, layer.held.use = plan, use
         return layer
     if type(layer) is not DynamicLayer:
@@ -147,7 +132,7 @@ def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -
             f"only dynamic caches can be compressed, got a {type(layer).__name__}: leave out "
             "cache_implementation, or give past_key_values=DynamicCache(config=model.config)"
         )
-    own = CompressedLayer(Held(plan, use))
+    own = _CompressedLayer(Held(plan, use))
     if layer.get_seq_length() > 0:
         there: tuple[Any, Any] = (layer.keys, layer.values)
         own.held.append(*there)
@@ -187,12 +172,10 @@ def _growing(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
 
 def _window(module: Any) -> int | None:
     """The sliding window of an attention module: its own, that of its layer's kind, or that of the model."""
-    if hasattr(module, "sliding_window"):
-        return module.sliding_window  # type: ignore[no-any-return]
-    kinds = getattr(module.config, "layer_types", None)
+    kinds = None if hasattr(module, "sliding_window") else getattr(module.config, "layer_types", None)
     if kinds is not None and kinds[module.layer_idx] == "full_attention":
         return None
-    return getattr(module.config, "sliding_window", None)
+    return sliding_window_of(module)
 
 
 def _require_padding_only(options: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from rattention import _extras
 _extras.require("torch")
 _extras.require("transformers")
 
-from rattention.hf.attention import register  # noqa: E402
-from rattention.hf.conversion import CacheReport, Conversion, cache_report, convert  # noqa: E402
+from rattention.hf.attention import register
+from rattention.hf.conversion import CacheReport, Conversion, cache_report, convert
 
 __all__ = ["CacheReport", "Conversion", "cache_report", "convert", "register"]

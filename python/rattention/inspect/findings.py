@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rattention.inspect.statistics import (
-    OVER_ROWS,
-    STATISTICS,
-    Sample,
-    SampleMeasure,
-    examine_sample,
-)
-
-COLUMNS = ("sample", "layer", "head", "sequence_length", "context_tokens", *STATISTICS, "max_position")
-"""Columns of `Findings.table`; the means over all rows follow with "rows_" before their names."""
+from rattention.inspect.statistics import OVER_ROWS, STATISTICS, Sample, SampleMeasure, examine_sample
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,7 +55,8 @@ class Findings:
         return float(_median(getattr(self, name), (0, 1, 2)))
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each sample, layer and head: `COLUMNS`, and the means over all rows."""
+        """A row for each sample, layer and head: what they are, the query row's statistics, and the means
+        over all rows with "rows_" before their names."""
         return [
             {
                 "sample": sample.name,
@@ -90,7 +82,7 @@ class Findings:
                 "sequence_length": sample.sequence_length,
                 "context_tokens": sample.context_tokens,
                 **{name: float(_median(getattr(self, name)[i], (0, 1))) for name in STATISTICS},
-                "max_position": _most_common([p for at in sample.layers for p in at.weights.argmax(axis=1)]),
+                "max_position": _most_common(np.concatenate([at.weights.argmax(1) for at in sample.layers])),
             }
             for i, sample in enumerate(self.samples)
         ]
@@ -140,14 +132,10 @@ def examine(
     return Findings(tuple(measured), None if heads is None else tuple(sorted(set(heads))))
 
 
-def without_maps(sample: SampleMeasure) -> SampleMeasure:
-    """`sample` without pictures, which are most of its memory."""
-    return replace(sample, layers=tuple(replace(layer, map=None) for layer in sample.layers))
-
-
-def _most_common(positions: Sequence[int]) -> int:
+def _most_common(positions: NDArray[np.int64]) -> int:
     """The later one where several are equally common."""
-    return int(max(positions, key=lambda position: (list(positions).count(position), position)))
+    counts = np.bincount(positions)
+    return int(np.flatnonzero(counts == counts.max())[-1])
 
 
 def _stacked(values: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:

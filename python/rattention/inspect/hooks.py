@@ -133,14 +133,28 @@ key=float32[1, 2, 50, 16])
         yield seen
 
 
-def visiting(model: Any, callback: Callback) -> AbstractContextManager[None]:
+@contextmanager
+def visiting(model: Any, callback: Callback) -> Iterator[None]:
     """Call `callback` with every `LayerAttention` before the layer attends, and keep nothing.
 
     Arguments and errors are those of `capture`; an exception of the callback ends the forward pass.
     """
     layers = attention_layers(model)
     hooks = {layer: _hook(i, name, callback) for i, (name, layer) in enumerate(layers.items())}
-    return _attached(model, hooks)
+    carriers = [layer for layer in hooks if has_hook(layer)]
+    calling: AbstractContextManager[None] = nullcontext()
+    if kind_of(model) == "transformers" and any(map(takes_implementation, hooks)):  # not all were converted
+        from rattention.inspect.pretrained import calling_hooks
+
+        calling = calling_hooks(model)
+    with alone(model, hooks), calling:
+        for layer in carriers:
+            layer.attention_hook = hooks[layer]
+        try:
+            yield
+        finally:
+            for layer in carriers:
+                layer.attention_hook = None
 
 
 def attention_layers(model: Any) -> dict[str, Any]:
@@ -196,25 +210,6 @@ def alone(model: Any, hooks: dict[Any, Hook] | None = None) -> Iterator[None]:
     finally:
         for part in parts:
             del _OCCUPIED[part]
-
-
-@contextmanager
-def _attached(model: Any, hooks: dict[Any, Hook]) -> Iterator[None]:
-    """`alone`, with the hooks at the layers that carry their own, and found by `hook_of` for the others."""
-    carriers = [layer for layer in hooks if has_hook(layer)]
-    calling: AbstractContextManager[None] = nullcontext()
-    if kind_of(model) == "transformers" and any(map(takes_implementation, hooks)):  # not all were converted
-        from rattention.inspect.pretrained import calling_hooks
-
-        calling = calling_hooks(model)
-    with alone(model, hooks), calling:
-        for layer in carriers:
-            layer.attention_hook = hooks[layer]
-        try:
-            yield
-        finally:
-            for layer in carriers:
-                layer.attention_hook = None
 
 
 def hook_of(layer: Any) -> Hook | None:

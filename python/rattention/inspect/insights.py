@@ -145,7 +145,7 @@ class Insight:
 
     def as_data(self) -> dict[str, Any]:
         """For JSON; None where there is no number."""
-        return json_ready({field.name: getattr(self, field.name) for field in fields(self)})
+        return json_ready(vars(self))
 
 
 @dataclass(frozen=True)
@@ -211,10 +211,8 @@ def _insight(rule: Rule, findings: Findings, threshold: float) -> Insight:
     where = f"layers {', '.join(map(str, layers))}; " if layers else ""
     where += f"{len(heads)} of {of_heads} heads"
     fired = value > threshold
-    if fired:
-        text = f"{rule.name}: {rule.says} ({rule.unit} {shown} > {threshold:g}; above it: {where})."
-    else:
-        text = f"{rule.name}: no ({rule.unit} {shown}, not > {threshold:g}; above it: {where})."
+    says, sign = (rule.says, " >") if fired else ("no", ", not >")
+    text = f"{rule.name}: {says} ({rule.unit} {shown}{sign} {threshold:g}; above it: {where})."
     return Insight(
         rule.name, fired, rule.statistic, value, threshold, layers, heads, of_heads, text, rule.strategy
     )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 import rattention.torch as rt
 from rattention.hf.attention import kernel_options, known_keys, register_as
@@ -41,7 +41,11 @@ def _hooked_forward(
 def calling_hooks(model: PreTrainedModel) -> Iterator[None]:
     """The implementation swapped in, and out again in every part of the model, also after an exception."""
     register_as(NAME, _hooked_forward)
-    before = [(config, config._attn_implementation) for config in _configs(model)]
+    configs = [m.config for m in model.modules() if isinstance(m, PreTrainedModel)]
+    for config in configs:  # which grows: outer ones come first, as to set one sets those within it
+        inner = (getattr(config, name, None) for name in config.sub_configs)
+        configs += [part for part in inner if part is not None and all(part is not c for c in configs)]
+    before = [(config, config._attn_implementation) for config in configs]
     try:
         model.set_attn_implementation(NAME)
         if model.config._attn_implementation != NAME:
@@ -52,15 +56,3 @@ def calling_hooks(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for config, name in before:
             config._attn_implementation = name
-
-
-def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
-    """The configurations of all parts, outer ones first: to set one sets those within it."""
-    found: list[PreTrainedConfig] = []
-    waiting = [m.config for m in model.modules() if isinstance(m, PreTrainedModel)]
-    for config in waiting:  # which grows on the way
-        if all(config is not other for other in found):
-            found.append(config)
-            inner = (getattr(config, name, None) for name in config.sub_configs)
-            waiting.extend(part for part in inner if part is not None)
-    return found

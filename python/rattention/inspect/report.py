@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,17 +72,13 @@ def cell(name: str, value: Any) -> str:
     return str(value)
 
 
-class Embedded:
-    """A figure as text in a page: from `file` where that is one a browser shows, else drawn."""
-
-    def __init__(self, caption: str, figure: Figure, file: Path | None = None, alt: str = "") -> None:
-        self.caption, self.alt = caption, alt or caption
-        self.kind = KINDS.get("" if file is None else file.suffix, KINDS[".png"])
-        self.data = base64.b64encode(_image(figure, file)).decode("ascii")
-
-    def html(self) -> str:
-        """The element."""
-        return _part("figure", self)
+def embedded(caption: str, figure: Figure, file: Path) -> dict[str, str]:
+    """A figure as text in a page: from `file` where browsers show its kind, else drawn."""
+    image = io.BytesIO(file.read_bytes() if file.suffix in KINDS else b"")
+    if file.suffix not in KINDS:
+        figure.savefig(image, format="png", dpi=DPI)
+    data = base64.b64encode(image.getvalue()).decode("ascii")
+    return {"caption": caption, "kind": KINDS.get(file.suffix, KINDS[".png"]), "data": data}
 
 
 def report(
@@ -91,8 +86,8 @@ def report(
     description: str,
     findings: Findings,
     advice: Advice,
-    overview: Sequence[Embedded],
-    samples: Mapping[str, Sequence[Embedded]],
+    overview: Sequence[Mapping[str, str]],
+    samples: Mapping[str, Sequence[Mapping[str, str]]],
     record: Mapping[str, Any],
 ) -> str:
     """The page.
@@ -108,48 +103,8 @@ def report(
     record:
         Configuration, versions and hardware, as plain data.
     """
-    sections = {
-        "What it means": _part("advice", advice),
-        "Samples": f"<p>{QUERY_ROW}</p>{html_table(findings.sample_table())}",
-        "Over all samples": "".join(figure.html() for figure in overview),
-        "Sample by sample": _part("samples", samples),
-        "Every layer and head": html_table(findings.table()),
-        "Configuration, versions and hardware": "".join(html_record(n, value) for n, value in record.items()),
-    }
-    return page(title, description, sections)
-
-
-def page(title: str, description: str, sections: Mapping[str, str]) -> str:
-    """A whole page: a heading, a line below it, a table of contents, and sections of HTML by their "
-    "headings."""
-    page: str = _template().render(title=title, description=description, sections=sections)
-    return page
-
-
-def html_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same names as a table."""
-    return _part("table", map(heading, rows[0]), ((cell(n, v) for n, v in row.items()) for row in rows))
-
-
-def html_record(name: str, value: Any) -> str:
-    """A setting, or settings by name."""
-    return _part("record", name, value)
-
-
-def _part(macro: str, *values: Any) -> str:
-    """The HTML that a macro of the template makes; what it is given is escaped."""
-    return str(getattr(_template().module, macro)(*values))
-
-
-@cache
-def _template() -> Any:
     source = files("rattention.inspect").joinpath("report.html.j2").read_text("utf-8")
-    return require("jinja2").Environment(autoescape=True).from_string(source)
-
-
-def _image(figure: Figure, file: Path | None) -> bytes:
-    if file is not None and file.suffix in KINDS:
-        return file.read_bytes()
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI)
-    return drawn.getvalue()
+    written = {"query_row": QUERY_ROW, "heading": heading, "cell": cell}
+    template = require("jinja2").Environment(autoescape=True).from_string(source, written)
+    given = {"findings": findings, "advice": advice, "overview": overview, "samples": samples}
+    return str(template.render(title=title, description=description, record=record, **given))

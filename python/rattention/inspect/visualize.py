@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rattention import plots
 from rattention._config import show_config
 from rattention._extras import require
 from rattention._files import figure_format, save_figure, writable_folder, write_csv, write_text
-from rattention.inspect.figures import caption, overview_figures, sample_figures
-from rattention.inspect.findings import COLUMNS, Findings, without_maps
+from rattention.inspect.findings import Findings
 from rattention.inspect.insights import Advice, Rules, advise
-from rattention.inspect.report import Embedded, report
-from rattention.inspect.statistics import OVER_ROWS, MapOptions, examine_sample
+from rattention.inspect.report import embedded, report
+from rattention.inspect.statistics import MapOptions, examine_sample
 
 if TYPE_CHECKING:
     import os
@@ -22,8 +22,24 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from rattention.inspect.statistics import Sample
+    from rattention.inspect.statistics import Sample, SampleMeasure
     from rattention.plots.maps import Scale
+
+
+CAPTIONS = {
+    "maps": "A picture per head: query rows go down, key positions across, the colour is the weight. Lines "
+    "along the diagonal look a fixed distance back, vertical lines are positions that everyone looks at, a "
+    "flat triangle averages. What no row may see is blank.",
+    "lines": "Left: what the query row gives to each position, per head and on average. Right: the mean "
+    "attention that each position receives from the rows that may see it; few rows see the last positions.",
+    "distributions": "A point for every sample and head, layer by layer; the box goes from quartile to "
+    "quartile, the red line is the median, and the dotted lines are where the rules begin.",
+    "layers": "Left: how many positions hold 90 % of the attention; compression pays most where the bar is "
+    "lowest. Right: how even the attention is.",
+    "heads": "Left: entropy / ln n of each head; dark heads look at few positions. Right: the same against "
+    "the ratio of attention to the recent and to the distant quarter.",
+}
+"""How to read each kind of figure, by the last part of its name."""
 
 
 @dataclass(frozen=True)
@@ -125,45 +141,77 @@ def visualize(
         if drawn:
             pictures = sample_figures(seen, heads=numbers, scale=style.scale, figsize=style.figsize)
             figures[sample.name] = saver.save(pictures, f"sample{i}_")
-        measured.append(without_maps(seen))
+        # Pictures are most of the memory.
+        measured.append(replace(seen, layers=tuple(replace(layer, map=None) for layer in seen.layers)))
     findings = Findings(tuple(measured), numbers)
     advice = advise(findings, thresholds)
     overview = saver.save(overview_figures(findings, thresholds, model=name, figsize=style.figsize))
-    saver.table(findings)
+    rows = findings.table()
+    write_csv(saver.path("heads.csv"), [*rows[0]], ([*row.values()] for row in rows))
     if with_report:
         origin = {"hardware": show_config()} if record is None else record
         page = report(f"Attention of {name}", description, findings, advice, overview, figures, origin)
-        saver.text("report.html", page)
+        write_text(saver.path("report.html"), page)
     return Visualization(findings, advice, saver.saved)
 
 
 class _Saver:
-    """Writes files into a folder, and keeps figures for the report."""
+    """Names files in a folder, saves figures there and keeps them for the report."""
 
     def __init__(self, folder: Path, style: Drawing, embeds: bool) -> None:
         self.folder, self.style, self.embeds = folder, style, embeds
         self.saved: list[Path] = []
 
-    def save(self, figures: Iterator[tuple[str, Figure]], prefix: str = "") -> list[Embedded]:
+    def path(self, name: str) -> Path:
+        self.saved.append(self.folder / name)
+        return self.saved[-1]
+
+    def save(self, figures: Iterator[tuple[str, Figure]], prefix: str = "") -> list[dict[str, str]]:
         """Save each figure, and give those for the report."""
         kept = []
         for name, figure in figures:
-            path = self.folder / f"{prefix}{name}.{self.style.format}"
+            path = self.path(f"{prefix}{name}.{self.style.format}")
             save_figure(path, figure, dpi=self.style.dpi)
-            self.saved.append(path)
             if self.embeds:
                 what = re.sub(r"(sample|layer)(\d+)_?", r"\1 \2, ", path.stem)
-                kept.append(Embedded(f"{what}: {caption(name)}", figure, path))
+                kept.append(embedded(f"{what}: {CAPTIONS[name.rpartition('_')[2]]}", figure, path))
         return kept
 
-    def table(self, findings: Findings) -> None:
-        """All numbers of all heads."""
-        header = (*COLUMNS, *(f"rows_{name}" for name in OVER_ROWS))
-        path = self.folder / "heads.csv"
-        write_csv(path, header, ([row[name] for name in header] for row in findings.table()))
-        self.saved.append(path)
 
-    def text(self, name: str, text: str) -> None:
-        """A file of text."""
-        write_text(self.folder / name, text)
-        self.saved.append(self.folder / name)
+def sample_figures(
+    sample: SampleMeasure, *, heads: tuple[int, ...] | None = None, **style: Any
+) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of the maps, where they were kept, and of the lines of every layer.
+
+    `heads` are the numbers of those measured, as in `Findings`; `style` is ``scale`` and ``figsize`` of
+    `rattention.plots.attention_figure`.
+    """
+    for layer in sample.layers:
+        numbers = heads or tuple(range(len(layer.weights)))
+        shared: dict[str, Any] = {"labels": sample.labels, "heads": numbers, **style}
+        where = f"layer {layer.layer} of {sample.name}"
+        start, stop = 0, layer.weights.shape[1]
+        if (picture := layer.map) is not None:
+            start, stop = picture.keys
+            parts: dict[str, Any] = {"shown": picture.shown, "rows": picture.rows, "keys": picture.keys}
+            figure = plots.attention_figure(picture.weights, title=f"Attention in {where}", **parts, **shared)
+            yield f"layer{layer.layer}_maps", figure
+        title = f"What the query row gives, and what positions receive, in {where}"
+        lines = (layer.weights[:, start:stop], layer.received[:, start:stop])
+        yield f"layer{layer.layer}_lines", plots.lines_figure(*lines, start=start, title=title, **shared)
+
+
+def overview_figures(
+    findings: Findings, rules: Rules, *, model: str = "", **style: Any
+) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of the distributions over samples, and of the comparisons of layers and heads.
+
+    `style` is ``figsize``.
+    """
+    of = f" of {model}" if model else ""
+    count = len(findings.samples)
+    samples = f"{count} sample{'s' if count > 1 else ''}"
+    title = f"The query row{of} in {samples}"
+    yield "distributions", plots.distributions_figure(findings, rules, title=title, **style)
+    yield "layers", plots.layers_figure(findings, title=f"Layers{of} compared", **style)
+    yield "heads", plots.heads_comparison_figure(findings, title=f"Heads{of} compared", **style)

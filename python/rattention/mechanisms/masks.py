@@ -113,5 +113,7 @@ def _in_blocks(ids: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[np.bo
     runs = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
     runs = np.where(ids >= 0, runs, -1)
     inside = (positions >= 0) & (positions < keys)
-    own = np.where(inside, runs[:, positions.clip(0, keys - 1)], -2) if keys else np.full((batch, len(positions)), -2)
-    return (own[:, :, None] == runs[:, None, :]) & (runs >= 0)[:, None, :]
+    own = np.full((batch, len(positions)), -2)
+    own[:, inside] = runs[:, positions[inside]]
+    blocks: NDArray[np.bool_] = (own[:, :, None] == runs[:, None, :]) & (runs >= 0)[:, None, :]
+    return blocks

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Protocol, Required, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from rattention._metrics import ArrayT, MetricOptions
 from rattention.mechanisms.masks import Window
@@ -20,6 +20,10 @@ In = TypeVar("In", contravariant=True)
 """What users give: ``ArrayLike`` or ``Tensor``."""
 Out = TypeVar("Out")
 """What they get: arrays or tensors."""
+FlagT = TypeVar("FlagT")
+MetricsT = TypeVar("MetricsT")
+No: TypeAlias = Literal[False]
+Yes: TypeAlias = Literal[True]
 
 
 class SharedOptions(TypedDict, Generic[ArrayT], total=False):
@@ -72,53 +76,45 @@ class RAttentionOptions(LinearOptions[ArrayT], total=False):
     eps: float
 
 
+# With their flags, whose types decide that of the result. Type checkers try the parts of ``MetricOptions |
+# None`` one by one.
+class _Softmax(SoftmaxOptions[ArrayT], Generic[FlagT, MetricsT, ArrayT], total=False):
+    return_lse: FlagT
+    metrics: MetricsT
+
+
+class _Gravity(GravityOptions[ArrayT], Generic[FlagT, MetricsT, ArrayT], total=False):
+    return_lse: FlagT
+    metrics: MetricsT
+
+
+class _Linear(LinearOptions[ArrayT], Generic[FlagT, ArrayT], total=False):
+    window: Required[int]
+    return_state: FlagT
+
+
+class _RAttention(RAttentionOptions[ArrayT], Generic[FlagT, ArrayT], total=False):
+    window: Required[int]
+    return_state: FlagT
+
+
 class SoftmaxCall(Protocol[In, Out]):
     """Calls of `attention`."""
 
     @overload
-    def __call__(
-        self,
-        query: In,
-        key: In,
-        value: In,
-        *,
-        return_lse: Literal[False] = False,
-        metrics: None = None,
-        **options: Unpack[SoftmaxOptions[In]],
-    ) -> Out: ...
+    def __call__(self, query: In, key: In, value: In, **options: Unpack[_Softmax[No, None, In]]) -> Out: ...
     @overload
     def __call__(
-        self,
-        query: In,
-        key: In,
-        value: In,
-        *,
-        return_lse: Literal[True],
-        metrics: MetricOptions | None = None,
-        **options: Unpack[SoftmaxOptions[In]],
+        self, query: In, key: In, value: In, **options: Unpack[_Softmax[Yes, None, In]]
     ) -> AttentionResult[Out]: ...
     @overload
     def __call__(
-        self,
-        query: In,
-        key: In,
-        value: In,
-        *,
-        return_lse: bool = False,
-        metrics: MetricOptions,
-        **options: Unpack[SoftmaxOptions[In]],
-    ) -> AttentionResult[Out]: ...
-    @overload
-    def __call__(
-        self,
-        query: In,
-        key: In,
-        value: In,
-        *,
-        return_lse: bool = False,
-        metrics: MetricOptions | None = None,
-        **options: Unpack[SoftmaxOptions[In]],
+        self, query: In, key: In, value: In, **options: Unpack[_Softmax[bool, None, In]]
     ) -> Out | AttentionResult[Out]: ...
+    @overload
+    def __call__(
+        self, query: In, key: In, value: In, **options: Unpack[_Softmax[bool, MetricOptions, In]]
+    ) -> AttentionResult[Out]: ...
 
 
 class GravityCall(Protocol[In, Out]):
@@ -132,10 +128,7 @@ class GravityCall(Protocol[In, Out]):
         value: In,
         query_mass: In,
         key_mass: In,
-        *,
-        return_lse: Literal[False] = False,
-        metrics: None = None,
-        **options: Unpack[GravityOptions[In]],
+        **options: Unpack[_Gravity[No, None, In]],
     ) -> Out: ...
     @overload
     def __call__(
@@ -145,10 +138,7 @@ class GravityCall(Protocol[In, Out]):
         value: In,
         query_mass: In,
         key_mass: In,
-        *,
-        return_lse: Literal[True],
-        metrics: MetricOptions | None = None,
-        **options: Unpack[GravityOptions[In]],
+        **options: Unpack[_Gravity[Yes, None, In]],
     ) -> AttentionResult[Out]: ...
     @overload
     def __call__(
@@ -158,61 +148,32 @@ class GravityCall(Protocol[In, Out]):
         value: In,
         query_mass: In,
         key_mass: In,
-        *,
-        return_lse: bool = False,
-        metrics: MetricOptions,
-        **options: Unpack[GravityOptions[In]],
-    ) -> AttentionResult[Out]: ...
-    @overload
-    def __call__(
-        self,
-        query: In,
-        key: In,
-        value: In,
-        query_mass: In,
-        key_mass: In,
-        *,
-        return_lse: bool = False,
-        metrics: MetricOptions | None = None,
-        **options: Unpack[GravityOptions[In]],
+        **options: Unpack[_Gravity[bool, None, In]],
     ) -> Out | AttentionResult[Out]: ...
+    @overload
+    def __call__(
+        self,
+        query: In,
+        key: In,
+        value: In,
+        query_mass: In,
+        key_mass: In,
+        **options: Unpack[_Gravity[bool, MetricOptions, In]],
+    ) -> AttentionResult[Out]: ...
 
 
 class LinearCall(Protocol[In, Out]):
     """Calls of `residual_linear_attention`."""
 
     @overload
-    def __call__(
-        self,
-        query: In,
-        key: In,
-        value: In,
-        *,
-        window: int,
-        return_state: Literal[False] = False,
-        **options: Unpack[LinearOptions[In]],
-    ) -> Out: ...
+    def __call__(self, query: In, key: In, value: In, **options: Unpack[_Linear[No, In]]) -> Out: ...
     @overload
     def __call__(
-        self,
-        query: In,
-        key: In,
-        value: In,
-        *,
-        window: int,
-        return_state: Literal[True],
-        **options: Unpack[LinearOptions[In]],
+        self, query: In, key: In, value: In, **options: Unpack[_Linear[Yes, In]]
     ) -> LinearResult[Out]: ...
     @overload
     def __call__(
-        self,
-        query: In,
-        key: In,
-        value: In,
-        *,
-        window: int,
-        return_state: bool = False,
-        **options: Unpack[LinearOptions[In]],
+        self, query: In, key: In, value: In, **options: Unpack[_Linear[bool, In]]
     ) -> Out | LinearResult[Out]: ...
 
 
@@ -220,37 +181,14 @@ class RAttentionCall(Protocol[In, Out]):
     """Calls of `rattention`."""
 
     @overload
-    def __call__(
-        self,
-        query: In,
-        key: In,
-        value: In,
-        *,
-        window: int,
-        return_state: Literal[False] = False,
-        **options: Unpack[RAttentionOptions[In]],
-    ) -> Out: ...
+    def __call__(self, query: In, key: In, value: In, **options: Unpack[_RAttention[No, In]]) -> Out: ...
     @overload
     def __call__(
-        self,
-        query: In,
-        key: In,
-        value: In,
-        *,
-        window: int,
-        return_state: Literal[True],
-        **options: Unpack[RAttentionOptions[In]],
+        self, query: In, key: In, value: In, **options: Unpack[_RAttention[Yes, In]]
     ) -> LinearResult[Out]: ...
     @overload
     def __call__(
-        self,
-        query: In,
-        key: In,
-        value: In,
-        *,
-        window: int,
-        return_state: bool = False,
-        **options: Unpack[RAttentionOptions[In]],
+        self, query: In, key: In, value: In, **options: Unpack[_RAttention[bool, In]]
     ) -> Out | LinearResult[Out]: ...
 
 

@@ -23,14 +23,7 @@ from rattention._arguments import (
     whole_number,
 )
 from rattention.mechanisms.cache_bytes import NORM_WEIGHTS, SIZES, pack, parse
-from rattention.mechanisms.rattention import reference_rms_norm
-from rattention.mechanisms.residual_linear import (
-    FEATURE_MAPS,
-    as_given,
-    feature_map_name,
-    reference_features,
-)
-from rattention.mechanisms.rotary import reference_rotary
+from rattention.mechanisms.residual_linear import FEATURE_MAPS, as_given, feature_map_name
 from rattention.mechanisms.softmax_family import scale_of
 
 if TYPE_CHECKING:
@@ -301,41 +294,3 @@ def _dtype_name(dtype: DTypeLike) -> str:
             f"dtype must be one of {', '.join(FLOAT_DTYPES)}, got {dtype if dtype is None else name}"
         )
     return name
-
-
-def reference_rattention_steps(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    *,
-    window: int,
-    scale: float | None = None,
-    rope_theta: float | None = None,
-    feature_map: str = "softmax",
-    local_norm_weight: ArrayLike | None = None,
-    linear_norm_weight: ArrayLike | None = None,
-    eps: float = 1e-8,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """RAttention as the recurrence it is, token by token in float64: outputs, and for each query head the
-    state that the last row reads."""
-    q, k, v = (np.asarray(a).astype(np.float64) for a in (query, key, value))
-    k, v = (np.repeat(a, q.shape[1] // a.shape[1], axis=1) for a in (k, v))
-    scored_q, scored_k = (reference_rotary(x, rope_theta) for x in (q, k))
-    phi_q, phi_k = (reference_features(x, feature_map) for x in (q, k))
-    factor = q.shape[3] ** -0.5 if scale is None else scale
-    state = np.zeros((*q.shape[:2], 2 * q.shape[3], v.shape[3]))
-    near, far = np.zeros((2, *q.shape[:3], v.shape[3]))
-    for t in range(q.shape[2]):
-        left = t - window - 1
-        if left >= 0:
-            state += np.einsum("bhf,bhv->bhfv", phi_k[:, :, left], v[:, :, left])
-        seen = slice(max(0, left + 1), t + 1)
-        scores = factor * np.einsum("bhd,bhjd->bhj", scored_q[:, :, t], scored_k[:, :, seen])
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        near[:, :, t] = np.einsum("bhj,bhjv->bhv", weights, v[:, :, seen])
-        far[:, :, t] = np.einsum("bhf,bhfv->bhv", phi_q[:, :, t], state)
-    return (
-        reference_rms_norm(near, local_norm_weight, eps) + reference_rms_norm(far, linear_norm_weight, eps),
-        state,
-    )

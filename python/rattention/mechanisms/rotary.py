@@ -65,12 +65,7 @@ def rotary(
     tables = {
         name: _in_float32(name, table) for name, table in (("cos", cos), ("sin", sin)) if table is not None
     }
-    turning = turning_dims(
-        rows.shape,
-        dims,
-        None if at is None else at.shape,
-        {name: table.shape for name, table in tables.items()},
-    )
+    turning = turning_dims(rows.shape, dims, at, tables)
     turned = _core.rotary(
         rows,
         positive("theta", theta),
@@ -88,13 +83,9 @@ def _in_float32(name: str, table: ArrayLike) -> NDArray[np.float32]:
     return np.asarray(table, np.float32)
 
 
-def turning_dims(
-    shape: Sequence[int],
-    dims: int | None,
-    positions: Sequence[int] | None,
-    tables: dict[str, Sequence[int]],
-) -> int:
-    """How many dimensions turn, once all shapes fit: those of x, positions and the tables that are given."""
+def turning_dims(shape: Sequence[int], dims: int | None, positions: Any, tables: dict[str, Any]) -> int:
+    """How many dimensions turn, once all shapes fit: those of x and, where given, of positions and tables,
+    arrays or tensors."""
     batch, _, length, head_dim = shape
     turning = head_dim if dims is None else at_least("dims", dims, 0)
     if turning % 2 != 0 or turning > head_dim:
@@ -110,13 +101,12 @@ def turning_dims(
             "positions are those of theta's angles; with cos and sin give the tables' rows: cos[positions]"
         )
     if positions is not None:
-        _require_per_row("positions", positions, (length,), batch)
-    for name, given_shape in tables.items():
-        _require_per_row(name, given_shape, (length, turning // 2), batch)
-    if tables and len({tuple(s) for s in tables.values()}) > 1:
-        raise ValueError(
-            f"cos and sin must have one shape, got {tuple(tables['cos'])} and {tuple(tables['sin'])}"
-        )
+        _require_per_row("positions", positions.shape, (length,), batch)
+    for name, table in tables.items():
+        _require_per_row(name, table.shape, (length, turning // 2), batch)
+    shapes = [tuple(table.shape) for table in tables.values()]
+    if len({*shapes}) > 1:
+        raise ValueError(f"cos and sin must have one shape, got {shapes[0]} and {shapes[1]}")
     return turning
 
 

@@ -36,9 +36,7 @@ from rattention.mechanisms.results import AttentionResult
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-
-UNLIMITED = -1
-"""The reach of a window without an end on that side, in the core's terms."""
+    from rattention.mechanisms.masks import Window
 
 MAX_OFFSET = 2**40
 """Far beyond any sequence, and small enough that positions cannot overflow."""
@@ -71,7 +69,7 @@ def core_options(
 ) -> _core.ScoreOptions:
     """Masks, discount and score rule in the form the core takes; the core checks the shapes."""
     causal = truth("causal", masks.causal)
-    left, right = (_core_reach(reach) for reach in window_bounds(masks.window, causal))
+    left, right = core_window(masks.window, causal)
     default_offset = key.shape[2] - query.shape[2]
     return _core.ScoreOptions(
         left=left,
@@ -96,10 +94,10 @@ def _segment_ids(masks: Masks, key: NDArray[Any]) -> NDArray[np.int64] | None:
     return packed_segments(starts, key.shape[0], key.shape[2])
 
 
-def _core_reach(reach: int | None) -> int:
-    """A reach in the core's terms; what is larger than 2**62 is as good as unlimited and cannot
+def core_window(window: Window, causal: bool) -> list[int]:
+    """Left and right reach in the core's terms, -1 where unlimited; 2**62 is as good as that and cannot
     overflow there."""
-    return UNLIMITED if reach is None else min(reach, 2**62)
+    return [-1 if reach is None else min(reach, 2**62) for reach in window_bounds(window, causal)]
 
 
 def _query_offset(value: int) -> int:
@@ -131,18 +129,6 @@ def bias_table(value: ArrayLike, heads: int) -> NDArray[np.float32]:
     return _finite("relative_bias", table)
 
 
-def _per_query(name: str, value: ArrayLike | float, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A number, or one per head or per query, as float32 ``[heads]`` or ``[batch, heads, query_length]``."""
-    if isinstance(value, int | float | np.floating):
-        return per_head(name, value, shape[1])
-    numbers = float32_array(name, value)
-    if numbers.ndim != len(shape):
-        return per_head(name, numbers, shape[1])
-    if numbers.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, one per query, got {numbers.shape}")
-    return _finite(name, numbers)
-
-
 def _finite(name: str, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.isfinite(numbers).all():
         raise ValueError(f"{name} must be finite, got {brief(numbers)}")
@@ -150,12 +136,18 @@ def _finite(name: str, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _log_discount(value: ArrayLike | float, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    numbers = _per_query("log_discount", value, shape)
-    if not (numbers <= 0).all():
+    """A number, or one per head or per query, as float32 ``[heads]`` or ``[batch, heads, query_length]``."""
+    number = isinstance(value, int | float | np.floating)
+    numbers: Any = value if number else float32_array("log_discount", value)
+    if number or numbers.ndim != len(shape):
+        numbers = per_head("log_discount", numbers, shape[1])
+    if numbers.ndim == len(shape) and numbers.shape != shape:
+        raise ValueError(f"log_discount must have shape {shape}, one per query, got {numbers.shape}")
+    if not (_finite("log_discount", numbers) <= 0).all():
         raise ValueError(
             f"log_discount must be finite and <= 0 (ln of a discount in (0, 1]), got {brief(value)}"
         )
-    return numbers
+    return numbers  # type: ignore[no-any-return]
 
 
 def run_forward(

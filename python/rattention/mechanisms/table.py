@@ -135,15 +135,8 @@ class Sizes:
         """Elements of phi(query) in the linear family."""
         return 2 * self.head_dim
 
-    @property
-    def query_length(self) -> int:
-        """The length, as the softmax family calls it."""
-        return self.length
-
-    @property
-    def key_length(self) -> int:
-        """The length, as the softmax family calls it."""
-        return self.length
+    query_length = key_length = property(lambda self: self.length)
+    """The length, as the softmax family calls it."""
 
     @property
     def distances(self) -> int:
@@ -175,30 +168,18 @@ class Mechanism:
     """Multiplications and additions of the forward pass; exponentials, divisions and roots count as one. The
     linear family is counted token by token, the fewest there are."""
 
-    @property
-    def family(self) -> str:
-        """``"softmax"`` (weights that sum to 1) or ``"linear"`` (a state of fixed size)."""
-        return self.functions.family
-
-    @property
-    def forward(self) -> Callable[..., Any]:
-        """The public function."""
-        return self.functions.forward
-
-    @property
-    def backward(self) -> Callable[..., dict[str, Any]]:
-        """Its gradients."""
-        return self.functions.backward
-
-    @property
-    def reference(self) -> Callable[..., Any]:
-        """The slow float64 reference that defines it."""
-        return self.functions.reference
-
-    @property
-    def gradients(self) -> Callable[..., dict[str, Any]]:
-        """Gradients of ``sum(output * grad_output)`` by name, for the arguments of `forward`."""
-        return self.functions.gradients
+    family = property(lambda self: self.functions.family)
+    """``"softmax"`` (weights that sum to 1) or ``"linear"`` (a state of fixed size)."""
+    forward = property(lambda self: self.functions.forward)
+    """The public function."""
+    backward = property(lambda self: self.functions.backward)
+    """Its gradients."""
+    reference = property(lambda self: self.functions.reference)
+    """The slow float64 reference that defines it."""
+    gradients = property(lambda self: self.functions.gradients)
+    """Gradients of ``sum(output * grad_output)`` by name, for the arguments of `forward`."""
+    has_rope = property(lambda self: self.functions.has_rope)
+    """Whether a rotary embedding may turn its queries and keys: its scores are dot products."""
 
     @property
     def needs_window(self) -> bool:
@@ -209,11 +190,6 @@ class Mechanism:
     def causal_only(self) -> bool:
         """Whether no row can see what comes after it, whatever the options."""
         return "causal" not in self.functions.masks
-
-    @property
-    def has_rope(self) -> bool:
-        """Whether a rotary embedding may turn its queries and keys: its scores are dot products."""
-        return self.functions.has_rope
 
     def argument(self, name: str) -> Argument:
         """One of its functions' arguments."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rattention.models.bert import Bert, BertOutput
 from rattention.models.bert_config import BertConfig
-from rattention.models.errors import WeightsError
+from rattention.models.folder import WeightsError
 from rattention.models.tokens import Encoding
 
 __all__ = ["Bert", "BertConfig", "BertOutput", "Encoding", "WeightsError"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rattention._arguments import FLOAT32_MAX, brief
-from rattention.models.errors import WeightsError, read_json_object
+from rattention.models.folder import WeightsError, read_json_object
 
 ACTIVATIONS = {
     "gelu": "gelu",

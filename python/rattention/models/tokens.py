@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rattention._arguments import brief, fields_in_brief
 from rattention._extras import require
 from rattention.models.bert_config import BertConfig
-from rattention.models.errors import WeightsError, read_json_object
+from rattention.models.folder import WeightsError, read_json_object
 
 if TYPE_CHECKING:
     import tokenizers

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rattention._arguments import BFloat16Storage, first_line, float32_array
 from rattention._extras import require
-from rattention.models.errors import WeightsError, read_json_object
+from rattention.models.folder import WeightsError, read_json_object
 
 MAX_HEADER_BYTES = 1 << 20
 """A header holds about 110 bytes per tensor, and no BERT has 9000 tensors: the bound keeps the memory that a

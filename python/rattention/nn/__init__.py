@@ -20,9 +20,9 @@ from rattention import _extras
 
 _extras.require("torch")
 
-from rattention.nn.attention import SelfAttention  # noqa: E402
-from rattention.nn.decoding import DecodingCache  # noqa: E402
-from rattention.nn.mechanisms import (  # noqa: E402
+from rattention.nn.attention import SelfAttention
+from rattention.nn.decoding import DecodingCache
+from rattention.nn.mechanisms import (
     Gravitational,
     GravitationalMultiTimescale,
     MultiTimescale,
@@ -31,7 +31,7 @@ from rattention.nn.mechanisms import (  # noqa: E402
     Softmax,
     rattention_pattern,
 )
-from rattention.nn.models import LanguageModel, TransformerEncoder, count_parameters  # noqa: E402
+from rattention.nn.models import LanguageModel, TransformerEncoder, count_parameters
 
 __all__ = [
     "DecodingCache",

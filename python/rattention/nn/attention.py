@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import rattention.torch as rt
 from rattention.mechanisms.table import MECHANISMS
@@ -34,13 +34,8 @@ class LayerCache:
         raise NotImplementedError
 
     def attend(
-        self,
-        layer: SelfAttention,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        rule: dict[str, Any],
-    ) -> torch.Tensor:
+        self, layer: SelfAttention, query: Tensor, key: Tensor, value: Tensor, rule: dict[str, Any]
+    ) -> Tensor:
         """The heads' outputs for new tokens, which are in the cache afterwards."""
         raise NotImplementedError
 
@@ -122,12 +117,12 @@ class SelfAttention(nn.Module):
 
     def forward(
         self,
-        x: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        x: Tensor,
+        attention_mask: Tensor | None = None,
         *,
-        segment_ids: torch.Tensor | None = None,
+        segment_ids: Tensor | None = None,
         cache: LayerCache | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """``[batch, length, dim]`` to the same.
 
         Parameters
@@ -158,14 +153,14 @@ class SelfAttention(nn.Module):
         else:
             _require_decoding(self.causal, attention_mask, segment_ids)
             heads = cache.attend(self, query, key, value, self._rule(x))
-        joined: torch.Tensor = self.output(heads.transpose(1, 2).flatten(2))
+        joined: Tensor = self.output(heads.transpose(1, 2).flatten(2))
         return joined
 
-    def _heads(self, rows: torch.Tensor) -> torch.Tensor:
+    def _heads(self, rows: Tensor) -> Tensor:
         batch, length, width = rows.shape
         return rows.reshape(batch, length, width // self.head_dim, self.head_dim).transpose(1, 2)
 
-    def _rule(self, x: torch.Tensor) -> dict[str, Any]:
+    def _rule(self, x: Tensor) -> dict[str, Any]:
         """What the mechanism's function takes besides query, key, value, masks and window."""
         rule = {} if self.gravity is None else self.gravity.rule(x)
         if self.timescales is not None:
@@ -173,13 +168,8 @@ class SelfAttention(nn.Module):
         return rule if self.norms is None else self.norms.rule()
 
     def _attend(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        rule: dict[str, Any],
-        masks: dict[str, Any],
-    ) -> torch.Tensor:
+        self, query: Tensor, key: Tensor, value: Tensor, rule: dict[str, Any], masks: dict[str, Any]
+    ) -> Tensor:
         if isinstance(self.mechanism, RAttention):
             self.show_local(query, key, **masks)
             rule |= {"window": self.window, "rope_theta": self.rope_theta}
@@ -190,20 +180,16 @@ class SelfAttention(nn.Module):
             heads = self.softmax_family(query, key, value, **rule, **masks)
         return heads  # type: ignore[no-any-return]
 
-    def softmax_family(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **rule: Any
-    ) -> torch.Tensor:
+    def softmax_family(self, query: Tensor, key: Tensor, value: Tensor, **rule: Any) -> Tensor:
         """The mechanism on heads that are rotated already."""
         function = rt.attention if self.gravity is None else rt.gravitational_attention
         options = {"causal": self.causal, "window": self.window, **rule}
         if self.attention_hook is not None:
             return self.attention_hook(function, query, key, value, options)  # type: ignore[no-any-return]
-        heads: torch.Tensor = function(query, key, value, **options)
+        heads: Tensor = function(query, key, value, **options)
         return heads
 
-    def show_local(
-        self, query: torch.Tensor, key: torch.Tensor, *, first_position: int = 0, **masks: Any
-    ) -> None:
+    def show_local(self, query: Tensor, key: Tensor, *, first_position: int = 0, **masks: Any) -> None:
         """Show RAttention's local branch to the hook; the last query and key are of one token, and
         `first_position` is the first key's."""
         if self.attention_hook is not None:
@@ -214,11 +200,11 @@ class SelfAttention(nn.Module):
         return f"mechanism={self.mechanism}, causal={self.causal}"
 
 
-def as_key_mask(attention_mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
+def as_key_mask(attention_mask: Tensor | None, x: Tensor) -> Tensor | None:
     """An `attention_mask` for tokens `x` ``[batch, length, dim]`` as bool, True = attend."""
     if attention_mask is None:
         return None
-    if not isinstance(attention_mask, torch.Tensor):
+    if not isinstance(attention_mask, Tensor):
         raise TypeError(f"attention_mask must be a tensor, got {type(attention_mask).__name__}")
     if attention_mask.is_floating_point() or attention_mask.is_complex():
         raise TypeError(f"attention_mask must be bool or integers (1 = attend), got {attention_mask.dtype}")
@@ -243,7 +229,7 @@ def _head_dim(dim: int, heads: int, kv_heads: int | None, head_dim: int | None) 
     return dim // heads if head_dim is None else head_dim
 
 
-def _require_decoding(causal: bool, *masks: torch.Tensor | None) -> None:
+def _require_decoding(causal: bool, *masks: Tensor | None) -> None:
     if not causal:
         raise ValueError("a cache needs causal attention")
     if any(mask is not None for mask in masks):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from rattention.mechanisms.masks import window_bounds
 from rattention.mechanisms.rattention_cache import RAttentionCache
@@ -33,7 +34,7 @@ class Rows:
     """
 
     def __init__(self) -> None:
-        self._buffers: list[torch.Tensor] = []
+        self._buffers: list[Tensor] = []
         self._first = self._end = 0
 
     def __len__(self) -> int:
@@ -45,16 +46,25 @@ class Rows:
         """Bytes of the rows, without the room for more."""
         return sum(tensor.nbytes for tensor in self.tensors())
 
-    def tensors(self) -> list[torch.Tensor]:
+    def tensors(self) -> list[Tensor]:
         """The rows of each tensor, as views."""
         return [buffer[:, :, self._first : self._end] for buffer in self._buffers]
 
-    def append(self, new: Sequence[torch.Tensor]) -> None:
+    def append(self, new: Sequence[Tensor]) -> None:
         """As many rows for each tensor. Not for gradients, which writing would lose."""
-        if self._buffers:
-            self._write(new)
-        else:
+        if not self._buffers:
             self._replace(list(new))
+            return
+        count = new[0].shape[2]
+        # Tensors of inference mode cannot be written to outside.
+        writable = torch.is_inference_mode_enabled() or not self._buffers[0].is_inference()
+        if not writable or self._end + count > self._buffers[0].shape[2]:
+            held, rows = self.tensors(), len(self)
+            self._replace([_with_room(tensor, rows + count + _room(rows + count)) for tensor in held])
+            self._end = rows
+        for buffer, tensor in zip(self._buffers, new, strict=True):
+            buffer[:, :, self._end : self._end + count] = tensor
+        self._end += count
 
     def keep_last(self, count: int) -> None:
         """Drop all rows but the last `count`; their memory is given back when it is much."""
@@ -62,30 +72,15 @@ class Rows:
         if self._buffers and self._buffers[0].shape[2] > count + _room(count + 1) + 1:
             self._replace([tensor.clone() for tensor in self.tensors()])
 
-    def _replace(self, tensors: list[torch.Tensor]) -> None:
+    def _replace(self, tensors: list[Tensor]) -> None:
         self._buffers, self._first, self._end = tensors, 0, tensors[0].shape[2]
-
-    def _write(self, new: Sequence[torch.Tensor]) -> None:
-        count = new[0].shape[2]
-        if not self._has_room(count):
-            rows, held = len(self) + count, self.tensors()
-            self._replace([_with_room(tensor, rows + _room(rows)) for tensor in held])
-            self._end = rows - count
-        for buffer, tensor in zip(self._buffers, new, strict=True):
-            buffer[:, :, self._end : self._end + count] = tensor
-        self._end += count
-
-    def _has_room(self, count: int) -> bool:
-        """Tensors of inference mode cannot be written to outside."""
-        writable = torch.is_inference_mode_enabled() or not self._buffers[0].is_inference()
-        return writable and self._end + count <= self._buffers[0].shape[2]
 
 
 def _room(rows: int) -> int:
     return max(LEAST_ROOM, rows // 4)
 
 
-def _with_room(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+def _with_room(tensor: Tensor, rows: int) -> Tensor:
     """A copy of `tensor` with space for `rows` rows in all."""
     wide = tensor.new_empty((*tensor.shape[:2], rows, *tensor.shape[3:]))
     wide[:, :, : tensor.shape[2]] = tensor
@@ -106,13 +101,8 @@ class KeyValueCache(LayerCache):
         return self.kept.nbytes
 
     def attend(
-        self,
-        layer: SelfAttention,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        rule: dict[str, Any],
-    ) -> torch.Tensor:
+        self, layer: SelfAttention, query: Tensor, key: Tensor, value: Tensor, rule: dict[str, Any]
+    ) -> Tensor:
         """Attention to what is kept and to the new tokens."""
         query, key = rotary(query, key, theta=layer.rope_theta, first_position=self.length)
         self.kept.append([key, value, *(rule[name] for name in ("key_mass",) if name in rule)])
@@ -153,13 +143,8 @@ class StateCache(LayerCache):
         return self.contents.nbytes
 
     def attend(
-        self,
-        layer: SelfAttention,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        rule: dict[str, Any],
-    ) -> torch.Tensor:
+        self, layer: SelfAttention, query: Tensor, key: Tensor, value: Tensor, rule: dict[str, Any]
+    ) -> Tensor:
         """One step of the cache."""
         if layer.attention_hook is not None:
             seen = torch.cat([as_tensor(self.contents.recent_keys()), key], dim=2)

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rattention._models import evaluating
 from rattention.nn.attention import SelfAttention, as_key_mask
@@ -51,9 +51,9 @@ class Mlp(nn.Module):
         self.up = nn.Linear(dim, hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """``[..., dim]`` to the same."""
-        y: torch.Tensor = self.down(nn.functional.gelu(self.up(x)))
+        y: Tensor = self.down(nn.functional.gelu(self.up(x)))
         return y
 
 
@@ -67,10 +67,10 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, mlp_dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: torch.Tensor, **options: Any) -> torch.Tensor:
+    def forward(self, x: Tensor, **options: Any) -> Tensor:
         """``[batch, length, dim]`` to the same, with the options of `SelfAttention`."""
         x = x + self.dropout(self.attention(self.attention_norm(x), **options))
-        y: torch.Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        y: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
         return y
 
 
@@ -123,18 +123,18 @@ class TransformerEncoder(nn.Module):
 
     def forward(
         self,
-        x: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        x: Tensor,
+        attention_mask: Tensor | None = None,
         *,
-        segment_ids: torch.Tensor | None = None,
+        segment_ids: Tensor | None = None,
         cache: DecodingCache | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """``[batch, length, dim]`` to the same; masks and errors are those of `SelfAttention`."""
         key_mask = as_key_mask(attention_mask, x)
         caches: Sequence[LayerCache | None] = [None] * len(self.layers) if cache is None else cache.layers
         for layer, past in zip(self.layers, caches, strict=True):
             x = layer(x, attention_mask=key_mask, segment_ids=segment_ids, cache=past)
-        y: torch.Tensor = self.norm(x)
+        y: Tensor = self.norm(x)
         return y
 
     def attention_layers(self) -> list[SelfAttention]:
@@ -197,12 +197,12 @@ class LanguageModel(nn.Module):
 
     def forward(
         self,
-        tokens: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        tokens: Tensor,
+        attention_mask: Tensor | None = None,
         *,
-        segment_ids: torch.Tensor | None = None,
+        segment_ids: Tensor | None = None,
         cache: DecodingCache | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Tokens ``[batch, length]`` to logits ``[batch, length, vocabulary]``; masks: `SelfAttention`."""
         x = self.dropout(self.embedding(tokens))
         x = self.encoder(x, attention_mask, segment_ids=segment_ids, cache=cache)
@@ -214,13 +214,13 @@ class LanguageModel(nn.Module):
 
     def generate(
         self,
-        tokens: torch.Tensor,
+        tokens: Tensor,
         count: int,
         *,
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
         cache: DecodingCache | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Append `count` tokens, one after another.
 
         Parameters
@@ -247,25 +247,15 @@ class LanguageModel(nn.Module):
             )
         if temperature < 0 or count < 0:
             raise ValueError(f"temperature and count must be >= 0, got {temperature} and {count}")
+        parts, cache = [tokens], cache or self.new_cache(len(tokens))
         with evaluating(self):
-            return self._generate(tokens, count, temperature, generator, cache or self.new_cache(len(tokens)))
-
-    def _generate(
-        self,
-        tokens: torch.Tensor,
-        count: int,
-        temperature: float,
-        generator: torch.Generator | None,
-        cache: DecodingCache,
-    ) -> torch.Tensor:
-        parts = [tokens]
-        for _ in range(count):
-            logits = self(parts[-1], cache=cache)[:, -1]
-            if temperature == 0:
-                parts.append(logits.argmax(dim=-1, keepdim=True))
-            else:
-                weights = (logits.float() / temperature).softmax(dim=-1)
-                parts.append(torch.multinomial(weights, 1, generator=generator))
+            for _ in range(count):
+                logits = self(parts[-1], cache=cache)[:, -1]
+                if temperature == 0:
+                    parts.append(logits.argmax(dim=-1, keepdim=True))
+                else:
+                    weights = (logits.float() / temperature).softmax(dim=-1)
+                    parts.append(torch.multinomial(weights, 1, generator=generator))
         return torch.cat(parts, dim=1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -276,6 +266,6 @@ class LanguageModel(nn.Module):
     def load(cls, path: str | os.PathLike[str]) -> LanguageModel:
         """The model in a file that `save` wrote, in the dtype of its weights.
 
-        `rattention.models.errors.WeightsError` names the fault of a file that is something else or damaged.
+        `rattention.models.WeightsError` names the fault of a file that is something else or damaged.
         """
         return load_model(cls, path)

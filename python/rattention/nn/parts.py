@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from rattention.nn.mechanisms import WithGravity, WithTimescales
@@ -31,35 +31,35 @@ class Gravity(nn.Module):
         exponents = torch.full((heads,), math.log(power))
         self.log_exponent = nn.Parameter(exponents) if options.learn_exponent else None
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``[batch, length, dim]`` to masses ``[batch, heads, length]`` and ``[batch, kv_heads, length]``."""
         masses = [nn.functional.softplus(linear(x)).mT for linear in (self.query_mass, self.key_mass)]
         return masses[0], masses[1]
 
-    def rule(self, x: torch.Tensor) -> dict[str, Any]:
+    def rule(self, x: Tensor) -> dict[str, Any]:
         """Arguments of `rattention.torch.gravitational_attention`."""
         own, other = self(x)
         rule = {"query_mass": own, "key_mass": other, "gravity": self.strength(), "eps": self.softening}
         return rule | {"exponent": self.exponent()}
 
-    def positions(self, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def positions(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """What distances are between, ``[batch, heads, length, head_dim]``; for cosines two columns more."""
         if self.distance != "cosine":
             return query, key
         return _directions(query, 0), _directions(key, 1)
 
-    def exponent(self) -> torch.Tensor | float | None:
+    def exponent(self) -> Tensor | float | None:
         """Of the distance between positions: ``[heads]`` where it is learned; None is 2."""
         if self.log_exponent is not None:
             return self.log_exponent.exp()
         return 1.0 if self.distance == "euclidean" else None
 
-    def strength(self) -> torch.Tensor:
+    def strength(self) -> Tensor:
         """G, ``[heads]``."""
         return self.log_gravity.exp()
 
 
-def _directions(rows: torch.Tensor, side: int) -> torch.Tensor:
+def _directions(rows: Tensor, side: int) -> Tensor:
     """Vectors of length sqrt(1/2), whose squared distance is ``1 - cos``. Those of length 0 point, in one of
     two more dimensions for each side, away from all others: their cosine is 0."""
     wide = rows.float()
@@ -79,7 +79,7 @@ class Timescales(nn.Module):
     token multiplies it by ``exp(tanh(w . x + b))``, that is by 1/e to e, and by 1 at first.
     """
 
-    log_timescale: torch.Tensor
+    log_timescale: Tensor
 
     def __init__(self, options: WithTimescales, heads: int, dim: int) -> None:
         """Each timescale has `heads` heads; `dim` is the width of the tokens."""
@@ -95,7 +95,7 @@ class Timescales(nn.Module):
             nn.init.zeros_(self.gate.weight)
             nn.init.zeros_(self.gate.bias)
 
-    def log_discount(self, x: torch.Tensor) -> torch.Tensor:
+    def log_discount(self, x: Tensor) -> Tensor:
         """``ln gamma = -1 / timescale``, the heads of a timescale side by side: ``[heads]``, or with a gate
         ``[batch, heads, length]`` for tokens ``[batch, length, dim]``."""
         logarithms = self.log_timescale.float()

@@ -10,7 +10,7 @@ import torch
 
 from rattention._extras import require
 from rattention._files import replacing
-from rattention.models.errors import WeightsError
+from rattention.models.folder import WeightsError
 
 if TYPE_CHECKING:
     import os
@@ -42,7 +42,7 @@ def save_model(
 
 def load_model(make: Callable[..., Model], path: str | os.PathLike[str]) -> Model:
     """``make(**config)`` with the weights in the file; WeightsError where they do not fit."""
-    tensors, metadata = _read(Path(path))
+    tensors, metadata = read_tensors(Path(path))
     if CONFIG not in metadata:
         raise WeightsError(f"{path} has no configuration: it was not written by save()")
     try:
@@ -58,7 +58,7 @@ def load_model(make: Callable[..., Model], path: str | os.PathLike[str]) -> Mode
 
 def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The record that `save_model` was given; empty where there was none."""
-    _, metadata = _read(Path(path))
+    _, metadata = read_tensors(Path(path))
     try:
         record: dict[str, Any] = dict(json.loads(metadata.get(RECORD, "{}")))
     except (TypeError, ValueError) as error:
@@ -66,7 +66,8 @@ def load_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; WeightsError where it cannot be read."""
     safetensors = require("safetensors")
     try:
         with safetensors.safe_open(path, framework="pt") as file:

@@ -65,9 +65,7 @@ def plot_distribution(
     if threshold is not None:
         style.rule(ax, threshold, "rule above", beside=True)
     style.number_ticks(ax.xaxis, layers)
-    ax.set_xlim(-0.6, len(layers) - 0.4)
-    ax.set_xlabel("Layer")
-    ax.set_ylabel(label)
+    ax.set(xlabel="Layer", ylabel=label, xlim=(-0.6, len(layers) - 0.4))
     return ax
 
 
@@ -95,8 +93,7 @@ def plot_layers(needed: NDArray[np.float64], layers: Sequence[int], *, ax: Axes 
                 bbox=style.BACKING,
             )
     style.number_ticks(ax.xaxis, layers)
-    ax.set_xlabel("Layer")
-    ax.set_ylabel("Positions that hold 90 %\nof the attention")
+    ax.set(xlabel="Layer", ylabel="Positions that hold 90 %\nof the attention")
     style.percent_axis(ax)
     ax.set_ylim(0, min(1.05, 1.25 * float(np.nanmax(heads)) + 0.02))
     ax.set_title(
@@ -129,9 +126,8 @@ def plot_heads(
         _log_axis_around(ax, ratio[drawn], 1.0)
     style.legend_beside(ax)
     ax.axhline(1, color=style.GREY, linewidth=1, linestyle="--")
+    ax.set(xlabel="Entropy / ln n: specialised to general", ylabel=DISTRIBUTIONS["recent_distant_ratio"])
     ax.set_xlim(0, 1.02)
-    ax.set_xlabel("Entropy / ln n: specialised to general")
-    ax.set_ylabel(DISTRIBUTIONS["recent_distant_ratio"])
     _name_ends(ax, np.where(drawn, relative_entropy, np.nan), ratio, layers, heads)
     return ax
 

@@ -53,8 +53,7 @@ def plot_head_map(
     bar.ax.tick_params(labelsize=8)
     if percent:
         style.percent_axis(bar.ax)
-    ax.set_xlabel("Head")
-    ax.set_ylabel("Layer")
+    ax.set(xlabel="Head", ylabel="Layer")
     style.number_ticks(ax.xaxis, heads or range(values.shape[1]))
     style.number_ticks(ax.yaxis, layers or range(values.shape[0]))
     ax.spines[:].set_visible(False)
@@ -80,9 +79,7 @@ def plot_tokens(
         ax.plot(starts, line, color=colour, linewidth=1.2)
     if prompt is not None:
         ax.axvline(prompt, color=style.VERMILION, linewidth=1, linestyle=":")
-    ax.set_xlabel("Token")
-    ax.set_ylabel(label)
-    ax.set_xlim(0, max(1, values.shape[1]) * 1.18)
+    ax.set(xlabel="Token", ylabel=label, xlim=(0, max(1, values.shape[1]) * 1.18))
     some = slice(None, None, -(-len(values) // style.MOST_LABELS))
     ends = np.nan_to_num(means[some, -1])
     style.label_lines(ax, starts[-1], ends, [f"layer {n}" for n in layers[some]], colours[some])
@@ -159,8 +156,7 @@ def plot_attention_map(
         _colour_bar(ax.figure, image, [ax], "Attention weight")
     _position_axis(ax.xaxis, across, labels, rotation=90)
     _position_axis(ax.yaxis, down, labels, rotation=0)
-    ax.set_xlabel("Key position")
-    ax.set_ylabel("Query position")
+    ax.set(xlabel="Key position", ylabel="Query position")
     return ax
 
 
@@ -216,10 +212,8 @@ def plot_query_attention(
     for line, colour, number in zip(lines[:-1], style.layer_colours(len(weights)), numbers, strict=False):
         ax.plot(start + begins, line, color=colour, linewidth=0.8, alpha=0.8, label=f"head {number}")
     span = (start, start + weights.shape[1])
-    ax.set_xlim(span[0] - 0.5, span[1] - 0.5)
+    ax.set(xlabel="Key position", ylabel="Attention of the query row", xlim=(span[0] - 0.5, span[1] - 0.5))
     _position_axis(ax.xaxis, span, labels, rotation=90)
-    ax.set_xlabel("Key position")
-    ax.set_ylabel("Attention of the query row")
     if scale == "log" and (lines > 0).any():
         top = lines.max()
         ax.set_ylim(max(lines[lines > 0].min(), top / 10**DECADES) / 1.5, top * 2)

@@ -37,8 +37,8 @@ from rattention import _extras
 
 _extras.require("torch")
 
-from rattention import _core  # noqa: E402
-from rattention.torch.functional import (  # noqa: E402
+from rattention import _core
+from rattention.torch.functional import (
     attention,
     attention_map,
     attention_metrics,
@@ -49,7 +49,7 @@ from rattention.torch.functional import (  # noqa: E402
     residual_linear_attention,
     rotary,
 )
-from rattention.torch.sdpa import scaled_dot_product_attention  # noqa: E402
+from rattention.torch.sdpa import scaled_dot_product_attention
 
 _core.share_openmp_team()
 

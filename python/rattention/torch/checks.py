@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rattention._arguments import BFloat16Storage
 from rattention.mechanisms.masks import packed_segments
@@ -29,7 +30,7 @@ def require_tensors(arguments: Mapping[str, Any], names: Iterable[str]) -> None:
         value = arguments[name]
         if value is None:
             continue
-        if not isinstance(value, torch.Tensor):
+        if not isinstance(value, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
         if value.layout != torch.strided:
             raise TypeError(f"{name} must be a dense (strided) tensor, got layout {value.layout}")
@@ -45,7 +46,7 @@ def require_floats(arguments: Mapping[str, Any], names: Iterable[str]) -> None:
     """Refuse tensors of a dtype that is not computed with."""
     for name in names:
         value = arguments[name]
-        if isinstance(value, torch.Tensor) and value.dtype not in FLOATS:
+        if isinstance(value, Tensor) and value.dtype not in FLOATS:
             cast = "" if value.dtype == torch.bool or value.is_complex() else f"write {name}.float(): "
             raise TypeError(f"{cast}{name} has dtype {value.dtype}; allowed are {ALLOWED}")
 
@@ -74,7 +75,7 @@ def require_mask_dtypes(arguments: Mapping[str, Any]) -> None:
         raise TypeError(f"{cast}attn_mask must be bool or one of {ALLOWED}, got {dense.dtype}")
 
 
-def require_shapes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor | None) -> None:
+def require_shapes(query: Tensor, key: Tensor, value: Tensor | None) -> None:
     """What the core asks of its three main inputs, for where it is not called."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if tensor is not None and tensor.dim() != 4:
@@ -124,19 +125,19 @@ def require_other_shapes(functions: Functions, inputs: Mapping[str, Any]) -> Non
         )
 
 
-def _require_shape(name: str, tensor: torch.Tensor | None, *allowed: tuple[int, ...]) -> None:
+def _require_shape(name: str, tensor: Tensor | None, *allowed: tuple[int, ...]) -> None:
     if tensor is not None and tuple(tensor.shape) not in allowed:
         listing = " or ".join(str(shape) for shape in dict.fromkeys(allowed))
         raise ValueError(f"{name} must have shape {listing}, got {tuple(tensor.shape)}")
 
 
-def _require_broadcast(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
+def _require_broadcast(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     own = (1,) * (len(shape) - tensor.dim()) + tuple(tensor.shape)
     if len(own) > len(shape) or any(a not in (1, b) for a, b in zip(own, shape, strict=True)):
         raise ValueError(f"{name} must be broadcastable to {shape}, got shape {tuple(tensor.shape)}")
 
 
-def as_array(tensor: torch.Tensor) -> NDArray[Any]:
+def as_array(tensor: Tensor) -> NDArray[Any]:
     """The CPU tensor's memory, not copied, whatever its strides; bfloat16 as its storage."""
     plain = tensor.detach().resolve_neg()
     if plain.dtype == torch.bfloat16:
@@ -144,7 +145,7 @@ def as_array(tensor: torch.Tensor) -> NDArray[Any]:
     return plain.numpy()
 
 
-def as_tensor(array: NDArray[Any]) -> torch.Tensor:
+def as_tensor(array: NDArray[Any]) -> Tensor:
     """The array's memory as a tensor; uint16, in which the core returns bfloat16, as that."""
-    tensor: torch.Tensor = torch.from_numpy(array)
+    tensor: Tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor

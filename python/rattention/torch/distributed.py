@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 import rattention.torch as rt
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch.distributed import ProcessGroup
+
+    Exchange = Callable[[Tensor, int, ProcessGroup], Tensor]
 
 DESCRIPTION = (
     "the length of the slice",
@@ -65,19 +68,19 @@ DESCRIPTION = (
 
 
 def context_parallel_rattention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     *,
     window: int,
     scale: float | None = None,
     rope_theta: float | None = None,
     feature_map: str = "softmax",
-    local_norm_weight: torch.Tensor | None = None,
-    linear_norm_weight: torch.Tensor | None = None,
+    local_norm_weight: Tensor | None = None,
+    linear_norm_weight: Tensor | None = None,
     eps: float = 1e-8,
     group: ProcessGroup | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """`rattention.torch.rattention` of a sequence whose consecutive slices lie on consecutive ranks.
 
     All ranks of the group call it, each with its slice, and all call backward or none does, also where a
@@ -137,19 +140,21 @@ def context_parallel_rattention(
         return rt.rattention(query, key, value, **options)  # type: ignore[no-any-return]
     query, key, value = (autocast(tensor) for tensor in (query, key, value))
     halo = max(window, 0)
-    _require_slices(lengths, halo)
+    if min(lengths) < halo:
+        raise ValueError(
+            f"slices must have at least window = {halo} positions, rank {lengths.index(min(lengths))} has "
+            f"{min(lengths)}: use fewer ranks, or a smaller window"
+        )
     if halo:
         query, key, value = _with_halo(query, key, value, halo, group)
     passed_on = key.shape[2] - halo
     own = _state(key[:, :, :passed_on], value[:, :, :passed_on], feature_map)
-    before = _SumBefore.apply(own, group)  # type: ignore[no-untyped-call]
-    output: torch.Tensor = rt.rattention(query, key, value, initial_state=before, **options)
+    before = _FromBefore.apply(_exclusive_sum, own, group)  # type: ignore[no-untyped-call]
+    output: Tensor = rt.rattention(query, key, value, initial_state=before, **options)
     return output[:, :, output.shape[2] - lengths[rank] :]
 
 
-def _described(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict[str, Any]
-) -> list[float]:
+def _described(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> list[float]:
     """The arguments, once checked, as the numbers of `DESCRIPTION`."""
     require_tensors({"query": query, "key": key, "value": value}, ("query", "key", "value"))
     if query.device.type != "cpu":
@@ -172,21 +177,12 @@ def _described(
     return [float(number) for number in (*sizes, window, *numbers, *flags)]
 
 
-def _require_slices(lengths: list[int], halo: int) -> None:
-    least = min(lengths)
-    if least < halo:
-        raise ValueError(
-            f"slices must have at least window = {halo} positions, rank {lengths.index(least)} has {least}: "
-            "use fewer ranks, or a smaller window"
-        )
-
-
 def _with_halo(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, halo: int, group: ProcessGroup
-) -> tuple[torch.Tensor, ...]:
+    query: Tensor, key: Tensor, value: Tensor, halo: int, group: ProcessGroup
+) -> tuple[Tensor, ...]:
     """With the end of the slice before in front, if there is one; its queries are 0, its rows are dropped."""
     ends = torch.cat([key[:, :, -halo:], value[:, :, -halo:]], dim=3)
-    came = _FromBefore.apply(ends, group)  # type: ignore[no-untyped-call]
+    came = _FromBefore.apply(_shifted, ends, group)  # type: ignore[no-untyped-call]
     if dist.get_rank(group) == 0:
         came = came[:, :, :0]  # still in the graph: backward has a message to wait for
     keys, values = came.split([key.shape[3], value.shape[3]], dim=3)
@@ -195,42 +191,24 @@ def _with_halo(
     return tuple(torch.cat(pair, dim=2) for pair in pairs)
 
 
-def _state(key: torch.Tensor, value: torch.Tensor, feature_map: str) -> torch.Tensor:
+def _state(key: Tensor, value: Tensor, feature_map: str) -> Tensor:
     """What these keys add to the state of all later rows, in float32."""
     with torch.autocast(key.device.type, enabled=False):
         return features(key, feature_map).mT @ wide(value)
 
 
 class _FromBefore(torch.autograd.Function):
-    """The tensor of the rank before, zeros on the first; its gradient goes back there."""
+    """What `exchange` brings from the ranks before; its gradient takes the same way back."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
-        """One message to the next rank."""
-        ctx.group = group
-        return _shifted(tensor, 1, group)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        """One message to the rank before."""
-        return _shifted(grad, -1, ctx.group), None
-
-
-class _SumBefore(torch.autograd.Function):
-    """The sum over all ranks before, zeros on the first; its gradient is the sum over all ranks after it."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, group: ProcessGroup) -> torch.Tensor:
-        """A logarithmic number of messages."""
-        ctx.group = group
-        return _exclusive_sum(tensor, 1, group)
+    def forward(ctx: Any, exchange: Exchange, tensor: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.exchange, ctx.group = exchange, group
+        return exchange(tensor, 1, group)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        """As many in the other direction."""
-        return _exclusive_sum(grad, -1, ctx.group), None
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return None, ctx.exchange(grad, -1, ctx.group), None
 
 
 def _agree(names: Sequence[str], describe: Callable[[], Sequence[float]], group: ProcessGroup) -> list[int]:
@@ -266,8 +244,9 @@ def _gathered(numbers: Sequence[float], group: ProcessGroup) -> list[list[float]
     return [tensor.tolist() for tensor in everybody]
 
 
-def _exclusive_sum(own: torch.Tensor, step: int, group: ProcessGroup) -> torch.Tensor:
-    """The sum over all ranks that the steps come from: each round doubles how many are in it."""
+def _exclusive_sum(own: Tensor, step: int, group: ProcessGroup) -> Tensor:
+    """The sum over all ranks that the steps come from, zeros where there is none: each round doubles how many
+    are in it."""
     total = _shifted(own, step, group)
     distance = 1
     while distance < dist.get_world_size(group) - 1:
@@ -276,7 +255,7 @@ def _exclusive_sum(own: torch.Tensor, step: int, group: ProcessGroup) -> torch.T
     return total
 
 
-def _shifted(tensor: torch.Tensor, by: int, group: ProcessGroup) -> torch.Tensor:
+def _shifted(tensor: Tensor, by: int, group: ProcessGroup) -> Tensor:
     """What the rank `by` places before has, zeros where there is none; ranks give shapes alike."""
     came = torch.zeros_like(tensor, memory_format=torch.contiguous_format)
     rank, ranks = dist.get_rank(group), range(dist.get_world_size(group))

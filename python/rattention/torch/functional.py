@@ -278,12 +278,7 @@ def rotary(
     if x.dim() != 4:
         raise ValueError(f"x must have 4 dimensions, got {x.dim()} (shape {tuple(x.shape)})")
     tables = {name: table for name, table in (("cos", cos), ("sin", sin)) if table is not None}
-    turning = turning_dims(
-        x.shape,
-        dims,
-        None if positions is None else positions.shape,
-        {name: table.shape for name, table in tables.items()},
-    )
+    turning = turning_dims(x.shape, dims, positions, tables)
     base = positive("theta", theta)
     table = torch.cat([*tables.values()], dim=-1).to(torch.float32) if tables else None
     if x.device.type == "cpu" and not (table is not None and table.requires_grad):

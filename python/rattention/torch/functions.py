@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from rattention._arguments import positive, real_number, truth, whole_number
-from rattention.mechanisms.masks import window_bounds
+from rattention.mechanisms.softmax_family import core_window
 from rattention.torch import linear_composition, softmax_composition
 from rattention.torch.checks import (
     require_floats,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from rattention.torch.ops import Signature
 
-COMPOSITIONS: dict[str, Callable[..., list[torch.Tensor]]] = {
+COMPOSITIONS: dict[str, Callable[..., list[Tensor]]] = {
     function.__name__: function
     for function in (
         softmax_composition.attention,
@@ -43,7 +44,9 @@ def run(function: Callable[..., Any], given: dict[str, Any]) -> Any:
         _refuse_names(signature, arguments)
     wanted = {flag: arguments.pop(flag) for flag in results.flags}
     inputs = _prepared(signature, arguments)
-    inputs |= results.asked(wanted, _will_be_differentiated(signature, inputs))
+    given_tensors = [t for n in (*signature.differentiable, "attn_mask") if (t := inputs.get(n)) is not None]
+    differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given_tensors)
+    inputs |= results.asked(wanted, differentiated)
     on_cpu = inputs["query"].device.type == "cpu"
     made = _operated(signature, inputs) if on_cpu else _composed(signature, inputs)
     return results.returned(made, wanted, inputs)
@@ -57,12 +60,7 @@ def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
     raise TypeError(f"{signature.name}() missing 1 required keyword-only argument: '{missing}'")
 
 
-def _will_be_differentiated(signature: Signature, inputs: dict[str, Any]) -> bool:
-    given = (inputs.get(name) for name in (*signature.differentiable, "attn_mask"))
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
-
-
-def _operated(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor]:
+def _operated(signature: Signature, inputs: dict[str, Any]) -> list[Tensor]:
     try:
         return OPERATIONS[signature.functions.forward](*[inputs[name] for name in signature.names])
     except RuntimeError as error:
@@ -95,14 +93,13 @@ def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]
     if "causal" in arguments:
         arguments["causal"] = truth("causal", arguments["causal"])
         if arguments["window"] is not None:
-            bounds = window_bounds(arguments["window"], arguments["causal"])
-            arguments["window"] = [-1 if reach is None else min(reach, 2**62) for reach in bounds]
+            arguments["window"] = core_window(arguments["window"], arguments["causal"])
     elif "window" in arguments:
         arguments["window"] = min(whole_number("window", arguments["window"]), 2**62)
     return arguments
 
 
-def autocast(tensor: torch.Tensor) -> torch.Tensor:
+def autocast(tensor: Tensor) -> Tensor:
     """The tensor in the dtype of autocast, where that is on."""
     device = tensor.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
@@ -110,10 +107,10 @@ def autocast(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _per_head(name: str, value: Any, query: torch.Tensor) -> torch.Tensor:
+def _per_head(name: str, value: Any, query: Tensor) -> Tensor:
     """A number, or one per head, as ``[heads]``."""
     heads = query.shape[1] if query.dim() == 4 else 1
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, Tensor):
         return torch.full((heads,), real_number(name, value), dtype=torch.float32, device=query.device)
     if value.dim() == 0:
         return value.expand(heads)
@@ -122,20 +119,20 @@ def _per_head(name: str, value: Any, query: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def _require_per_query(name: str, value: torch.Tensor, query: torch.Tensor) -> None:
+def _require_per_query(name: str, value: Tensor, query: Tensor) -> None:
     if query.dim() == 4 and value.shape != query.shape[:3]:
         raise ValueError(
             f"{name} must have shape {tuple(query.shape[:3])}, one per query, got {tuple(value.shape)}"
         )
 
 
-def _composed(signature: Signature, inputs: dict[str, Any]) -> list[torch.Tensor]:
+def _composed(signature: Signature, inputs: dict[str, Any]) -> list[Tensor]:
     """Plain PyTorch, after the checks of shapes and numbers that the core would do."""
     query, key, value = (inputs[name] for name in ("query", "key", "value"))
     require_shapes(query, key, value)
     require_other_shapes(signature.functions, inputs)
     signature.results.require_beside_cpu(inputs)
-    for name, check in (("scale", real_number), ("eps", positive), ("rope_theta", positive), ("softcap", positive)):
+    for name in ("scale", "eps", "rope_theta", "softcap"):
         if inputs.get(name) is not None:
-            check(name, inputs[name])
+            (real_number if name == "scale" else positive)(name, inputs[name])
     return COMPOSITIONS[signature.name](**inputs)

@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from rattention.torch.rotary import plain_rotary
 from rattention.torch.softmax_composition import attention, per_kv_head, repeated, wide
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CHUNK = 64
 """Positions whose pairs are formed at once; what lies before them comes through the state."""
 
 
 def residual_linear_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     *,
     window: int,
     feature_map: str,
-    initial_state: torch.Tensor | None,
-    key_mask: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
+    initial_state: Tensor | None,
+    key_mask: Tensor | None,
+    segment_ids: Tensor | None,
     return_state: bool,
-) -> list[torch.Tensor]:
+) -> list[Tensor]:
     """`rattention.residual_linear_attention`: output and, where asked for, state."""
     length, shift = query.shape[2], min(window + 1, query.shape[2])
     if initial_state is not None and initial_state.shape[1] != key.shape[1]:
         key, value = (repeated(tensor, initial_state.shape[1]) for tensor in (key, value))
     phi_q, phi_k = (features(tensor, feature_map) for tensor in (query, key))
-    shown = _stay_visible(segment_ids, key_mask, query.shape[0], length, shift, query.device)
-    # Moved by w + 1, a key takes part from the row on that sees it first.
+    runs = _runs(segment_ids, query.shape[0], length, query.device)
+    # Moved by w + 1, a key takes part from the row on that sees it first, if that is of its segment.
+    shown = runs[:, : length - shift] == runs[:, shift:]
+    if key_mask is not None:
+        shown = shown & key_mask[:, : length - shift]
     phi_k, values = (_shifted(tensor, shift, shown) for tensor in (phi_k, wide(value)))
     shape = (key.shape[0], key.shape[1], phi_k.shape[3], value.shape[3])
     state = phi_k.new_zeros(shape) if initial_state is None else wide(initial_state).expand(shape)
-    runs = _runs(segment_ids, query.shape[0], length, query.device)
     outputs = [phi_q.new_zeros((*query.shape[:2], 0, value.shape[3]))]
     before = runs.new_zeros((query.shape[0], 1))
-    for rows in _chunks(length):
+    for start in range(0, length, CHUNK):
+        rows = slice(start, min(start + CHUNK, length))
         own = runs[:, rows]
         from_state = per_kv_head(torch.matmul, phi_q[:, :, rows], state)
         pairs = per_kv_head(lambda a, b: a @ b.mT, phi_q[:, :, rows], phi_k[:, :, rows])
@@ -59,20 +60,20 @@ def residual_linear_attention(
 
 
 def rattention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     *,
     window: int,
     scale: float | None,
     rope_theta: float | None,
-    local_norm_weight: torch.Tensor | None,
-    linear_norm_weight: torch.Tensor | None,
+    local_norm_weight: Tensor | None,
+    linear_norm_weight: Tensor | None,
     eps: float,
-    key_mask: torch.Tensor | None,
-    segment_ids: torch.Tensor | None,
+    key_mask: Tensor | None,
+    segment_ids: Tensor | None,
     **linear: Any,
-) -> list[torch.Tensor]:
+) -> list[Tensor]:
     """`rattention.rattention`: output and, where asked for, state."""
     q, k, v = (wide(tensor) for tensor in (query, key, value))
     masks: dict[str, Any] = {"key_mask": key_mask, "segment_ids": segment_ids}
@@ -86,24 +87,20 @@ def rattention(
     return [total.to(query.dtype), *state]
 
 
-def features(tensor: torch.Tensor, feature_map: str) -> torch.Tensor:
+def features(tensor: Tensor, feature_map: str) -> Tensor:
     """phi: ``[f(x), f(-x)]`` along the last axis."""
     x = wide(tensor)
     halves = (x.relu(), (-x).relu()) if feature_map == "relu" else (x.softmax(-1), (-x).softmax(-1))
     return torch.cat(halves, dim=-1)
 
 
-def rms_norm(rows: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
+def rms_norm(rows: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """Rows over their root mean square; `weight` is ``[heads, dim]``."""
     normed = rows * (rows.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
     return normed if weight is None else normed * weight[:, None]
 
 
-def _chunks(length: int) -> Iterator[slice]:
-    return (slice(start, min(start + CHUNK, length)) for start in range(0, length, CHUNK))
-
-
-def _runs(segment_ids: torch.Tensor | None, batch: int, length: int, device: torch.device) -> torch.Tensor:
+def _runs(segment_ids: Tensor | None, batch: int, length: int, device: torch.device) -> Tensor:
     """The number of each position's segment; a segment ends where the id changes."""
     if segment_ids is None:
         return torch.zeros((batch, length), dtype=torch.int64, device=device)
@@ -111,21 +108,7 @@ def _runs(segment_ids: torch.Tensor | None, batch: int, length: int, device: tor
     return torch.cat([changes.new_zeros((batch, min(length, 1))), changes], dim=1)
 
 
-def _stay_visible(
-    segment_ids: torch.Tensor | None,
-    key_mask: torch.Tensor | None,
-    batch: int,
-    length: int,
-    shift: int,
-    device: torch.device,
-) -> torch.Tensor:
-    """Keys that some later row may see: not padded, and of the segment that the first such row is in."""
-    runs = _runs(segment_ids, batch, length, device)
-    shown = runs[:, : length - shift] == runs[:, shift:]
-    return shown if key_mask is None else shown & key_mask[:, : length - shift]
-
-
-def _shifted(tensor: torch.Tensor, shift: int, shown: torch.Tensor) -> torch.Tensor:
+def _shifted(tensor: Tensor, shift: int, shown: Tensor) -> Tensor:
     batch, heads, length, dim = tensor.shape
     kept = torch.where(shown[:, None, :, None], tensor[:, :, : length - shift], 0.0)
     return torch.cat([tensor.new_zeros((batch, heads, shift, dim)), kept], dim=2)

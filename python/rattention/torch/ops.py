@@ -7,9 +7,11 @@ Their schemas follow from the table and the signatures of its functions.
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from rattention._metrics import MetricOptions
 from rattention.mechanisms.table import MECHANISMS, Functions
@@ -18,6 +20,8 @@ from rattention.torch.results import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    Operation = Callable[..., list[Tensor]]
 
 if torch.distributed.is_available():
     # Its functions have the default process group of this moment as default arguments. PyTorch imports it in
@@ -82,8 +86,8 @@ class Signature:
 
     @property
     def backward_schema(self) -> str:
-        """Gradients of the first two results, what was saved, the arguments of the forward operation, and whether
-        the gradient of a dense mask is wanted."""
+        """Gradients of the first two results, what was saved, the arguments of the forward operation, and
+        whether the gradient of a dense mask is wanted."""
         results = "Tensor grad_output, Tensor? grad_second"
         saved = "".join(f", Tensor {name}" for name in self.results.saved)
         arguments, returned = self.forward_schema[1:].split(")", 1)
@@ -106,42 +110,42 @@ def _types(functions: Functions, defaults: dict[str, Any]) -> dict[str, str]:
     return types
 
 
-def define(signature: Signature) -> Callable[..., list[torch.Tensor]]:
+def define(signature: Signature) -> Operation:
     """Register forward and backward of one set of functions; the forward operation."""
-    name = f"{NAMESPACE}::{signature.name}"
-    forward = torch.library.custom_op(
-        name,
-        lambda *values: _run_forward(signature, values),
-        mutates_args=(),
-        device_types="cpu",
-        schema=signature.forward_schema,
+    forward, backward = (
+        torch.library.custom_op(
+            f"{NAMESPACE}::{name}",
+            partial(run, signature),
+            mutates_args=(),
+            device_types="cpu",
+            schema=schema,
+        )
+        for name, run, schema in (
+            (signature.name, _run_forward, signature.forward_schema),
+            (f"{signature.name}_backward", _run_backward, signature.backward_schema),
+        )
     )
-    backward = torch.library.custom_op(
-        f"{name}_backward",
-        lambda *values: _run_backward(signature, values),
-        mutates_args=(),
-        device_types="cpu",
-        schema=signature.backward_schema,
-    )
-    forward.register_fake(lambda *values: _empty_results(signature, values))
-    backward.register_fake(lambda *values: _empty_gradients(signature, values))
+    forward.register_fake(partial(_empty_results, signature))
+    backward.register_fake(partial(_empty_gradients, signature))
     operation, gradients = (
         getattr(torch.ops.rattention, n).default for n in (signature.name, f"{signature.name}_backward")
     )
-    forward.register_autograd(_gradients_by(signature, gradients), setup_context=_saver(signature))
-    backward.register_autograd(_refuse_second_derivative(signature))
-    for op, overload in ((forward, operation), (backward, gradients)):
-        op.register_vmap(_one_by_one(overload))
+    forward.register_autograd(
+        partial(_gradients, signature, gradients), setup_context=partial(_save, signature)
+    )
+    backward.register_autograd(partial(_refuse_second_derivative, signature))
+    forward.register_vmap(partial(_one_by_one, operation))
+    backward.register_vmap(partial(_one_by_one, gradients))
     return operation  # type: ignore[no-any-return]
 
 
-def _run_forward(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
+def _run_forward(signature: Signature, *values: Any) -> list[Tensor]:
     """The results, in the order of the operation."""
     result = signature.functions.forward(**_on_arrays(signature, values))
     return [as_tensor(array) for array in signature.results.arrays(result)]
 
 
-def _run_backward(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
+def _run_backward(signature: Signature, *values: Any) -> list[Tensor]:
     """The gradients, each in its argument's dtype."""
     grad_output, grad_second, *rest, of_mask = values
     count = len(signature.results.saved)
@@ -174,7 +178,7 @@ def _on_arrays(signature: Signature, values: Sequence[Any]) -> dict[str, Any]:
     return arguments
 
 
-def _empty_results(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
+def _empty_results(signature: Signature, *values: Any) -> list[Tensor]:
     arguments = dict(zip(signature.names, values, strict=True))
     query, key, value = (arguments[name] for name in ("query", "key", "value"))
     require_shapes(query, key, value)
@@ -182,72 +186,57 @@ def _empty_results(signature: Signature, values: Sequence[Any]) -> list[torch.Te
     return [output, *signature.results.empty(output, arguments)]
 
 
-def _empty_gradients(signature: Signature, values: Sequence[Any]) -> list[torch.Tensor]:
+def _empty_gradients(signature: Signature, *values: Any) -> list[Tensor]:
     arguments = dict(zip(signature.names, values[2 + len(signature.results.saved) : -1], strict=True))
     given = (arguments[name] for name in signature.gradients_of(arguments, values[-1]))
     return [t.new_empty(t.shape) for t in given]
 
 
-def _saver(signature: Signature) -> Callable[..., None]:
-    def setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[torch.Tensor]) -> None:
-        ctx.set_materialize_grads(False)
-        arguments = dict(zip(signature.names, inputs, strict=True))
-        tensors = [arguments.pop(name) for name in signature.tensors]
-        ctx.save_for_backward(*output[: len(signature.results.saved)], *tensors)
-        ctx.numbers = arguments
-        ctx.output_shape = output[0].shape
-
-    return setup_context
+def _save(signature: Signature, ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    arguments = dict(zip(signature.names, inputs, strict=True))
+    tensors = [arguments.pop(name) for name in signature.tensors]
+    ctx.save_for_backward(*output[: len(signature.results.saved)], *tensors)
+    ctx.numbers = arguments
+    ctx.output_shape = output[0].shape
 
 
-def _gradients_by(signature: Signature, operation: Callable[..., list[torch.Tensor]]) -> Callable[..., Any]:
-    count = len(signature.results.saved)
-
-    def backward(ctx: Any, grads: Sequence[torch.Tensor | None]) -> Any:
-        saved = ctx.saved_tensors
-        tensors = dict(zip(signature.tensors, saved[count:], strict=True))
-        arguments = tensors | ctx.numbers
-        grad_output, grad_second = grads[0], (grads[1] if len(grads) > 1 else None)
-        if grad_output is None and grad_second is None:
-            return (None,) * len(signature.names)
-        if grad_output is None:
-            grad_output = tensors["query"].new_zeros(ctx.output_shape)
-        inputs = [arguments[name] for name in signature.names]
-        of_mask = signature.has_dense_mask and ctx.needs_input_grad[signature.names.index("attn_mask")]
-        results = operation(grad_output, grad_second, *saved[:count], *inputs, of_mask)
-        gradients = dict(zip(signature.gradients_of(arguments, of_mask), results, strict=True))
-        return tuple(gradients.get(name) for name in signature.names)
-
-    return backward
+def _gradients(signature: Signature, operation: Operation, ctx: Any, grads: Sequence[Tensor | None]) -> Any:
+    saved, count = ctx.saved_tensors, len(signature.results.saved)
+    tensors = dict(zip(signature.tensors, saved[count:], strict=True))
+    arguments = tensors | ctx.numbers
+    grad_output, grad_second = grads[0], (grads[1] if len(grads) > 1 else None)
+    if grad_output is None and grad_second is None:
+        return (None,) * len(signature.names)
+    if grad_output is None:
+        grad_output = tensors["query"].new_zeros(ctx.output_shape)
+    inputs = [arguments[name] for name in signature.names]
+    of_mask = signature.has_dense_mask and ctx.needs_input_grad[signature.names.index("attn_mask")]
+    results = operation(grad_output, grad_second, *saved[:count], *inputs, of_mask)
+    gradients = dict(zip(signature.gradients_of(arguments, of_mask), results, strict=True))
+    return tuple(gradients.get(name) for name in signature.names)
 
 
-def _refuse_second_derivative(signature: Signature) -> Callable[..., Any]:
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise NotImplementedError(
-            f"rattention.torch.{signature.name} has first derivatives only: its backward pass cannot be "
-            "differentiated (double backward, create_graph=True)"
-        )
-
-    return backward
+def _refuse_second_derivative(signature: Signature, ctx: Any, *grads: Any) -> Any:
+    raise NotImplementedError(
+        f"rattention.torch.{signature.name} has first derivatives only: its backward pass cannot be "
+        "differentiated (double backward, create_graph=True)"
+    )
 
 
-def _one_by_one(operation: Callable[..., list[torch.Tensor]]) -> Callable[..., Any]:
+def _one_by_one(operation: Operation, info: Any, in_dims: Sequence[Any], *values: Any) -> Any:
     """A vmap rule: kernels are parallel inside, and arguments per head have no batch to fold into."""
-
-    def rule(info: Any, in_dims: Sequence[Any], *values: Any) -> Any:
-        results = [
-            operation(
-                *(
-                    value.select(dim, i) if isinstance(value, torch.Tensor) and dim is not None else value
-                    for value, dim in zip(values, in_dims, strict=True)
-                )
+    results = [
+        operation(
+            *(
+                value.select(dim, i) if isinstance(value, Tensor) and dim is not None else value
+                for value, dim in zip(values, in_dims, strict=True)
             )
-            for i in range(info.batch_size)
-        ]
-        stacked = [torch.stack(parts) for parts in zip(*results, strict=True)]
-        return stacked, [0] * len(stacked)
-
-    return rule
+        )
+        for i in range(info.batch_size)
+    ]
+    stacked = [torch.stack(parts) for parts in zip(*results, strict=True)]
+    return stacked, [0] * len(stacked)
 
 
 SIGNATURES = {m.functions.forward: Signature(m.functions) for m in MECHANISMS.values()}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rattention._metrics import ROW_METRICS, AttentionMetrics, MetricOptions
 from rattention.mechanisms.residual_linear import feature_map_name
@@ -40,7 +41,7 @@ class SoftmaxResults:
             "metrics": None if metrics is None else _as_integers(metrics),
         }
 
-    def returned(self, made: Sequence[torch.Tensor], wanted: Arguments, inputs: Arguments) -> Any:
+    def returned(self, made: Sequence[Tensor], wanted: Arguments, inputs: Arguments) -> Any:
         """What the public function returns of what the operation does."""
         if wanted["metrics"] is None and not wanted["return_lse"]:
             return made[0]
@@ -59,7 +60,7 @@ class SoftmaxResults:
                 "move the tensors with .cpu()"
             )
 
-    def empty(self, output: torch.Tensor, arguments: Arguments) -> list[torch.Tensor]:
+    def empty(self, output: Tensor, arguments: Arguments) -> list[Tensor]:
         """Tensors like those that follow the output."""
         saved = []
         if arguments["return_lse"]:
@@ -78,7 +79,7 @@ class SoftmaxResults:
             arrays += [result.exact_lse, rest]
         return arrays + ([] if result.metrics is None else [array for _, array in result.metrics])
 
-    def for_backward(self, saved: Sequence[torch.Tensor], grad_second: NDArray[Any] | None) -> Arguments:
+    def for_backward(self, saved: Sequence[Tensor], grad_second: NDArray[Any] | None) -> Arguments:
         """What the backward function on arrays takes besides the arguments of the forward pass."""
         output, lse, rest = (as_array(tensor) for tensor in saved)
         result = AttentionResult.of(output, lse, rest if rest.ndim == 4 else None, None)
@@ -95,7 +96,7 @@ class LinearResults:
         """The flag, which is the public function's."""
         return {"return_state": bool(wanted["return_state"])}
 
-    def returned(self, made: Sequence[torch.Tensor], wanted: Arguments, inputs: Arguments) -> Any:
+    def returned(self, made: Sequence[Tensor], wanted: Arguments, inputs: Arguments) -> Any:
         """What the public function returns of what the operation does."""
         return LinearResult(made[0], made[1]) if inputs["return_state"] else made[0]
 
@@ -108,7 +109,7 @@ class LinearResults:
         if rows != keys:
             raise ValueError(f"key has length {keys}, query has {rows}; they must be equal")
 
-    def empty(self, output: torch.Tensor, arguments: Arguments) -> list[torch.Tensor]:
+    def empty(self, output: Tensor, arguments: Arguments) -> list[Tensor]:
         """A tensor like the state."""
         if not arguments["return_state"]:
             return []
@@ -121,7 +122,7 @@ class LinearResults:
         """Those of the function on arrays, in the order of the operation."""
         return list(result) if isinstance(result, LinearResult) else [result]
 
-    def for_backward(self, saved: Sequence[torch.Tensor], grad_second: NDArray[Any] | None) -> Arguments:
+    def for_backward(self, saved: Sequence[Tensor], grad_second: NDArray[Any] | None) -> Arguments:
         """What the backward function on arrays takes besides the arguments of the forward pass."""
         return {"grad_state": grad_second}
 
@@ -137,7 +138,7 @@ def _as_integers(metrics: MetricOptions) -> list[int]:
     return [min(metrics.local_radius, 2**62), min(metrics.long_range_distance, 2**62), int(metrics.received)]
 
 
-def _empty_metrics(metrics: Sequence[int] | None, rows: torch.Tensor, keys: int) -> list[torch.Tensor]:
+def _empty_metrics(metrics: Sequence[int] | None, rows: Tensor, keys: int) -> list[Tensor]:
     if metrics is None:
         return []
     dtypes = (torch.int64 if name == "max_position" else None for name in ROW_METRICS)
@@ -147,7 +148,7 @@ def _empty_metrics(metrics: Sequence[int] | None, rows: torch.Tensor, keys: int)
 
 class _NotDifferentiable(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, measured: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, measured: Tensor, *inputs: Tensor) -> Tensor:
         return measured.view_as(measured)
 
     @staticmethod
@@ -158,15 +159,15 @@ class _NotDifferentiable(torch.autograd.Function):
         )
 
 
-def not_differentiable(measured: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+def not_differentiable(measured: Tensor, *inputs: Tensor) -> Tensor:
     """What was measured of these inputs: in a loss an error, in place of a gradient that is silently
     missing."""
     if torch.compiler.is_compiling() or not measured.is_floating_point():
         return measured
-    result: torch.Tensor = _NotDifferentiable.apply(measured, *inputs)  # type: ignore[no-untyped-call]
+    result: Tensor = _NotDifferentiable.apply(measured, *inputs)  # type: ignore[no-untyped-call]
     return result
 
 
-def _metrics(measured: Sequence[torch.Tensor], inputs: Arguments) -> AttentionMetrics[torch.Tensor]:
+def _metrics(measured: Sequence[Tensor], inputs: Arguments) -> AttentionMetrics[Tensor]:
     results = [not_differentiable(t.detach(), inputs["query"], inputs["key"]) for t in measured]
     return AttentionMetrics(**dict(zip((*ROW_METRICS, "received"), results, strict=False)))

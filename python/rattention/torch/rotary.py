@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rattention import _core
-from rattention.torch.checks import as_array, as_tensor
-
-IN_KERNEL = (torch.float32, torch.bfloat16, torch.float16)
-"""Dtypes that the operation takes on the CPU; others are turned in plain PyTorch."""
+from rattention.torch.checks import FLOATS, as_array, as_tensor
 
 
-def rotary(*rows: torch.Tensor, theta: float | None, first_position: int = 0) -> tuple[torch.Tensor, ...]:
+def rotary(*rows: Tensor, theta: float | None, first_position: int = 0) -> tuple[Tensor, ...]:
     """Pairs ``(x_i, x_{i + dim/2})`` of row t turned by ``t * theta^(-2 i / dim)``; None turns nothing.
 
     Parameters
@@ -27,12 +25,12 @@ def rotary(*rows: torch.Tensor, theta: float | None, first_position: int = 0) ->
     """
     if theta is None:
         return rows
-    if all(x.device.type == "cpu" and x.dtype in IN_KERNEL for x in rows):
+    if all(x.device.type == "cpu" and x.dtype in FLOATS for x in rows):
         return tuple(turn(x, None, None, float(theta), first_position, _even(x), False, False) for x in rows)
     return plain_rotary(*rows, theta=theta, first_position=first_position)
 
 
-def plain_rotary(*rows: torch.Tensor, theta: float, first_position: int = 0) -> tuple[torch.Tensor, ...]:
+def plain_rotary(*rows: Tensor, theta: float, first_position: int = 0) -> tuple[Tensor, ...]:
     """The same in plain PyTorch."""
     length, dim = rows[0].shape[-2], _even(rows[0])
     # float64 on the CPU: float32 angles are wrong by 0.01 at position 100 000, and not every device has more.
@@ -41,7 +39,7 @@ def plain_rotary(*rows: torch.Tensor, theta: float, first_position: int = 0) -> 
     return tuple(plain_turn(x, cos.to(x.device), sin.to(x.device)) for x in rows)
 
 
-def plain_angles(positions: torch.Tensor, theta: float, dims: int) -> tuple[torch.Tensor, torch.Tensor]:
+def plain_angles(positions: Tensor, theta: float, dims: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines, float32 ``[*positions.shape, dims / 2]`` of angles in float64."""
     half = dims // 2
     exponents = torch.arange(half, dtype=torch.float64, device=positions.device) / half
@@ -49,9 +47,7 @@ def plain_angles(positions: torch.Tensor, theta: float, dims: int) -> tuple[torc
     return angles.cos().to(torch.float32), angles.sin().to(torch.float32)
 
 
-def plain_turn(
-    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool = False
-) -> torch.Tensor:
+def plain_turn(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
     """The first dimensions, twice as many as `cos` and `sin` have, by those angles; the others stay."""
     half = cos.shape[-1]
     if cos.dim() == 3:
@@ -63,7 +59,7 @@ def plain_turn(
     return torch.cat([turned.to(x.dtype), rest], dim=-1)
 
 
-def _even(rows: torch.Tensor) -> int:
+def _even(rows: Tensor) -> int:
     dim = rows.shape[-1]
     if dim % 2 != 0:
         raise ValueError(f"rope_theta needs an even head_dim, got {dim}")
@@ -71,8 +67,8 @@ def _even(rows: torch.Tensor) -> int:
 
 
 def aligned_rotary(
-    query: torch.Tensor, key: torch.Tensor, *, theta: float | None, first_position: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
+    query: Tensor, key: Tensor, *, theta: float | None, first_position: int = 0
+) -> tuple[Tensor, Tensor]:
     """Queries and keys of other lengths, whose last rows are of one token; `first_position` is the first
     key's."""
     offset = first_position + key.shape[-2] - query.shape[-2]
@@ -83,15 +79,15 @@ def aligned_rotary(
 
 @torch.library.custom_op("rattention::rotary", mutates_args=(), device_types="cpu")
 def turn(
-    rows: torch.Tensor,
-    positions: torch.Tensor | None,
-    table: torch.Tensor | None,
+    rows: Tensor,
+    positions: Tensor | None,
+    table: Tensor | None,
     theta: float,
     first_position: int,
     dims: int,
     interleaved: bool,
     back: bool,
-) -> torch.Tensor:
+) -> Tensor:
     """The rows turned to their positions, or back: in one pass over them where plain PyTorch takes nine.
 
     Angles are those of `positions`, of a `table` ``[..., dims]`` of cosines, then sines, or of
@@ -112,21 +108,21 @@ def turn(
 
 
 @turn.register_fake
-def _(rows: torch.Tensor, *_: Any) -> torch.Tensor:
+def _(rows: Tensor, *_: Any) -> Tensor:
     return rows.new_empty(rows.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, positions, table, *ctx.numbers = inputs
     ctx.save_for_backward(positions, table)
 
 
-def _turn_back(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _turn_back(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     *numbers, back = ctx.numbers
     return turn(grad, *ctx.saved_tensors, *numbers, not back), *[None] * (len(numbers) + 3)
 
 
-def _batched(info: Any, in_dims: Any, *inputs: Any) -> tuple[torch.Tensor, int]:
+def _batched(info: Any, in_dims: Any, *inputs: Any) -> tuple[Tensor, int]:
     """A vmap rule: the batch joins that of the rows, and so do the angles of every sample and row."""
     rows, positions, table = (
         x if x is None or at is None else x.movedim(at, 0)
@@ -141,7 +137,7 @@ def _batched(info: Any, in_dims: Any, *inputs: Any) -> tuple[torch.Tensor, int]:
     return turn(rows.flatten(0, 1), *angles, *inputs[3:]).unflatten(0, rows.shape[:2]), 0
 
 
-def _per_row(x: torch.Tensor, mapped: bool, rows: torch.Size, trailing: int) -> torch.Tensor:
+def _per_row(x: Tensor, mapped: bool, rows: torch.Size, trailing: int) -> Tensor:
     """``[samples * batch, length, ...]`` of what has neither, one or both of those axes."""
     if not mapped:
         x = x[None]

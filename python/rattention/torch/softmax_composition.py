@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,24 +18,24 @@ if TYPE_CHECKING:
 ROWS = 512
 """Query rows scored at once."""
 
-Score = Callable[[slice, slice], torch.Tensor]
+Score = Callable[[slice, slice], Tensor]
 """Scores ``[batch, heads, rows, keys]`` of slices of query rows and keys."""
 
 
 def attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     *,
     scale: float | None = None,
     softcap: float | None = None,
     **options: Any,
-) -> list[torch.Tensor]:
+) -> list[Tensor]:
     """`rattention.attention`: output and lse."""
     q, k = (wide(tensor) for tensor in (query, key))
     factor = query.shape[3] ** -0.5 if scale is None else scale
 
-    def score(rows: slice, keys: slice) -> torch.Tensor:
+    def score(rows: slice, keys: slice) -> Tensor:
         scores = per_kv_head(lambda a, b: a @ b.mT, q[:, :, rows] * factor, k[:, :, keys])
         return scores if softcap is None else softcap * torch.tanh(scores / softcap)
 
@@ -42,42 +43,40 @@ def attention(
 
 
 def gravitational_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    query_mass: torch.Tensor,
-    key_mass: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_mass: Tensor,
+    key_mass: Tensor,
     *,
-    gravity: torch.Tensor,
+    gravity: Tensor,
     eps: float,
-    exponent: torch.Tensor | None,
+    exponent: Tensor | None,
     **masks: Any,
-) -> list[torch.Tensor]:
+) -> list[Tensor]:
     """`rattention.gravitational_attention`: output and lse."""
     q, k, own, other = (wide(tensor) for tensor in (query, key, query_mass, key_mass))
     own = own * gravity[:, None]
     other = repeated(other, query.shape[1])
 
-    def score(rows: slice, keys: slice) -> torch.Tensor:
+    def score(rows: slice, keys: slice) -> Tensor:
         distance = per_kv_head(_distance, q[:, :, rows], k[:, :, keys])
         return own[:, :, rows, None] * other[:, :, None, keys] / (_power(distance, exponent) + eps)
 
     return _weighted(score, query, key, value, **masks)
 
 
-def wide(tensor: torch.Tensor) -> torch.Tensor:
+def wide(tensor: Tensor) -> Tensor:
     """At least in float32, in which all sums are done."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def repeated(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+def repeated(tensor: Tensor, heads: int) -> Tensor:
     """Key/value heads as every query head sees them."""
     return tensor.repeat_interleave(heads // max(tensor.shape[1], 1), dim=1)
 
 
-def per_kv_head(
-    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], own: torch.Tensor, other: torch.Tensor
-) -> torch.Tensor:
+def per_kv_head(function: Callable[[Tensor, Tensor], Tensor], own: Tensor, other: Tensor) -> Tensor:
     """`function` of each key/value head's matrix and the rows of all query heads that read it."""
     batch, heads, rows, _ = own.shape
     kv_heads = other.shape[1]
@@ -86,7 +85,7 @@ def per_kv_head(
     return result.reshape(batch, heads, rows, result.shape[-1])
 
 
-def _power(distance: torch.Tensor, exponent: torch.Tensor | None) -> torch.Tensor:
+def _power(distance: Tensor, exponent: Tensor | None) -> Tensor:
     """A distance of 0 has no gradient."""
     if exponent is None:
         return distance.square()
@@ -94,24 +93,24 @@ def _power(distance: torch.Tensor, exponent: torch.Tensor | None) -> torch.Tenso
     return torch.where(apart, torch.where(apart, distance, 1.0) ** exponent[:, None, None], 0.0)
 
 
-def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _weighted(
     score: Score,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     *,
     causal: bool = False,
     window: Sequence[int] | None = None,
     query_offset: int | None = None,
-    key_mask: torch.Tensor | None = None,
-    block_ids: torch.Tensor | None = None,
-    sinks: torch.Tensor | None = None,
+    key_mask: Tensor | None = None,
+    block_ids: Tensor | None = None,
+    sinks: Tensor | None = None,
     **others: Any,
-) -> list[torch.Tensor]:
+) -> list[Tensor]:
     length, keys = query.shape[2], key.shape[2]
     offset = keys - length if query_offset is None else query_offset
     left, right = (-1, -1) if window is None else window
@@ -134,21 +133,21 @@ def _weighted(
 
 
 def _visible(
-    query: torch.Tensor,
+    query: Tensor,
     rows: slice,
     keys: slice,
     offset: int,
     left: int,
     right: int,
-    key_mask: torch.Tensor | None,
-    block_ids: torch.Tensor | None,
+    key_mask: Tensor | None,
+    block_ids: Tensor | None,
     *,
-    segment_ids: torch.Tensor | None = None,
-    cu_seqlens: torch.Tensor | None = None,
-    attn_mask: torch.Tensor | None = None,
-    log_discount: torch.Tensor | None = None,
-    relative_bias: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    segment_ids: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    attn_mask: Tensor | None = None,
+    log_discount: Tensor | None = None,
+    relative_bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Which keys the rows may see, and what is added to their scores; both broadcast over batch and heads."""
     i = torch.arange(rows.start, rows.stop, device=query.device)[:, None] + offset
     j = torch.arange(keys.start, keys.stop, device=query.device)
@@ -184,7 +183,7 @@ def _visible(
     return visible, bias
 
 
-def _in_blocks(ids: torch.Tensor, positions: torch.Tensor, keys: slice) -> torch.Tensor:
+def _in_blocks(ids: Tensor, positions: Tensor, keys: slice) -> Tensor:
     """``[batch, positions, keys]``: whether row and key lie in one run of equal ids >= 0."""
     changes = torch.diff(ids, dim=1, prepend=ids[:, :1]) != 0
     runs = changes.cumsum(1).masked_fill(ids < 0, -1)
@@ -193,15 +192,10 @@ def _in_blocks(ids: torch.Tensor, positions: torch.Tensor, keys: slice) -> torch
     return (own[:, :, None] == runs[:, None, keys]) & (own >= 0)[:, :, None]
 
 
-def _softmax(
-    scores: torch.Tensor, visible: torch.Tensor, sinks: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _softmax(scores: Tensor, visible: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
     """Weights beside sinks and the log of their denominator; 0 and -inf where nothing is visible."""
     scores = scores.masked_fill(~visible, -torch.inf)
-    if sinks is None:
-        sink = scores.new_full((1, 1, 1, 1), -torch.inf)
-    else:
-        sink = sinks[:, None, None]
+    sink = scores.new_full((1, 1, 1, 1), -torch.inf) if sinks is None else sinks[:, None, None]
     top = torch.cat((scores, sink.expand(*scores.shape[:3], 1)), dim=3).detach().amax(dim=3, keepdim=True)
     top = top.masked_fill(top == -torch.inf, 0.0)
     exponentials = (scores - top).exp()

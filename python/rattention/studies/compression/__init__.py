@@ -6,9 +6,9 @@ from rattention import _extras
 
 _extras.require("scipy.stats")
 
-from rattention.studies.compression.figures import compression_figure, plot_budgets  # noqa: E402
-from rattention.studies.compression.results import Cell, Measured, Preview, Trial, Validation  # noqa: E402
-from rattention.studies.compression.tasks import Task, validate  # noqa: E402
+from rattention.studies.compression.figures import compression_figure, plot_budgets
+from rattention.studies.compression.results import Cell, Measured, Preview, Trial, Validation
+from rattention.studies.compression.tasks import Task, validate
 
 __all__ = [
     "Cell",

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from rattention._extras import require
 from rattention.compression import STRATEGIES, Past, Strategy, require_strategy, resolve_budget
-from rattention.compression.budget import Budget
-from rattention.compression.past import Attention
-from rattention.inspect import LayerAttention, capture
+from rattention.compression.past import Attention, Budget
+from rattention.inspect import capture
 
 if TYPE_CHECKING:
     from rattention.studies.dark_room import History, HistoryTransformer
@@ -155,19 +154,13 @@ def observed_past(
     these = slice(first, first + tokens)
 
     def measure(kind: Attention) -> NDArray[np.float32]:
-        parts = [_attention(layer, kind, query_row)[..., these].mean(axis=1) for layer in layers]
-        return np.asarray(np.mean(parts, axis=0), np.float32)
+        each = [
+            layer.rows([query_row])[:, :, 0] if kind == "query" else np.asarray(layer.metrics().received)
+            for layer in layers
+        ]
+        return np.asarray(np.mean([one[..., these].mean(axis=1) for one in each], axis=0), np.float32)
 
     if strategy.replaces:
         every = np.concatenate([layer.key[:, :, these] for layer in layers], axis=1)
         keys = every.swapaxes(1, 2).reshape(batch, tokens, -1).astype(np.float32)
     return Past(keys, measure=measure)
-
-
-def _attention(layer: LayerAttention, kind: Attention, query_row: int) -> NDArray[np.float32]:
-    """``[batch, heads, tokens]``."""
-    if kind == "query":
-        return layer.rows([query_row])[:, :, 0]
-    received = layer.metrics().received
-    assert received is not None
-    return received

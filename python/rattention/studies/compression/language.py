@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rattention._extras import require
-from rattention.compression.budget import Budget, resolve_budget
-from rattention.compression.compressing import compress
-from rattention.compression.report import Compression
+from rattention._models import kind_of
+from rattention.compression.compressing import Compression, compress
+from rattention.compression.past import Budget, resolve_budget
 from rattention.compression.strategies import STRATEGIES, Strategy
 from rattention.nn import LanguageModel, RAttention
 from rattention.studies.compression.results import Constant, Measured, Preview
@@ -183,7 +182,9 @@ class _PretrainedReader(_Reader):
 
     def nbytes(self, cache: Any) -> int:
         """Of keys and values, or of what a layer says it holds."""
-        return sum(_layer_nbytes(layer) for layer in cache.layers)
+        holders = [getattr(layer, "held", layer) for layer in cache.layers]
+        parts = [(h,) if hasattr(h, "nbytes") else (h.keys, h.values) for h in holders]
+        return sum(int(part.nbytes) for pair in parts for part in pair if part is not None)
 
     def windows(self) -> list[int]:
         from rattention.hf.converted import RAttentionModule
@@ -197,18 +198,10 @@ class _PretrainedReader(_Reader):
         return int(2 * config.num_hidden_layers * heads * width * self.model.dtype.itemsize)
 
 
-def _layer_nbytes(layer: Any) -> int:
-    held = getattr(layer, "held", layer)
-    if hasattr(held, "nbytes"):
-        return int(held.nbytes)
-    return 0 if layer.keys is None else int(layer.keys.nbytes + layer.values.nbytes)
-
-
 def _reader_of(model: Any) -> _Reader:
     if isinstance(model, LanguageModel):
         return _Reader(model)
-    transformers = sys.modules.get("transformers")
-    if transformers is not None and isinstance(model, transformers.PreTrainedModel):
+    if kind_of(model) == "transformers":
         return _PretrainedReader(model)
     raise TypeError(
         "model must be a rattention.nn.LanguageModel or a causal language model of Transformers, got "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from rattention._files import json_ready
-from rattention.compression.budget import Budget
+from rattention.compression.past import Budget
 from rattention.studies.kit.intervals import CONFIDENCE, Interval, interval
 
 ENOUGH = 0.95
@@ -213,27 +213,25 @@ class Validation:
         return cls(data["task"], data["quality"], data["higher_is_better"], trials, constant)
 
     def _numbers(self, trials: Sequence[Trial]) -> dict[str, Interval | Spread]:
-        columns: dict[str, Callable[[Trial], float]] = {
-            "quality": lambda t: t.compressed.quality,
-            "share": self._share,
-            "bytes_share": lambda t: t.compressed.nbytes / t.full.nbytes if t.full.nbytes else math.nan,
-        }
-        numbers: dict[str, Interval | Spread] = {
-            name: interval([value(t) for t in trials]) for name, value in columns.items()
-        }
-        numbers |= _times([turn for t in trials for turn in t.turns])
-        masses = [t.compressed.mass for t in trials if t.compressed.mass is not None]
-        if masses:
-            numbers["mass"] = interval(masses)
-        for name in trials[0].compressed.against_full or {}:
-            numbers[name] = interval([(t.compressed.against_full or {})[name] for t in trials])
-        return numbers
+        runs, turns = [t.compressed for t in trials], [turn for t in trials for turn in t.turns]
+        kept = [{"mass": run.mass, **(run.against_full or {})} for run in runs]
+        return _means([self._beside_full(t) for t in trials]) | _times(turns) | _means(kept)
 
-    def _share(self, trial: Trial) -> float:
-        ours, full = trial.compressed.quality, trial.full.quality
-        if not self.higher_is_better:
-            ours, full = full, ours
-        return ours / full if full else math.nan
+    def _beside_full(self, trial: Trial) -> dict[str, float | None]:
+        ours, full = trial.compressed, trial.full
+        good, bad = (ours, full) if self.higher_is_better else (full, ours)
+        return {
+            "quality": ours.quality,
+            "share": good.quality / bad.quality if bad.quality else math.nan,
+            "bytes_share": ours.nbytes / full.nbytes if full.nbytes else math.nan,
+        }
+
+
+def _means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Interval | Spread]:
+    """By name, over the rows that have a number of that name."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [n for row in rows if (n := row.get(name)) is not None] for name in names}
+    return {name: interval(column) for name, column in columns.items() if column}
 
 
 def _turns(
@@ -248,16 +246,12 @@ def _times(turns: Sequence[tuple[Measured, Measured]]) -> dict[str, Spread]:
     """Nothing where some were not taken."""
     if any(math.isnan(run.seconds) for turn in turns for run in turn):
         return {}
-    return {
-        "seconds": _spread([ours.seconds for _, ours in turns]),
-        "speed_up": _spread([full.seconds / ours.seconds for full, ours in turns]),
-        "compressing": _spread([ours.compressing / full.seconds for full, ours in turns]),
+    columns = {
+        "seconds": [ours.seconds for _, ours in turns],
+        "speed_up": [full.seconds / ours.seconds for full, ours in turns],
+        "compressing": [ours.compressing / full.seconds for full, ours in turns],
     }
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
-    return Spread(float(middle), float(low), float(high))
+    return {name: Spread(*np.quantile(n, (0.5, 0.25, 0.75)).tolist()) for name, n in columns.items()}
 
 
 def _spelled(share: Interval | Spread) -> str:

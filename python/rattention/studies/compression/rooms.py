@@ -7,8 +7,7 @@ import time
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rattention.compression.budget import Budget, resolve_budget
-from rattention.compression.past import share_kept
+from rattention.compression.past import Budget, resolve_budget, share_kept
 from rattention.compression.strategies import Strategy, TopK
 from rattention.studies.compression.history import (
     TOKEN_STRATEGIES,

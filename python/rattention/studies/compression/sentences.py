@@ -7,8 +7,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from rattention.compression.budget import Budget, resolve_budget
-from rattention.compression.past import Past, along, share_kept
+from rattention.compression.past import Budget, Past, along, resolve_budget, share_kept
 from rattention.compression.strategies import Strategy, TopK
 from rattention.models import Bert
 from rattention.studies.compression.history import TOKEN_STRATEGIES, observed_past

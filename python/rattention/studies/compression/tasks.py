@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rattention.compression.budget import Budget, require_budget
+from rattention.compression.past import Budget, require_budget
 from rattention.compression.strategies import Strategy, require_strategy
 from rattention.studies.compression.results import Constant, Measured, Preview, Trial, Validation
 

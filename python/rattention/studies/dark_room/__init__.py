@@ -17,11 +17,11 @@ from rattention import _extras
 for _module in ("torch", "gymnasium"):
     _extras.require(_module)
 
-from rattention.studies.dark_room.evaluation import Comparison, compare, evaluate  # noqa: E402
-from rattention.studies.dark_room.histories import Collection, LearningHistories, collect  # noqa: E402
-from rattention.studies.dark_room.learning import History, QLearning, learn  # noqa: E402
-from rattention.studies.dark_room.model import HistoryTransformer, example_checkpoint  # noqa: E402
-from rattention.studies.dark_room.rooms import (  # noqa: E402
+from rattention.studies.dark_room.evaluation import Comparison, compare, evaluate
+from rattention.studies.dark_room.histories import Collection, LearningHistories, collect
+from rattention.studies.dark_room.learning import History, QLearning, learn
+from rattention.studies.dark_room.model import HistoryTransformer, example_checkpoint
+from rattention.studies.dark_room.rooms import (
     ACTIONS,
     HARD,
     DarkRoom,
@@ -30,7 +30,7 @@ from rattention.studies.dark_room.rooms import (  # noqa: E402
     oracle_returns,
     random_returns,
 )
-from rattention.studies.dark_room.training import Training, train  # noqa: E402
+from rattention.studies.dark_room.training import Training, train
 
 __all__ = [
     "ACTIONS",

@@ -71,7 +71,8 @@ def evaluate(
             f"the model knows {model.config['states']} states, a room of side {rooms.room.size} has "
             f"{rooms.room.states}"
         )
-    agent = _Agent(model, len(rooms.goals), temperature, np.random.default_rng((seed, 1)), compress, forget)
+    history, generator = History.empty(len(rooms.goals)), np.random.default_rng((seed, 1))
+    agent = _Agent(model, history, temperature, generator, compress or (lambda seen: seen), forget)
     with evaluating(model):
         return np.stack([agent.episode(rooms) for _ in progress(range(episodes))], axis=1)
 
@@ -87,28 +88,27 @@ class _Agent:
     """The model, and what it remembers."""
 
     model: HistoryTransformer
-    batch: int
+    history: History
     temperature: float
     generator: np.random.Generator
-    compress: Callable[[History], History] | None
+    compress: Callable[[History], History]
     forget: bool
-
-    def __post_init__(self) -> None:
-        self.context: int = self.model.config["context"]
-        self.history = History.empty(self.batch)
 
     def episode(self, rooms: DarkRooms) -> NDArray[np.float64]:
         """The returns ``[rooms]``."""
-        total = np.zeros(self.batch)
+        total = np.zeros(len(rooms.goals))
         for transition in rooms.episode(self.act):
-            self.history = self.history.append(*transition).last(self.context)
+            self.history = self.history.append(*transition).last(self.model.config["context"])
             total += transition[2]
         return total
 
-    @torch.no_grad()
     def act(self, states: NDArray[np.int64]) -> NDArray[np.int64]:
         """An action for every room."""
-        seen = self._seen()
+        seen = self.compress(self.history)
+        if not isinstance(seen, History):
+            raise TypeError(f"compress must return a History, got {type(seen).__name__}")
+        if len(seen.states) != len(states):
+            raise ValueError(f"compress must keep the batch of {len(states)}, got {len(seen.states)}")
         if self.forget:
             self.history = seen
         tensors = (torch.from_numpy(np.ascontiguousarray(array)) for array in (*seen.arrays(), states))
@@ -116,16 +116,6 @@ class _Agent:
         if self.temperature > 0:  # the largest of logits with Gumbel noise is a draw from their softmax
             logits = logits / self.temperature + self.generator.gumbel(size=logits.shape)
         return np.asarray(logits.argmax(axis=1), np.int64)
-
-    def _seen(self) -> History:
-        if self.compress is None:
-            return self.history
-        seen = self.compress(self.history)
-        if not isinstance(seen, History):
-            raise TypeError(f"compress must return a History, got {type(seen).__name__}")
-        if len(seen.states) != self.batch:
-            raise ValueError(f"compress must keep the batch of {self.batch}, got {len(seen.states)}")
-        return seen
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rattention.plots.style import BLUE, GREY, VERMILION, axes_of, figure_of, label_lines
+from rattention.plots.style import BLUE, COLOURS, GREY, VERMILION, axes_of, figure_of, label_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from rattention.studies.dark_room.evaluation import Comparison
 
-GREEN = "#009E73"
-"""Of Okabe and Ito, like the others."""
+GREEN = COLOURS[2]
 
 
 def plot_returns(result: Comparison, *, ax: Axes | None = None) -> Axes:
@@ -52,7 +51,8 @@ def plot_goals(result: Comparison, *, ax: Axes | None = None) -> Axes:
     ax.plot(places, oracle, color=VERMILION, marker="_", markersize=10, linestyle="none", markeredgewidth=2)
     ax.plot(places, first, color=GREY, marker="o", markersize=4, linestyle="none")
     ax.plot(places, last, color=BLUE, marker="o", markersize=5, linestyle="none")
-    ax.set_xticks(places, [_place(result, goal) for goal in result.goals[order]], rotation=90, fontsize=7.5)
+    names = [f"{row}, {column}" for row, column in result.room.places(result.goals[order])]
+    ax.set_xticks(places, names, rotation=90, fontsize=7.5)
     ax.set_xlim(-0.7, len(order) * 1.34)
     ax.set_ylim(-1.6, None)
     low, high = ax.get_xlim()
@@ -80,7 +80,3 @@ def _axis_ends(ax: Axes, low: float, high: float, *, ticks: bool = True) -> None
     ax.spines["bottom"].set_bounds(low, high)
     if ticks:
         ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
-
-
-def _place(result: Comparison, goal: int) -> str:
-    return f"{goal // result.room.size}, {goal % result.room.size}"

@@ -17,9 +17,10 @@ from rattention._arguments import whole_number
 from rattention._config import show_config
 from rattention._extras import require
 from rattention._files import replacing
+from rattention.nn.weights import read_tensors
 from rattention.studies.dark_room.learning import History, QLearning, learn
 from rattention.studies.dark_room.rooms import ACTIONS, Room
-from rattention.studies.kit.settings import require_ranges
+from rattention.studies.kit.settings import from_mapping, require_ranges
 
 SETTINGS, HARDWARE = "rattention.histories", "rattention.hardware"
 """Keys of the metadata."""
@@ -58,8 +59,7 @@ class Collection:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Collection:
         """What `dataclasses.asdict` made of one."""
-        parts = {"room": Room(**settings["room"]), "agent": QLearning(**settings["agent"])}
-        return cls(**(dict(settings) | parts))
+        return from_mapping(cls, settings, "collection")
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,16 @@ class LearningHistories:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LearningHistories:
         """What `save` wrote; ValueError names the fault of a file that is something else or damaged."""
-        tensors, metadata = _read(Path(path))
+        if not Path(path).is_file():
+            raise ValueError(f"{path} does not exist: make it with rattention ad collect")
+        tensors, metadata = read_tensors(Path(path))
         if SETTINGS not in metadata or set(tensors) != {*_STORED, "goals"}:
             raise ValueError(f"{path} holds no learning histories: it was not written by save()")
         try:
             collection = Collection.of(json.loads(metadata[SETTINGS]))
             kinds: dict[str, Any] = {name: np.float32 if name == "rewards" else np.int64 for name in _STORED}
-            history = History(**{name: tensors[name].astype(kind) for name, kind in kinds.items()})
-            goals = collection.room.goals(tensors["goals"])
+            history = History(**{name: tensors[name].numpy().astype(kind) for name, kind in kinds.items()})
+            goals = collection.room.goals(tensors["goals"].numpy())
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{path} holds no usable learning histories: {error}") from error
         histories = cls(history, goals, collection)
@@ -120,17 +122,6 @@ def collect(
     goals = np.repeat(np.arange(collection.room.states), collection.per_goal)
     history = learn(goals, collection.agent, collection.room, seed=collection.seed, progress=progress)
     return LearningHistories(history, goals, collection)
-
-
-def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    safetensors = require("safetensors")
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: make it with rattention ad collect")
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def _check(path: str | os.PathLike[str], histories: LearningHistories) -> None:

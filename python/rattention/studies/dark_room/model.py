@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import rattention
-from rattention.models.errors import WeightsError
+from rattention._arguments import at_least
+from rattention.models.folder import WeightsError
 from rattention.nn import Softmax, TransformerEncoder
 from rattention.nn.mechanisms import Pattern, as_pattern
 from rattention.nn.weights import load_model, load_record, save_model
@@ -68,8 +69,7 @@ class HistoryTransformer(nn.Module):
         super().__init__()
         sizes = {"states": states, "actions": actions, "context": context, "dim": dim, "depth": depth}
         for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+            at_least(name, value, 1)
         layers: dict[str, Any] = {"kv_heads": kv_heads, "mlp_dim": mlp_dim, "dropout": dropout}
         kinds = [kind.as_dict() for kind in as_pattern(pattern)]
         self.config: dict[str, Any] = sizes | layers | {"columns": columns, "heads": heads, "pattern": kinds}
@@ -159,7 +159,7 @@ class HistoryTransformer(nn.Module):
     def load(cls, path: str | os.PathLike[str]) -> HistoryTransformer:
         """The model in a file that `save` wrote.
 
-        `rattention.models.errors.WeightsError` names the fault of a file that is not there, is something
+        `rattention.models.WeightsError` names the fault of a file that is not there, is something
         else, is damaged, or holds weights that are no numbers.
         """
         model = load_model(cls, path)

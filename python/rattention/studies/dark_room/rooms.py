@@ -117,7 +117,6 @@ class DarkRooms:
     ) -> None:
         self.room = Room() if room is None else room
         self.goals = self.room.goals(goals)
-        self.states = np.full(len(self.goals), self.room.centre)
         self._generator = np.random.default_rng(0) if generator is None else generator
         self._next = self.room.next_states()
         self._left = 0

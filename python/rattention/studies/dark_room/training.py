@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from rattention._config import show_config
 from rattention._files import writable_folder, write_json
-from rattention.models.errors import read_json_object
+from rattention._models import evaluating
+from rattention.models.folder import read_json_object
 from rattention.studies.dark_room.histories import LearningHistories, WindowSampler
 from rattention.studies.dark_room.model import HistoryTransformer
 from rattention.studies.dark_room.rooms import ACTIONS
@@ -172,14 +173,16 @@ class _Trainer(Trainer):
         if not resume and not path.exists():
             return
         state = read_checkpoint(path)
+        settings = state["settings"]["training"]
         if resume:
-            if other := differences(_lengthened(state["settings"], self.steps), self.settings):
+            settings["steps"] = max(settings["steps"], self.steps)
+            if other := differences(state["settings"], self.settings):
                 raise ValueError(f"{path} is of a training with {'; '.join(other)}")
             self.restore(state, path)
-        elif state["step"] < (planned := state["settings"]["training"]["steps"]):
+        elif state["step"] < settings["steps"]:
             raise ValueError(
-                f"{self.folder} holds a training after {state['step']} of {planned} steps: resume it, or "
-                "choose another folder"
+                f"{self.folder} holds a training after {state['step']} of {settings['steps']} steps: resume "
+                "it, or choose another folder"
             )
 
     def pause(self) -> None:
@@ -214,14 +217,11 @@ class _Trainer(Trainer):
         self.log(numbers, self.step)
         bar.set_postfix(loss=numbers["query_loss"], accuracy=numbers["query_accuracy"])
 
-    @torch.no_grad()
     def _held_out(self) -> dict[str, torch.Tensor]:
         generator = np.random.default_rng((self.training.seed, HELD_OUT_STREAM, 0))
         windows = self.samplers[1].draw(2 * self.training.batch, generator)
-        self.model.eval()
-        numbers = losses(self.model, windows.tensors())
-        self.model.train()
-        return numbers
+        with evaluating(self.model):
+            return losses(self.model, windows.tensors())
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"settings": self.settings}
@@ -236,12 +236,6 @@ class _Trainer(Trainer):
         save_checkpoint(self.folder / CHECKPOINT, self.state())
         self.model.save(self.folder / MODEL)
         write_json(self.folder / RECORD, {**self.model.record, "curve": self.lines})
-
-
-def _lengthened(settings: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """Settings of a training that goes on to `steps`, where these are more than it had."""
-    training = settings["training"]
-    return {**settings, "training": {**training, "steps": max(training["steps"], steps)}}
 
 
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:

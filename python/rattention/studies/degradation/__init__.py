@@ -9,9 +9,11 @@ anywhere. `rattention.studies.degradation.figures` draws them.
 from rattention.studies.degradation.contexts import (
     WINDOWS,
     ContextMetrics,
+    Degradation,
     Recall,
     Thresholds,
     WindowCutoff,
+    measure,
     measure_contexts,
     measure_recall,
     measure_window_cutoff,
@@ -21,12 +23,13 @@ from rattention.studies.degradation.sources import (
     Conversation,
     Selection,
     Source,
+    SyntheticConversation,
+    SyntheticSource,
     TextSource,
     default_text,
     read_turns,
 )
-from rattention.studies.degradation.story import Degradation, measure, summarise
-from rattention.studies.degradation.synthetic import SyntheticConversation, SyntheticSource
+from rattention.studies.degradation.story import summarise
 
 __all__ = [
     "WINDOWS",

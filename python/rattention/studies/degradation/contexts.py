@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rattention._metrics import AttentionMetrics, MetricOptions
+from rattention._metrics import MetricOptions
 from rattention.inspect import LayerAttention, Limits
 from rattention.studies.degradation.sources import Context, Selection, Source
 
@@ -97,21 +98,14 @@ def measure_context(
         for name in AVERAGED
     }
     means = {name: selection.mean(values) for name, values in per_head.items()}
+    received = [np.asarray(layer.received)[0, :, :FIRST_TOKENS] for layer in layers]  # means over the rows
     return ContextMetrics(
         context_length=asked,
         sequence_length=context.sequence_length,
         **means,
         retention_change=None if previous is None else means["retention"] - previous,
-        first_tokens_share=selection.mean(_first_tokens_share(layers)),
+        first_tokens_share=selection.mean(np.stack([r.sum(axis=-1, dtype=np.float64) for r in received])),
         per_head=per_head,
-    )
-
-
-def _first_tokens_share(layers: Sequence[AttentionMetrics]) -> NDArray[np.float64]:
-    """Per layer and head: a key's `received` is a mean over the rows, and so is their sum."""
-    received = [layer.received for layer in layers]
-    return np.stack(
-        [r[0, :, :FIRST_TOKENS].sum(axis=-1, dtype=np.float64) for r in received if r is not None]
     )
 
 
@@ -228,3 +222,110 @@ def _recall(case: Context, asked: int, selection: Selection) -> Recall:
         rank=1 + int((by_token[others] > by_token[case.fact].max()).sum()),
         candidates=others.size + case.fact.size,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Degradation:
+    """Everything that was measured."""
+
+    contexts: tuple[ContextMetrics, ...]
+    """One entry per context length."""
+    cutoff: WindowCutoff
+    """What a sliding window would cut off in the longest context."""
+    recall: tuple[Recall, ...]
+    """How a question looks at its fact, for every context length that holds both; may be empty."""
+    selection: Selection
+    """Layers and heads that the averages are taken over."""
+    metrics: MetricOptions
+    """Distances of the metrics."""
+    thresholds: Thresholds
+    """Where the marks begin."""
+
+    def as_data(self) -> dict[str, Any]:
+        """All numbers in lists and dictionaries, as they stand in the JSON file."""
+        return {
+            "contexts": [context_data(context, self.thresholds) for context in self.contexts],
+            "first_tokens": FIRST_TOKENS,
+            "heads": {name: self.contexts[-1].per_head[name].tolist() for name in AVERAGED},
+            "window_cutoff": self._cutoff_data(),
+            "recall": [self._recall_data(recall) for recall in self.recall],
+            "selection": asdict(self.selection),
+            "metric_options": asdict(self.metrics),
+            "thresholds": asdict(self.thresholds),
+        }
+
+    def _cutoff_data(self) -> dict[str, Any]:
+        chosen = self.selection.of_array(self.cutoff.mass)
+        return {
+            "sequence_length": self.cutoff.sequence_length,
+            "windows": list(self.cutoff.windows),
+            "mean": chosen.mean(axis=(0, 1)).tolist(),
+            "layers": list(self.selection.layers),
+            "per_layer": chosen.mean(axis=1).tolist(),
+        }
+
+    def _recall_data(self, recall: Recall) -> dict[str, Any]:
+        chosen = self.selection.of_array(recall.mass)
+        named = ("context_length", "sequence_length", "fact_tokens", "mean_mass", "even_mass")
+        return {name: getattr(recall, name) for name in named} | {
+            "layer_mean_mass": chosen.mean(axis=1).tolist(),
+            "layer_best_mass": chosen.max(axis=1).tolist(),
+            "layer_best_head": [self.selection.heads[i] for i in chosen.argmax(axis=1)],
+            "rank": recall.rank,
+            "candidates": recall.candidates,
+        }
+
+
+def context_data(context: ContextMetrics, thresholds: Thresholds) -> dict[str, Any]:
+    """One context in plain data."""
+    shares = ("retention_change", "first_tokens_share", "first_tokens_even_share")
+    numbers = {
+        name: getattr(context, name) for name in ("context_length", "sequence_length", *AVERAGED, *shares)
+    }
+    return numbers | {"marks": list(thresholds.marks(context))}
+
+
+def measure(
+    source: Source,
+    conversation: Source,
+    lengths: Sequence[int],
+    *,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    metrics: MetricOptions | None = None,
+    thresholds: Thresholds | None = None,
+    progress: Progress = no_progress,
+) -> Degradation:
+    """Measure contexts of `lengths` tokens, what a window would cut off in the longest, and the conversation.
+
+    Parameters
+    ----------
+    source:
+        What gives the contexts: a `TextSource` or a `SyntheticSource`.
+    conversation:
+        What gives fact and question, a `Conversation` or a `SyntheticConversation`; lengths that cannot hold
+        both are left out of the recall.
+    lengths:
+        In tokens, special tokens counted; put into ascending order.
+    layers, heads:
+        What to average over, counted from 0; all by default.
+    metrics, thresholds:
+        Distances of the metrics, and where the marks begin.
+    progress:
+        Wraps what is being worked on, as ``tqdm`` does; its second argument is a title.
+
+    Raises
+    ------
+    ValueError
+        No length, one below 3 or beyond the model's positions, or a layer or head that does not exist.
+    """
+    lengths = sorted(set(lengths))
+    if not lengths:
+        raise ValueError("at least one context length is needed")
+    selection = Selection.of(source, layers, heads)
+    metrics = metrics or MetricOptions()
+    contexts = measure_contexts(source, lengths, selection=selection, metrics=metrics, progress=progress)
+    cutoff = measure_window_cutoff(source.context(lengths[-1]), WINDOWS)
+    holding_both = [n for n in lengths if n >= conversation.shortest]
+    recall = measure_recall(conversation, holding_both, selection=selection, progress=progress)
+    return Degradation(contexts, cutoff, recall, selection, metrics, thresholds or Thresholds())

@@ -17,7 +17,7 @@ import torch
 
 from rattention._extras import require
 from rattention._files import replacing
-from rattention.models.errors import WeightsError as WeightsError
+from rattention.models.folder import WeightsError as WeightsError
 from rattention.studies.kit import distributed
 
 if TYPE_CHECKING:

@@ -21,16 +21,15 @@ from rattention import _extras
 for _module in ("torch", "scipy.stats"):
     _extras.require(_module)
 
-from rattention.studies.lra.config import PRESETS, Run, Study  # noqa: E402
-from rattention.studies.lra.data import Split, Task, TaskData  # noqa: E402
-from rattention.studies.lra.folder import new_name  # noqa: E402
-from rattention.studies.lra.images import Images  # noqa: E402
-from rattention.studies.lra.listops import ListOps  # noqa: E402
-from rattention.studies.lra.models import SequenceClassifier, matched_size  # noqa: E402
-from rattention.studies.lra.settings import MECHANISMS, ModelSize, Training  # noqa: E402
-from rattention.studies.lra.study import run_study  # noqa: E402
-from rattention.studies.lra.tasks import TASKS  # noqa: E402
-from rattention.studies.lra.text import Text  # noqa: E402
+from rattention.studies.lra.config import PRESETS, TASKS, Run, Study
+from rattention.studies.lra.data import Split, Task, TaskData
+from rattention.studies.lra.folder import new_name
+from rattention.studies.lra.images import Images
+from rattention.studies.lra.listops import ListOps
+from rattention.studies.lra.models import SequenceClassifier, matched_size
+from rattention.studies.lra.settings import MECHANISMS, ModelSize, Training
+from rattention.studies.lra.study import run_study
+from rattention.studies.lra.text import Text
 
 __all__ = [
     "MECHANISMS",

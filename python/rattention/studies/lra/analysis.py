@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from rattention._extras import require
 from rattention._files import figure_format, save_figure, writable_folder, write_text
-from rattention.studies.lra import tables
+from rattention.studies.lra import summary
+from rattention.studies.lra.config import task_label
 from rattention.studies.lra.figures import drawn_figures
 from rattention.studies.lra.findings import CAVEAT, findings_markdown, findings_of
 from rattention.studies.lra.results import StudyResults
 from rattention.studies.lra.summary import Cell, by_task, heading, rows_of, summarize
-from rattention.studies.lra.tasks import task_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +36,6 @@ class Analysis:
     findings: dict[str, list[str]]
     """Sentences by task; under ``"Runs"`` what is missing."""
     files: tuple[Path, ...] = ()
-    """What was written."""
 
     def as_data(self) -> dict[str, Any]:
         """All of it as plain data."""
@@ -88,9 +87,9 @@ def _write(analysis: Analysis, folder: Path, formats: Sequence[str]) -> tuple[Pa
     results, cells = analysis.results, analysis.cells
     columns = None if cells else ["task", "mechanism", "seeds"]
     texts = {
-        "summary.md": tables.markdown(results, cells),
+        "summary.md": summary.markdown(results, cells),
         "summary.csv": require("pandas").DataFrame(rows_of(cells), columns=columns).to_csv(index=False),
-        "summary.tex": tables.latex(cells),
+        "summary.tex": summary.latex(cells),
         "findings.md": findings_markdown(analysis.findings),
     }
     place, drawn = writable_folder(folder / "figures"), drawn_figures(results, cells)
@@ -113,12 +112,10 @@ def _png(figure: Figure, path: Path, saved: Iterable[Path]) -> str:
 
 
 def _page(analysis: Analysis, images: Mapping[str, str]) -> str:
-    """The page with figures by caption."""
     results = analysis.results
     settings = {run.task: run.settings for run in reversed(results.runs) if run.settings is not None}
     records = {f"Settings, {task_label(task)}": own for task, own in settings.items()}
     records |= dict(zip(map(str, results.folders), results.environments, strict=True))
-    tasks = by_task(analysis.cells)
     environment = require("jinja2").Environment(autoescape=True)
     text: str = environment.from_string(TEMPLATE.read_text("utf-8")).render(
         finished=len(results.finished()),
@@ -126,12 +123,11 @@ def _page(analysis: Analysis, images: Mapping[str, str]) -> str:
         folders=results.folders,
         caveat=CAVEAT,
         findings=analysis.findings,
-        columns=tables.COLUMNS,
-        summary={heading(task, some): map(tables.cells_of_row, some) for task, some in tasks.items()},
-        note=tables.NOTE,
+        summary={heading(task, some): summary.rows(some) for task, some in by_task(analysis.cells).items()},
+        note=summary.NOTE,
         figures=images,
-        published=tables.published_rows(),
-        published_note=tables.PUBLISHED_NOTE,
+        published=summary.published_rows(),
+        published_note=summary.PUBLISHED_NOTE,
         records=records,
     )
     return text

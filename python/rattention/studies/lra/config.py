@@ -15,16 +15,24 @@ from rattention.studies.kit.settings import (
     require_name,
     write_yaml,
 )
+from rattention.studies.lra import images, listops, text
 from rattention.studies.lra.settings import MECHANISMS, ModelSize, Training
-from rattention.studies.lra.tasks import TASKS
 
 if TYPE_CHECKING:
     import os
 
     from rattention.studies.lra.data import TaskSettings
 
+TASKS = {"listops": listops.TASK, "text": text.TASK, "images": images.TASK}
+"""In the order of tables and figures. One more is a file with a `Task` and its name here."""
+
 SUBSETS = ("tasks", "mechanisms", "seeds")
 """Fields of a study that say which runs there are; all others say how each is made."""
+
+
+def task_label(name: str) -> str:
+    """A task as tables and figures call it."""
+    return TASKS[name].label if name in TASKS else name
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from operator import eq
 from typing import TYPE_CHECKING
 
 from rattention.studies.kit.intervals import CONFIDENCE
+from rattention.studies.lra.config import task_label
 from rattention.studies.lra.models import MATCHED_WITHIN
 from rattention.studies.lra.settings import BASELINE
-from rattention.studies.lra.summary import Cell, by_task, difference, learned
-from rattention.studies.lra.tables import attention, bullets, mebibytes, percent, points, unfinished_lines
-from rattention.studies.lra.tasks import task_label
+from rattention.studies.lra.summary import (
+    Cell,
+    attention,
+    bullets,
+    by_task,
+    difference,
+    learned,
+    mebibytes,
+    percent,
+    points,
+    unfinished_lines,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,9 +31,16 @@ if TYPE_CHECKING:
 CAVEAT = (
     f"A difference counts as shown where its {CONFIDENCE:.0%} interval leaves 0 out: Student's, of the "
     "differences between runs with the same seed (a paired t-test). Intervals are over seeds only, and "
-    "nothing is corrected for the number of comparisons. All statements hold for these sizes, settings and "
-    "data."
+    "nothing is corrected for the number of comparisons. Times and memory were measured on a machine that "
+    "other work may have shared: a difference in them counts as shown only where the ranges of two or more "
+    "runs each do not overlap. All statements hold for these sizes, settings, data and machines."
 )
+
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "seconds_per_epoch": ("time per epoch", lambda seconds: f"{seconds:,.3g} s"),
+    "peak_memory_bytes": ("peak memory", mebibytes),
+}
+"""What an epoch takes: its name in sentences, and how it is written."""
 
 
 def findings_of(cells: Sequence[Cell], results: StudyResults) -> dict[str, list[str]]:
@@ -79,7 +97,7 @@ def against_majority(cells: Sequence[Cell]) -> list[str]:
         f"{cell.label} did not learn: its mean accuracy of {cell.accuracy.mean:.1%} is not above that of "
         f"the majority class, {cell.majority:.1%}."
         for cell in cells
-        if learned(cell) is False
+        if cell.failed
     ]
     unsure = [
         f"{cell.label} is not shown to have learned: {percent(cell.accuracy)} against the majority "
@@ -96,8 +114,7 @@ def against_baseline(cells: Sequence[Cell]) -> list[str]:
     """Accuracy against that of softmax attention."""
     text = []
     for cell in cells:
-        between = cell.improvement
-        if between is None:
+        if (between := cell.improvement) is None:
             continue
         if between.pairs < 2:
             verdict = "with fewer than two seeds in common no difference can be shown"
@@ -116,32 +133,49 @@ def against_baseline(cells: Sequence[Cell]) -> list[str]:
 
 
 def speed(cells: Sequence[Cell]) -> list[str]:
-    """Seconds per epoch and peak memory, as ratios of means."""
+    """Seconds per epoch and peak memory: what is least, what is shown to be more, and ratios of means."""
     if len(cells) < 2:
         return []
-    time, memory = "seconds_per_epoch", "peak_memory_bytes"
-    ratios = [(cell.label, cell.ratio(time), cell.ratio(memory)) for cell in cells]
-    parts = "; ".join(f"{name} {x:.2f} and {y:.2f}" for name, x, y in ratios if None not in (x, y))
+    ratios = "; ".join(
+        f"{cell.label} "
+        + " and ".join(f"{cell.ratio(name):.2f}{'*' * (not apart(cell, base, name))}" for name in COSTS)
+        for cell in cells
+        if (base := cell.baseline) and None not in map(cell.ratio, COSTS)
+    )
+    star = "; *: no difference is shown" * ("*" in ratios)
     return [
-        _ends(cells, time, "Fastest per epoch", lambda s: f"{s:,.3g} s", "as long"),
-        _ends(cells, memory, "Least peak memory", mebibytes, "as much"),
-        *[f"Time per epoch and peak memory, as multiples of softmax attention's: {parts}."] * bool(parts),
+        *[_least(cells, name) for name in COSTS],
+        *[f"Mean time per epoch and peak memory, as multiples of softmax attention's: {ratios}{star}."]
+        * bool(ratios),
     ]
 
 
-def _ends(cells: Sequence[Cell], name: str, what: str, form: Callable[[float], str], times: str) -> str:
-    """The least and the greatest mean of a number."""
-    means = [(cell.number(name).mean, cell.label) for cell in cells]
-    (least, low), *_, (most, high) = sorted(means, key=lambda mean: mean[0])
-    text = f"{what}: {low} with {form(least)}"
-    return f"{text}; {high} takes {most / least:.2f} times {times}." if least else f"{text}."
+def _least(cells: Sequence[Cell], name: str) -> str:
+    """The least mean, and from which others it is shown to differ."""
+    what, form = COSTS[name]
+    least, *others = sorted(cells, key=lambda cell: cell.mean(name))
+    more = [cell for cell in others if apart(cell, least, name)]
+    mean = least.mean(name)
+    text = f"Lowest mean {what}: {least.label} with {form(mean)}, {_seeds(len(least.seeds))}"
+    if more:
+        times = (f"{cell.label} ({cell.mean(name) / (mean or math.nan):.2f} times)" for cell in more)
+        text += f"; higher in every run of {', '.join(times)}"
+    if unsure := [cell for cell in others if cell not in more]:
+        text += f"; no difference is shown to {_names(unsure)}"
+    return f"{text}."
+
+
+def apart(one: Cell, other: Cell, name: str) -> bool:
+    """Whether a cost differs between mechanisms: two or more runs each, whose ranges do not overlap."""
+    lower, higher = sorted((one.values(name), other.values(name)), key=max)
+    return min(len(lower), len(higher)) > 1 and max(lower) < min(higher)
 
 
 def convergence(cells: Sequence[Cell]) -> list[str]:
     """Epochs to 90 % of the best, and runs that had not ended improving. Mechanisms that did not learn reach
     their best at once, and are left out of the former."""
     text = []
-    means = [(cell, cell.number("epochs_to_90_percent").mean) for cell in cells if not cell.failed]
+    means = [(cell, cell.mean("epochs_to_90_percent")) for cell in cells if not cell.failed]
     if len(means) > 1:
         least, most = min(mean for _, mean in means), max(mean for _, mean in means)
         first, last = (_names([cell for cell, mean in means if mean == end]) for end in (least, most))

@@ -17,8 +17,7 @@ from rattention._config import get_num_threads, show_config
 from rattention._extras import require
 from rattention._files import replacing, write_json
 from rattention._installed import versions
-from rattention.studies.kit.records import read_lines
-from rattention.studies.kit.settings import differences
+from rattention.studies.kit.settings import differences, read_lines
 from rattention.studies.lra.config import SUBSETS, Study
 
 if TYPE_CHECKING:

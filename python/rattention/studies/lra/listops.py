@@ -9,6 +9,7 @@ benchmark's first one did, makes another task, nearly unsolvable.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import warnings
@@ -35,9 +36,6 @@ TOKENS = ("", *map(str, range(10)), *OPERATORS, "]")
 
 VERSION = 1
 """Of what is drawn: another number means other samples from the same settings."""
-
-GRAMMAR = ("min_length", "max_length", "max_depth", "max_args", "operator_share")
-"""Fields of `ListOps` that say which expressions there are."""
 
 TREES = 1 << 16
 """Drawn at once: a second or less, so that Ctrl-C is heard."""
@@ -140,12 +138,11 @@ class ListOps:
         return Split.of((np.frombuffer(sequences[i], np.uint8) for i in order), labels[order])
 
     def _trees(self, first: int) -> Iterable[tuple[bytes, int]]:
-        grammar = {name: getattr(self, name) for name in GRAMMAR}
+        grammar = {n: v for n, v in asdict(self).items() if n not in (*SPLITS, "seed")}
         tokens, lengths, labels = _core.draw_listops(self.seed, first, TREES, **grammar)
-        ends = np.cumsum(lengths).tolist()
-        starts = [0, *ends[:-1]]
+        parts = itertools.pairwise([0, *np.cumsum(lengths).tolist()])
         everything = tokens.tobytes()
-        return zip((everything[a:b] for a, b in zip(starts, ends, strict=True)), labels.tolist(), strict=True)
+        return zip((everything[a:b] for a, b in parts), labels.tolist(), strict=True)
 
     def _too_few(self, wanted: int, found: int, drawn: int) -> str:
         return (
@@ -158,8 +155,7 @@ class ListOps:
 
 def default_folder() -> Path:
     """``$RATTENTION_CACHE``, or ``rattention`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    own = os.environ.get("RATTENTION_CACHE")
-    if own:
+    if own := os.environ.get("RATTENTION_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rattention"
 

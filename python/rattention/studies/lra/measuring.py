@@ -1,12 +1,10 @@
-"""What is measured of a model: what it attends to, the memory it takes, and the numbers of its epochs."""
+"""What is measured of a model: what it attends to, and the memory it takes."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import resource
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +16,14 @@ from rattention._metrics import MetricOptions
 from rattention._models import evaluating
 from rattention.inspect.hooks import visiting
 from rattention.mechanisms.masks import window_bounds
-from rattention.studies.lra.batches import collate
+from rattention.studies.lra.data import collate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from rattention.inspect.hooks import LayerAttention
     from rattention.studies.lra.data import Split
     from rattention.studies.lra.models import SequenceClassifier
-    from rattention.studies.lra.settings import Training
 
 METRICS = (
     "entropy",
@@ -55,32 +50,23 @@ def attention_by_head(model: SequenceClassifier, split: Split, samples: int) -> 
     says how many samples were measured (``samples``) and how many tokens these have (``shortest``,
     ``longest``).
     """
-    seen: dict[tuple[int, str], list[NDArray[np.float64]]] = defaultdict(list)
+    pandas, seen = require("pandas"), []
 
     def visit(layer: LayerAttention) -> None:
-        for name, values in layer.metrics(MEASURED):
-            if name in METRICS:
-                seen[layer.index, name].append(_mean_of_numbers(values[0], axis=1))
+        means = {name: _mean_of_numbers(values[0]) for name, values in layer.metrics(MEASURED)}
         if _farthest(layer) <= MEASURED.long_range_distance:
-            seen[layer.index, "long_range"][-1].fill(np.nan)
+            means["long_range"].fill(np.nan)
+        seen.append(pandas.DataFrame(means, columns=METRICS).assign(layer=layer.index))
 
     chosen = longest_samples(split, samples)
     for index in chosen:
         _run(model, split, int(index), visit)
-    means = {key: _mean_of_numbers(np.stack(rows), axis=0) for key, rows in seen.items()}
-    layers = sorted({index for index, _ in means})
-    return [
-        {
-            "layer": layer,
-            "head": head,
-            **json_ready({name: float(means[layer, name][head]) for name in METRICS}),
-            "samples": len(chosen),
-            "shortest": int(split.lengths[chosen].min()),
-            "longest": int(split.lengths[chosen].max()),
-        }
-        for layer in layers
-        for head in range(len(means[layer, METRICS[0]]))
-    ]
+    if not seen:
+        return []
+    means = pandas.concat(seen).rename_axis("head").groupby(["layer", "head"]).mean().reset_index()
+    lengths = split.lengths[chosen]
+    rest = {"samples": len(chosen), "shortest": int(lengths.min()), "longest": int(lengths.max())}
+    return [json_ready(line) | rest for line in means.to_dict("records")]
 
 
 def longest_samples(split: Split, count: int) -> NDArray[np.int64]:
@@ -115,10 +101,10 @@ def _run(model: SequenceClassifier, split: Split, index: int, visit: Any) -> Non
         model(inputs["tokens"], inputs["lengths"])
 
 
-def _mean_of_numbers(values: NDArray[Any], axis: int) -> NDArray[np.float64]:
-    """The mean without NaN; NaN where there is nothing else."""
+def _mean_of_numbers(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The mean of each row without NaN; NaN where there is nothing else."""
     numbers = np.ma.array(values, mask=np.isnan(values))
-    return np.asarray(np.ma.filled(numbers.mean(axis=axis, dtype=np.float64), np.nan))
+    return np.asarray(np.ma.filled(numbers.mean(axis=1, dtype=np.float64), np.nan))
 
 
 class PeakMemory:
@@ -138,45 +124,9 @@ class PeakMemory:
 
     def bytes(self) -> int:
         """The peak so far."""
-        return max(self.before, _high_water_mark())
-
-
-def _high_water_mark() -> int:
-    try:
-        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@dataclass(frozen=True)
-class History:
-    """A line of numbers per epoch."""
-
-    lines: Sequence[dict[str, Any]]
-
-    def best(self) -> dict[str, Any]:
-        """The line of the first epoch with the highest validation accuracy."""
-        return max(self.lines, key=lambda line: float(line["validation_accuracy"]))
-
-    def stopped(self, training: Training) -> str | None:
-        """Why there is no further epoch: ``"epochs"``, ``"patience"``, or None where there is one."""
-        done = len(self.lines)
-        if done >= training.epochs:
-            return "epochs"
-        if done and done - self.best()["epoch"] >= training.patience:
-            return "patience"
-        return None
-
-    def peak_memory(self) -> int:
-        """Bytes, the largest of all epochs."""
-        return max((line["peak_memory_bytes"] for line in self.lines), default=0)
-
-    def mean(self, name: str) -> float:
-        """The mean of a number over the epochs."""
-        return float(sum(line[name] for line in self.lines) / len(self.lines))
-
-    def epochs_to(self, share: float) -> int:
-        """The first epoch whose validation accuracy is a share of the best."""
-        wanted = share * self.best()["validation_accuracy"]
-        return next(int(x["epoch"]) for x in self.lines if x["validation_accuracy"] >= wanted)
+        try:
+            _, _, text = Path("/proc/self/status").read_text("utf-8").partition("VmHWM:")
+            kibibytes = int(text.split()[0])
+        except (OSError, IndexError):
+            kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return max(self.before, 1024 * kibibytes)

@@ -190,16 +190,11 @@ def plot_radar(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
 def radar_shares(cells: Sequence[Cell]) -> list[dict[str, float]]:
     """For each cell what `RADAR` names as a share of the best: mean / highest mean, and where less is better
     (memory, epochs) lowest mean / mean. Convergence is 0 for a mechanism that did not learn."""
-    scores = np.array([[_score(cell, name) for name in RADAR] for cell in cells])
-    best = scores.max(axis=0)
-    return [dict(zip(RADAR, row, strict=True)) for row in scores / np.where(best > 0, best, 1)]
-
-
-def _score(cell: Cell, name: str) -> float:
-    mean = cell.number(name).mean
-    if name == "epochs_to_90_percent" and cell.failed:
-        return 0.0
-    return 1 / max(mean, 1e-300) if name in LESS_IS_BETTER else mean
+    frame = require("pandas").DataFrame([{name: cell.mean(name) for name in RADAR} for cell in cells])
+    frame[[*LESS_IS_BETTER]] = 1 / frame[[*LESS_IS_BETTER]].clip(lower=1e-300)
+    frame.loc[[cell.failed for cell in cells], "epochs_to_90_percent"] = 0.0
+    shares: list[dict[str, float]] = (frame / frame.max().where(frame.max() > 0, 1)).to_dict("records")
+    return shares
 
 
 def plot_curves(runs: Mapping[str, Sequence[RunRecord]], number: str, *, ax: Axes | None = None) -> Axes:

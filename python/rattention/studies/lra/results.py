@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from rattention._extras import require
-from rattention.studies.kit.records import is_number, read_lines
-from rattention.studies.kit.settings import differences, read_yaml
+from rattention.studies.kit.settings import differences, is_number, read_lines, read_yaml
 from rattention.studies.lra import folder as files
+from rattention.studies.lra.config import TASKS
 from rattention.studies.lra.settings import MECHANISMS
-from rattention.studies.lra.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,9 @@ NUMBERS = (
 )
 """What a result must have, besides its parameters."""
 
+IDENTITY = ("task", "mechanism", "seed")
+"""What tells runs apart."""
+
 Value = TypeVar("Value")
 
 
@@ -46,7 +50,6 @@ class RunRecord:
     mechanism: str
     seed: int
     folder: Path
-    """The run's own."""
     settings: Mapping[str, Any] | None = None
     """How it went, without task, mechanism and seed; None where that cannot be read."""
     metrics: Sequence[Mapping[str, Any]] = ()
@@ -64,9 +67,9 @@ class RunRecord:
         return f"{self.task}-{self.mechanism}-{self.seed}"
 
     @property
-    def identity(self) -> tuple[str, str, int]:
-        """Task, mechanism and seed."""
-        return self.task, self.mechanism, self.seed
+    def numbers(self) -> Mapping[str, Any]:
+        """Those of the result; none of a run that is not finished."""
+        return self.result or {}
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,9 @@ class StudyResults:
         found = [run for path in paths for run in _runs(path, warnings)]
         _require_same_settings(found)
         unknown = "{} cannot be read ({}): on what its runs went is not known."
-        read = (_read(path / files.ENVIRONMENT, _environment, unknown, warnings) for path in paths)
+        read = (_read(path / files.ENVIRONMENT, _mapping, unknown, warnings) for path in paths)
         environments = tuple(environment or {} for environment in read)
-        machines = [(environment.get("hardware"), environment.get("threads")) for environment in environments]
+        machines = [(own.get("hardware"), own.get("threads")) for own in environments]
         if any(machine != machines[0] for machine in machines):
             warnings.append(
                 "The folders come from different hardware or numbers of threads: times and memory of their "
@@ -124,13 +127,10 @@ class StudyResults:
         """In the order of tables."""
         return list(dict.fromkeys(run.task for run in self.runs))
 
-    def mechanisms(self, task: str) -> list[str]:
-        """Those with runs of a task, in the order of tables."""
-        return list(dict.fromkeys(run.mechanism for run in self.runs if run.task == task))
-
-    def of(self, task: str, mechanism: str) -> list[RunRecord]:
-        """Runs with all seeds."""
-        return [run for run in self.runs if (run.task, run.mechanism) == (task, mechanism)]
+    def by_mechanism(self, task: str) -> dict[str, list[RunRecord]]:
+        """The runs of a task with all seeds, in the order of tables."""
+        runs = [run for run in self.runs if run.task == task]
+        return {name: list(some) for name, some in itertools.groupby(runs, attrgetter("mechanism"))}
 
 
 def mechanism_label(mechanism: str) -> str:
@@ -203,26 +203,21 @@ def _read(path: Path, load: Callable[[Path], Value], text: str, warnings: list[s
 
 
 def _result(path: Path, run: RunRecord) -> dict[str, Any]:
-    result = json.loads(path.read_text("utf-8"))
-    if not isinstance(result, dict):
-        raise ValueError("it holds no numbers by name")
+    result = _mapping(path)
     missing = [name for name in NUMBERS if not is_number(result.get(name))]
     parameters = result.get("parameters")
     if not isinstance(parameters, dict) or not is_number(parameters.get("total")):
         missing.append("parameters.total")
     if missing:
         raise ValueError(f"no number for {', '.join(missing)}")
-    named = (result.get("task"), result.get("mechanism"), result.get("seed"))
-    if named != run.identity:
-        raise ValueError(f"it is that of {'-'.join(map(str, named))}")
+    if (name := "-".join(str(result.get(part)) for part in IDENTITY)) != run.name:
+        raise ValueError(f"it is that of {name}")
     return result
 
 
 def _settings(path: Path) -> dict[str, Any]:
     """All that is the same for every mechanism and seed."""
-    return {
-        name: value for name, value in read_yaml(path).items() if name not in ("task", "mechanism", "seed")
-    }
+    return {name: value for name, value in read_yaml(path).items() if name not in IDENTITY}
 
 
 def _maps(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -232,19 +227,18 @@ def _maps(path: Path) -> dict[str, NDArray[np.float32]]:
     return {name: maps[name] for name in sorted(maps, key=lambda name: (len(name), name))}
 
 
-def _environment(path: Path) -> dict[str, Any]:
+def _mapping(path: Path) -> dict[str, Any]:
     data = json.loads(path.read_text("utf-8"))
-    return data if isinstance(data, dict) else {}
+    if not isinstance(data, dict):
+        raise ValueError("it holds no numbers by name")
+    return data
 
 
 def _require_same_settings(runs: Sequence[RunRecord]) -> None:
     first: dict[str, RunRecord] = {}
     for run in runs:
-        if run.settings is None:
-            continue
-        other = first.setdefault(run.task, run)
-        differing = differences(other.settings or {}, run.settings, "{} is {} and {}")
-        if differing:
+        other = run if run.settings is None else first.setdefault(run.task, run)
+        if differing := differences(other.settings or {}, run.settings or {}, "{} is {} and {}"):
             raise ValueError(
                 f"{other.folder} and {run.folder} have different settings ({'; '.join(differing)}): their "
                 "numbers cannot be one table; analyse their folders one by one"
@@ -252,12 +246,12 @@ def _require_same_settings(runs: Sequence[RunRecord]) -> None:
 
 
 def _each_once(runs: Sequence[RunRecord], warnings: list[str]) -> list[RunRecord]:
-    kept: dict[tuple[str, str, int], RunRecord] = {}
+    kept: dict[str, RunRecord] = {}
     for run in runs:
-        other = kept.setdefault(run.identity, run)
-        if other is run:
-            continue
-        better, left = (run, other) if other.result is None and run.result is not None else (other, run)
-        kept[run.identity] = better
-        warnings.append(f"{run.name} is in several folders: {better.folder} counts, {left.folder} does not.")
+        other = kept.setdefault(run.name, run)
+        if other is not run:
+            better, left = (run, other) if run.numbers and not other.numbers else (other, run)
+            kept[run.name] = better
+            text = f"{run.name} is in several folders: {better.folder} counts, {left.folder} does not."
+            warnings.append(text)
     return list(kept.values())

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rattention._files import writable_folder
 from rattention.studies.kit import distributed
-from rattention.studies.lra.folder import (
-    RUNS,
-    locked,
-    open_folder,
-    read_result,
-    require_study_or_nothing,
-    write_tables,
-)
+from rattention.studies.lra import folder as files
 
 if TYPE_CHECKING:
     import os
@@ -69,10 +62,10 @@ def run_study(
     if distributed.rank() != 0:
         progress = _ignore
     with contextlib.ExitStack() as stack:
-        path = writable_folder(require_study_or_nothing(folder))
+        path = writable_folder(files.require_study_or_nothing(folder))
         if distributed.rank() == 0:
-            stack.enter_context(locked(path))
-            open_folder(study, path)
+            stack.enter_context(files.locked(path))
+            files.open_folder(study, path)
         distributed.barrier()
         stack.enter_context(_full_disk_explained(path))
         results = list(_results(study, path, progress))
@@ -93,7 +86,7 @@ def _results(study: Study, folder: Path, progress: Callable[[str], None]) -> Ite
 
     runs = study.runs()
     done = distributed.broadcast(
-        [read_result(folder / RUNS / run.name) for run in runs] if distributed.rank() == 0 else []
+        [files.read_result(folder / files.RUNS / run.name) for run in runs] if distributed.rank() == 0 else []
     )
     _check_data([run for run, result in zip(runs, done, strict=True) if result is None], progress)
     took: list[float] = []
@@ -106,10 +99,10 @@ def _results(study: Study, folder: Path, progress: Callable[[str], None]) -> Ite
                 data = None  # no run's memory is that of another task's data
                 data = _loaded(run)
             _report_mismatch(run, data, progress)
-            result = do_run(run, data, folder / RUNS / run.name)
+            result = do_run(run, data, folder / files.RUNS / run.name)
             took.append(time.perf_counter() - began)
             if distributed.rank() == 0:
-                write_tables(folder)
+                files.write_tables(folder)
             after = _left(took, len(runs) - index)
         progress(
             f"[{index}/{len(runs)}] {run.name}: test accuracy {result['test_accuracy']:.4f} after "

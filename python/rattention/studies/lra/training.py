@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
+from operator import itemgetter
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +15,7 @@ from rattention._files import json_ready, writable_folder, write_json
 from rattention._models import evaluating
 from rattention.nn import count_parameters
 from rattention.studies.kit import distributed
-from rattention.studies.kit.records import write_lines
-from rattention.studies.kit.settings import write_yaml
+from rattention.studies.kit.settings import write_lines, write_yaml
 from rattention.studies.kit.training import (
     Trainer,
     WeightsError,
@@ -22,10 +23,9 @@ from rattention.studies.kit.training import (
     read_checkpoint,
     save_checkpoint,
 )
-from rattention.studies.lra.batches import TrainingBatches, collate, in_order_of_length
-from rattention.studies.lra.data import SPLITS
+from rattention.studies.lra.data import SPLITS, TrainingBatches, collate, in_order_of_length
 from rattention.studies.lra.folder import ATTENTION, MAPS, METRICS, MODEL, RESULT, SETTINGS
-from rattention.studies.lra.measuring import History, PeakMemory, attention_by_head, save_maps
+from rattention.studies.lra.measuring import PeakMemory, attention_by_head, save_maps
 from rattention.studies.lra.models import SequenceClassifier
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ CHECKPOINTS = "checkpoints"
 
 CHECKPOINTS_KEPT = 2
 """One more than is needed, for the case that the last one is damaged."""
-
 
 CONVERGED = 0.9
 """Share of the best validation accuracy at which a run counts as converged."""
@@ -76,9 +75,10 @@ def new_model(run: Run, data: TaskData) -> SequenceClassifier:
 
 def _finish(run: Run, data: TaskData, trainer: ClassifierTrainer) -> dict[str, Any]:
     """Everything after the last epoch; the result is written last."""
-    folder, history, best = trainer.folder, trainer.history, trainer.history.best()
+    folder, best = trainer.folder, trainer.best_line()
+    wanted = CONVERGED * best["validation_accuracy"]
     model = _saved_best(trainer)
-    memory, counts = PeakMemory(history.peak_memory()), count_parameters(model)
+    memory, counts = PeakMemory(trainer.peak_memory()), count_parameters(model)
     loss, accuracy = evaluate(model, data.test, run.training.batch, trainer.pause)
     result = {
         "task": run.task,
@@ -88,16 +88,16 @@ def _finish(run: Run, data: TaskData, trainer: ClassifierTrainer) -> dict[str, A
         "test_loss": loss,
         "best_epoch": best["epoch"],
         "best_validation_accuracy": best["validation_accuracy"],
-        "epochs": len(history.lines),
-        "epochs_to_90_percent": history.epochs_to(CONVERGED),
-        "seconds_per_epoch": history.mean("seconds"),
-        "tokens_per_second": history.mean("tokens_per_second"),
+        "epochs": len(trainer.lines),
+        "epochs_to_90_percent": next(x["epoch"] for x in trainer.lines if x["validation_accuracy"] >= wanted),
+        "seconds_per_epoch": fmean(line["seconds"] for line in trainer.lines),
+        "tokens_per_second": fmean(line["tokens_per_second"] for line in trainer.lines),
         "peak_memory_bytes": memory.bytes(),
         "parameters": {n: counts.get(n, 0) for n in ("attention", "mlp", "embedding", "norm", "total")},
         "majority_accuracy": data.majority_accuracy(),
         "label_shares": data.label_shares(),
         "samples": {name: len(getattr(data, name)) for name in SPLITS},
-        "stopped": history.stopped(run.training),
+        "stopped": trainer.stopped(),
     }
     if distributed.rank() == 0:
         save_maps(model, data.test, folder / MAPS)
@@ -116,7 +116,7 @@ def _saved_best(trainer: ClassifierTrainer) -> SequenceClassifier:
     distributed.barrier()
     model = SequenceClassifier.load(path)
     _, again = evaluate(model, trainer.data.validation, trainer.training.batch)
-    if again != (before := trainer.history.best()["validation_accuracy"]):
+    if again != (before := trainer.best_line()["validation_accuracy"]):
         raise RuntimeError(
             f"{path}: the saved model has a validation accuracy of {again}, in training it was {before}"
         )
@@ -161,30 +161,37 @@ class ClassifierTrainer(Trainer):
             clip=training.clip,
         )
         self.data, self.training = data, training
-        self.heads: list[dict[str, Any]] = []
-        """Attention of every epoch, layer and head."""
-        self.best: dict[str, torch.Tensor] = {}
-        """Weights of the best epoch."""
+        self.heads: list[dict[str, Any]] = []  # attention of every epoch, layer and head
+        self.best: dict[str, torch.Tensor] = {}  # weights of the best epoch
         self._share = 1.0
         self._own: Iterator[dict[str, Any]] = iter(())
-        self._sums = np.zeros(4)
-        """Of the epoch so far: loss, correct answers, samples, tokens."""
+        self._sums = np.zeros(4)  # of the epoch so far: loss, correct answers, samples, tokens
         self._began = 0.0
         torch.manual_seed(run.seed)
         self._take_up()
-        self._memory = PeakMemory(self.history.peak_memory())
+        self._memory = PeakMemory(self.peak_memory())
         self._parallel: Any = self.model
         if distributed.world_size() > 1:
             self._parallel = torch.nn.parallel.DistributedDataParallel(self.model)
 
-    @property
-    def history(self) -> History:
-        """The epochs so far."""
-        return History(self.lines)
+    def best_line(self) -> dict[str, Any]:
+        """The line of the first epoch with the highest validation accuracy."""
+        return max(self.lines, key=itemgetter("validation_accuracy"))
+
+    def peak_memory(self) -> int:
+        """Bytes, the largest of all epochs."""
+        return max((line["peak_memory_bytes"] for line in self.lines), default=0)
+
+    def stopped(self) -> str | None:
+        """Why there is no further epoch: ``"epochs"``, ``"patience"``, or None where there is one."""
+        done = len(self.lines)
+        if done >= self.training.epochs:
+            return "epochs"
+        return "patience" if done and done - self.best_line()["epoch"] >= self.training.patience else None
 
     def finished(self) -> bool:
         """Whether all epochs are done or patience is over."""
-        return self.history.stopped(self.training) is not None
+        return self.stopped() is not None
 
     def rate(self) -> float:
         """The learning rate by the schedule."""
@@ -235,7 +242,7 @@ class ClassifierTrainer(Trainer):
             "peak_memory_bytes": self._memory.bytes(),
         }
         self.lines.append(json_ready(line))
-        if self.history.best()["epoch"] == line["epoch"]:
+        if self.best_line() is self.lines[-1]:
             self.best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         if distributed.rank() == 0:
             heads = attention_by_head(self.model, self.data.validation, self.training.measured)
