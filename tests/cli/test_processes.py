@@ -9,18 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from rattention import __version__
 from rattention.cli.parser import COMMANDS
 
 from tests.bert_folder import write_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Run = Callable[..., tuple[int, str, str]]
 
 
 def process(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:

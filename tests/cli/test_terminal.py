@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 from rattention.cli import text
 from rattention.cli.options import whole_numbers
 from rattention.cli.text import Style, number, table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Run = Callable[..., tuple[int, str, str]]
 
 
 class TestNumbers:
