@@ -1,6 +1,5 @@
 """Numbers of a comparison by hand: means, intervals, improvements, and the findings made of them."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import math
@@ -8,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-for module in ("matplotlib", "scipy", "yaml", "safetensors"):
-    pytest.importorskip(module, reason="needs the extra 'lra'")
+from tests.extras import needs
+
+needs("studies")
 
 from rattention.studies.lra import findings
 from rattention.studies.lra.summary import difference, learned, rows_of

@@ -1,6 +1,5 @@
 """rattention.torch: operations on tensors, equal to those on arrays and differentiable."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import doctest
@@ -9,9 +8,12 @@ import numpy as np
 import pytest
 import rattention as ra
 
-torch = pytest.importorskip("torch", reason="needs torch")
+from tests.extras import needs
+
+needs("torch")
 
 import rattention.torch as rt
+import torch
 from rattention.torch import checks, functional, ops, sdpa
 
 from tests.torch_inputs import (

@@ -1,14 +1,16 @@
 """Operations on tensors where PyTorch traces them: opcheck, compiled and exported graphs."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import pytest
 import rattention as ra
 
-torch = pytest.importorskip("torch", reason="needs torch")
+from tests.extras import needs
+
+needs("torch")
 
 import rattention.torch as rt
+import torch
 from rattention.torch import functions, ops
 
 from tests.torch_inputs import MASKS, by_mechanism, draw, tensors_of, two_results

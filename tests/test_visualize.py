@@ -1,6 +1,5 @@
 """rattention visualize: what it writes and says, for models of text, and for every kind of bad input."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import csv
@@ -13,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for module in ("jinja2", "matplotlib", "safetensors", "tokenizers"):
-    pytest.importorskip(module, reason=f"needs {module}")
+from tests.extras import needs
+
+needs("demo")
 
 from rattention.inspect import Rules, Sample
 from rattention.inspect.statistics import MapOptions
@@ -280,9 +280,9 @@ def test_the_text_may_end_early(arguments, capsys):
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     """A small random Llama with a tokenizer of its own."""
-    pytest.importorskip("torch", reason="needs torch")
-    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    needs("hf")
     import tokenizers
+    import transformers
 
     from tests.hf_models import build
 

@@ -1,6 +1,5 @@
 """rattention visualize of a transformer of histories, and what it refuses."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import json
@@ -9,21 +8,20 @@ import sys
 
 import pytest
 
-for module in ("jinja2", "matplotlib", "safetensors", "tokenizers"):
-    pytest.importorskip(module, reason=f"needs {module}")
+from tests.extras import needs
+
+needs("studies")
+
+import torch
+from rattention.studies.dark_room import HistoryTransformer
 
 from tests.visualized import figure_names, files_in, visualized
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    ad = pytest.importorskip(
-        "rattention.studies.dark_room", reason="needs the extra 'studies'", exc_type=ImportError
-    )
-    import torch
-
     torch.manual_seed(0)
-    model = ad.HistoryTransformer(states=81, actions=5, context=30, dim=16, heads=2, depth=2)
+    model = HistoryTransformer(states=81, actions=5, context=30, dim=16, heads=2, depth=2)
     model.save(tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from rattention.mechanisms.table import Mechanism, Sizes
 
+from tests.extras import needs
 from tests.variants import TABLE
 
-torch = pytest.importorskip("torch", reason="needs torch")
+needs("torch")
 
-import rattention.torch as rt  # noqa: E402
+import rattention.torch as rt
+import torch
 
 SIZES = Sizes(batch=2, heads=4, length=37, head_dim=8, value_dim=6, kv_heads=2)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -8,6 +8,7 @@ import pytest
 from rattention.cli import main
 
 from tests.bert_folder import write_folder
+from tests.extras import needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small random BERT: 2 layers of 3 heads, 64 positions."""
-    pytest.importorskip("safetensors", reason="needs the extra 'models'")
-    pytest.importorskip("tokenizers", reason="needs the extra 'models'")
+    needs("models")
     return str(write_folder(tmp_path_factory.mktemp("bert")))
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from rattention._installed import for_users
 
+from tests.extras import needs
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -84,8 +86,7 @@ class TestWidth:
     def test_lines_fit(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, model: str, argv: tuple[str, ...], columns: int
     ) -> None:
-        for module in ("rich", "matplotlib", "torch", "transformers", "sklearn"):
-            pytest.importorskip(module, reason=f"needs {module}")
+        needs("cli", "inspect")
         monkeypatch.setenv("COLUMNS", str(columns))
         if argv[0] in ("demo", "visualize", "compress") and not {"--simple", "--help"} & {*argv}:
             argv = (*(word for word in argv if word not in ("--model", "bert")), "--model", model)

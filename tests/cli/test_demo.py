@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from rattention import __version__
 
+from tests.extras import needs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -41,7 +43,7 @@ class TestDemo:
         assert json.loads((tmp_path / "figs" / "degradation.json").read_text("utf-8")) == data
 
     def test_files(self, run: Run, model: str, text: str, tmp_path: Path) -> None:
-        pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
+        needs("plots")
         code, out, _ = run("demo", "--model", model, "--text", text, "--lengths", "30,60", "--out", "figs")
         assert code == 0
         names = {p.name for p in (tmp_path / "figs").iterdir()}

@@ -15,6 +15,8 @@ from rattention._files import MOST_TEXT
 from rattention.cli.options import Command, Group
 from rattention.cli.parser import COMMANDS
 
+from tests.extras import needs
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
 
@@ -125,7 +127,7 @@ class TestModelAndText:
         ],
     )
     def test_folder_without_a_model(self, run: Run, tmp_path: Path, files: dict[str, str], said: str) -> None:
-        pytest.importorskip("tokenizers", reason="needs the extra 'models'")
+        needs("models")
         folder = tmp_path / "folder"
         folder.mkdir()
         for name, content in files.items():
