@@ -37,10 +37,14 @@ class TestCheck:
             folder = tmp_path / "hub" / name / "snapshots" / "0"
             folder.mkdir(parents=True)
             (folder / "config.json").write_text(json.dumps({"model_type": kind}), "utf-8")
+        for name, damaged in (("models--org--cut", "{"), ("models--org--list", "[]")):
+            folder = tmp_path / "hub" / name / "snapshots" / "0"
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text(damaged, "utf-8")
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
         names = [m["name"] for m in json.loads(run("check", "--json")[1])["models"]]
         assert "org/mine" in names
-        assert "org/other" not in names
+        assert not {"org/other", "org/cut", "org/list"} & {*names}
 
 
 class TestAll:

@@ -112,6 +112,13 @@ class TestUsage:
         assert err.startswith("rattention: ")
         assert err.count("\n") == 1
 
+    def test_a_traceback_where_it_is_asked_for(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RATTENTION_TRACEBACK", "1")
+        code, out, err = run("demo", "--simple", "--lengths", "2")
+        assert (code, out) == (2, "")
+        assert err.startswith("Traceback (most recent call last)")
+        assert "at least 3 tokens, got 2" in err.splitlines()[-1]
+
     def test_nothing_is_left_behind(self, run: Run, tmp_path: Path) -> None:
         run("demo", "--simple", "--lengths", "2")
         assert list(tmp_path.iterdir()) == []
