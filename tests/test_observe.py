@@ -267,6 +267,14 @@ def test_frame():
     assert row["entropy"] == seen.entropy[0, 1, 2, 9]
 
 
+def test_no_frame_of_what_keys_received():
+    model = build("llama")
+    with ra.observe(model, names=("received",)) as seen:
+        model(tokens())
+    with pytest.raises(ValueError, match="nothing with one number per token was measured"):
+        seen.to_frame()
+
+
 def test_averages():
     seen = observed(build("llama"))
     entropy = seen.entropy
