@@ -1,14 +1,12 @@
 """Models and passes for tests of compression."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
-import pytest
+from tests.extras import needs
 
-torch = pytest.importorskip("torch", reason="needs torch")
-pytest.importorskip("transformers", reason="needs transformers")
-pytest.importorskip("sklearn", reason="needs scikit-learn")
+needs("inspect")
 
+import torch
 from rattention.nn import LanguageModel
 
 from tests.hf_models import build

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.extras import lacking
 from tests.grids import covering
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ GROUPS = {
 
 
 NOTEBOOKS = {
-    "03_pytorch_and_transformers.ipynb": ("torch", "transformers", "pandas"),
-    "04_microscope_and_compression.ipynb": ("torch", "safetensors", "gymnasium", "sklearn", "scipy"),
-    "05_long_range_arena.ipynb": ("torch", "transformers", "pyarrow", "yaml", "scipy"),
+    "03_pytorch_and_transformers.ipynb": "inspect",
+    "04_microscope_and_compression.ipynb": "studies",
+    "05_long_range_arena.ipynb": "studies",
 }
-"""What notebooks need beyond the README's test command; they are skipped without it."""
+"""The extras of notebooks that need more than the README's first test command; skipped without them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,9 +58,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(skip_slow)
-        missing = [m for m in NOTEBOOKS.get(item.path.name, ()) if importlib.util.find_spec(m) is None]
-        if missing:
-            item.add_marker(pytest.mark.skip(reason=f"the notebook needs {', '.join(missing)}"))
+        extra = NOTEBOOKS.get(item.path.name)
+        if extra and (reason := lacking(extra)):
+            item.add_marker(pytest.mark.skip(reason=reason))
         item.user_properties.extend(("row", marker.args[0]) for marker in item.iter_markers("row"))
 
 

@@ -16,6 +16,11 @@ from tests.mechanisms import DTYPES
 Inputs = dict[str, NDArray[Any]]
 
 LENGTH = 40
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rotary": {"rope_theta": 1e4},
+    "relu": {"feature_map": "relu"},
+}
 
 
 def draw(
@@ -122,3 +127,16 @@ def reference_rattention_steps(
         reference_rms_norm(near, local_norm_weight, eps) + reference_rms_norm(far, linear_norm_weight, eps),
         state,
     )
+
+
+def filled(tokens: int = 25, window: int = 8, **options: Any) -> tuple[ra.RAttentionCache, Inputs]:
+    """A cache that has seen some tokens, and the ones to come."""
+    dtype = options.pop("dtype", "float32")
+    inputs = draw(tokens + 20, batch=2, dim=6, value_dim=5, dtype=dtype)
+    cache = cache_for(inputs, window, **options)
+    decode(part(inputs, 0, tokens), cache, [])
+    return cache, part(inputs, tokens, tokens + 20)
+
+
+def next_rows(cache: ra.RAttentionCache, inputs: Inputs) -> NDArray[Any]:
+    return decode(inputs, cache, [3, 4, 5])

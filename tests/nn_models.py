@@ -1,13 +1,15 @@
 """Small models of every mechanism, for tests of rattention.nn."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
+from tests.extras import needs
+
+needs("torch")
 
 import rattention.nn as rn
+import torch
 
 TIMESCALES = [4.0, 32.0]
 PATTERNS = {

@@ -7,7 +7,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
+from tests.extras import needs
+
+needs("plots")
 
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -207,7 +209,7 @@ def test_names_of_heads_cover_no_head(seed):
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    pytest.importorskip("safetensors", reason="needs safetensors")
+    needs("models")
     from rattention.models import Bert
 
     return Bert.from_pretrained(write_folder(tmp_path_factory.mktemp("bert")))

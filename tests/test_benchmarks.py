@@ -18,6 +18,7 @@ from benchmarks.outcome import Figure, Samples, at_least, at_most, ratio
 from benchmarks.peers import pytorch_encoder
 from benchmarks.peers.numpy_linear import step_after
 from benchmarks.race import Peer, Runner, Setup, WrongAnswerError, race
+from tests.extras import needs
 
 ROOT = Path(__file__).parents[1]
 WITHOUT_PEERS = """
@@ -103,7 +104,7 @@ def test_other_work_is_timed_and_not_compared():
 
 
 def test_maps_that_do_not_fit_are_left_out():
-    pytest.importorskip("torch", reason="needs the extra 'bench'")
+    needs("torch")
     layer, impossible = {"mechanism": "gravitational"}, Setup(length=1 << 20, threads=1, quick=True)
     with pytest.raises(ImportError, match=r"its maps take 1441792\.0 GiB, and less memory is free"):
         pytorch_encoder.plain(impossible, layer)

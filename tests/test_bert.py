@@ -18,9 +18,9 @@ from tests.bert_folder import (
     reference_bert,
     write_folder,
 )
+from tests.extras import needs
 
-pytest.importorskip("safetensors", reason="needs the extra 'models'")
-pytest.importorskip("tokenizers", reason="needs the extra 'models'")
+needs("models")
 
 IDS = np.random.default_rng(5).integers(5, CONFIG["vocab_size"], (3, 33))
 LENGTHS = np.array([33, 1, 20])

@@ -16,11 +16,12 @@ from tests.bert_folder import (
     random_weights,
     write_folder,
 )
+from tests.extras import needs
 
-torch = pytest.importorskip("torch", reason="compares with PyTorch")
-transformers = pytest.importorskip("transformers", reason="compares with Transformers")
-pytest.importorskip("safetensors", reason="needs the extra 'models'")
-pytest.importorskip("tokenizers", reason="needs the extra 'models'")
+needs("models", "hf")
+
+import torch
+import transformers
 
 LONG = (
     "A lighthouse is a tower, or another structure, that gives light from a system of lamps and lenses as a "

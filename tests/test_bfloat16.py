@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rattention as ra
 
+from tests.extras import needs
 from tests.mechanisms import BFLOAT16, Sizes, assert_accurate, largest_error, with_dot_products
 from tests.processes import run_python
 
@@ -128,7 +129,9 @@ def test_layouts(mechanism, layout):
 @pytest.mark.row("T2")
 def test_beside_torch(mechanism):
     """PyTorch's own bfloat16 uses the same tile registers, on the same threads."""
-    torch = pytest.importorskip("torch", reason="the other user of the registers")
+    needs("torch")
+    import torch
+
     inputs = draw(mechanism, heads=4, rows=600, dim=64)
     expected = mechanism.forward(**inputs)
     a = torch.randn(300, 300).bfloat16()

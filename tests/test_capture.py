@@ -1,6 +1,5 @@
 """rattention.inspect.capture: what a model attended with gives the maps that it attended by."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import doctest
@@ -10,9 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
+from tests.extras import needs
 
+needs("hf")
+
+import rattention.hf
 import rattention.nn as rn
+import torch
 from rattention._metrics import MetricOptions, reference_metrics
 from rattention.inspect import LayerAttention, capture, visiting
 from rattention.inspect.statistics import visible_keys
@@ -23,6 +26,7 @@ from rattention.models import Bert
 from rattention.nn import LanguageModel, SelfAttention, TransformerEncoder
 from rattention.torch.rotary import rotary
 
+from tests import hf_models
 from tests.bert_folder import write_folder
 
 OPTIONS = MetricOptions(local_radius=2, long_range_distance=6)
@@ -216,7 +220,6 @@ def test_half_precision():
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    pytest.importorskip("safetensors", reason="needs safetensors")
     return Bert.from_pretrained(write_folder(tmp_path_factory.mktemp("bert")))
 
 
@@ -238,13 +241,6 @@ def test_bert(bert):
     with capture(bert), pytest.raises(RuntimeError, match="captured or compressed already"), capture(bert):
         pass
     assert not any(layer.attention_hook for layer in bert.attention_layers().values())
-
-
-pytest.importorskip("transformers", reason="needs transformers")
-
-import rattention.hf
-
-from tests import hf_models
 
 
 @pytest.mark.parametrize("name", [*hf_models.ENCODERS, *hf_models.DECODERS])

@@ -1,7 +1,6 @@
 """rattention.compress: what is dropped is hidden and nothing else changes, for models of Transformers and of
 rattention.nn."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import doctest
@@ -10,13 +9,14 @@ import importlib
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
-transformers = pytest.importorskip("transformers", reason="needs transformers")
-pytest.importorskip("sklearn", reason="needs scikit-learn")
+from tests.extras import needs
+
+needs("inspect")
 
 import rattention as ra
 import rattention.hf
 import rattention.torch as rt
+import torch
 from rattention.compression import STRATEGIES, Clusters
 from rattention.compression.compressing import Compression, LayerUse
 from rattention.compression.held import RECENT, Held

@@ -1,16 +1,16 @@
 """Histories before a model: what is kept, against the model's own attention, and nothing sees the future."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
-pytest.importorskip("gymnasium", reason="needs gymnasium")
-pytest.importorskip("sklearn", reason="needs scikit-learn")
+from tests.extras import needs
+
+needs("studies")
 
 import rattention as ra
+import torch
 from rattention.cli import main
 from rattention.compression import Clusters, Recency, Uniform
 from rattention.compression.strategies import TopK
@@ -178,7 +178,6 @@ def test_nan_weights(model):
 
 def test_rooms_and_the_command(model, tmp_path, capsys):
     """Quality, bytes and attention of the task, and its command with a checkpoint."""
-    pytest.importorskip("scipy")
     from rattention.studies.compression.rooms import Rooms
 
     task = Rooms(model, [3, 60], episodes=3, steps_between=4)

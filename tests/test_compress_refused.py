@@ -1,16 +1,16 @@
 """rattention.compress: what it refuses, warns of and reports."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
-transformers = pytest.importorskip("transformers", reason="needs transformers")
-pytest.importorskip("sklearn", reason="needs scikit-learn")
+from tests.extras import needs
+
+needs("inspect")
 
 import rattention as ra
 import rattention.hf
+import torch
 from rattention.compression import Recency, Strategy
 from rattention.models import Bert
 
@@ -78,7 +78,6 @@ def test_nested_blocks_are_refused(kind):
 
 
 def test_an_encoder_without_a_cache(tmp_path):
-    pytest.importorskip("safetensors", reason="needs safetensors")
     bert = Bert.from_pretrained(write_folder(tmp_path))
     with pytest.raises(TypeError, match="got Bert: an encoder has no cache"), ra.compress(bert, "sinks", 4):
         pass

@@ -17,6 +17,8 @@ from rattention.compression import (
     resolve_budget,
 )
 
+from tests.extras import needs
+
 HEADS, TOKENS, DIM = 3, 23, 4
 
 by_name = pytest.mark.parametrize("name", STRATEGIES)
@@ -34,7 +36,8 @@ def draw(tokens=TOKENS, seed=0, log_size=None):
 @pytest.mark.parametrize("count", [1, 2, 11, TOKENS - 1, TOKENS])
 def test_every_strategy_keeps_exactly_the_budget(name, count):
     past, strategy = draw(), STRATEGIES[name]
-    pytest.importorskip("sklearn") if strategy.replaces else None
+    if strategy.replaces:
+        needs("sklearn")
     kept = strategy.keep(past, count)
     assert kept.indices.shape == (HEADS, count)
     assert (np.diff(kept.indices, axis=1) > 0).all()
@@ -51,7 +54,8 @@ def test_every_strategy_keeps_exactly_the_budget(name, count):
 @by_name
 def test_the_whole_budget_changes_nothing(name):
     past, strategy = draw(), STRATEGIES[name]
-    pytest.importorskip("sklearn") if strategy.replaces else None
+    if strategy.replaces:
+        needs("sklearn")
     kept = strategy.keep(past, TOKENS)
     np.testing.assert_array_equal(kept.indices, np.tile(np.arange(TOKENS), (HEADS, 1)))
     if strategy.replaces:
@@ -113,7 +117,7 @@ def test_shares_of_three():
 @pytest.mark.parametrize("by", ["mean", "representative"])
 def test_clusters_against_loops(by):
     """The clusters of well separated keys, their means, sizes and nearest members."""
-    pytest.importorskip("sklearn")
+    needs("sklearn")
     rng = np.random.default_rng(3)
     groups = np.array([0, 1, 2, 0, 1, 0, 2, 2, 2])  # at equal distances stand one of each
     key = (np.eye(3, DIM)[groups] * 100 + rng.standard_normal((1, 9, DIM))).astype(np.float32)
@@ -139,7 +143,7 @@ def test_clusters_against_loops(by):
 
 def test_clusters_of_fewer_distinct_keys_than_budget():
     """Equal keys may be anywhere, but none is lost and no cluster is empty."""
-    pytest.importorskip("sklearn")
+    needs("sklearn")
     key = np.repeat(np.eye(2, DIM, dtype=np.float32), [5, 3], axis=0)[None]
     value = np.arange(8, dtype=np.float32)[None, :, None]
     kept = Clusters().keep(Past(key, value), 6)
@@ -150,7 +154,7 @@ def test_clusters_of_fewer_distinct_keys_than_budget():
 
 
 def test_clusters_of_many_tokens_are_drawn_with_the_seed():
-    pytest.importorskip("sklearn")
+    needs("sklearn")
     key = np.random.default_rng(0).standard_normal((1, 4500, 2), np.float32)
     once, again, other = (Clusters(seed=seed).keep(Past(key, key), 8) for seed in (1, 1, 2))
     np.testing.assert_array_equal(once.key, again.key)
@@ -160,7 +164,8 @@ def test_clusters_of_many_tokens_are_drawn_with_the_seed():
 
 @pytest.mark.parametrize("strategy", [TopK(), TopK(by="query"), Clusters(), Recency() + TopK()], ids=str)
 def test_nan_is_refused_where_it_would_decide(strategy):
-    pytest.importorskip("sklearn") if strategy.replaces else None
+    if strategy.replaces:
+        needs("sklearn")
     broken = np.full((1, 6, DIM), np.nan, np.float32)
     past = Past(broken, broken, measure=lambda _: broken[..., 0])
     with pytest.raises(ValueError, match="NaN"):

@@ -1,6 +1,5 @@
 """rattention.hf.convert: layers are RAttention, and generation gives what the whole text would."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import copy
@@ -9,10 +8,13 @@ import doctest
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
-transformers = pytest.importorskip("transformers", reason="needs transformers")
+from tests.extras import needs
+
+needs("hf")
 
 import rattention as ra
+import torch
+import transformers
 from rattention.hf import cache_report, conversion, convert
 from rattention.hf.cache import RAttentionCacheLayer
 from rattention.mechanisms.rattention import reference_rattention

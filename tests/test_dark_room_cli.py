@@ -1,6 +1,5 @@
 """rattention ad: what collect, train and evaluate print, which files they leave, and how they fail."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import json
@@ -8,8 +7,9 @@ import shutil
 
 import pytest
 
-for module in ("torch", "gymnasium", "tensorboard", "matplotlib", "safetensors"):
-    pytest.importorskip(module, reason="needs the extras 'ad' and 'cli'")
+from tests.extras import needs
+
+needs("studies")
 
 import torch
 from rattention.cli import main

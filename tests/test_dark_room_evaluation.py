@@ -1,6 +1,5 @@
 """Acting with fixed weights: what the model sees, what it is compared with, and the shipped checkpoint."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 from dataclasses import replace
@@ -9,11 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'studies'")
-pytest.importorskip("gymnasium", reason="needs the extra 'studies'")
-pytest.importorskip("tensorboard", reason="needs the extra 'studies'")
+from tests.extras import needs
+
+needs("studies")
 
 import rattention.studies.dark_room as ad
+import torch
 from rattention.studies.dark_room import (
     Collection,
     History,
@@ -151,7 +151,6 @@ class TestComparison:
         assert data["mean"]["last_episodes"] == pytest.approx(result.returns.mean(), abs=1e-4)
 
     def test_figure(self, histories, tmp_path):
-        pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
         from rattention.studies.dark_room.figures import plot_goals, plot_returns, returns_figure
 
         model = train(histories, tmp_path, replace(QUICK, steps=2), sizes=SIZES)
@@ -165,7 +164,6 @@ class TestComparison:
 
     def test_labels_are_legible(self, histories, tmp_path):
         """Where model, teacher and chance all end near zero: no label on another, none on the axis below."""
-        pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
         from matplotlib.text import Text
         from rattention.studies.dark_room.figures import returns_figure
 

@@ -1,15 +1,16 @@
 """The transformer that learns from histories: its inputs, and its files."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import doctest
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'studies'")
-pytest.importorskip("gymnasium", reason="needs the extra 'studies'")
+from tests.extras import needs
 
+needs("studies")
+
+import torch
 from rattention.models.folder import WeightsError
 from rattention.studies.dark_room import HistoryTransformer
 

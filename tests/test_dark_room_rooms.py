@@ -1,14 +1,15 @@
 """Dark rooms: the rules, one implementation for one room and for many, and agents that learn in them."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="needs the extra 'studies'")
-gymnasium = pytest.importorskip("gymnasium", reason="needs the extra 'studies'")
+from tests.extras import needs
 
+needs("studies")
+
+import gymnasium
 from gymnasium.utils.env_checker import check_env
 from rattention.studies.dark_room import (
     ACTIONS,
@@ -276,10 +277,12 @@ class TestHistories:
         ],
     )
     def test_damaged_files_are_named(self, tmp_path, change, said: str) -> None:
-        numpy_files = pytest.importorskip("safetensors.numpy")
+        from safetensors import numpy as numpy_files
+        from safetensors import safe_open
+
         path = tmp_path / "h.safetensors"
         collect(SMALL).save(path)
-        with pytest.importorskip("safetensors").safe_open(path, framework="np") as file:
+        with safe_open(path, framework="np") as file:
             tensors, metadata = {n: file.get_tensor(n).copy() for n in file.keys()}, file.metadata()  # noqa: SIM118
         change(tensors)
         numpy_files.save_file(tensors, path, metadata)

@@ -1,6 +1,5 @@
 """Training on histories: windows of them, losses, checkpoints, and going on after Ctrl-C."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import signal
@@ -11,10 +10,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'studies'")
-pytest.importorskip("gymnasium", reason="needs the extra 'studies'")
-pytest.importorskip("tensorboard", reason="needs the extra 'studies'")
+from tests.extras import needs
 
+needs("studies")
+
+import torch
 from rattention.models.folder import WeightsError
 from rattention.studies.dark_room import HistoryTransformer, Training, collect, train, training
 from rattention.studies.dark_room.histories import WindowSampler

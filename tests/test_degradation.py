@@ -22,6 +22,7 @@ from rattention.studies.degradation import (
 )
 
 from tests.bert_folder import CONFIG, random_weights, reference_bert, write_folder
+from tests.extras import needs
 
 if TYPE_CHECKING:
     from rattention.models import Bert
@@ -33,8 +34,7 @@ TOLERANCE = 2e-6
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Bert:
-    pytest.importorskip("safetensors", reason="needs the extra 'models'")
-    pytest.importorskip("tokenizers", reason="needs the extra 'models'")
+    needs("models")
     from rattention.models import Bert
 
     return Bert.from_pretrained(write_folder(tmp_path_factory.mktemp("bert")))
@@ -42,8 +42,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Bert:
 
 @pytest.fixture(scope="module")
 def pretrained() -> Bert:
-    pytest.importorskip("safetensors", reason="needs the extra 'models'")
-    pytest.importorskip("tokenizers", reason="needs the extra 'models'")
+    needs("models")
     from rattention.models import Bert
     from rattention.models.folder import bundled_folder
 

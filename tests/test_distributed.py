@@ -13,9 +13,10 @@ from textwrap import dedent
 
 import pytest
 
+from tests.extras import needs
 from tests.processes import REPOSITORY
 
-pytest.importorskip("torch", reason="needs torch")
+needs("torch")
 
 from benchmarks.inputs import HEAD_DIM, HEADS
 from benchmarks.traffic_probe import WINDOW

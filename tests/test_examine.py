@@ -22,6 +22,7 @@ from rattention.mechanisms.masks import Masks, reference_visible
 from rattention.mechanisms.pooled_map import bin_edges
 
 from tests.bert_folder import write_folder
+from tests.extras import needs
 from tests.processes import run_python
 
 
@@ -194,7 +195,7 @@ def test_weights_that_are_nan():
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    pytest.importorskip("safetensors", reason="needs safetensors")
+    needs("models")
     from rattention.models import Bert
 
     return Bert.from_pretrained(write_folder(tmp_path_factory.mktemp("bert")))
@@ -251,7 +252,8 @@ def test_no_samples(bert):
 
 
 def test_layers_of_different_numbers_of_heads():
-    torch = pytest.importorskip("torch", reason="needs torch")
+    needs("torch")
+    import torch
     from rattention.nn import LanguageModel, MultiTimescale
 
     pattern = ["softmax", MultiTimescale(timescales=[3.0, 9.0])]
@@ -266,7 +268,8 @@ def test_layers_of_different_numbers_of_heads():
 
 
 def test_a_model_in_training_is_left_so():
-    torch = pytest.importorskip("torch", reason="needs torch")
+    needs("torch")
+    import torch
     from rattention.nn import LanguageModel
 
     torch.manual_seed(0)
@@ -286,7 +289,7 @@ def test_import_needs_numpy_alone():
 
 def test_memory_of_a_long_context():
     """One head's map of 8 k positions would take 256 MiB."""
-    pytest.importorskip("torch", reason="needs torch")
+    needs("torch")
     code = """
         import torch
         from rattention.inspect import Sample
@@ -302,5 +305,5 @@ def test_memory_of_a_long_context():
 
 
 def test_examples():
-    pytest.importorskip("torch", reason="needs torch")
+    needs("torch")
     assert doctest.testmod(importlib.import_module("rattention.inspect.findings")).failed == 0

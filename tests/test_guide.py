@@ -11,13 +11,14 @@ from rattention.inspect import Rules
 from rattention.inspect.insights import RULES
 from rattention.inspect.statistics import MOST_MASS, SINKS, TOP_SHARE, MapOptions
 
+from tests.extras import needs
 from tests.processes import run_python
 
 GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "visualization_guide.md").read_text("utf-8")
 
 
 def test_example_runs():
-    pytest.importorskip("torch", reason="the example needs torch")
+    needs("torch")
     (code,) = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
     shapes = run_python(code, OMP_WAIT_POLICY="passive").splitlines()
     assert [shapes[0], *shapes[2:]] == ["(1, 3, 2)", "(1, 2, 1, 60)", "(1, 2, 16, 16)"]

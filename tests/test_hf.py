@@ -1,16 +1,18 @@
 """Models of Transformers on "rattention": the answers of "eager", and errors where they would differ."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import doctest
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
-transformers = pytest.importorskip("transformers", reason="needs transformers")
+from tests.extras import needs
+
+needs("hf")
 
 import rattention.hf
+import torch
+import transformers
 from rattention.hf import attention as implementation
 from rattention.hf.masks import rattention_mask
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -14,18 +16,13 @@ from rattention import _installed
 from rattention._extras import EXTRA_OF, OLDEST, require
 from rattention._installed import EXTRAS, Requirement, including, packages, versions
 
+from tests.extras import modules_of, needs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "python" / "rattention"
-DISTRIBUTIONS = {
-    "sklearn": "scikit-learn",
-    "yaml": "pyyaml",
-    "huggingface_hub": "huggingface-hub",
-    "PIL": "matplotlib",
-}
-"""Of modules that are not called as the package that brings them."""
 
 
 def project() -> dict[str, list[str]]:
@@ -67,7 +64,8 @@ def test_versions_that_are_too_old(package: str, monkeypatch: pytest.MonkeyPatch
     major, minor = OLDEST[package]
     (line,) = (line for line in project()[EXTRA_OF[package]] if line.startswith(package))
     assert line.split(",")[0] == f"{package}>={major}.{minor}"
-    module = pytest.importorskip(package, reason=f"needs {package}")
+    needs(package)
+    module = importlib.import_module(package)
     monkeypatch.setattr(module, "__version__", f"{major}.{minor}.0+cpu")
     assert require(package) is module
     for old in (f"{major - 1}.99.1", f"{major}.{minor - 1}"):
@@ -82,7 +80,25 @@ def test_every_required_package_has_its_extra() -> None:
 
 @pytest.mark.parametrize("package", EXTRA_OF)
 def test_the_extra_that_is_named_brings_the_package(package: str) -> None:
-    assert DISTRIBUTIONS.get(package, package) in {r.package for r in packages(EXTRA_OF[package])}
+    """Pillow comes with Matplotlib."""
+    assert package.replace("PIL", "matplotlib") in modules_of(EXTRA_OF[package])
+
+
+def test_what_packages_are_imported_as() -> None:
+    assert {*modules_of("all")} == {*EXTRA_OF, "rich"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "extra", "first"), [("jinja2", "inspect", "jinja2"), ("demo", "demo", "pypdf")]
+)
+def test_skips_name_the_extra_and_the_package(
+    wanted: str, extra: str, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("jinja2", "pypdf"):
+        monkeypatch.setitem(sys.modules, module, None)
+    needs("plots")
+    with pytest.raises(pytest.skip.Exception, match=f"needs the extra '{extra}': {first} cannot be imported"):
+        needs("plots", wanted)
 
 
 def test_the_library_does_not_import_the_command_line() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from textwrap import dedent
 
 import pytest
 
+from tests.extras import needs
 from tests.processes import run_python
-
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
 
 INTERRUPT = """
 import os, signal, threading, time
@@ -99,10 +97,10 @@ def test_ctrl_c_is_heard_within_a_second(case):
 
 
 @pytest.mark.row("T7")
-@needs_torch
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 def test_ctrl_c_within_torch(backward):
     """Also where autograd calls: PyTorch lets the exception through."""
+    needs("torch")
     run_interrupted(f"""
         import torch, rattention.torch
         def call():

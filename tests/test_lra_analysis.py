@@ -1,6 +1,5 @@
 """Analysis of comparisons: reading of folders, numbers, findings, files, figures and the command."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import csv
@@ -12,8 +11,9 @@ import shutil
 import numpy as np
 import pytest
 
-for module in ("matplotlib", "scipy", "yaml", "safetensors"):
-    pytest.importorskip(module, reason="needs the extra 'lra'")
+from tests.extras import needs
+
+needs("studies")
 
 from rattention.cli import main
 from rattention.studies.lra import summary

@@ -1,6 +1,5 @@
 """Figures of the comparison: what they show, and that it fits."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import json
@@ -8,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-for module in ("matplotlib", "scipy", "yaml", "safetensors"):
-    pytest.importorskip(module, reason="needs the extra 'lra'")
+from tests.extras import needs
+
+needs("studies")
 
 from rattention.studies.lra import panels as figures
 from rattention.studies.lra.figures import (

@@ -1,6 +1,5 @@
 """The task of images: generated shapes, folders of PNG files, and what is refused."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'studies'", exc_type=ImportError)
-for _package in ("transformers", "tensorboard", "pyarrow", "yaml", "tqdm", "PIL"):
-    pytest.importorskip(_package, reason="needs the extra 'studies'", exc_type=ImportError)
+from tests.extras import needs
+
+needs("studies")
 
 from PIL import Image
 from rattention.cli import main

@@ -1,6 +1,5 @@
 """Runs of the comparison that are killed or interrupted go on to the same numbers."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import signal
@@ -9,10 +8,11 @@ import sys
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
-    pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
+from tests.extras import needs
 
+needs("studies")
+
+import torch
 from rattention.studies.kit.settings import read_lines
 from rattention.studies.kit.training import save_checkpoint
 from rattention.studies.lra.training import do_run, last_checkpoint

@@ -9,13 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", exc_type=ImportError)
-parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
+from tests.extras import needs
 
-import rattention as ra  # noqa: E402
-from rattention import _core  # noqa: E402
-from rattention.studies.lra import ListOps, Split, TaskData  # noqa: E402
-from rattention.studies.lra.listops import TOKENS, default_folder, evaluate, reference_tree  # noqa: E402
+needs("studies")
+
+import rattention as ra
+from pyarrow import parquet
+from rattention import _core
+from rattention.studies.lra import ListOps, Split, TaskData
+from rattention.studies.lra.listops import TOKENS, default_folder, evaluate, reference_tree
 
 SMALL = ListOps(
     train=300, validation=50, test=60, min_length=5, max_length=60, max_depth=4, max_args=5, seed=3

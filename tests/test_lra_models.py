@@ -1,6 +1,5 @@
 """The classifier of the comparison: every mechanism in one encoder, parameters matched, padding unseen."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import doctest
@@ -9,9 +8,11 @@ from dataclasses import asdict, replace
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-pytest.importorskip("yaml", reason="needs the extra 'lra'")
+from tests.extras import needs
 
+needs("studies")
+
+import torch
 from rattention.models.folder import WeightsError
 from rattention.studies.lra import MECHANISMS, PRESETS, ModelSize, SequenceClassifier, matched_size
 from rattention.studies.lra.models import mechanism_of, mismatch, parameters, sinusoids

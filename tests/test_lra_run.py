@@ -1,6 +1,5 @@
 """Studies: their settings in YAML, their folders, and ``rattention lra run``."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import errno
@@ -14,9 +13,9 @@ from dataclasses import replace
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
-    pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
+from tests.extras import needs
+
+needs("studies")
 
 import pyarrow.parquet
 import yaml

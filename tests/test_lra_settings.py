@@ -1,15 +1,14 @@
 """Settings of a comparison: presets, YAML, and what they refuse."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
-    pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
+from tests.extras import needs
+
+needs("studies")
 
 from rattention.studies.lra import MECHANISMS, PRESETS, ListOps, ModelSize, Study, Training
 

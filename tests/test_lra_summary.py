@@ -1,6 +1,5 @@
 """Numbers of a comparison by hand: means, intervals, improvements, and the findings made of them."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import math
@@ -10,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-for module in ("matplotlib", "scipy", "yaml", "safetensors"):
-    pytest.importorskip(module, reason="needs the extra 'lra'")
+from tests.extras import needs
+
+needs("studies")
 
 from rattention.studies.lra import findings
 from rattention.studies.lra.summary import Cell, difference, learned, rows_of

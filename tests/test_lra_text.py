@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", exc_type=ImportError)
-pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
+from tests.extras import needs
+
+needs("studies")
 
 from rattention.studies.lra import Text
 from rattention.studies.lra.text import Vocabulary
@@ -162,7 +163,8 @@ class TestFaults:
 
     def test_folder_of_the_hub(self, monkeypatch, tmp_path):
         """As `hf download` leaves it: files of splits below the folder, named by a card."""
-        datasets = pytest.importorskip("datasets", exc_type=ImportError)
+        import datasets
+
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
         write_parquet(tmp_path / "written")
         folder = tmp_path / "imdb"
@@ -184,7 +186,8 @@ class TestFaults:
 
     def test_hub(self, monkeypatch, tmp_path):
         """What the Hub's library gives is taken; what it raises becomes one error with the alternatives."""
-        datasets = pytest.importorskip("datasets", exc_type=ImportError)
+        import datasets
+
         write_parquet(tmp_path)
 
         def load(name, split):

@@ -1,6 +1,5 @@
 """Training in the comparison: numbers, files, what a kill leaves, and what stops a run."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import json
@@ -15,10 +14,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'lra'", exc_type=ImportError)
-for _package in ("tensorboard", "pyarrow", "yaml", "tqdm"):
-    pytest.importorskip(_package, reason="needs the extra 'lra'", exc_type=ImportError)
+from tests.extras import needs
 
+needs("studies")
+
+import torch
 from rattention.studies.kit.training import FAILED_BATCH
 from rattention.studies.lra import MECHANISMS, ListOps, SequenceClassifier, Split, Study
 from rattention.studies.lra.data import TrainingBatches, collate, in_order_of_length

@@ -12,9 +12,10 @@ from rattention.models import Bert, WeightsError
 from rattention.models.folder import BUNDLED_PACKAGE, DEFAULT_MODEL, bundled_folder, find_model
 
 from tests.bert_folder import CONFIG, VOCABULARY, random_weights, write_folder
+from tests.extras import needs
 from tests.processes import run_python
 
-pytest.importorskip("safetensors", reason="needs the extra 'models'")
+needs("models")
 
 IDS = np.arange(5, 15)[None, :]
 
@@ -176,7 +177,6 @@ def load_in_child(home: Path, source: str | None, **environment: str) -> str:
 
 @pytest.mark.parametrize("source", ["some/bert", None])
 def test_a_model_in_the_hubs_cache(tmp_path, source):
-    pytest.importorskip("huggingface_hub", reason="needs the extra 'models'")
     in_hub_cache(tmp_path, source or DEFAULT_MODEL)
     printed = load_in_child(tmp_path, source, HF_HUB_OFFLINE="1")
     assert printed == f"{source or DEFAULT_MODEL}\n"
@@ -189,7 +189,6 @@ UNREACHABLE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
 @pytest.mark.parametrize("environment", [OFFLINE, UNREACHABLE], ids=["offline", "unreachable"])
 @pytest.mark.parametrize("source", ["some/bert", "no-such-bert", None])
 def test_a_model_that_cannot_be_had(tmp_path, source, environment):
-    pytest.importorskip("huggingface_hub", reason="needs the extra 'models'")
     (line,) = load_in_child(tmp_path, source, **environment).splitlines()
     assert line.startswith("refused: ")
     assert f"{source or DEFAULT_MODEL!r}" in line
@@ -199,7 +198,6 @@ def test_a_model_that_cannot_be_had(tmp_path, source, environment):
 
 
 def test_too_few_positions_for_special_tokens(tmp_path):
-    pytest.importorskip("tokenizers", reason="needs the extra 'models'")
     config = CONFIG | {"max_position_embeddings": 1}
     model = Bert.from_pretrained(write_folder(tmp_path, config, random_weights(config)))
     with pytest.raises(ValueError, match=r"max_length must be between 2 .* and 1 \(the model's positions\)"):

@@ -1,14 +1,14 @@
 """What kind of model an object is, and models in evaluation mode for a while."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import contextlib
 
-import pytest
+from tests.extras import needs
 
-torch = pytest.importorskip("torch", reason="needs torch")
+needs("torch")
 
+import torch
 from rattention._models import evaluating, kind_of
 from rattention.models import Bert
 from rattention.nn import SelfAttention
@@ -21,7 +21,9 @@ def test_kinds(tmp_path):
     assert kind_of(SelfAttention(8, 2)) == kind_of(torch.nn.Linear(2, 2)) == "torch"
     assert kind_of(Bert.from_pretrained(write_folder(tmp_path))) == "bert"
     assert kind_of("a model") is kind_of(None) is None
-    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    needs("hf")
+    import transformers
+
     assert kind_of(transformers.BertModel(transformers.BertConfig(num_hidden_layers=0))) == "transformers"
 
 

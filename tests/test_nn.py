@@ -1,6 +1,5 @@
 """rattention.nn: layers of every mechanism train, mask, generate and are saved."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import doctest
@@ -8,11 +7,13 @@ import doctest
 import pytest
 import rattention as ra
 
-torch = pytest.importorskip("torch", reason="needs torch")
-pytest.importorskip("safetensors.torch", reason="needs safetensors")
+from tests.extras import needs
+
+needs("torch")
 
 import rattention.nn as rn
 import rattention.torch as rt
+import torch
 from rattention.nn import attention, mechanisms, models
 from rattention.nn.decoding import Rows
 from rattention.nn.mechanisms import BY_NAME

@@ -1,16 +1,18 @@
 """Models of rattention.nn in files: what is saved comes back, and damaged files are told apart."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import json
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
-safetensors_torch = pytest.importorskip("safetensors.torch", reason="needs safetensors")
+from tests.extras import needs
+
+needs("torch")
 
 import rattention.nn as rn
+import safetensors.torch as safetensors_torch
+import torch
 from rattention.models.folder import WeightsError
 
 from tests.nn_models import TEXT, by_pattern, language_model

@@ -16,6 +16,7 @@ from rattention import _core
 from rattention.models import Bert
 
 from tests.bert_folder import gelu, write_folder
+from tests.extras import needs
 from tests.processes import run_python
 
 Activation = _core.Activation
@@ -192,7 +193,7 @@ def test_out_of_memory_is_an_error_and_no_more():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    pytest.importorskip("safetensors", reason="needs the extra 'models'")
+    needs("models")
     return Bert.from_pretrained(write_folder(tmp_path_factory.mktemp("bert")))
 
 
@@ -214,7 +215,7 @@ def assert_same(got, want):
 @pytest.mark.row("T1")
 def test_sixteen_threads_share_a_fresh_model(tmp_path):
     """Fresh, so that the threads also race to make what is made when first needed."""
-    pytest.importorskip("safetensors", reason="needs the extra 'models'")
+    needs("models")
     folder, inputs = write_folder(tmp_path), batches()
     want = [run(Bert.from_pretrained(folder), ids) for ids in inputs]
     shared = Bert.from_pretrained(folder)
@@ -225,7 +226,7 @@ def test_sixteen_threads_share_a_fresh_model(tmp_path):
 
 @pytest.mark.row("T1")
 def test_sixteen_threads_share_a_tokenizer(model):
-    pytest.importorskip("tokenizers", reason="needs the extra 'models'")
+    needs("models")
     lengths = [3 + i % 30 for i in range(160)]
     with ThreadPoolExecutor(16) as pool:
         for length, got in zip(

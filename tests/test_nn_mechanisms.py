@@ -1,6 +1,5 @@
 """Options of the mechanisms of rattention.nn, and masks: what they accept, and what they say of the rest."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import dataclasses
@@ -9,9 +8,12 @@ import json
 import pytest
 import rattention as ra
 
-torch = pytest.importorskip("torch", reason="needs torch")
+from tests.extras import needs
+
+needs("torch")
 
 import rattention.nn as rn
+import torch
 from rattention.nn import mechanisms
 from rattention.nn.mechanisms import BY_NAME
 

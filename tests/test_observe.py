@@ -1,6 +1,5 @@
 """rattention.observe: the metrics of the stored maps, without them, and the model as it was afterwards."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import doctest
@@ -9,10 +8,13 @@ import importlib
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
-transformers = pytest.importorskip("transformers", reason="needs transformers")
+from tests.extras import needs
+
+needs("inspect")
 
 import rattention as ra
+import torch
+import transformers
 from rattention._metrics import ROW_METRICS, MetricOptions, reference_metrics
 from rattention.inspect import pretrained
 from rattention.models import Bert
@@ -256,7 +258,6 @@ def test_tensors_that_are_not_on_the_cpu():
 
 
 def test_frame():
-    pytest.importorskip("pandas", reason="needs pandas")
     seen = observed(build("llama"), layers=1)
     frame = seen.to_frame()
     assert len(frame) == 2 * 4 * 17
@@ -264,6 +265,14 @@ def test_frame():
     row = frame[(frame["batch"] == 1) & (frame["head"] == 2) & (frame["token"] == 9)].iloc[0]
     assert row["layer"] == 1
     assert row["entropy"] == seen.entropy[0, 1, 2, 9]
+
+
+def test_no_frame_of_what_keys_received():
+    model = build("llama")
+    with ra.observe(model, names=("received",)) as seen:
+        model(tokens())
+    with pytest.raises(ValueError, match="nothing with one number per token was measured"):
+        seen.to_frame()
 
 
 def test_averages():
@@ -275,7 +284,6 @@ def test_averages():
 
 
 def test_figures():
-    pytest.importorskip("matplotlib", reason="needs matplotlib")
     model = build("llama")
     with ra.observe(model) as seen:
         generate(model)

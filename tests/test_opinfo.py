@@ -5,7 +5,6 @@ float32 gradients of query and key PyTorch's kernel counts as well: where one we
 subtract numbers that are nearly equal and made in two ways.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 from functools import cache
@@ -13,10 +12,13 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
+from tests.extras import needs
+
+needs("torch")
 pytest.importorskip("expecttest", reason="needs expecttest, which PyTorch's samples are imported with")
 
 import rattention.torch as rt
+import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.testing._internal.common_methods_invocations import op_db

@@ -16,6 +16,8 @@ from rattention.cli.paper import LOOKS_LIKE_IT
 from rattention.studies.paper import pdf, summary
 from rattention.studies.paper.savings import PRESETS, CacheBytes, CacheModel, cache_bytes
 
+from tests.extras import needs
+
 MODEL_12B = PRESETS["12b"]
 
 
@@ -160,7 +162,7 @@ def test_not_found_within_other_words_and_numbers(expression: str, text: str) ->
 
 
 def test_places_name_the_page_and_the_words_around(tmp_path: Path) -> None:
-    pytest.importorskip("pypdf", reason="reading PDFs needs pypdf")
+    needs("pdf")
     path = write_pdf(
         tmp_path / "paper.pdf",
         [
@@ -181,7 +183,9 @@ def test_context_holds_nothing_a_terminal_obeys() -> None:
 
 
 def encrypted(path: Path, source: Path, password: str) -> Path:
-    pypdf = pytest.importorskip("pypdf", reason="reading PDFs needs pypdf")
+    needs("pdf")
+    import pypdf
+
     writer = pypdf.PdfWriter(clone_from=source)
     writer.encrypt(user_password=password, owner_password="owner", algorithm="RC4-128")
     writer.write(path)
@@ -196,7 +200,7 @@ def test_a_pdf_with_an_empty_password_opens(tmp_path: Path) -> None:
 
 def bad_pdfs(folder: Path) -> dict[str, tuple[Path, str]]:
     """File and what must be said about it, by fault."""
-    pytest.importorskip("pypdf", reason="reading PDFs needs pypdf")
+    needs("pdf")
     sound = write_pdf(folder / "sound.pdf", [["some text"]] * 3)
     text = folder / "notes.pdf"
     text.write_text("just words")
@@ -229,7 +233,7 @@ def test_bad_pdfs_are_named(fault: str, tmp_path: Path) -> None:
 
 
 def test_a_pdf_cut_anywhere_is_read_or_refused(tmp_path: Path) -> None:
-    pytest.importorskip("pypdf", reason="reading PDFs needs pypdf")
+    needs("pdf")
     whole = write_pdf(tmp_path / "whole.pdf", [["some text"]]).read_bytes()
     cut = tmp_path / "cut.pdf"
     for length in range(0, len(whole), 7):
@@ -264,7 +268,7 @@ def test_the_command_prints_summary_and_savings() -> None:
 
 
 def test_json_holds_exact_bytes(tmp_path: Path) -> None:
-    pytest.importorskip("pypdf", reason="reading PDFs needs pypdf")
+    needs("pdf")
     path = write_pdf(tmp_path / "own.pdf", [["Our copy says 50.80", "and 66.26."]])
     done = paper("--model", "3b", "--layers", "8", "--lengths", "1024,4096", "--json", "--pdf", path)
     assert done.returncode == 0, done.stderr
@@ -278,7 +282,7 @@ def test_json_holds_exact_bytes(tmp_path: Path) -> None:
 
 
 def test_the_command_lists_places(tmp_path: Path) -> None:
-    pytest.importorskip("pypdf", reason="reading PDFs needs pypdf")
+    needs("pdf")
     done = paper("--pdf", write_pdf(tmp_path / "own.pdf", [["", ""], ["RULER gives 66.26 at 8k"]]))
     assert done.returncode == 0, done.stderr
     assert "page 2: RULER gives 66.26 at 8k" in done.stdout
@@ -287,7 +291,7 @@ def test_the_command_lists_places(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_the_paper_is_recognised(tmp_path: Path) -> None:
-    pytest.importorskip("pypdf", reason="reading PDFs needs pypdf")
+    needs("pdf")
     there = [*summary.searchable()]
     some = there[: round(LOOKS_LIKE_IT * len(there)) + 1]
     done = paper("--pdf", write_pdf(tmp_path / "own.pdf", [some]))

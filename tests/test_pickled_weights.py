@@ -7,16 +7,19 @@ import pytest
 from rattention.models import Bert, WeightsError
 
 from tests.bert_folder import random_weights, write_folder
+from tests.extras import needs
 from tests.test_weights import IDS, TINY
 
-pytest.importorskip("safetensors", reason="needs the extra 'models'")
+needs("models")
 
 WORDS = "embeddings.word_embeddings.weight"
 
 
 def pickled_words(folder, change):
     """The tiny model with another tensor of words in its ``pytorch_model.bin``."""
-    torch = pytest.importorskip("torch", reason="writes the file with PyTorch")
+    needs("torch")
+    import torch
+
     weights = {name: torch.tensor(array) for name, array in random_weights(TINY).items()}
     write_folder(folder, TINY, random_weights(TINY))
     (folder / "model.safetensors").unlink()

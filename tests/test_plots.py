@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
+from tests.extras import needs
+
+needs("plots")
 
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,11 +9,8 @@ from textwrap import dedent
 
 import pytest
 
+from tests.extras import needs
 from tests.processes import run_python
-
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
-needs_sklearn = pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn")
-needs_joblib = pytest.mark.skipif(importlib.util.find_spec("joblib") is None, reason="needs joblib")
 
 PROBLEM = """
 import os, sys, time, threading, warnings
@@ -128,8 +124,8 @@ def test_fork_after_a_parallel_call(case):
 
 
 @pytest.mark.row("T3")
-@needs_torch
 def test_data_loader_workers():
+    needs("torch")
     code = """
         import torch
         class Data(torch.utils.data.Dataset):
@@ -165,8 +161,8 @@ IMPORTS = {
 def test_import_orders(case):
     """Right results in any order, one libgomp with torch; scikit-learn brings a renamed one of its own."""
     for name in ("torch", "sklearn"):
-        if name in IMPORTS[case] and importlib.util.find_spec(name) is None:
-            pytest.skip(f"needs {name}")
+        if name in IMPORTS[case]:
+            needs(name)
     code = IMPORTS[case] + "\n" + PROBLEM + OPENMP
     code += """
 exact = mechanism.exact(inputs, causal=True)
@@ -181,9 +177,9 @@ print("\\n".join(sorted(openmp_libraries())))
 
 
 @pytest.mark.row("T4")
-@needs_torch
 def test_torch_and_rattention_take_turns():
     """Each keeps its own number of threads, and its results."""
+    needs("torch")
     code = """
         import torch
         torch.set_num_threads(2)
@@ -206,10 +202,10 @@ def test_omp_num_threads_is_the_default(count):
 
 
 @pytest.mark.row("T4")
-@needs_joblib
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
 def test_joblib(backend):
     """Inside other people's workers."""
+    needs("sklearn")
     code = f"""
         from joblib import Parallel, delayed
         def work(i):
@@ -223,10 +219,9 @@ def test_joblib(backend):
 
 
 @pytest.mark.row("T4")
-@needs_sklearn
 def test_threadpoolctl_reaches_it():
     """Limits set from outside hold for the default number of threads."""
-    pytest.importorskip("threadpoolctl", reason="needs threadpoolctl")
+    needs("sklearn")
     code = """
         from threadpoolctl import threadpool_limits
         ra.set_num_threads(0)

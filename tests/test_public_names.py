@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rattention as ra
 
+from tests.extras import needs
 from tests.processes import run_python
 
 X = np.random.default_rng(0).standard_normal((1, 2, 5, 4)).astype(np.float32)
@@ -17,7 +18,7 @@ MASS = np.ones((1, 2, 5), np.float32)
 
 
 def test_all_names_are_listed_and_there() -> None:
-    pytest.importorskip("transformers", reason="observe needs transformers")
+    needs("hf")
     assert {"observe", "capture", "compress"} <= set(ra.__all__) <= set(dir(ra))
     for name in ra.__all__:
         value = getattr(ra, name)
@@ -122,8 +123,9 @@ def test_the_first_words_for_a_mask() -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "int64"])
 def test_the_first_words_for_tensors(dtype: str) -> None:
-    torch = pytest.importorskip("torch", reason="needs torch")
+    needs("torch")
     import rattention.torch as rt
+    import torch
 
     x, wrong = torch.from_numpy(X), torch.from_numpy(X).to(getattr(torch, dtype))
     calls = {

@@ -17,6 +17,7 @@ from rattention.mechanisms.rattention import (
 )
 from rattention.mechanisms.rotary import reference_rotary
 
+from tests.extras import needs
 from tests.linear_family import (
     WINDOWS,
     Arrays,
@@ -233,7 +234,9 @@ def test_gradients_of_many_stretches(state_heads: int | None) -> None:
 @pytest.mark.row("N3")
 def test_gradients_are_those_of_pytorch() -> None:
     """At most twice the error of the same formula in float32 under autograd."""
-    torch = pytest.importorskip("torch", reason="autograd is PyTorch's")
+    needs("torch")
+    import torch
+
     inputs = draw(200, heads=2, dim=32)
     grad = draw(200, heads=2, dim=32, seed=4)["query"]
 

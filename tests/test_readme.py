@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import rattention as ra
 
+from tests.extras import needs
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
@@ -39,7 +41,7 @@ EXAMPLES = list(zip(blocks("python"), blocks("text"), strict=True))
 def test_example_prints_what_is_shown(code: str, shown: str) -> None:
     for package in ("torch", "transformers"):
         if f"import {package}" in code or f"from {package}" in code:
-            pytest.importorskip(package, reason=f"the example needs {package}")
+            needs(package)
     # Threads that spin while they wait would take a busy machine's cores from those that work.
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
     done = subprocess.run(

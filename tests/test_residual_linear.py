@@ -15,6 +15,7 @@ from rattention.mechanisms.residual_linear import (
     residual_linear_attention_backward,
 )
 
+from tests.extras import needs
 from tests.linear_family import (
     WINDOWS,
     Arrays,
@@ -331,7 +332,8 @@ DRAWS = 8
 @feature_maps
 def test_gradients_are_those_of_pytorch(feature_map: str) -> None:
     """Over several draws at most twice the error of the same formula in float32 under autograd."""
-    torch = pytest.importorskip("torch", reason="autograd is PyTorch's")
+    needs("torch")
+    import torch
 
     def autograd(inputs: Arrays, grad: NDArray[Any], dtype: Any) -> dict[str, NDArray[Any]]:
         q, k, v = (torch.tensor(array, dtype=dtype, requires_grad=True) for array in inputs.values())

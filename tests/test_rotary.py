@@ -9,6 +9,7 @@ import pytest
 import rattention as ra
 from rattention.mechanisms.rotary import reference_rotary
 
+from tests.extras import needs
 from tests.mechanisms import DTYPES, last_rounding
 
 LENGTH, DIM = 70, 12
@@ -198,8 +199,9 @@ def test_bad_input(options: dict[str, Any], error: type[Exception], message: str
 
 
 def test_bad_tensors() -> None:
-    torch = pytest.importorskip("torch", reason="needs torch")
+    needs("torch")
     import rattention.torch as rt
+    import torch
 
     x = torch.from_numpy(X)
     for options, error, message in (
@@ -222,8 +224,9 @@ def test_bad_tensors() -> None:
 @pytest.mark.parametrize("angles", ANGLES)
 @variants
 def test_tensors_have_the_same_bits(variant: dict[str, Any], angles: str) -> None:
-    torch = pytest.importorskip("torch", reason="needs torch")
+    needs("torch")
     import rattention.torch as rt
+    import torch
 
     options = variant | angles_of(angles, variant.get("dims", DIM))
     given = {n: torch.from_numpy(a) if isinstance(a, np.ndarray) else a for n, a in options.items()}
@@ -236,8 +239,9 @@ def test_tensors_have_the_same_bits(variant: dict[str, Any], angles: str) -> Non
 @variants
 def test_gradients(variant: dict[str, Any], angles: str) -> None:
     """By turning back, in every dtype; those of tables are of the plain formula, which equals the kernel."""
-    torch = pytest.importorskip("torch", reason="needs torch")
+    needs("torch")
     import rattention.torch as rt
+    import torch
 
     options = variant | angles_of(angles, variant.get("dims", DIM))
     given = {n: torch.from_numpy(a) if isinstance(a, np.ndarray) else a for n, a in options.items()}
@@ -261,7 +265,8 @@ def test_gradients(variant: dict[str, Any], angles: str) -> None:
 
 
 def test_gradients_of_tables_are_derivatives() -> None:
-    torch = pytest.importorskip("torch", reason="needs torch")
+    needs("torch")
+    import torch
     from rattention.torch.rotary import plain_turn
 
     generator = torch.Generator().manual_seed(0)
@@ -278,8 +283,9 @@ def test_gradients_of_tables_are_derivatives() -> None:
 @pytest.mark.parametrize("angles", ANGLES)
 def test_is_a_good_operation(angles: str) -> None:
     """Checked by opcheck, compiled whole, mapped with and without angles of its own, on other devices."""
-    torch = pytest.importorskip("torch", reason="needs torch")
+    needs("torch")
     import rattention.torch as rt
+    import torch
     from rattention.torch.rotary import turn
 
     options = angles_of(angles, DIM)
@@ -307,9 +313,9 @@ def test_is_a_good_operation(angles: str) -> None:
 @variants
 def test_equals_transformers(variant: dict[str, Any]) -> None:
     """The embedding of Llama, and, in part and interleaved, of GPT-J."""
-    torch = pytest.importorskip("torch", reason="needs torch")
-    pytest.importorskip("transformers", reason="needs transformers")
+    needs("hf")
     import rattention.torch as rt
+    import torch
     from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb as by_neighbours
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as by_halves
 

@@ -1,14 +1,16 @@
 """rattention.torch.scaled_dot_product_attention against PyTorch's: results, gradients, what is refused."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import inspect
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
+from tests.extras import needs
 
+needs("torch")
+
+import torch
 import torch.nn.functional as F
 from rattention.torch import attention, scaled_dot_product_attention
 

@@ -10,9 +10,9 @@ from rattention.models import Bert, WeightsError
 from rattention.models.tokens import load_tokenizer
 
 from tests.bert_folder import VOCABULARY, write_folder
+from tests.extras import needs
 
-tokenizers = pytest.importorskip("tokenizers", reason="needs the extra 'models'")
-pytest.importorskip("safetensors", reason="needs the extra 'models'")
+needs("models")
 
 CLS, SEP, PAD = (VOCABULARY.index(f"[{name}]") for name in ("CLS", "SEP", "PAD"))
 

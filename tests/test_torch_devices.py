@@ -1,14 +1,16 @@
 """rattention.torch beside the CPU: the same formula in plain PyTorch, against the kernels; wrong tensors."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import pytest
 import rattention as ra
 
-torch = pytest.importorskip("torch", reason="needs torch")
+from tests.extras import needs
+
+needs("torch")
 
 import rattention.torch as rt
+import torch
 from rattention.torch import functions, ops
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -1,15 +1,17 @@
 """Metrics, rows and maps on tensors, and steps of a cache: those on arrays, without gradients."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import rattention as ra
 
-torch = pytest.importorskip("torch", reason="needs torch")
+from tests.extras import needs
+
+needs("torch")
 
 import rattention.torch as rt
+import torch
 
 from tests.torch_inputs import DTYPES, to_numpy
 

@@ -1,12 +1,14 @@
 """The rotary embedding as an operation of PyTorch: against the plain formula, with gradients, traced."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
+from tests.extras import needs
 
+needs("torch")
+
+import torch
 from rattention.torch.rotary import plain_rotary, rotary, turn
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.extras import needs
+
 api = pytest.importorskip("mypy.api", reason="needs mypy")
-pytest.importorskip("torch", reason="needs torch")
+needs("torch")
 
 ROOT = Path(__file__).parent.parent
 

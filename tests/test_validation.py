@@ -1,6 +1,5 @@
 """rattention compress and rattention.studies.compression: what compressed runs are compared by."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import dataclasses
@@ -12,12 +11,12 @@ import time
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
-transformers = pytest.importorskip("transformers", reason="needs transformers")
-for module in ("sklearn", "scipy"):
-    pytest.importorskip(module)
+from tests.extras import needs
+
+needs("studies")
 
 import rattention as ra
+import torch
 from rattention.cli.compress import validation_text
 from rattention.cli.text import Style
 from rattention.compression import STRATEGIES, Clusters, Recency, TopK
@@ -212,7 +211,6 @@ class Slow(Recency):
 def slow_tasks(folder):
     yield Sentences(Bert.from_pretrained(folder), WORDS, length=20, batch=1)
     yield language(native())
-    pytest.importorskip("gymnasium", reason="the last task needs gymnasium")
     from rattention.studies.compression.rooms import Rooms
     from rattention.studies.dark_room import HistoryTransformer
 
@@ -363,7 +361,6 @@ def measured_for_figures():
 
 
 def test_the_figure_shows_every_strategy_and_budget():
-    pytest.importorskip("matplotlib")
     from rattention.studies.compression import compression_figure, plot_budgets
 
     measured = measured_for_figures()

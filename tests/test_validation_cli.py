@@ -1,6 +1,5 @@
 """rattention compress: what it prints, writes and refuses."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import csv
@@ -8,10 +7,9 @@ import json
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch")
-transformers = pytest.importorskip("transformers", reason="needs transformers")
-for module in ("sklearn", "scipy"):
-    pytest.importorskip(module)
+from tests.extras import needs
+
+needs("studies")
 
 import rattention as ra
 from rattention.cli import main

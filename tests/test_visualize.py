@@ -1,29 +1,28 @@
-"""rattention visualize: what it writes and says, for every kind of model, and for every kind of bad input."""
+"""rattention visualize: what it writes and says, for models of text, and for every kind of bad input."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import csv
 import json
 import os
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-for module in ("jinja2", "matplotlib", "safetensors", "tokenizers"):
-    pytest.importorskip(module, reason=f"needs {module}")
+from tests.extras import needs
 
-from rattention import cli
+needs("demo")
+
 from rattention.inspect import Rules, Sample
 from rattention.inspect.statistics import MapOptions
 from rattention.inspect.visualize import Drawing, visualize
 
 from tests.bert_folder import WORDS, write_folder
 from tests.processes import run_python
+from tests.visualized import figure_names, files_in, visualized
 
 TEXT = " ".join(np.random.default_rng(0).choice([w for w in WORDS if w.isalpha()], 200))
 
@@ -44,26 +43,6 @@ def text(tmp_path):
 def arguments(bert, text, tmp_path):
     sizes = ["--samples", "1", "--length", "20", "--dpi", "40", "--layer", "1"]
     return ["visualize", "--model", str(bert), "--text", str(text), *sizes, "--out", str(tmp_path / "out")]
-
-
-def visualized(arguments, capsys):
-    code = cli.main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def files_in(folder):
-    return {path.name for path in folder.iterdir()}
-
-
-def figure_names(samples, layers, suffix, numbers=None):
-    each = {
-        f"sample{s}_layer{n}_{kind}.{suffix}"
-        for s in range(samples)
-        for n in (range(layers) if numbers is None else numbers)
-        for kind in ("maps", "lines")
-    }
-    return each | {f"{name}.{suffix}" for name in ("distributions", "layers", "heads")}
 
 
 def test_everything_for_a_bert(arguments, capsys, tmp_path):
@@ -301,9 +280,9 @@ def test_the_text_may_end_early(arguments, capsys):
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     """A small random Llama with a tokenizer of its own."""
-    pytest.importorskip("torch", reason="needs torch")
-    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    needs("hf")
     import tokenizers
+    import transformers
 
     from tests.hf_models import build
 
@@ -352,68 +331,3 @@ def test_a_folder_without_a_tokenizer(llama, arguments, capsys, tmp_path):
     code, _, err = visualized([*arguments, "--model", folder], capsys)
     assert code == 2
     assert "holds no tokenizer that Transformers can load" in err
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    ad = pytest.importorskip(
-        "rattention.studies.dark_room", reason="needs the extra 'studies'", exc_type=ImportError
-    )
-    import torch
-
-    torch.manual_seed(0)
-    model = ad.HistoryTransformer(states=81, actions=5, context=30, dim=16, heads=2, depth=2)
-    model.save(tmp_path / "model.safetensors")
-    return tmp_path / "model.safetensors"
-
-
-def act(checkpoint, tmp_path, *more):
-    sizes = ["--samples", "3", "--dpi", "40", "--layer", "1", "--out", tmp_path / "out", "--json"]
-    return ["visualize", "--checkpoint", checkpoint, *sizes, *more]
-
-
-def test_a_transformer_of_histories(checkpoint, capsys, tmp_path):
-    code, out, _ = visualized(act(checkpoint, tmp_path), capsys)
-    assert code == 0
-    data = json.loads(out)
-    assert [row["sequence_length"] for row in data["samples"]] == [31, 31, 31]
-    assert len(set(data["model"]["goals"])) == 3
-    assert figure_names(1, 2, "png", [1]) <= files_in(tmp_path / "out")
-    _, again, _ = visualized(act(checkpoint, tmp_path, "--no-report"), capsys)
-    _, other, _ = visualized(act(checkpoint, tmp_path, "--no-report", "--seed", "1"), capsys)
-    assert json.loads(again)["heads"] == data["heads"] != json.loads(other)["heads"]
-
-
-BAD_CHECKPOINTS = {
-    "more samples than goals": (
-        ["--samples", "82"],
-        r"1 and \d+ \(goals that it was not trained on\), got 82",
-    ),
-    "no samples": (["--samples", "0"], r"--samples must be between 1 and \d+ .* got 0"),
-    "more than the context": (["--length", "31"], r"--length must be between 1 and 30 .*got 31"),
-    "a text": (["--text", "a.txt"], "--text is for --model"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_CHECKPOINTS)
-def test_bad_input_for_histories(checkpoint, capsys, tmp_path, case):
-    options, message = BAD_CHECKPOINTS[case]
-    code, out, err = visualized(act(checkpoint, tmp_path, *options), capsys)
-    assert (code, out) == (2, "")
-    assert re.search(message, err)
-
-
-def test_no_checkpoint(checkpoint, capsys, tmp_path):
-    missing = tmp_path / "missing.safetensors"
-    code, _, err = visualized(act(missing, tmp_path), capsys)
-    assert code == 2
-    assert f"there is no checkpoint {missing}: make one with: rattention ad train" in err
-
-
-def test_a_damaged_checkpoint(checkpoint, capsys, tmp_path):
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    code, _, err = visualized(act(checkpoint, tmp_path), capsys)
-    assert code == 2
-    assert "cannot be read" in err
-    assert "Traceback" not in err
-    assert sys.exception() is None

@@ -14,8 +14,11 @@ from rattention.models import Bert, WeightsError
 from rattention.models.weights import MAX_HEADER_BYTES, open_tensors, read_safetensors
 
 from tests.bert_folder import CONFIG, random_weights, write_folder
+from tests.extras import needs
 
-safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra 'models'")
+needs("models")
+
+import safetensors.numpy as safetensors_numpy
 
 TINY = CONFIG | {
     "hidden_size": 3,
@@ -176,7 +179,10 @@ def torch_archive(path, canary):
 
 
 def saved_by_torch(path, canary):
-    pytest.importorskip("torch", reason="writes the file with PyTorch").save({"a": Payload(canary)}, path)
+    needs("torch")
+    import torch
+
+    torch.save({"a": Payload(canary)}, path)
 
 
 def with_pickle(folder, write, *arguments):
@@ -202,7 +208,7 @@ def bomb(path):
 
 @pytest.mark.row("W3")
 def test_zip_bomb(tmp_path):
-    pytest.importorskip("torch", reason="without it no pickle is opened at all")
+    needs("torch")
     with pytest.raises(WeightsError, match="would unpack to 67108864 bytes"):
         Bert.from_pretrained(with_pickle(tmp_path, bomb))
 
@@ -215,7 +221,9 @@ def test_pickle_without_torch(tmp_path, monkeypatch):
 
 
 def state_dict(path, weights):
-    torch = pytest.importorskip("torch", reason="writes the file with PyTorch")
+    needs("torch")
+    import torch
+
     torch.save({name: torch.tensor(w) for name, w in weights.items()}, path)
 
 

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from rattention.mechanisms.table import Mechanism, Sizes
 
+from tests.extras import needs
 from tests.variants import TABLE
 
-torch = pytest.importorskip("torch", reason="needs torch")
+needs("torch")
+
+import rattention.torch as rt
+import torch
 
 SIZES = Sizes(batch=2, heads=4, length=37, head_dim=8, value_dim=6, kv_heads=2)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -61,6 +65,16 @@ def to_numpy(tensor: Any) -> np.ndarray[Any, Any]:
 def with_second(mechanism: Mechanism) -> dict[str, bool]:
     """The option that asks for lse or state."""
     return {"return_lse" if mechanism.family == "softmax" else "return_state": True}
+
+
+def on_tensors(mechanism: Mechanism) -> Any:
+    """The mechanism's function on tensors."""
+    return getattr(rt, mechanism.forward.__name__)
+
+
+def two_results(mechanism: Mechanism, inputs: dict[str, Any], **masks: Any) -> Any:
+    """Output, and lse or state."""
+    return on_tensors(mechanism)(**(inputs | masks), **with_second(mechanism))[:2]
 
 
 MASKS: dict[str, dict[str, Any]] = {

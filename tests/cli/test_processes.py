@@ -9,18 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from rattention import __version__
 from rattention.cli.parser import COMMANDS
 
 from tests.bert_folder import write_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Run = Callable[..., tuple[int, str, str]]
+from tests.extras import needs
 
 
 def process(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -103,8 +99,7 @@ class TestLean:
 
     @pytest.mark.parametrize("missing", ["tokenizers", "safetensors"])
     def test_missing_extra_is_named(self, tmp_path: Path, missing: str) -> None:
-        for extra in ("safetensors", "tokenizers"):
-            pytest.importorskip(extra, reason="needs the extra 'models'")
+        needs("models")
         model = str(write_folder(tmp_path / "bert"))
         done = without({missing}, "demo", "--model", model, cwd=tmp_path)
         assert done.returncode == 1
@@ -196,7 +191,7 @@ class TestProcess:
         assert "Traceback" not in done.stderr
 
     def test_progress_is_on_stderr_of_a_terminal(self, tmp_path: Path) -> None:
-        pytest.importorskip("rich", reason="needs the extra 'cli'")
+        needs("cli")
         pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
         ours, theirs = pty.openpty()
         done = process(

@@ -1,13 +1,15 @@
 """The option --threads: every subcommand that runs models sets it for the kernels and for PyTorch."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+from tests.extras import needs
+
+needs("torch")
 
 import rattention as ra
+import torch
 from rattention.cli import main
 from rattention.cli.options import Computed
 

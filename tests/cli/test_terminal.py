@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 from rattention.cli import text
 from rattention.cli.options import whole_numbers
 from rattention.cli.text import Style, number, table
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Run = Callable[..., tuple[int, str, str]]
+from tests.extras import needs
 
 
 class TestNumbers:
@@ -64,7 +60,7 @@ class TestTerminal:
         self, monkeypatch: pytest.MonkeyPatch, with_rich: bool
     ) -> None:
         if with_rich:
-            pytest.importorskip("rich", reason="needs the extra 'cli'")
+            needs("cli")
         else:
             monkeypatch.setitem(sys.modules, "rich", None)
         header, rows = ("a\nunit", "b", "c"), [("1", "x", "0.5"), ("333", "yy", "-")]
@@ -76,7 +72,7 @@ class TestTerminal:
         ]
 
     def test_wide_cells_wrap_with_rich(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        pytest.importorskip("rich", reason="needs the extra 'cli'")
+        needs("cli")
         monkeypatch.setenv("COLUMNS", "40")
         shown = table(("name", "text"), [("one", "many words " * 9)], Style(True, False))
         assert max(map(len, shown.splitlines())) <= 40
