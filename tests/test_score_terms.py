@@ -1,5 +1,5 @@
-"""Soft-capped scores, sinks, biases by distance, blocks, packed sequences, gradients of masks: by what they are
-short for, and what is refused. Accuracy, masks and odd values are in the tests that go through the table."""
+"""Soft-capped scores, sinks, biases by distance, blocks, packed sequences, gradients of masks: by what they
+are short for, and what is refused. Accuracy and masks are in the tests that go through the table."""
 
 from __future__ import annotations
 

@@ -198,8 +198,9 @@ WRONG = {
     "a padding of other batches": (
         {"key_mask": torch.ones(3, 5, dtype=torch.bool)}, ValueError, "key_mask must have"
     ),
-    "a mask that wants a gradient": (
-        {"attn_mask": torch.zeros(5, 5, requires_grad=True)}, ValueError, "attn_mask is not differentiable"
+    "a softcap of 0": ({"softcap": 0.0}, ValueError, "softcap must be > 0"),
+    "blocks of other batches": (
+        {"block_ids": torch.zeros(3, 5, dtype=torch.int64)}, ValueError, "block_ids must have"
     ),
     "a list for a mask": ({"attn_mask": [[True]]}, TypeError, "attn_mask must be a torch.Tensor, got list"),
     "a mask of other heads": ({"attn_mask": torch.zeros(1, 3, 5, 5)}, ValueError, "attn_mask"),

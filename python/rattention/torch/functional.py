@@ -57,7 +57,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tens
     Returns
     -------
     A tensor ``[batch, heads, query_length, value_dim]``, or an `AttentionResult` of tensors. Differentiable
-    in query, key, value and log_discount, through output and lse, and in no mask.
+    in query, key, value, a float attn_mask, log_discount, sinks and relative_bias, through output and lse.
 
     Raises
     ------

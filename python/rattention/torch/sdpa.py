@@ -35,6 +35,10 @@ def scaled_dot_product_attention(
     segment_ids: Tensor | None = None,
     log_discount: Tensor | float | None = None,
     query_offset: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | float | None = None,
+    relative_bias: Tensor | None = None,
+    block_ids: Tensor | None = None,
 ) -> Tensor:
     """`torch.nn.functional.scaled_dot_product_attention`, with its arguments and semantics: one changed
     import moves a script here.
@@ -47,7 +51,7 @@ def scaled_dot_product_attention(
         float32, bfloat16 or float16; not float64.
     attn_mask:
         Bool (True = attend) or floating (added to the scores), broadcastable to ``[..., heads, query_length,
-        key_length]``; no gradient flows to it. Not together with `is_causal`.
+        key_length]``. Not together with `is_causal`.
     dropout_p:
         0: the weights are never stored, so none can be dropped.
     is_causal:
@@ -57,9 +61,11 @@ def scaled_dot_product_attention(
         Factor on the scores, ``1 / sqrt(head_dim)`` by default.
     enable_gqa:
         Key and value may have fewer heads, whose number divides that of the query.
-    window, log_discount:
+    window, log_discount, relative_bias:
         As in `attention`, by distance between positions.
-    key_mask, segment_ids:
+    softcap, sinks:
+        As in `attention`.
+    key_mask, segment_ids, block_ids:
         As in `attention`, ``[..., key_length]`` with the batch dimensions of the query.
     query_offset:
         Position of the first query row among the keys; 0 under `is_causal`, else ``key_length -
@@ -67,8 +73,8 @@ def scaled_dot_product_attention(
 
     Returns
     -------
-    ``[..., heads, query_length, value_dim]``, differentiable in query, key, value and log_discount. A row
-    that may attend to nothing gives 0.
+    ``[..., heads, query_length, value_dim]``, differentiable in query, key, value, a float attn_mask,
+    log_discount, sinks and relative_bias. A row that may attend to nothing gives 0.
 
     Raises
     ------
@@ -100,9 +106,13 @@ def scaled_dot_product_attention(
         scale=scale,
         key_mask=_flat("key_mask", key_mask, batch, 1),
         segment_ids=_flat("segment_ids", segment_ids, batch, 1),
+        block_ids=_flat("block_ids", block_ids, batch, 1),
         attn_mask=_dense(attn_mask, batch, has_heads),
         log_discount=_discount(log_discount, batch, has_heads),
         query_offset=0 if causal and query_offset is None else query_offset,
+        softcap=softcap,
+        sinks=sinks,
+        relative_bias=relative_bias,
     )
     return output.reshape(*batch, *heads[0], *output.shape[-2:])
 
