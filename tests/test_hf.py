@@ -17,7 +17,7 @@ from rattention.hf.masks import rattention_mask
 from rattention.mechanisms.masks import Masks, reference_visible
 from transformers import masking_utils as mu
 
-from tests.hf_models import DECODERS, ENCODERS, build, padding, tokens
+from tests.hf_models import BERT, DECODERS, ENCODERS, build, padding, tokens
 
 rattention.hf.register()
 
@@ -279,6 +279,44 @@ def test_no_mask_of_a_model_becomes_a_table():
     masks = [mask for mask in seen if mask is not None]
     assert len(masks) > 30
     assert all(mask.pattern is not None and mask._visible is None and mask._added is None for mask in masks)
+
+
+OWN_ATTENTION = {
+    "bloom": lambda: transformers.BloomForCausalLM(
+        transformers.BloomConfig(vocab_size=64, hidden_size=32, n_layer=1, n_head=4)
+    ),
+    "mpnet": lambda: transformers.MPNetForMaskedLM(transformers.MPNetConfig(**BERT)),
+    "reformer": lambda: transformers.ReformerModel(
+        transformers.ReformerConfig(attn_layers=["local"], vocab_size=64)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN_ATTENTION)
+def test_models_that_attend_without_the_interface_are_refused_when_loaded(name, tmp_path):
+    model = OWN_ATTENTION[name]()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"cannot use attn_implementation=.rattention.: it computes attention"
+    ):
+        type(model).from_pretrained(tmp_path, attn_implementation="rattention")
+    assert type(model).from_pretrained(tmp_path).config._attn_implementation == "eager"
+    model.set_attn_implementation("rattention")  # which Transformers refuses, with a warning
+    assert model.config._attn_implementation != "rattention"
+
+
+def test_models_with_the_interface_are_loaded_by_name(tmp_path):
+    build("llama").save_pretrained(tmp_path)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="rattention")
+    torch.testing.assert_close(
+        model(tokens()).logits, logits("llama", "eager", input_ids=tokens()), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_models_without_attention_can_be_parts():
+    """They attend nowhere, and ignore nothing."""
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1])
+    transformers.ResNetModel._from_config(config, attn_implementation="rattention")
 
 
 @pytest.mark.parametrize("module", [rattention.hf, implementation], ids=lambda m: m.__name__)

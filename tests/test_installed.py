@@ -132,7 +132,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None]) -
 
 EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {
     "clang-format": "19.1.7",
-    "transformers": "5.99",
+    "transformers": "5.24",
 }
 
 

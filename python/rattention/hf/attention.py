@@ -8,6 +8,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 import rattention.torch as rt
+from rattention.hf.interface import guard
 from rattention.hf.masks import PatternMask, rattention_mask
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ def register() -> None:
     """Make ``attn_implementation="rattention"`` known to Transformers; calling it again does no harm.
 
     What a row sees is what its model's mask says, as with "eager". Causality, sliding windows, chunks, packed
-    sequences (position ids that restart) and padding on either side reach the kernels as such, so that nothing
-    grows with the square of the length; other patterns, such as images that see both sides, become one bool
-    table for all layers, as do 4-D masks given by the user. Capped scores, sinks, position biases, paged
-    caches and, in training, dropout of attention weights raise ValueError.
+    sequences (position ids that restart) and padding on either side reach the kernels as such: nothing grows
+    with the square of the length. Other patterns, such as images that see both sides, become one bool table
+    for all layers, as do 4-D masks given by the user. Capped scores, sinks, position biases, paged
+    caches and, in training, dropout of attention weights raise ValueError; so do models that take attention
+    from the interface in none of their layers, when they are made or loaded with this implementation.
 
     >>> import rattention.hf
     >>> rattention.hf.register()
@@ -44,6 +46,7 @@ def register() -> None:
     True
     """
     register_as(NAME, attention_forward)
+    guard(NAME)
 
 
 def register_as(name: str, forward: Callable[..., Any]) -> None:
