@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 
+import numpy as np
 import pytest
 
 from tests.extras import needs
@@ -15,8 +16,10 @@ import torch
 import transformers
 from rattention.hf import attention as implementation
 from rattention.hf.masks import rattention_mask
+from rattention.mechanisms.masks import Masks, reference_visible
+from transformers import masking_utils as mu
 
-from tests.hf_models import DECODERS, ENCODERS, build, padding, tokens
+from tests.hf_models import BERT, DECODERS, ENCODERS, build, padding, tokens
 
 rattention.hf.register()
 
@@ -160,36 +163,108 @@ def test_what_kernels_do_not_have_is_refused(argument):
         attention(torch.nn.Module(), query, query, query, None, **{argument: torch.zeros(1)})
 
 
-def test_other_mask_patterns_are_refused():
-    from transformers import masking_utils
-
-    def pattern(batch, head, query, key):
-        return key >= 0
-
-    for function in (
-        pattern,
-        masking_utils.or_masks(masking_utils.causal_mask_function, pattern),
-        masking_utils.chunked_overlay(4, torch.zeros(1)),
-    ):
-        with pytest.raises(ValueError, match="cannot express the mask pattern"):
-            rattention_mask(1, 5, 5, mask_function=function)
+PADDED = torch.tensor([[1] * 12, [0] * 3 + [1] * 9]).bool()
+LEFT = torch.tensor([0, 3])
+SEQUENCES = torch.tensor([[0] * 5 + [1] * 7, [0] * 8 + [1] * 4])
+POSITIONS = torch.tensor([[*range(5), *range(7)], [*range(8), *range(4)]])
+BLOCKS = torch.tensor([[-1] * 4 + [2] * 3 + [-1] * 5, [0] * 2 + [-1] * 10])
 
 
-@pytest.mark.parametrize("kv_offset", [0, 4])
-@pytest.mark.parametrize("given", [6, 9, 12])
-def test_masks_begin_at_position_0(given, kv_offset):
-    """Shorter ones hide what they do not reach, as with the other implementations."""
-    mask = torch.ones(1, given, dtype=torch.bool)
-    mask[:, 5] = False
-    causal = transformers.masking_utils.causal_mask_function
-    sizes = {"q_length": 2, "kv_length": 9 - kv_offset, "q_offset": 7, "kv_offset": kv_offset}
-    got = rattention_mask(1, **sizes, mask_function=causal, attention_mask=mask)
-    expected = [i != 5 and i < given for i in range(kv_offset, 9)]
-    assert got.tolist() == [expected]
+def packed(pattern):
+    return mu.and_masks(
+        mu.packed_sequence_mask_function(SEQUENCES),
+        mu.remap_positions_for_packed_sequence(pattern, POSITIONS),
+    )
 
 
-def test_no_mask_is_a_table():
-    """Of all models and inputs of this file: one number per key, or nothing."""
+CAUSAL = mu.causal_mask_function
+PATTERNS = {
+    "causal": CAUSAL,
+    "everything": mu.bidirectional_mask_function,
+    "window": mu.sliding_window_causal_mask_function(4),
+    "two-sided window": mu.sliding_window_bidirectional_mask_function(3),
+    "window without causality": mu.sliding_window_overlay(4),
+    "two windows": mu.and_masks(mu.sliding_window_overlay(5), mu.sliding_window_bidirectional_overlay(2)),
+    "chunks": mu.chunked_causal_mask_function(5, LEFT),
+    "chunks on both sides": mu.chunked_overlay(5, LEFT),
+}
+WHOLE = {
+    "packed": packed(CAUSAL),
+    "packed window": packed(mu.sliding_window_causal_mask_function(4)),
+    "packed, both sides": packed(mu.bidirectional_mask_function),
+}
+TABLES = {
+    "blocks": mu.or_masks(CAUSAL, mu.blockwise_overlay(BLOCKS)),
+    "packed chunks": packed(mu.chunked_causal_mask_function(3, LEFT)),
+    "positions that repeat": mu.remap_positions_for_packed_sequence(CAUSAL, POSITIONS),
+    "no window": mu.sliding_window_causal_mask_function(0),
+    "a user's": lambda batch, head, query, key: (key <= query) & (key % 3 != query % 3),
+}
+PLACES = {
+    "all rows": (12, 12, 0, 0),
+    "later rows": (3, 12, 9, 0),
+    "room": (4, 12, 5, 0),
+    "moved": (2, 6, 9, 5),
+}
+
+
+def mask_and_table(pattern, place, padding=None):
+    sizes = (2, *PLACES[place])
+    table = mu.sdpa_mask(*sizes, mask_function=pattern, attention_mask=padding, allow_is_causal_skip=False)
+    return rattention_mask(*sizes, mask_function=pattern, attention_mask=padding), table
+
+
+@pytest.mark.parametrize("padding", [None, PADDED, PADDED.flip(1), PADDED[:, :7]])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", [*PATTERNS, *WHOLE])
+def test_patterns_are_those_of_transformers(name, place, padding):
+    if name in WHOLE and place != "all rows":
+        pytest.skip("packed sequences are whole")
+    mask, table = mask_and_table((PATTERNS | WHOLE)[name], place, padding)
+    assert mask.pattern is not None
+    got, _ = reference_visible(Masks(**numpy_of(mask.attention_options())), 2, 1, table.shape[2], mask.keys)
+    assert np.array_equal(got, table[..., : mask.keys].numpy())
+    assert not table[..., mask.keys :].any()
+
+
+def numpy_of(options):
+    return {n: v.numpy() if isinstance(v, torch.Tensor) else v for n, v in options.items()}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("padding", [None, PADDED])
+def test_what_kernels_cannot_express_is_a_table(name, padding):
+    mask, table = mask_and_table(TABLES[name], "all rows", padding)
+    assert mask.pattern is None
+    assert torch.equal(mask.attention_options()["attn_mask"], table.expand(2, 1, 12, 12))
+
+
+def test_masks_are_those_of_eager_to_anyone_else():
+    """Operations of PyTorch see numbers to add, and what is written into a mask counts."""
+    mask, table = mask_and_table(PATTERNS["window"], "all rows", PADDED)
+    added = torch.where(table, 0.0, torch.finfo(torch.float32).min)
+    assert (mask.shape, mask.dtype) == (added.shape, added.dtype)
+    assert torch.equal(mask + 0, added)
+    assert torch.equal(torch.cat([mask, mask], dim=3), torch.cat([added, added], dim=3))
+    assert mask.pattern is not None
+    assert torch.equal(mask[:, :, 2:, :5], added[:, :, 2:, :5])
+    mask[:, :, :, 4] = 0.5
+    assert torch.equal(mask.attention_options()["attn_mask"][:, :, :, 4], torch.full((2, 1, 12), 0.5))
+
+
+def test_masks_of_another_batch_apply_to_all_sequences():
+    attention = transformers.AttentionInterface()["rattention"]
+    mask = rattention_mask(1, 12, 12, mask_function=CAUSAL, attention_mask=PADDED[1:])
+    query = torch.randn(2, 2, 12, 4)
+    got, _ = attention(torch.nn.Module(), query, query, query, mask)
+    expected, _ = attention(torch.nn.Module(), query, query, query, mask.visible())
+    torch.testing.assert_close(got, expected)
+    with pytest.raises(ValueError, match="cannot be broadcast"):
+        attention(torch.nn.Module(), query[:, :, :5], query, query, mask)
+
+
+def test_no_mask_of_a_model_becomes_a_table():
+    """Of all models and inputs of this file: nothing grows with the square of the length."""
     seen = []
 
     def recorded(*args, **kwargs):
@@ -203,7 +278,47 @@ def test_no_mask_is_a_table():
                 logits(name, "rattention", input_ids=tokens(), attention_mask=mask)
     finally:
         rattention.hf.register()
-    assert {None if mask is None else tuple(mask.shape) for mask in seen} == {None, (2, 17)}
+    masks = [mask for mask in seen if mask is not None]
+    assert len(masks) > 30
+    assert all(mask.pattern is not None and mask._visible is None and mask._added is None for mask in masks)
+
+
+OWN_ATTENTION = {
+    "bloom": lambda: transformers.BloomForCausalLM(
+        transformers.BloomConfig(vocab_size=64, hidden_size=32, n_layer=1, n_head=4)
+    ),
+    "mpnet": lambda: transformers.MPNetForMaskedLM(transformers.MPNetConfig(**BERT)),
+    "reformer": lambda: transformers.ReformerModel(
+        transformers.ReformerConfig(attn_layers=["local"], vocab_size=64)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN_ATTENTION)
+def test_models_that_attend_without_the_interface_are_refused_when_loaded(name, tmp_path):
+    model = OWN_ATTENTION[name]()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"cannot use attn_implementation=.rattention.: it computes attention"
+    ):
+        type(model).from_pretrained(tmp_path, attn_implementation="rattention")
+    assert type(model).from_pretrained(tmp_path).config._attn_implementation == "eager"
+    model.set_attn_implementation("rattention")  # which Transformers refuses, with a warning
+    assert model.config._attn_implementation != "rattention"
+
+
+def test_models_with_the_interface_are_loaded_by_name(tmp_path):
+    build("llama").save_pretrained(tmp_path)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="rattention")
+    torch.testing.assert_close(
+        model(tokens()).logits, logits("llama", "eager", input_ids=tokens()), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_models_without_attention_can_be_parts():
+    """They attend nowhere, and ignore nothing."""
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1])
+    transformers.ResNetModel._from_config(config, attn_implementation="rattention")
 
 
 @pytest.mark.parametrize("module", [rattention.hf, implementation], ids=lambda m: m.__name__)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rattention import _installed
-from rattention._extras import EXTRA_OF, OLDEST, require
+from rattention._extras import EXTRA_OF, SUPPORTED, require
 from rattention._installed import EXTRAS, Requirement, including, packages, versions
 
 from tests.extras import modules_of, needs
@@ -58,19 +58,22 @@ def required() -> set[str]:
     return {str(name).partition(".")[0] for name in names}
 
 
-@pytest.mark.parametrize("package", OLDEST)
-def test_versions_that_are_too_old(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest is that of the project; one before it is refused."""
-    major, minor = OLDEST[package]
+@pytest.mark.parametrize("package", SUPPORTED)
+def test_versions_that_are_not_supported(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bounds are those of the project; one before the oldest and one after the newest are refused."""
+    (major, minor), newest = SUPPORTED[package]
     (line,) = (line for line in project()[EXTRA_OF[package]] if line.startswith(package))
-    assert line.split(",")[0] == f"{package}>={major}.{minor}"
+    after = None if newest is None else f"{newest[0]}.{newest[1] + 1}"
+    assert line == f"{package}>={major}.{minor}" + (f",<{after}" if after else "")
     needs(package)
     module = importlib.import_module(package)
-    monkeypatch.setattr(module, "__version__", f"{major}.{minor}.0+cpu")
-    assert require(package) is module
-    for old in (f"{major - 1}.99.1", f"{major}.{minor - 1}"):
-        monkeypatch.setattr(module, "__version__", old)
-        with pytest.raises(ImportError, match=rf"{package} >= {major}\.{minor} is needed here, got {old}"):
+    for good in (f"{major}.{minor}.0+cpu", "99.0" if newest is None else f"{newest[0]}.{newest[1]}.7"):
+        monkeypatch.setattr(module, "__version__", good)
+        assert require(package) is module
+    for bad in (f"{major - 1}.99.1", f"{major}.{minor - 1}", *([after] if after else [])):
+        monkeypatch.setattr(module, "__version__", bad)
+        supported = f">= {major}.{minor}" if newest is None else f"{major}.{minor} to {newest[0]}.{newest[1]}"
+        with pytest.raises(ImportError, match=rf"{package} {re.escape(supported)} is needed here, got {bad}"):
             require(package)
 
 
@@ -145,7 +148,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None]) -
 
 EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {
     "clang-format": "19.1.7",
-    "transformers": "5.99",
+    "transformers": "5.24",
 }
 
 
@@ -157,7 +160,7 @@ EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {
         ({"gymnasium": None}, "pip install 'rattention[studies]'", "Nothing is missing"),
         ({"torch": None, "transformers": None}, "pip install 'rattention[hf]'", "Nothing is missing"),
         ({"rich": None, "pypdf": None}, "pip install 'rattention[demo]'", "Nothing is missing"),
-        ({"transformers": "4.57.1"}, "4.57.1 (<6,>=5.23 is needed)", "Nothing is missing"),
+        ({"transformers": "4.57.1"}, "4.57.1 (<5.25,>=5.23 is needed)", "Nothing is missing"),
         ({"openvino": None}, "Nothing is missing but for developers (bench: openvino)", "To install"),
         ({"clang-format": "18.0"}, "but for developers (dev: clang-format)", "To install"),
     ],

@@ -33,8 +33,9 @@ EXTRA_OF = {
 """The extra of ``pyproject.toml`` that brings a package."""
 
 
-OLDEST = {"torch": (2, 5), "transformers": (5, 23)}
-"""Versions of packages of which older ones fail late and obscurely, as in ``pyproject.toml``."""
+SUPPORTED = {"torch": ((2, 5), None), "transformers": ((5, 23), (5, 24))}
+"""Oldest and newest minor versions of packages of which others fail late, obscurely or not at all: what
+Transformers hands to attention implementations changes without notice. As in ``pyproject.toml``."""
 
 
 def require(module: str) -> ModuleType:
@@ -43,8 +44,8 @@ def require(module: str) -> ModuleType:
     Raises
     ------
     ImportError
-        `module` cannot be imported or is too old; the message names the extra to install and the underlying
-        fault.
+        `module` cannot be imported, or its version is not supported; the message names the extra to install
+        and the underlying fault.
     """
     package = module.partition(".")[0]
     install = f"install it with: pip install 'rattention[{EXTRA_OF[package]}]'"
@@ -56,7 +57,14 @@ def require(module: str) -> ModuleType:
         ) from error
     version = getattr(loaded, "__version__", "")
     numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers and module in OLDEST and tuple(map(int, numbers.groups())) < OLDEST[module]:
-        least = ".".join(map(str, OLDEST[module]))
-        raise ImportError(f"{package} >= {least} is needed here, got {version}; {install}", name=package)
+    if numbers and module in SUPPORTED:
+        oldest, newest = SUPPORTED[module]
+        minor = tuple(map(int, numbers.groups()))
+        if minor < oldest or (newest is not None and minor > newest):
+            wanted = f">= {_dotted(oldest)}" if newest is None else f"{_dotted(oldest)} to {_dotted(newest)}"
+            raise ImportError(f"{package} {wanted} is needed here, got {version}; {install}", name=package)
     return loaded
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

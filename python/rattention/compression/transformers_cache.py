@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from rattention.compression.compressing import Compression, LayerUse
 from rattention.compression.held import Held
 from rattention.hf.attention import attends_causally
-from rattention.hf.cache import RAttentionCacheLayer, existing_layer
+from rattention.hf.cache import RAttentionCacheLayer, existing_layer, given_cache
 from rattention.hf.converted import sliding_window_of
 from rattention.inspect.hooks import LayerAttention, attention_layers, has_hook, visiting
 
@@ -88,10 +88,9 @@ class _Compressor:
 
     def before(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Called before an attention module runs: see to its layer of the cache."""
-        cache = kwargs.get("past_key_values")
+        cache = given_cache(kwargs)
         if cache is None and len(args) > 1:
-            given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-            cache = given.get("past_key_values")
+            cache = given_cache(inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments)
         self.present.pop(name, None)
         if cache is None:
             return
@@ -158,7 +157,7 @@ def _growing(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
     """Attention modules of a decoder whose caches grow, by name."""
     layers = attention_layers(model)
     modules = {name: layer for name, layer in layers.items() if not has_hook(layer)}
-    if model.config.is_encoder_decoder or not all(attends_causally(m, None) for m in modules.values()):
+    if model.config.is_encoder_decoder or not all(attends_causally(m) for m in modules.values()):
         raise ValueError(
             f"{type(model).__name__} is no decoder-only model: there is no cache of keys to compress"
         )

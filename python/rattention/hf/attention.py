@@ -8,12 +8,11 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 import rattention.torch as rt
-from rattention.hf.masks import SEGMENT_DTYPE, rattention_mask
+from rattention.hf.interface import guard
+from rattention.hf.masks import PatternMask, rattention_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from rattention.mechanisms.masks import Window
 
 NAME = "rattention"
 """Of the implementation: ``attn_implementation="rattention"``."""
@@ -33,11 +32,12 @@ REFUSED = {
 def register() -> None:
     """Make ``attn_implementation="rattention"`` known to Transformers; calling it again does no harm.
 
-    Supported are causality, sliding windows, scaling, grouped key/value heads, padding on either side, packed
-    sequences (position ids that restart), cached decoding and 4-D masks given by the user. Masks that models
-    make have one number per key, so that nothing grows with the square of the length. Capped scores, sinks,
-    position biases, paged caches, other mask patterns and, in training, dropout of attention weights raise
-    ValueError.
+    What a row sees is what its model's mask says, as with "eager". Causality, sliding windows, chunks, packed
+    sequences (position ids that restart) and padding on either side reach the kernels as such: nothing grows
+    with the square of the length. Other patterns, such as images that see both sides, become one bool table
+    for all layers, as do 4-D masks given by the user. Capped scores, sinks, position biases, paged
+    caches and, in training, dropout of attention weights raise ValueError; so do models that take attention
+    from the interface in none of their layers, when they are made or loaded with this implementation.
 
     >>> import rattention.hf
     >>> rattention.hf.register()
@@ -46,6 +46,7 @@ def register() -> None:
     True
     """
     register_as(NAME, attention_forward)
+    guard(NAME)
 
 
 def register_as(name: str, forward: Callable[..., Any]) -> None:
@@ -67,17 +68,17 @@ def attention_forward(
     Parameters
     ----------
     module:
-        The attention module; its attribute ``is_causal`` applies where the argument of that name is None.
+        The attention module; errors name it.
     query:
-        ``[batch, heads, query_length, head_dim]``; the last row stands on the last key there is.
+        ``[batch, heads, query_length, head_dim]``.
     key, value:
         ``[batch, kv_heads, key_length, head_dim]``.
     attention_mask:
-        Of `rattention_mask`, or 4-D as a user gives it: then it alone says what is seen, as with the
-        implementation "eager".
+        Of `rattention_mask`, or 4-D, bool (True = attend) or added to the scores. It alone says what is seen,
+        as with the implementation "eager"; None: everything.
     arguments:
-        ``scaling``, the factor on the scores; ``is_causal``; ``sliding_window=W``: a row sees W keys on each
-        side, its own among them; ``dropout`` of the weights, which must be 0.
+        ``scaling``, the factor on the scores; ``dropout`` of the weights, which must be 0. What says again
+        what the mask holds (``is_causal``, ``sliding_window``) is not read.
 
     Returns
     -------
@@ -88,6 +89,8 @@ def attention_forward(
     ValueError
         The model asks for something that the kernels do not support; the message names it.
     """
+    if isinstance(attention_mask, PatternMask) and not attention_mask.fits(query, key):
+        attention_mask = attention_mask.visible()  # which fits by broadcasting, or is refused
     options = kernel_options(module, attention_mask, **arguments)
     key, value = known_keys(attention_mask, key, value)
     output: torch.Tensor = rt.attention(query, key, value, **options)
@@ -100,67 +103,62 @@ def kernel_options(
     *,
     dropout: float = 0.0,
     scaling: float | None = None,
-    is_causal: bool | None = None,
-    sliding_window: int | None = None,
     **others: Any,
 ) -> dict[str, Any]:
     """Masks and scale of `rattention.torch.attention` for the arguments of `attention_forward`."""
-    refuse(dropout, others)
-    if attention_mask is not None and attention_mask.dim() == 4:
-        return {"scale": scaling, "attn_mask": attention_mask}
-    causal = attends_causally(module, is_causal)
-    window = _window(sliding_window, causal)
-    return {"scale": scaling, "causal": causal, "window": window, **key_masks(attention_mask)}
+    refuse(module, dropout, others)
+    return {"scale": scaling, "causal": False, "window": None, **_masks(module, attention_mask)}
 
 
 def known_keys(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Keys or values without those beyond a mask of keys, where a cache has room for later tokens."""
-    if mask is None or mask.dim() == 4:
+    """Keys or values without those beyond the pattern of a mask, where a cache has room for later tokens."""
+    if not isinstance(mask, PatternMask) or mask.pattern is None:
         return tensors
-    return tuple(tensor[:, :, : mask.shape[1]] for tensor in tensors)
+    return tuple(tensor[:, :, : mask.keys] for tensor in tensors)
 
 
-def attends_causally(module: torch.nn.Module, is_causal: bool | None) -> bool:
-    """The argument where it is given, else what the module says."""
-    return bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+def attends_causally(module: torch.nn.Module) -> bool:
+    """What a module says of itself; in a forward pass its mask decides."""
+    return bool(getattr(module, "is_causal", True))
 
 
-def refuse(dropout: float, others: dict[str, Any]) -> None:
+def refuse(module: torch.nn.Module, dropout: float, others: dict[str, Any]) -> None:
     """Raise ValueError where a model asks for something that the kernels do not support."""
+    where = f'attention implementation "{NAME}" in {type(module).__name__}'
     if others.get("output_attentions"):
         raise ValueError(
-            f'attention implementation "{NAME}" stores no attention maps (output_attentions=True); '
-            'rattention.observe measures them, attn_implementation="eager" stores them'
+            f"{where} stores no attention maps (output_attentions=True); rattention.observe measures them, "
+            'attn_implementation="eager" stores them'
         )
     if dropout > 0:
         raise ValueError(
-            f'attention implementation "{NAME}" has no dropout of attention weights, got dropout={dropout}: '
-            "set it to 0 in the model's config (attention_dropout, attention_probs_dropout_prob, attn_pdrop)"
+            f"{where} has no dropout of attention weights, got dropout={dropout}: set it to 0 in the model's "
+            "config (attention_dropout, attention_probs_dropout_prob, attn_pdrop)"
         )
     for name, meaning in REFUSED.items():
         if others.get(name) is not None:
             raise ValueError(
-                f'attention implementation "{NAME}" does not have {meaning}, which the model asks for by '
-                f'{name}; use attn_implementation="eager"'
+                f"{where} does not have {meaning}, which the model asks for by {name}; use "
+                'attn_implementation="eager"'
             )
 
 
-def key_masks(mask: torch.Tensor | None) -> dict[str, Any]:
-    """A mask of `rattention_mask` as arguments of the kernels."""
+def _masks(module: torch.nn.Module, mask: torch.Tensor | None) -> dict[str, Any]:
+    """A mask as arguments of the kernels."""
     if mask is None:
         return {}
-    if mask.dim() != 2:
+    if isinstance(mask, PatternMask):
+        return mask.attention_options()
+    kind = f"attention_mask of {type(module).__name__}"
+    if mask.dim() != 4 or not (mask.dtype == torch.bool or mask.is_floating_point()):
         raise ValueError(
-            f"attention_mask must be [batch, keys] or [batch, 1 or heads, queries, keys], got shape "
-            f"{tuple(mask.shape)}"
+            f"{kind} must be [batch, 1 or heads, queries, keys], bool or floating, got {mask.dtype} of shape "
+            f"{tuple(mask.shape)}: no other kind is expected here from a model that follows Transformers' "
+            'AttentionInterface; use attn_implementation="eager"'
         )
-    if mask.dtype == SEGMENT_DTYPE:
-        return {"segment_ids": mask}
-    return {"key_mask": mask.to(torch.bool)}
-
-
-def _window(sliding_window: int | None, causal: bool) -> Window:
-    """The keys before the row, and after it: Transformers counts the row's own key as well."""
-    if sliding_window is None:
-        return None
-    return sliding_window - 1, 0 if causal else sliding_window - 1
+    if mask.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            f"{kind} requires gradients (a learned bias of scores?), which the kernels do not compute: use "
+            'torch.no_grad(), or attn_implementation="eager"'
+        )
+    return {"attn_mask": mask}

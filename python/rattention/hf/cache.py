@@ -140,6 +140,12 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.contents = self.contents.select(torch.arange(batch).repeat_interleave(repeats).numpy())
 
 
+def given_cache(arguments: dict[str, Any]) -> Any:
+    """The cache among a module's arguments: `past_key_values` until Transformers 5.23, `cache` since."""
+    cache = arguments.get("cache")
+    return arguments.get("past_key_values") if cache is None else cache
+
+
 def existing_layer(cache: Cache, index: int) -> Any:
     """Layer `index` of `cache`, which makes its layers when they are asked for."""
     while len(cache.layers) <= index and cache.layer_class_to_replicate is not None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import rattention.torch as rt
-from rattention.hf.attention import key_masks, refuse
+from rattention.hf.attention import refuse
 from rattention.hf.cache import RAttentionCacheLayer, layer_of
+from rattention.hf.masks import PatternMask
 from rattention.torch.checks import as_tensor
 from rattention.torch.rotary import aligned_rotary
 
@@ -54,19 +55,21 @@ class RAttentionModule(torch.nn.Module):
         position_embeddings: Any = None,
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **arguments: Any,
     ) -> tuple[torch.Tensor, None]:
-        """The module's output ``[batch, tokens, hidden_size]``, and None in place of an attention map."""
-        refuse(self.config.attention_dropout if self.training else 0.0, arguments)
-        _require_causal_mask(arguments, attention_mask)
+        """The module's output ``[batch, tokens, hidden_size]``, and None in place of an attention map.
+
+        `cache` is what Transformers 5.24 calls `past_key_values`.
+        """
+        refuse(self, self.config.attention_dropout if self.training else 0.0, arguments)
+        masks = self._masks(arguments, attention_mask)
+        cache = past_key_values if cache is None else cache
         tokens = self._tokens(hidden_states)
         if self.attention_hook is not None:
-            query, key, options = self._local(tokens[0], tokens[1], attention_mask, past_key_values)
+            query, key, options = self._local(tokens[0], tokens[1], masks, cache)
             self.attention_hook(None, query, key, None, options)
-        if past_key_values is None:
-            output = self._whole(tokens, attention_mask)
-        else:
-            output = self._next(tokens, attention_mask, past_key_values)
+        output = self._whole(tokens, masks) if cache is None else self._next(tokens, masks, cache)
         output = output.transpose(1, 2).reshape(*hidden_states.shape[:-1], -1)
         return self.o_proj(output), None
 
@@ -79,14 +82,28 @@ class RAttentionModule(torch.nn.Module):
             query, key = self.q_norm(query), self.k_norm(key)
         return [tensor.transpose(1, 2) for tensor in (query, key, value)]
 
+    def _masks(self, arguments: dict[str, Any], mask: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Padding or segments of a causal mask; the window of the layer that was replaced does not count."""
+        causal = arguments.get("is_causal") is not False and getattr(self.config, "is_causal", True)
+        pattern = mask.pattern if isinstance(mask, PatternMask) else None if mask is not None else {}
+        if not causal or not (pattern or {}).get("causal", True):
+            raise ValueError("RAttention is causal, got is_causal=False")
+        if pattern is None:
+            assert mask is not None
+            raise ValueError(
+                f"converted layers need masks [batch, keys], got shape {tuple(mask.shape)}: keep the model's "
+                'implementation, model.set_attn_implementation("rattention"), and give no 4-D masks'
+            )
+        return {name: pattern[name] for name in ("key_mask", "segment_ids") if name in pattern}
+
     def _local(
-        self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, cache: Cache | None
+        self, query: torch.Tensor, key: torch.Tensor, masks: dict[str, Any], cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         """What the local branch attends with; ValueError where a cache has left out padding."""
         options = {"causal": True, "window": self.window, "scale": self.scaling}
         kept = None if cache is None else self._layer(cache).contents
         if kept is None or kept.length == 0:
-            return *aligned_rotary(query, key, theta=self.rope_theta), options | key_masks(mask)
+            return *aligned_rotary(query, key, theta=self.rope_theta), options | masks
         seen = torch.cat([as_tensor(kept.recent_keys()), key], dim=2)
         first = kept.length + query.shape[2] - seen.shape[2]
         return *aligned_rotary(query, seen, theta=self.rope_theta, first_position=first), options
@@ -111,14 +128,14 @@ class RAttentionModule(torch.nn.Module):
             "linear_norm_weight": self.linear_norm_weight,
         }
 
-    def _whole(self, tokens: list[torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
+    def _whole(self, tokens: list[torch.Tensor], masks: dict[str, Any]) -> torch.Tensor:
         query, key, value = tokens
-        output: torch.Tensor = rt.rattention(query, key, value, **self._settings(), **key_masks(mask))
+        output: torch.Tensor = rt.rattention(query, key, value, **self._settings(), **masks)
         return output
 
-    def _next(self, tokens: list[torch.Tensor], mask: torch.Tensor | None, cache: Cache) -> torch.Tensor:
+    def _next(self, tokens: list[torch.Tensor], masks: dict[str, Any], cache: Cache) -> torch.Tensor:
         layer = self._layer(cache)
-        shown = None if mask is None else mask[:, -tokens[0].shape[2] :].to(torch.bool)
+        new = {name: mask[:, -tokens[0].shape[2] :] for name, mask in masks.items()}
         inputs = (*tokens, self.local_norm_weight, self.linear_norm_weight)
         differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
         if differentiable and layer.seen > 0:
@@ -127,8 +144,8 @@ class RAttentionModule(torch.nn.Module):
                 "use_cache=False for training"
             )
         query, key, value = tokens
-        output = layer.step(query, key, value, shown)
-        return self._whole(tokens, shown) if differentiable else output
+        output = layer.step(query, key, value, new.get("key_mask"))
+        return self._whole(tokens, new) if differentiable else output
 
 
 def sliding_window_of(attention: Any) -> int | None:
@@ -136,13 +153,3 @@ def sliding_window_of(attention: Any) -> int | None:
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window  # type: ignore[no-any-return]
     return getattr(attention.config, "sliding_window", None)
-
-
-def _require_causal_mask(arguments: dict[str, Any], mask: torch.Tensor | None) -> None:
-    if arguments.get("is_causal") is False:
-        raise ValueError("RAttention is causal, got is_causal=False")
-    if mask is not None and mask.dim() != 2:
-        raise ValueError(
-            f"converted layers need masks [batch, keys], got shape {tuple(mask.shape)}: keep the model's "
-            'implementation, model.set_attn_implementation("rattention"), and give no 4-D masks'
-        )

@@ -1,37 +1,121 @@
-"""Masks of Transformers as one number per key: padding or segments, never a table of queries by keys.
+"""Masks of Transformers as what the kernels take: causality, a window, segments and padding, never a table of
+queries by keys where these suffice.
 
-Causality and window reach the attention through their own arguments, as with the flash implementations; this
-module makes sure that a mask holds nothing else.
+Transformers describes what a row may attend to by a function of positions, which its models ask for and hand
+to their layers. That description alone decides here, as it does for the implementation "eager": not what a
+module says of itself (``is_causal``, ``sliding_window``), which differs from it in several models.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree as pytree
+from transformers.masking_utils import sdpa_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+Part = tuple[str, dict[str, Any]]
 
 SOURCE = "transformers.masking_utils"
 CAUSAL = "causal_mask_function"
 PACKED = "packed_sequence_mask_function.<locals>.inner_mask"
-EXPRESSED = {
-    CAUSAL,
-    PACKED,
-    "bidirectional_mask_function",
-    "sliding_window_overlay.<locals>.inner_mask",
-    "sliding_window_bidirectional_overlay.<locals>.inner_mask",
-}
-"""Patterns that causality, a window and segments express."""
-
+WINDOW = "sliding_window_overlay.<locals>.inner_mask"
+TWO_SIDED_WINDOW = "sliding_window_bidirectional_overlay.<locals>.inner_mask"
+CHUNKED = "chunked_overlay.<locals>.inner_mask"
+EVERYTHING = "bidirectional_mask_function"
 CONJUNCTION = "and_masks.<locals>.and_mask"
+ENDLESS = 2**62
 REMAPPED = "remap_positions_for_packed_sequence.<locals>.inner_mask"
 """Positions within a segment increase by one: distances are those of the rows."""
 
-SEGMENT_DTYPE = torch.int32
-"""Distinguishes segment ids from padding, which is bool."""
+
+class PatternMask(torch.Tensor):
+    """A mask ``[batch, 1, queries, keys]`` as the implementation "eager" makes it, with no memory of its own.
+
+    `attention_options` is what the attention of this package reads. Any operation of PyTorch sees the numbers
+    that are added to the scores, which are computed for the first of them, so that models may cut, join and
+    add masks, and layers that compute attention themselves get what they would get from "eager".
+    """
+
+    pattern: dict[str, Any] | None
+    keys: int
+    """How many keys the pattern is about: less than the last size where a cache has room for later tokens."""
+
+    @staticmethod
+    def __new__(
+        cls,
+        shape: tuple[int, ...],
+        build: Callable[[], torch.Tensor],
+        pattern: dict[str, Any] | None,
+        keys: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> PatternMask:
+        """`build` makes the table, bool, True = attend; `pattern` None: only the table can say it."""
+        mask = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=torch.device(device))
+        mask.pattern, mask.keys = pattern, keys
+        mask._build = build
+        mask._visible = mask._added = None
+        return mask
+
+    _build: Callable[[], torch.Tensor]
+    _visible: torch.Tensor | None
+    _added: torch.Tensor | None
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"{type(self).__name__}({tuple(self.shape)}, {self.pattern or 'a table'})"
+
+    def fits(self, query: torch.Tensor, key: torch.Tensor) -> bool:
+        """Whether it is for so many sequences, queries and keys; a causal one may be for the first keys of a
+        cache that has room for later tokens."""
+        if self.shape[0] != query.shape[0] or self.shape[2] != query.shape[2]:
+            return False
+        later = self.pattern is not None and self.pattern["causal"] and key.shape[2] > self.keys
+        return key.shape[2] == self.shape[3] or later
+
+    def attention_options(self) -> dict[str, Any]:
+        """Masks of `rattention.torch.attention`."""
+        if self.pattern is not None:
+            return self.pattern
+        return {"attn_mask": self.visible() if self._added is None else self._added}
+
+    def visible(self) -> torch.Tensor:
+        """The table, bool ``[batch, 1, queries, keys]``, made once for all layers."""
+        if self._visible is None:
+            self._visible = self._build().expand(self.shape)
+        return self._visible
+
+    def added(self) -> torch.Tensor:
+        """What "eager" adds to the scores: 0, or the least number of the dtype."""
+        if self._added is None:
+            least = torch.finfo(self.dtype).min
+            zero = torch.zeros((), dtype=self.dtype, device=self.device)
+            self._added = torch.where(self.visible(), zero, least)
+        return self._added
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
+            return args[0]
+        schema = function._schema
+        shares_memory = schema.is_mutable or any(result.alias_info for result in schema.returns)
+
+        def plain(mask: PatternMask) -> torch.Tensor:
+            added = mask.added()
+            if shares_memory:  # it may be written into from now on
+                mask.pattern = None
+            return added
+
+        args, kwargs = pytree.tree_map_only(cls, plain, (args, kwargs or {}))
+        return function(*args, **kwargs)
 
 
 def rattention_mask(
@@ -43,10 +127,13 @@ def rattention_mask(
     *,
     mask_function: Callable[..., Any],
     attention_mask: torch.Tensor | None = None,
-    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    use_vmap: bool = False,
+    allow_is_bidirectional_skip: bool = False,
     **others: Any,
-) -> torch.Tensor | None:
-    """What `AttentionMaskInterface` calls: a mask of the keys, or None where all may be seen.
+) -> PatternMask | None:
+    """What `AttentionMaskInterface` calls: the mask of a model's layers, None where every key is seen.
 
     Parameters
     ----------
@@ -55,57 +142,116 @@ def rattention_mask(
     q_offset, kv_offset:
         Positions of the first query and of the first key.
     mask_function:
-        The pattern, as Transformers composes it.
+        The pattern, as Transformers composes it. What the kernels cannot express becomes a table.
     attention_mask:
         Bool ``[batch, positions]`` from position 0 on, True = attend.
-    device:
-        Of the mask that is made where none is given.
+    dtype, device:
+        Of the mask as PyTorch sees it.
+    use_vmap:
+        Whether parts of `mask_function` are a user's and take one position at a time.
+    allow_is_bidirectional_skip:
+        Whether the result may be None.
     others:
         Arguments for other implementations.
-
-    Returns
-    -------
-    Bool ``[batch, keys]``, True = attend; or int32 segment ids of that shape for packed sequences; or None.
-    ``keys`` is less than `kv_length` where a cache of fixed size has room for later tokens.
-
-    Raises
-    ------
-    ValueError
-        A pattern that is not made of causality, windows, packing and padding.
     """
-    patterns = dict(_patterns(mask_function))
-    if PACKED in patterns:
-        segments: torch.Tensor = patterns[PACKED]["packed_sequence_mask"]
-        return segments.to(SEGMENT_DTYPE)
-    known = int(q_offset) + q_length - int(kv_offset)
-    seen = min(kv_length, known) if CAUSAL in patterns else kv_length
-    if attention_mask is None:
-        return None if seen == kv_length else torch.ones((batch_size, seen), dtype=torch.bool, device=device)
-    mask = _columns(attention_mask, int(kv_offset), seen)
-    return None if seen == kv_length and bool(mask.all()) else mask
+    first, start = int(q_offset), int(kv_offset)
+
+    def build() -> torch.Tensor:
+        table = sdpa_mask(
+            batch_size,
+            q_length,
+            kv_length,
+            first,
+            start,
+            mask_function=mask_function,
+            attention_mask=attention_mask,
+            allow_is_causal_skip=False,
+            use_vmap=use_vmap,
+            device=device,
+        )
+        assert table is not None  # nothing may be skipped
+        return table
+
+    pattern = _pattern(list(_parts(mask_function)), start, kv_length)
+    keys = kv_length
+    if pattern is not None:
+        if pattern["causal"]:
+            keys = min(kv_length, first + q_length - start)
+        pattern |= _placed(pattern, (batch_size, q_length, keys), first - start)
+        pattern |= _padding(attention_mask, start, keys)
+        if allow_is_bidirectional_skip and pattern == {"causal": False, "window": None}:
+            return None
+    return PatternMask((batch_size, 1, q_length, kv_length), build, pattern, keys, dtype, device)
 
 
-def _columns(mask: torch.Tensor, start: int, count: int) -> torch.Tensor:
-    """`count` columns from `start` on; positions that the mask does not reach are hidden."""
+def _pattern(parts: list[Part], start: int, count: int) -> dict[str, Any] | None:
+    """Arguments of the kernels for a conjunction over `count` keys from position `start` on; None where they
+    have none for it."""
+    names = [name for name, _ in parts]
+    segments = [_SEGMENTS[name](variables, start, count) for name, variables in parts if name in _SEGMENTS]
+    reaches = [_REACH[name](variables) for name, variables in parts if name in _REACH]
+    unknown = set(names) - {CAUSAL, EVERYTHING, REMAPPED} - _SEGMENTS.keys() - _REACH.keys()
+    # Where positions begin anew, distances are those of the rows within one sequence only.
+    if unknown or len(segments) > 1 or (REMAPPED in names and PACKED not in names):
+        return None
+    if any(side < 0 for reach in reaches for side in reach):
+        return None
+    before, after = (min(sides) for sides in zip(*reaches, (ENDLESS, ENDLESS), strict=True))
+    causal = CAUSAL in names
+    window = (before, 0 if causal else after) if reaches else None
+    ids = {"segment_ids": segments[0].to(torch.int32)} if segments else {}
+    return {"causal": causal, "window": window, **ids}
+
+
+def _chunks(variables: dict[str, Any], start: int, count: int) -> torch.Tensor:
+    padding: torch.Tensor = variables["left_padding"]
+    positions = torch.arange(start, start + count, device=padding.device)
+    return (positions - padding.reshape(-1, 1)).floor_divide(variables["chunk_size"])
+
+
+_SEGMENTS: dict[str, Callable[[dict[str, Any], int, int], torch.Tensor]] = {
+    PACKED: lambda variables, start, count: variables["packed_sequence_mask"],
+    CHUNKED: _chunks,
+}
+"""Ids of keys from a pattern's variables, ``[batch, keys]``: rows attend within equal ones."""
+
+_REACH: dict[str, Callable[[dict[str, Any]], tuple[int, int]]] = {
+    WINDOW: lambda variables: (variables["sliding_window"] - 1, ENDLESS),
+    TWO_SIDED_WINDOW: lambda variables: (variables["sliding_window"],) * 2,
+}
+"""Keys that a row sees before itself and after; Transformers counts the row's own in a one-sided window."""
+
+
+def _placed(pattern: dict[str, Any], sizes: tuple[int, int, int], offset: int) -> dict[str, Any]:
+    """Segments of the keys there are, and where the first row stands if the last is not at the last key."""
+    batch, rows, keys = sizes
+    ids = pattern.get("segment_ids")
+    placed = {} if ids is None else {"segment_ids": ids[:, :keys].expand(batch, -1)}
+    free = not (pattern["causal"] or pattern["window"] or placed)
+    return placed if free or offset == keys - rows else placed | {"query_offset": offset}
+
+
+def _padding(mask: torch.Tensor | None, start: int, count: int) -> dict[str, Any]:
+    """A mask of `count` keys from position `start` on, where it hides any; keys that it does not reach are
+    hidden."""
+    if mask is None:
+        return {}
     columns = mask[:, start : start + count].to(torch.bool)
-    return torch.nn.functional.pad(columns, (0, count - columns.shape[1]))
+    columns = torch.nn.functional.pad(columns, (0, count - columns.shape[1]))
+    return {} if bool(columns.all()) else {"key_mask": columns}
 
 
-def _patterns(function: Callable[..., Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parts(function: Callable[..., Any]) -> Iterator[Part]:
     """Name and variables of each pattern that `function` is the conjunction of."""
-    name = function.__qualname__
+    name = getattr(function, "__qualname__", type(function).__qualname__)
     if getattr(function, "__module__", None) != SOURCE:
-        name = f"{function.__module__}.{name}"
+        yield f"{getattr(function, '__module__', '')}.{name}", {}
+        return
     variables = dict(inspect.getclosurevars(function).nonlocals)
     if name == CONJUNCTION:
         for part in variables["mask_functions"]:
-            yield from _patterns(part)
-    elif name == REMAPPED:
-        yield from _patterns(variables["mask_function"])
-    elif name in EXPRESSED:
-        yield name, variables
-    else:
-        raise ValueError(
-            f'attention implementation "rattention" cannot express the mask pattern {name}; it has '
-            'causality, sliding windows, packed sequences and padding. Use attn_implementation="sdpa"'
-        )
+            yield from _parts(part)
+        return
+    yield name, variables
+    if name == REMAPPED:
+        yield from _parts(variables["mask_function"])

@@ -179,8 +179,10 @@ def attention_layers(model: Any) -> dict[str, Any]:
 
 
 def takes_implementation(module: Any) -> bool:
-    """Modules of Transformers that say whether they are causal do so for attention implementations."""
-    return "is_causal" in vars(module)
+    """Whether a module of Transformers takes its attention from the ``AttentionInterface``."""
+    from rattention.hf.interface import calls_interface
+
+    return calls_interface(module)
 
 
 def has_hook(layer: Any) -> bool:

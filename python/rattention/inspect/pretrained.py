@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 
 import rattention.torch as rt
 from rattention.hf.attention import kernel_options, known_keys, register_as
+from rattention.hf.interface import attending_alone
 from rattention.inspect.hooks import hook_of
 
 NAME = "rattention_observed"
@@ -41,6 +43,12 @@ def _hooked_forward(
 def calling_hooks(model: PreTrainedModel) -> Iterator[None]:
     """The implementation swapped in, and out again in every part of the model, also after an exception."""
     register_as(NAME, _hooked_forward)
+    if unseen := attending_alone(model):
+        warnings.warn(
+            f"not seen: {', '.join(unseen)} of {type(model).__name__} attend without Transformers' "
+            "AttentionInterface",
+            stacklevel=6,
+        )
     configs = [m.config for m in model.modules() if isinstance(m, PreTrainedModel)]
     for config in configs:  # which grows: outer ones come first, as to set one sets those within it
         inner = (getattr(config, name, None) for name in config.sub_configs)

@@ -1,0 +1,1 @@
+"""Every class of Transformers' AutoModels, tiny and with random weights, on "rattention" against "eager"."""

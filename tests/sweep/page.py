@@ -1,0 +1,58 @@
+"""The page of the sweep's results, docs/models.md."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from typing import Any
+
+import torch
+import transformers
+
+HEADINGS = {
+    "right": "Right",
+    "refused": "Refused, with an error that says why",
+    "wrong": "Wrong",
+    "error": "Ended by another error",
+    "blind": "Undecided: the inputs would not show a fault",
+    "no attention": "No attention for the kernels",
+    "not built": "Not checked",
+}
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """The text of the page."""
+    counts = Counter(result["status"] for result in results)
+    lines = [
+        "# Models of Transformers",
+        "",
+        "Written by `python -m tests.sweep --write docs/models.md` on "
+        f"{datetime.datetime.now(datetime.UTC):%-d %B %Y}, with Transformers {transformers.__version__} and "
+        f"PyTorch {torch.__version__.partition('+')[0]}. Do not edit it by hand.",
+        "",
+        'Each class of the AutoModels is built tiny, with random weights, and run with "eager" and with "rattention":',
+        "loaded by name and set by `set_attn_implementation`, one and two sequences, padding on either side, windows",
+        "shorter than the text, gradients, greedy generation with dynamic and static caches. Faults of scale,",
+        "causality, windows and masks are made on purpose, and must show. Pictures and sound are checked where a",
+        "class takes nothing else; composite models with text.",
+        "",
+        "| result | classes |",
+        "| --- | --- |",
+        *(f"| {HEADINGS[status]} | {counts[status]} |" for status in HEADINGS if counts[status]),
+        "",
+    ]
+    for status, heading in HEADINGS.items():
+        chosen = sorted((r for r in results if r["status"] == status), key=lambda r: r["name"])
+        if chosen:
+            lines += [f"## {heading}", "", *_table(status, chosen), ""]
+    return "\n".join(lines)
+
+
+def _table(status: str, results: list[dict[str, Any]]) -> list[str]:
+    if status == "right":
+        rows = [f"| {r['name']} | {r['calls']} | {', '.join(r['features'])} |" for r in results]
+        return ["| class | calls of the kernels in a pass | in its masks |", "| --- | --- | --- |", *rows]
+    if status == "not built":
+        return [", ".join(r["name"] for r in results) + "."]
+    rows = [f"| {r['name']} | {r['reason'].replace('|', '/')[:200]} |" for r in results]
+    return ["| class | why |", "| --- | --- |", *rows]
