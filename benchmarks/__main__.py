@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.growth:
         return _growth(options, described)
     print(machine.line(described), report.table_head(), sep="\n\n")
-    outcomes, wrong = _measure([c for c in CASES if c.name in (options.only or _names())], options)
+    outcomes, wrong = _measure(_chosen(options.only), options)
     print("\n" + report.closing_line(outcomes, options.quick))
     if options.json:
         chosen = {"quick": options.quick, "threads": options.threads, "only": options.only}
@@ -70,17 +71,30 @@ def _passes(outcome: Outcome, quick: bool) -> bool:
     return computed and (quick or all(figure.met is not False for figure in outcome.figures))
 
 
-def _names() -> list[str]:
-    return [case.name for case in CASES]
+def _chosen(patterns: list[str] | None) -> list[Case]:
+    return [c for c in CASES if patterns is None or any(fnmatchcase(c.name, p) for p in patterns)]
+
+
+def _pattern(text: str) -> str:
+    if not _chosen([text]):
+        names = ", ".join(case.name for case in CASES)
+        raise argparse.ArgumentTypeError(f"must be or match the name of a case ({names}), got {text!r}")
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="rattention against its peers on this machine"
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes, two minutes: answers, not figures")
     parser.add_argument(
-        "--only", action="append", metavar="NAME", choices=_names(), help="this case (may be repeated)"
+        "--quick", action="store_true", help="small sizes, five minutes: answers, not figures"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        type=_pattern,
+        help="this case, or those that match, as in 'hf-*' (may be repeated)",
     )
     parser.add_argument(
         "--threads", type=_positive, default=2, metavar="N", help="for us and for every peer (default 2)"

@@ -17,6 +17,7 @@ from benchmarks.cases import (
     linear,
     metrics,
     microscope,
+    models,
     startup,
     tasks,
     training,
@@ -80,4 +81,12 @@ CASES = (
     Case("context-parallel-32768", distributed.sent, 32768, quick=8192),
     Case("listops", tasks.listops, 100_000, quick=2_000),
     Case("import", startup.import_time),
+    *(Case(f"hf-{name}-8192", models.forward(name), 8192, quick=320) for name in models.NAMES),
+    *(
+        Case(f"hf-{name}-bf16-8192", models.forward(name, "bfloat16"), 8192, quick=320)
+        for name in models.NAMES
+    ),
+    *(Case(f"hf-{name}-512", models.forward(name), 512, quick=64) for name in models.NAMES),
+    *(Case(f"hf-{name}-8x512", models.forward(name, batch=8), 512, quick=64) for name in models.NAMES),
+    *(Case(f"hf-{name}-memory-32768", models.memory(name), 32768, quick=2048) for name in models.NAMES),
 )

@@ -1,0 +1,139 @@
+"""The table of models in the README and its figure, from a run: ``python -m benchmarks.summary``.
+
+Repeat it after ``python -m benchmarks --only 'hf-*' --json benchmarks/results/transformers_2_threads.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from rattention._files import save_figure, write_text
+
+from benchmarks.cases.models import NAMES, against, title
+from benchmarks.outcome import MEBI
+from benchmarks.peers.transformers_layers import LAYERS
+from benchmarks.race import OURS
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path("benchmarks/results/transformers_2_threads.json")
+FIGURE = Path("docs/transformers.svg")
+README = ROOT / "README.md"
+BLOCK = re.compile(r"(?<=<!-- models: begin -->\n).*?(?=<!-- models: end -->)", re.DOTALL)
+TIMES = {
+    "8,192 tokens": "hf-{}-8192",
+    "in bfloat16": "hf-{}-bf16-8192",
+    "512 tokens": "hf-{}-512",
+    "8 x 512": "hf-{}-8x512",
+}
+MEMORY, LONGEST = "hf-{}-memory-32768", 32768
+PLOTTED = "gemma3"
+"""The model whose memory is drawn."""
+
+Run = dict[str, Any]
+
+
+def main() -> None:
+    run = results()
+    draw(run, ROOT / FIGURE)
+    text, count = BLOCK.subn(lambda _: block(run), README.read_text("utf-8"))
+    if count != 1:
+        raise SystemExit(f"{README} has no place for the table, or several")
+    write_text(README, text)
+
+
+def results() -> Run:
+    return json.loads((ROOT / RESULTS).read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+def block(run: Run) -> str:
+    """The table in Markdown, with what was measured and where."""
+    machine, peers = run["machine"], run["machine"]["peers"]
+    head = ("model", *TIMES, "memory, 32,768 tokens")
+    rows = [head, ["---"] * len(head), *((title(name), *_cells(run, name)) for name in NAMES)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"""How many times as fast a forward pass is as with `"sdpa"` (gpt-oss: `"eager"`), and the peak
+memory of one layer beyond its weights, ours and theirs: {run["options"]["threads"]} threads of
+{machine["processor"]} ({machine["instruction_set"]}), PyTorch {peers["torch"]}, Transformers
+{peers["transformers"]}.
+
+{table}
+
+![Speed-up by model, and memory by length]({FIGURE})
+
+Shapes are those of the published models, weights are random, and dense layers are PyTorch's in both
+([how it was measured](benchmarks/README.md#models-of-transformers), [the run]({RESULTS})).
+"""
+
+
+def _cells(run: Run, name: str) -> list[str]:
+    ratios = (speedup(run, case.format(name)) for case in TIMES.values())
+    ours, theirs = (memory(run, name, who).get(LONGEST) for who in (OURS, against(name)))
+    return [*("-" if r is None else f"{r:.3g}x" for r in ratios), f"{_size(ours)}; {_size(theirs)}"]
+
+
+def speedup(run: Run, case: str) -> float | None:
+    """Their median time over ours; None where they took no part."""
+    figures = run["cases"].get(case, {}).get("figures", ())
+    return next((figure["value"] for figure in figures if figure["unit"] == "x"), None)
+
+
+def memory(run: Run, name: str, who: str) -> dict[int, float]:
+    """Bytes by length, where they were measured."""
+    details = run["cases"].get(MEMORY.format(name), {}).get("details", {})
+    found = (re.fullmatch(rf"bytes, {who}, (\d+) tokens", text) for text in details)
+    return {int(match[1]): details[match[0]] for match in found if match}
+
+
+def _size(size: float | None) -> str:
+    if size is None:
+        return "does not fit"
+    return f"{size / MEBI:.0f} MiB" if size < 1000 * MEBI else f"{size / MEBI / 1024:.1f} GiB"
+
+
+def draw(run: Run, path: Path) -> None:
+    """Speed-ups as bars and memory as lines; needs matplotlib."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    bars, lines = figure.subplots(1, 2, width_ratios=(3, 2))
+    _draw_speedups(bars, run)
+    _draw_memory(lines, run)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "rattention"}):  # text stays text: a small file
+        save_figure(path, figure)
+
+
+def _draw_speedups(axes: Any, run: Run) -> None:
+    for shift, (label, case) in zip((-0.2, 0.2), list(TIMES.items())[:2], strict=True):
+        ratios = {place + shift: speedup(run, case.format(name)) for place, name in enumerate(NAMES)}
+        shown = {place: ratio for place, ratio in ratios.items() if ratio}
+        axes.barh(list(shown), [ratio - 1 for ratio in shown.values()], 0.38, left=1, label=label)
+        for place, ratio in shown.items():
+            axes.text(max(ratio, 1) * 1.03, place, f"{ratio:.3g}x", va="center", fontsize=8)
+    axes.axvline(1, color="black", linewidth=0.8)
+    names = [title(n).split(",")[0] + (" (attention)" if n in LAYERS else "") for n in NAMES]
+    axes.set_yticks(range(len(NAMES)), names)
+    axes.set(xscale="log", xlabel="times as fast as Transformers alone")
+    axes.set_xlim(right=axes.get_xlim()[1] * 1.2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _draw_memory(axes: Any, run: Run) -> None:
+    for who in (against(PLOTTED), OURS):
+        sizes = memory(run, PLOTTED, who)
+        axes.plot(list(sizes), [s / MEBI / 1024 for s in sizes.values()], marker="o", label=who)
+    lengths = list(memory(run, PLOTTED, OURS))
+    axes.set_xticks(lengths, [f"{n // 1024}k" for n in lengths])
+    axes.set(xlabel="tokens", ylabel=f"GiB, a layer of {title(PLOTTED).split(',')[0]}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+if __name__ == "__main__":
+    main()
