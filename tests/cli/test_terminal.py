@@ -46,7 +46,7 @@ class TestNumbers:
     )
     def test_no_lists(self, text: str) -> None:
         (reads,) = Numbers.__metadata__
-        with pytest.raises(argparse.ArgumentTypeError, match="must be whole numbers|must not be empty"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"must be whole numbers|must not be empty"):
             reads(text)
 
 
