@@ -1,4 +1,5 @@
-"""Tiny configurations of any class of Transformers: its defaults, with every size that is known by name made small."""
+"""Tiny configurations of any class of Transformers: its defaults, with the sizes that are known by name made
+small."""
 
 from __future__ import annotations
 
@@ -112,13 +113,22 @@ def tiny(kind: type[PreTrainedConfig], **changes: Any) -> PreTrainedConfig:
 
 def _sizes(default: PreTrainedConfig) -> dict[str, Any]:
     names = set(vars(default)) | set(default.attribute_map)
-    sizes = {name: value for name, value in SIZES.items() if name in names}
+    sizes = {name: value for name, value in SIZES.items() if name in names and _alike(default, name, value)}
     for name in default.sub_configs:
         part = getattr(default, name, None)
         if isinstance(part, PreTrainedConfig):
             sizes[name] = _sizes(part) | {"model_type": part.model_type}
+    if "kv_lora_rank" in names:  # the heads of latent attention do not share keys
+        sizes |= {name: 4 for name in ("num_key_value_heads",) if name in sizes}
     sizes |= _layers(default, sizes) | _rotary(default, sizes)
     return sizes | OF_TYPE.get(default.model_type, {})
+
+
+def _alike(default: PreTrainedConfig, name: str, value: Any) -> bool:
+    """Whether a size is one number where the default is, and not something else of the same name."""
+    before = getattr(default, name, None)
+    several = list | tuple
+    return before is None or isinstance(before, several) == isinstance(value, several)
 
 
 def _layers(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
