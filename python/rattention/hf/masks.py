@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +35,16 @@ REMAPPED = "remap_positions_for_packed_sequence.<locals>.inner_mask"
 """Positions within a segment increase by one: distances are those of the rows."""
 
 
+@dataclass(eq=False)
+class _Contents:
+    """What a mask says, in one or more of three forms."""
+
+    build: Callable[[], torch.Tensor]
+    pattern: dict[str, Any] | None
+    visible: torch.Tensor | None = None
+    added: torch.Tensor | None = None
+
+
 class PatternMask(torch.Tensor):
     """A mask ``[batch, 1, queries, keys]`` as the implementation "eager" makes it, with no memory of its own.
 
@@ -42,37 +53,37 @@ class PatternMask(torch.Tensor):
     add masks, and layers that compute attention themselves get what they would get from "eager".
     """
 
-    pattern: dict[str, Any] | None
     keys: int
     """How many keys the pattern is about: less than the last size where a cache has room for later tokens."""
+    _contents: _Contents
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(
-        cls,
-        shape: tuple[int, ...],
-        build: Callable[[], torch.Tensor],
-        pattern: dict[str, Any] | None,
-        keys: int,
-        dtype: torch.dtype,
-        device: torch.device | str,
+        cls, like: torch.Tensor, build: Callable[[], torch.Tensor], pattern: dict[str, Any] | None, keys: int
     ) -> PatternMask:
-        """`build` makes the table, bool, True = attend; `pattern` None: only the table can say it."""
-        mask = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=torch.device(device))
-        mask.pattern, mask.keys = pattern, keys
-        mask._build = build
-        mask._visible = mask._added = None
-        return mask
+        """Shape, dtype and device are those of `like`. `build` makes the table, bool, True = attend; with
+        `pattern` None only the table can say it."""
+        return cls._of(like, _Contents(build, pattern), keys)
 
-    _build: Callable[[], torch.Tensor]
-    _visible: torch.Tensor | None
-    _added: torch.Tensor | None
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    @classmethod
+    def _of(cls, like: torch.Tensor, contents: _Contents, keys: int) -> PatternMask:
+        mask: PatternMask = torch.Tensor._make_wrapper_subclass(
+            cls, like.shape, dtype=like.dtype, device=like.device
+        )
+        mask._contents, mask.keys = contents, keys
+        return mask
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"{type(self).__name__}({tuple(self.shape)}, {self.pattern or 'a table'})"
 
+    @property
+    def pattern(self) -> dict[str, Any] | None:
+        """Causality, window, segments and padding as options of `rattention.torch.attention`."""
+        return self._contents.pattern
+
     def fits(self, query: torch.Tensor, key: torch.Tensor) -> bool:
-        """Whether it is for so many sequences, queries and keys; a causal one may be for the first keys of a
+        """Whether batch, queries and keys are those of the mask; a causal one may be for the first keys of a
         cache that has room for later tokens."""
         if self.shape[0] != query.shape[0] or self.shape[2] != query.shape[2]:
             return False
@@ -83,35 +94,36 @@ class PatternMask(torch.Tensor):
         """Masks of `rattention.torch.attention`."""
         if self.pattern is not None:
             return self.pattern
-        return {"attn_mask": self.visible() if self._added is None else self._added}
+        return {"attn_mask": self.visible() if self._contents.added is None else self._contents.added}
 
     def visible(self) -> torch.Tensor:
         """The table, bool ``[batch, 1, queries, keys]``, made once for all layers."""
-        if self._visible is None:
-            self._visible = self._build().expand(self.shape)
-        return self._visible
+        if self._contents.visible is None:
+            self._contents.visible = self._contents.build().expand(self.shape)
+        return self._contents.visible
 
     def added(self) -> torch.Tensor:
         """What "eager" adds to the scores: 0, or the least number of the dtype."""
-        if self._added is None:
+        if self._contents.added is None:
             least = torch.finfo(self.dtype).min
             zero = torch.zeros((), dtype=self.dtype, device=self.device)
-            self._added = torch.where(self.visible(), zero, least)
-        return self._added
+            self._contents.added = torch.where(self.visible(), zero, least)
+        return self._contents.added
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if function in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
-            return args[0]
+            mask = args[0]
+            return cls._of(mask, mask._contents, mask.keys)
         schema = function._schema
         shares_memory = schema.is_mutable or any(result.alias_info for result in schema.returns)
 
         def plain(mask: PatternMask) -> torch.Tensor:
             added = mask.added()
             if shares_memory:  # it may be written into from now on
-                mask.pattern = None
+                mask._contents.pattern = None
             return added
 
         args, kwargs = pytree.tree_map_only(cls, plain, (args, kwargs or {}))
@@ -181,7 +193,9 @@ def rattention_mask(
         pattern |= _padding(attention_mask, start, keys)
         if allow_is_bidirectional_skip and pattern == {"causal": False, "window": None}:
             return None
-    return PatternMask((batch_size, 1, q_length, kv_length), build, pattern, keys, dtype, device)
+    sizes = (batch_size, 1, q_length, kv_length)
+    like = torch.empty((), dtype=dtype, device=device).expand(sizes)
+    return PatternMask(like, build, pattern, keys)
 
 
 def _pattern(parts: list[Part], start: int, count: int) -> dict[str, Any] | None:
