@@ -8,8 +8,11 @@ needs("hf")
 
 import pytest
 import rattention.hf
+import rattention.torch as rt
 import torch
 import transformers as tf
+import transformers.masking_utils as mu
+from rattention.hf.masks import rattention_mask
 
 from tests.hf_models import LLAMA
 
@@ -150,6 +153,51 @@ def test_sinks_take_their_weight_in_what_is_observed():
         assert (weights.sum(-1) < 0.99).any()
         got = torch.as_tensor(observation.passes[-1].layers[layer]["entropy"])
         torch.testing.assert_close(got.double(), entropy, atol=1e-5, rtol=1e-5)
+
+
+IMAGES = torch.full((2, 40), -1)
+IMAGES[0, 5:12], IMAGES[0, 12:15], IMAGES[1, 30:] = 0, 1, 0
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("window", [None, 10])
+def test_blocks_that_see_both_sides_are_no_table(window, inner):
+    """Images in a causal text, as Transformers says it; what the kernels take shows what its table shows."""
+    blocks = mu.blockwise_overlay(IMAGES)
+    if window is None:
+        pattern = mu.or_masks(mu.causal_mask_function, blocks)
+    elif inner:
+        pattern = mu.and_masks(
+            mu.or_masks(mu.causal_mask_function, blocks), mu.sliding_window_overlay(window)
+        )
+    else:
+        pattern = mu.or_masks(mu.sliding_window_causal_mask_function(window), blocks)
+    padding = torch.ones(2, 40, dtype=torch.bool)
+    padding[1, :4] = False
+    mask = rattention_mask(2, 40, 40, mask_function=pattern, attention_mask=padding)
+    query, key, value = torch.randn(3, 2, 2, 40, 8)
+    options = mask.attention_options()
+    assert "attn_mask" not in options
+    wanted = rt.attention(query, key, value, attn_mask=mask.visible())
+    torch.testing.assert_close(rt.attention(query, key, value, **options), wanted)
+
+
+@pytest.mark.parametrize(
+    "what", ["an image in two places", "an image to come", "packed sequences", "a short window"]
+)
+def test_blocks_that_only_a_table_can_say(what):
+    ids = IMAGES.clone()
+    base, queries = mu.causal_mask_function, 40
+    if what == "an image in two places":
+        ids[0, 20:22] = 0
+    elif what == "an image to come":
+        queries = 33
+    elif what == "a short window":
+        base = mu.sliding_window_causal_mask_function(9)
+    else:
+        base = mu.and_masks(base, mu.packed_sequence_mask_function(torch.arange(40).expand(2, -1) // 9))
+    mask = rattention_mask(2, queries, 40, mask_function=mu.or_masks(base, mu.blockwise_overlay(ids)))
+    assert mask.attention_options().keys() == {"attn_mask"}
 
 
 def test_compression_refuses_what_it_does_not_know():

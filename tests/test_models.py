@@ -1,17 +1,21 @@
 """A selection of the sweep over models of Transformers, which `python -m tests.sweep` runs in whole."""
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import re
 
-import pytest
+from tests.extras import needs
 
-torch = pytest.importorskip("torch", reason="needs torch")
-transformers = pytest.importorskip("transformers", reason="needs transformers")
+needs("hf")
+
+import pytest
+import rattention.hf
+import torch
 
 from tests.sweep import checks
 from tests.sweep.models import build, classes, output_of, tokens
+
+rattention.hf.register()
 
 RIGHT = {
     "modules call themselves causal": "NllbMoeForConditionalGeneration PegasusXForConditionalGeneration "
@@ -21,14 +25,13 @@ RIGHT = {
     "windows on both sides": "ModernBertForMaskedLM",
     "pictures and sound": "ViTModel CLIPModel WhisperForConditionalGeneration MllamaForConditionalGeneration",
     "grouped heads, latent attention": "Gemma3ForCausalLM DeepseekV3ForCausalLM",
+    "sinks, soft caps, position biases": "GptOssForCausalLM Gemma2ForCausalLM T5ForConditionalGeneration",
     "a part attends by itself": "BigBirdPegasusForConditionalGeneration",
 }
 REFUSED = {
     "BloomForCausalLM": "it computes attention itself .BloomAttention",
     "FalconForCausalLM": "it computes attention itself .FalconAttention",
     "GitForCausalLM": "it computes attention itself .GitSelfAttention",
-    "GptOssForCausalLM": "GptOssAttention does not have attention sinks",
-    "T5ForConditionalGeneration": "T5Attention does not have a learned position bias",
     "DeepseekV32ForCausalLM": "sparse attention to chosen keys",
 }
 
@@ -61,7 +64,7 @@ def test_models_that_are_refused(name):
 
 @pytest.mark.parametrize("name", ["Gemma3ForConditionalGeneration", "PaliGemmaForConditionalGeneration"])
 def test_pictures_that_see_both_sides(name):
-    """Blocks within a causal text: no pattern of the kernels, and therefore a table."""
+    """Blocks within a causal text reach the kernels as such, not as a table."""
     kind, model_type = classes()[name]
     model = build(name, model_type, kind).train()  # PaliGemma has such masks in training
     blocks = torch.zeros(2, 17, dtype=torch.int64)
@@ -76,7 +79,7 @@ def test_pictures_that_see_both_sides(name):
         with checks.watched() as seen:
             got = output_of(model, inputs)
     assert not torch.allclose(expected, causal, atol=1e-2)
-    assert "table" in seen.features
+    assert "block_ids" in seen.features
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 

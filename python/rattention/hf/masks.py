@@ -28,8 +28,10 @@ PACKED = "packed_sequence_mask_function.<locals>.inner_mask"
 WINDOW = "sliding_window_overlay.<locals>.inner_mask"
 TWO_SIDED_WINDOW = "sliding_window_bidirectional_overlay.<locals>.inner_mask"
 CHUNKED = "chunked_overlay.<locals>.inner_mask"
+BLOCKS = "blockwise_overlay.<locals>.inner_mask"
 EVERYTHING = "bidirectional_mask_function"
 CONJUNCTION = "and_masks.<locals>.and_mask"
+DISJUNCTION = "or_masks.<locals>.or_mask"
 ENDLESS = 2**62
 REMAPPED = "remap_positions_for_packed_sequence.<locals>.inner_mask"
 """Positions within a segment increase by one: distances are those of the rows."""
@@ -184,11 +186,14 @@ def rattention_mask(
         assert table is not None  # nothing may be skipped
         return table
 
-    pattern = _pattern(list(_parts(mask_function)), start, kv_length)
+    parts, block_ids = _beside_blocks(list(_parts(mask_function)))
+    pattern = _pattern(parts, start, kv_length)
     keys = kv_length
     if pattern is not None:
         if pattern["causal"]:
             keys = min(kv_length, first + q_length - start)
+        pattern = _with_blocks(pattern, block_ids, start, keys)
+    if pattern is not None:
         pattern |= _placed(pattern, (batch_size, q_length, keys), first - start)
         pattern |= _padding(attention_mask, start, keys)
         if allow_is_bidirectional_skip and pattern == {"causal": False, "window": None}:
@@ -215,6 +220,36 @@ def _pattern(parts: list[Part], start: int, count: int) -> dict[str, Any] | None
     window = (before, 0 if causal else after) if reaches else None
     ids = {"segment_ids": segments[0].to(torch.int32)} if segments else {}
     return {"causal": causal, "window": window, **ids}
+
+
+def _beside_blocks(parts: list[Part]) -> tuple[list[Part], torch.Tensor | None]:
+    """The parts of a pattern without the blocks that see both sides, and the ids of those: "causal, or within
+    a block", alone or within a window."""
+    for at, (name, variables) in enumerate(parts):
+        if name == DISJUNCTION and len(variables["mask_functions"]) == 2:
+            base, other = (list(_parts(function)) for function in variables["mask_functions"])
+            if [name for name, _ in other] == [BLOCKS] and (len(parts) == 1 or base == [(CAUSAL, {})]):
+                return parts[:at] + base + parts[at + 1 :], other[0][1]["block_sequence_ids"]
+    return parts, None
+
+
+def _with_blocks(
+    pattern: dict[str, Any], ids: torch.Tensor | None, start: int, count: int
+) -> dict[str, Any] | None:
+    """None where segments or a window cut blocks, one block is in several places, or lies beyond the keys
+    there are."""
+    if ids is None:
+        return pattern
+    known = ids[:, start : start + count]
+    begins = (torch.diff(known, dim=1, prepend=known[:, :1] - 1) != 0) & (known >= 0)
+    lengths = [row[row >= 0].unique(return_counts=True)[1] for row in known]
+    longest = max((int(of.max()) for of in lengths if of.numel()), default=0)
+    in_one_place = begins.sum(dim=1).tolist() == [of.numel() for of in lengths]
+    reach = ENDLESS if pattern["window"] is None else pattern["window"][0]
+    cut = "segment_ids" in pattern or longest > reach + 1 or bool((ids[:, start + count :] >= 0).any())
+    if cut or not in_one_place:
+        return None
+    return pattern | {"block_ids": torch.nn.functional.pad(known, (0, count - known.shape[1]), value=-1)}
 
 
 def _chunks(variables: dict[str, Any], start: int, count: int) -> torch.Tensor:
