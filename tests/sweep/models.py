@@ -81,13 +81,19 @@ def inputs_of(
         return
     ids = tokens()
     base = {"decoder_input_ids": tokens(length=9)} if model.config.is_encoder_decoder else {}
+    ends = None
     if pictures:
         base["pixel_values"] = _pictures(model.config.vision_config)
+        ends = getattr(model.config, "text_config", model.config).eos_token_id
     yield "two", {"input_ids": ids, **base}, None
     yield "one", {"input_ids": ids[:1], **{n: t[:1] for n, t in base.items()}}, None
     for side in ("left", "right"):
         mask = padding(side)
-        yield side, {"input_ids": ids, "attention_mask": mask, **base}, None if base else mask.bool()
+        text = ids.masked_fill(mask == 0, 0)
+        if pictures and isinstance(ends, int):  # such models read their last token
+            text[:, -1] = text[1, LENGTH - PADDED - 1] = ends
+            text[1] *= mask[1]
+        yield side, {"input_ids": text, "attention_mask": mask, **base}, None if base else mask.bool()
 
 
 def _signals(model: tf.PreTrainedModel) -> dict[str, torch.Tensor]:
