@@ -110,11 +110,13 @@ def check(name: str, kind: str, model_type: str) -> Result:
             again = output_of(model, given[0][1])
         if not torch.equal(first, again) or not first.isfinite().all():
             raise NotImplementedError("random or infinite outputs")
+        expected = {name: _outputs(model, inputs, rows) for name, inputs, rows in given}
+        loaded = _loaded(model, "eager")
     except Exception as error:
         return _failed(result, "not built", error)
     try:
         with watched() as seen:
-            _compare(model, given, seen, result)
+            _compare(model, loaded, given, expected, seen, result)
     except Exception as error:
         ours = isinstance(error, ValueError) and re.search(
             "attn_implementation=|implementation .ratt", str(error)
@@ -138,9 +140,10 @@ def _failed(result: Result, status: str, error: Exception) -> Result:
     return result
 
 
-def _compare(model: Any, given: list[Any], seen: Seen, result: Result) -> None:
-    expected = {name: _outputs(model, inputs, rows) for name, inputs, rows in given}
-    loaded = {kind: _loaded(model, kind) for kind in ("eager", NAME)}
+def _compare(
+    model: Any, eager: Any, given: list[Any], expected: dict[str, torch.Tensor], seen: Seen, result: Result
+) -> None:
+    loaded = {"eager": eager, NAME: _loaded(model, NAME)}
     model.set_attn_implementation(NAME)
     for name, inputs, rows in given:
         before = seen.calls
