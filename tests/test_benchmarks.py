@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from rattention.mechanisms.rattention import reference_rattention
 
-from benchmarks.cases import CASES
+from benchmarks import summary
+from benchmarks.cases import CASES, models
 from benchmarks.clock import alternate
 from benchmarks.inputs import random_inputs
 from benchmarks.outcome import Figure, Samples, at_least, at_most, ratio
-from benchmarks.peers import pytorch_encoder
+from benchmarks.peers import pytorch_encoder, transformers_layers, transformers_models
 from benchmarks.peers.numpy_linear import step_after
 from benchmarks.race import Peer, Runner, Setup, WrongAnswerError, race
 from tests.extras import needs
@@ -59,6 +60,7 @@ def test_quick_check_without_peers(tmp_path):
     ("arguments", "message"),
     [
         (["--only", "nothing"], "full-4096"),
+        (["--only", "full-4096", "--only", "nothing-*"], "got 'nothing-*'"),
         (["--threads", "0"], "from 1 to"),
         (["--json", "benchmarks"], "is a folder"),
         (["--json", "/proc/nowhere/out.json"], "cannot write"),
@@ -72,9 +74,82 @@ def test_wrong_command_line(arguments, message):
 
 
 def test_only_takes_several(tmp_path):
-    done = run("--quick", "--only", "import", "--only", "causal-4096", "--json", str(tmp_path / "out.json"))
+    done = run("--quick", "--only", "import", "--only", "cau*-4096", "--json", str(tmp_path / "out.json"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(json.loads((tmp_path / "out.json").read_text())["cases"]) == ["causal-4096", "import"]
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_models_of_transformers_give_the_answers_of_their_peers(name):
+    """All settings: a race raises for wrong answers."""
+    needs("hf")
+    cases = [case for case in CASES if case.name.startswith(f"hf-{name}-") and "memory" not in case.name]
+    assert len(cases) == len(summary.TIMES)
+    for case in cases:
+        outcome = case.measure(Setup(length=72, threads=1, quick=True))
+        assert [figure.against for figure in outcome.figures] == [models.against(name)], outcome.missing
+
+
+def test_sinks_in_the_eager_formula_for_some_heads_at_a_time():
+    needs("hf")
+    setup = Setup(length=transformers_layers.WHOLE + 2, threads=1, quick=True)
+    assert models.forward("gpt-oss")(setup).figures
+
+
+def test_a_model_with_another_window_is_noticed(monkeypatch):
+    needs("hf")
+    right = transformers_models.prefill
+
+    def fault(setup, name, implementation, **options):
+        narrow = {"sliding_window": 32} if implementation == "rattention" else {}
+        return right(setup, name, implementation, **options, **narrow)
+
+    monkeypatch.setattr(transformers_models, "prefill", fault)
+    with pytest.raises(WrongAnswerError, match="sdpa"):
+        models.forward("gemma3")(Setup(length=72, threads=1, quick=True))
+
+
+@pytest.mark.parametrize("name", ["gpt-oss", "gemma3"])
+def test_memory_of_a_layer_by_length(name):
+    needs("hf")
+    outcome = models.memory(name)(Setup(length=1024, threads=1, quick=True))
+    figures = {figure.against: figure.value for figure in outcome.figures}
+    assert all(size > 0 for size in outcome.details.values())
+    assert figures[f"peak of {models.against(name)} over ours at 1024 tokens"] > 1
+
+
+def made_up_run():
+    """Ratios and bytes that differ; one peer does not fit, and one is missing."""
+    cases = {}
+    for i, name in enumerate(models.NAMES, 1):
+        for j, case in enumerate(summary.TIMES.values(), 1):
+            cases[case.format(name)] = {"figures": [{"unit": "x", "value": i + j / 10}]}
+        sizes = {("rattention", 32768): i << 20, (models.against(name), 32768): i << 31}
+        details = {f"bytes, {who}, {n} tokens": size for (who, n), size in sizes.items()}
+        cases[summary.MEMORY.format(name)] = {"details": details}
+    del cases["hf-t5-memory-32768"]["details"]["bytes, sdpa, 32768 tokens"]
+    cases["hf-t5-512"] = {"figures": []}
+    versions = {"torch": "2.99", "transformers": "5.99"}
+    machine = {"processor": "A Processor", "instruction_set": "avx2", "peers": versions}
+    return {"machine": machine, "options": {"threads": 3}, "cases": cases}
+
+
+def test_summary_shows_what_was_measured():
+    text = summary.block(made_up_run())
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in rows] == [models.title(name) for name in models.NAMES]
+    assert rows[0][1:] == ["1.1x", "1.2x", "1.3x", "1.4x", "1 MiB; 2.0 GiB"]
+    assert rows[-1][1:] == ["6.1x", "6.2x", "-", "6.4x", "6 MiB; does not fit"]
+    assert "3 threads" in text
+    assert "PyTorch 2.99" in text
+
+
+def test_summary_is_drawn(tmp_path):
+    needs("matplotlib")
+    summary.draw(made_up_run(), tmp_path / "models.svg")
+    picture = (tmp_path / "models.svg").read_text()
+    assert len(picture) < 50_000
+    assert all(text in picture for text in ("6.1x", "1.2x", "Llama-3.2-1B", "tokens"))
 
 
 def test_growth_is_drawn(tmp_path):

@@ -280,7 +280,9 @@ def test_no_mask_of_a_model_becomes_a_table():
         rattention.hf.register()
     masks = [mask for mask in seen if mask is not None]
     assert len(masks) > 30
-    assert all(mask.pattern is not None and mask._visible is None and mask._added is None for mask in masks)
+    assert all(
+        mask.pattern is not None and mask._contents.visible is mask._contents.added is None for mask in masks
+    )
 
 
 OWN_ATTENTION = {

@@ -338,6 +338,48 @@ def test_bert_without_pytorch(tmp_path):
         np.testing.assert_array_equal(seen.max_position[layer, 1, :, :6], metrics.max_position[1, :, :6])
 
 
+def test_layers_of_encoder_decoders_and_pictures():
+    """Modules that do not say whether they are causal attend as well."""
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 64, "pad_token_id": 0}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    model = transformers.BartModel(transformers.BartConfig(**sizes, **heads)).eval()
+    with torch.no_grad(), ra.observe(model) as seen:
+        model(tokens(), decoder_input_ids=tokens(length=9))
+    parts = [name.split(".")[0] for name in seen.modules]
+    assert parts == ["encoder", "decoder", "decoder"]
+    assert sorted(seen.passes[0].layers) == [0, 1, 2]
+    vit = transformers.ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        image_size=16,
+        patch_size=8,
+    )
+    model = transformers.ViTModel(vit).eval()
+    with torch.no_grad(), ra.observe(model) as seen:
+        model(torch.randn(1, 3, 16, 16))
+    assert seen.entropy.shape == (2, 1, 4, 5)
+
+
+def test_layers_that_are_not_seen_are_named():
+    config = transformers.SiglipVisionConfig(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=48,
+        image_size=16,
+        patch_size=8,
+    )
+    model = transformers.SiglipVisionModel(config).eval()
+    with (
+        pytest.warns(UserWarning, match="not seen: SiglipMultiheadAttentionPoolingHead"),
+        ra.observe(model) as seen,
+    ):
+        pass
+    assert len(seen.modules) == 1
+
+
 LONG = """
     import torch, transformers
     import rattention as ra

@@ -1,4 +1,4 @@
-"""What the README says holds: its example prints what it shows, its commands, names and folders exist."""
+"""What the README says holds: its examples print what it shows, its table was measured, names exist."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rattention as ra
 
+from benchmarks import summary
 from tests.extras import needs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +36,8 @@ def first_cells(text: str) -> list[str]:
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
 
 
-EXAMPLES = list(zip(blocks("python"), blocks("text"), strict=True))
+FIRST, *OTHERS = blocks("python")
+EXAMPLES = list(zip(OTHERS, blocks("text"), strict=True))
 
 
 @pytest.mark.parametrize(("code", "shown"), EXAMPLES, ids=range(len(EXAMPLES)))
@@ -54,6 +57,36 @@ def test_example_prints_what_is_shown(code: str, shown: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == shown
+
+
+def test_first_example_computes_attention_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a small model in the place of the one that it names, which would be downloaded."""
+    needs("hf")
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    (name,) = re.findall(r'from_pretrained\("([^"]+)"', FIRST)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    saved = Qwen3ForCausalLM(Qwen3Config(vocab_size=99, num_key_value_heads=2, head_dim=8, **sizes)).eval()
+    saved.save_pretrained(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    done: dict[str, Any] = {}
+    exec(FIRST, done)
+    model, tokens = done["model"], torch.arange(50)[None]
+    with torch.no_grad(), ra.observe(model) as seen:
+        logits = model(tokens).logits
+    assert model.config._attn_implementation == "rattention"
+    assert seen.entropy.shape == (2, 1, 4, 50)
+    torch.testing.assert_close(logits, saved(tokens).logits.detach(), rtol=0, atol=1e-5)
+
+
+def test_table_of_models_is_that_of_the_run() -> None:
+    """`python -m benchmarks.summary` writes both; without a run there is neither."""
+    (shown,) = summary.BLOCK.findall(README)
+    run = summary.results() if (ROOT / summary.RESULTS).exists() else None
+    assert shown == ("" if run is None else summary.block(run))
+    assert (ROOT / summary.FIGURE).exists() == (run is not None)
 
 
 def test_metrics_are_those_measured() -> None:

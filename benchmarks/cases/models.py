@@ -60,8 +60,7 @@ def memory(name: str) -> Measure:
     def measure(setup: Setup) -> Outcome:
         peer = against(name)
         try:
-            import_module("torch")
-            import_module("transformers")
+            import_module("rattention.hf")
         except ImportError as error:
             return Outcome([], missing={peer: str(error)})
         peaks = {who: _peaks(setup, name, who) for who in (OURS, peer)}

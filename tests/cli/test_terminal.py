@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import pytest
 from rattention.cli import text
-from rattention.cli.options import whole_numbers
+from rattention.cli.options import Numbers, whole_numbers
 from rattention.cli.text import Style, number, table
 
 from tests.extras import needs
@@ -44,8 +45,9 @@ class TestNumbers:
         ],
     )
     def test_no_lists(self, text: str) -> None:
-        with pytest.raises(ValueError, match="must be whole numbers"):
-            whole_numbers(text)
+        (reads,) = Numbers.__metadata__
+        with pytest.raises(argparse.ArgumentTypeError, match=r"must be whole numbers|must not be empty"):
+            reads(text)
 
 
 class TestTerminal:

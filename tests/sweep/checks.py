@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,8 +53,11 @@ class Seen:
         self.features: set[str] = set()
         self.sabotage = ""
 
-    def __call__(self, module: Any, query: Any, key: Any, value: Any, mask: Any, **arguments: Any) -> Any:
+    def __call__(
+        self, module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **arguments: Any
+    ) -> Any:
         self.calls += 1
+        mask = attention_mask
         self._note(mask)
         if self.sabotage == "scale":
             scale = arguments.get("scaling") or query.shape[-1] ** -0.5
@@ -80,8 +84,7 @@ class Seen:
             pattern["window"] = (pattern["window"][0] + 1, pattern["window"][1])
         else:
             pattern.pop(self.sabotage, None)
-        arguments = tuple(mask.shape), mask.visible, pattern, mask.keys, mask.dtype, mask.device
-        return PatternMask(*arguments)
+        return PatternMask(mask, mask.visible, pattern, mask.keys)
 
 
 @contextmanager
@@ -101,23 +104,34 @@ def check(name: str, kind: str, model_type: str) -> Result:
     result = Result(name, kind)
     try:
         model = build(name, model_type, kind)
-        given = list(inputs_of(model))
+        given = list(inputs_of(model, pictures=not _runs(model) and hasattr(model.config, "vision_config")))
         with torch.no_grad():
             first = output_of(model, given[0][1])
             again = output_of(model, given[0][1])
         if not torch.equal(first, again) or not first.isfinite().all():
             raise NotImplementedError("random or infinite outputs")
+        expected = {name: _outputs(model, inputs, rows) for name, inputs, rows in given}
+        loaded = _loaded(model, "eager")
     except Exception as error:
         return _failed(result, "not built", error)
     try:
         with watched() as seen:
-            _compare(model, given, seen, result)
+            _compare(model, loaded, given, expected, seen, result)
     except Exception as error:
-        ours = isinstance(error, ValueError) and (
-            f'attention implementation "{NAME}"' in str(error) or "attn_implementation=" in str(error)
+        ours = isinstance(error, ValueError) and re.search(
+            "attn_implementation=|implementation .ratt", str(error)
         )
         return _failed(result, "refused" if ours else "error", error)
     return result
+
+
+def _runs(model: Any) -> bool:
+    """With text alone."""
+    try:
+        _outputs(model, next(inputs_of(model))[1], None)
+    except Exception:
+        return False
+    return True
 
 
 def _failed(result: Result, status: str, error: Exception) -> Result:
@@ -126,16 +140,17 @@ def _failed(result: Result, status: str, error: Exception) -> Result:
     return result
 
 
-def _compare(model: Any, given: list[Any], seen: Seen, result: Result) -> None:
-    expected = {name: _outputs(model, inputs, rows) for name, inputs, rows in given}
-    by_name = _loaded(model)
+def _compare(
+    model: Any, eager: Any, given: list[Any], expected: dict[str, torch.Tensor], seen: Seen, result: Result
+) -> None:
+    loaded = {"eager": eager, NAME: _loaded(model, NAME)}
     model.set_attn_implementation(NAME)
     for name, inputs, rows in given:
         before = seen.calls
         _close(result, name, _outputs(model, inputs, rows), expected[name])
         result.calls = seen.calls - before
-        if by_name is not None:
-            _close(result, f"{name}, loaded", _outputs(by_name, inputs, rows), expected[name])
+        got = {kind: _outputs(each, inputs, rows) for kind, each in loaded.items()}
+        _close(result, f"{name}, loaded", got[NAME], got["eager"])
     result.features = sorted(seen.features)
     if not seen.calls:
         result.status, result.reason = "no attention", "the kernels are never called"
@@ -164,11 +179,11 @@ def _difference(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).abs().max() / expected.abs().max())
 
 
-def _loaded(model: Any) -> Any:
+def _loaded(model: Any, kind: str) -> Any:
     """The same model, saved and loaded by name."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        return type(model).from_pretrained(folder, attn_implementation=NAME).eval()
+        return type(model).from_pretrained(folder, attn_implementation=kind).eval()
 
 
 def _sabotages(model: Any, given: list[Any], seen: Seen, result: Result) -> None:
@@ -191,21 +206,28 @@ def _sabotages(model: Any, given: list[Any], seen: Seen, result: Result) -> None
 
 
 def _gradients(model: Any, given: list[Any], seen: Seen, result: Result) -> None:
-    name, inputs, rows = given[-1]
+    _, inputs, rows = given[-1]
 
     def gradients(kind: str) -> dict[str, torch.Tensor]:
         model.set_attn_implementation(kind)
         model.zero_grad()
         output = output_of(model, inputs)
         kept = output if rows is None or output.shape[:2] != rows.shape else output[rows]
-        kept.square().mean().backward()
-        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        weights = torch.randn(kept.shape, generator=torch.Generator().manual_seed(2))
+        (kept * weights).sum().backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None and p.numel()}
 
     try:
         expected = gradients("eager")
     except RuntimeError:  # not differentiable at all
         return
-    got = gradients(NAME)
+    try:
+        got = gradients(NAME)
+    except ValueError as error:
+        if "requires gradients" not in str(error):
+            raise
+        result.features.append("no gradients")
+        return
     if set(got) != set(expected):
         missing = sorted(set(got) ^ set(expected))
         result.status, result.reason = "wrong", f"gradients of other parameters: {missing[:3]}"

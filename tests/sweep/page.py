@@ -19,6 +19,18 @@ HEADINGS = {
     "not built": "Not checked",
 }
 
+WRITTEN = """\
+Written by `python -m tests.sweep --write docs/models.md` on {date}, with Transformers {transformers} and
+PyTorch {torch}. Do not edit it by hand."""
+METHOD = """\
+Each class of the AutoModels is built tiny, with random weights, and run with "eager" and with "rattention":
+loaded by name and set by `set_attn_implementation`, one and two sequences, padding on either side, windows
+shorter than the text, gradients, greedy generation with dynamic and static caches. "Right" means that all
+outputs differ by less than 1e-4 of the largest, and tokens not at all. Faults of scale, causality, windows
+and masks are made on purpose, and must show. Pictures and sound are checked where a class takes nothing else;
+composite models with text. A class with features that its small configuration does not have, such as capped
+scores, may be right here and refused there."""
+
 
 def page(results: list[dict[str, Any]]) -> str:
     """The text of the page."""
@@ -26,15 +38,13 @@ def page(results: list[dict[str, Any]]) -> str:
     lines = [
         "# Models of Transformers",
         "",
-        "Written by `python -m tests.sweep --write docs/models.md` on "
-        f"{datetime.datetime.now(datetime.UTC):%-d %B %Y}, with Transformers {transformers.__version__} and "
-        f"PyTorch {torch.__version__.partition('+')[0]}. Do not edit it by hand.",
+        WRITTEN.format(
+            date=f"{datetime.datetime.now(datetime.UTC):%-d %B %Y}",
+            transformers=transformers.__version__,
+            torch=torch.__version__.partition("+")[0],
+        ),
         "",
-        'Each class of the AutoModels is built tiny, with random weights, and run with "eager" and with "rattention":',
-        "loaded by name and set by `set_attn_implementation`, one and two sequences, padding on either side, windows",
-        "shorter than the text, gradients, greedy generation with dynamic and static caches. Faults of scale,",
-        "causality, windows and masks are made on purpose, and must show. Pictures and sound are checked where a",
-        "class takes nothing else; composite models with text.",
+        METHOD,
         "",
         "| result | classes |",
         "| --- | --- |",

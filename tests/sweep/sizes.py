@@ -1,11 +1,12 @@
-"""Tiny configurations of any class of Transformers: its defaults, with every size that is known by name made small."""
+"""Tiny configurations of any class of Transformers: its defaults, with the sizes that are known by name made
+small."""
 
 from __future__ import annotations
 
 from itertools import cycle, islice
 from typing import Any
 
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 WINDOW = 6
 """Keys that a row with a sliding window sees, shorter than the inputs."""
@@ -85,6 +86,15 @@ SIZES: dict[str, Any] = {
 }
 """By the names that configurations have for them."""
 
+SWIN = {
+    "embed_dim": 16,
+    "depths": [1, 1],
+    "num_heads": [2, 2],
+    "image_size": 32,
+    "patch_size": 4,
+    "window_size": 4,
+}
+MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
 OF_TYPE: dict[str, dict[str, Any]] = {
     "falcon": {"new_decoder_architecture": False, "alibi": False},
     "modernbert": {"global_attn_every_n_layers": 2},
@@ -101,8 +111,17 @@ OF_TYPE: dict[str, dict[str, Any]] = {
     "albert": {"embedding_size": 16},
     "gptj": {"rotary_dim": 4},
     "codegen": {"rotary_dim": 4},
+    "yolos": {"image_size": [16, 16]},
+    **dict.fromkeys(("qwen2", "qwen3", "qwen2_moe"), MIXED),
+    **dict.fromkeys(("swin", "donut-swin", "swinv2", "maskformer-swin"), SWIN),
+    "speech_to_text": {"input_feat_per_channel": 16, "conv_channels": 32},
 }
 """What a type needs besides, by its ``model_type``."""
+
+THREE_DIMENSIONS = dict.fromkeys(
+    ("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text", "paddleocr_vl_text", "glm4v_text"), (2, 1, 1)
+) | {"glm4v_moe_text": (1, 1, 0)}
+"""Sections of rotary embeddings for pictures, by types whose configuration does not show them."""
 
 
 def tiny(kind: type[PreTrainedConfig], **changes: Any) -> PreTrainedConfig:
@@ -112,19 +131,29 @@ def tiny(kind: type[PreTrainedConfig], **changes: Any) -> PreTrainedConfig:
 
 def _sizes(default: PreTrainedConfig) -> dict[str, Any]:
     names = set(vars(default)) | set(default.attribute_map)
-    sizes = {name: value for name, value in SIZES.items() if name in names}
+    sizes = {name: value for name, value in SIZES.items() if name in names and _alike(default, name, value)}
     for name in default.sub_configs:
         part = getattr(default, name, None)
         if isinstance(part, PreTrainedConfig):
             sizes[name] = _sizes(part) | {"model_type": part.model_type}
+    if "kv_lora_rank" in names:  # the heads of latent attention do not share keys
+        sizes |= {name: 4 for name in ("num_key_value_heads",) if name in sizes}
     sizes |= _layers(default, sizes) | _rotary(default, sizes)
     return sizes | OF_TYPE.get(default.model_type, {})
 
 
+def _alike(default: PreTrainedConfig, name: str, value: Any) -> bool:
+    """Whether a size is one number where the default is, and not something else of the same name."""
+    before = vars(default).get(name)
+    several = list | tuple
+    whole = type(before) is int and type(value) is float
+    return before is None or (isinstance(before, several) == isinstance(value, several) and not whole)
+
+
 def _layers(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
     """Layers of every kind that the defaults have."""
-    kinds = getattr(default, "layer_types", None)
-    if not kinds:
+    kinds = vars(default).get("layer_types")
+    if not kinds or isinstance(getattr(type(default), "layer_types", None), property):
         return {}
     different = list(dict.fromkeys(kinds))
     count = max(2, len(different))
@@ -134,12 +163,9 @@ def _layers(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
 
 def _rotary(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
     """Sections of a rotary embedding in three dimensions, which must add up to half of a head."""
-    rotary = getattr(default, "rope_parameters", None)
-    if not isinstance(rotary, dict) or "mrope_section" not in rotary:
+    rotary = vars(default).get("rope_parameters")
+    if default.model_type not in THREE_DIMENSIONS and "mrope_section" not in (rotary or ()):
         return {}
-    return {"rope_parameters": rotary | {"mrope_section": [2, 1, 1]}}
-
-
-def config_class(model_type: str) -> type[PreTrainedConfig]:
-    """By the name that Transformers has for it."""
-    return CONFIG_MAPPING[model_type]
+    plain = {"rope_type": "default", "rope_theta": 10000.0}
+    sections = list(THREE_DIMENSIONS.get(default.model_type, (2, 1, 1)))
+    return {"rope_parameters": plain | (rotary or {}) | {"mrope_section": sections}}

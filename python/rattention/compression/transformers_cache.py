@@ -185,3 +185,5 @@ def _require_padding_only(options: dict[str, Any]) -> None:
         )
     if not options["causal"] or options["window"] is not None:
         raise ValueError("only causal attention without a sliding window can be compressed")
+    if other := {"softcap", "sinks", "block_ids"} & options.keys():
+        raise ValueError(f"attention with {', '.join(sorted(other))} cannot be compressed")

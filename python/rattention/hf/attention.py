@@ -18,10 +18,6 @@ NAME = "rattention"
 """Of the implementation: ``attn_implementation="rattention"``."""
 
 REFUSED = {
-    "softcap": "capped scores (attn_logit_softcapping)",
-    "position_bias": "a learned position bias",
-    "s_aux": "attention sinks",
-    "sinks": "attention sinks",
     "indices": "sparse attention to chosen keys",
     "block_indices": "sparse attention to chosen blocks",
     "cache": "a paged cache",
@@ -35,8 +31,9 @@ def register() -> None:
     What a row sees is what its model's mask says, as with "eager". Causality, sliding windows, chunks, packed
     sequences (position ids that restart) and padding on either side reach the kernels as such: nothing grows
     with the square of the length. Other patterns, such as images that see both sides, become one bool table
-    for all layers, as do 4-D masks given by the user. Capped scores, sinks, position biases, paged
-    caches and, in training, dropout of attention weights raise ValueError; so do models that take attention
+    for all layers, as do 4-D masks given by the user. Capped scores, attention sinks and position biases are
+    exact and have gradients. Paged caches, sparse attention to chosen keys and, in training, dropout of
+    attention weights raise ValueError; so do models that take attention
     from the interface in none of their layers, when they are made or loaded with this implementation.
 
     >>> import rattention.hf
@@ -77,8 +74,9 @@ def attention_forward(
         Of `rattention_mask`, or 4-D, bool (True = attend) or added to the scores. It alone says what is seen,
         as with the implementation "eager"; None: everything.
     arguments:
-        ``scaling``, the factor on the scores; ``dropout`` of the weights, which must be 0. What says again
-        what the mask holds (``is_causal``, ``sliding_window``) is not read.
+        ``scaling``, the factor on the scores; ``softcap``, their bound; ``s_aux`` or ``sinks``, one number
+        per head; ``position_bias``, added to the scores as a 4-D mask is; ``dropout`` of the weights, which
+        must be 0. What says again what the mask holds (``is_causal``, ``sliding_window``) is not read.
 
     Returns
     -------
@@ -103,11 +101,33 @@ def kernel_options(
     *,
     dropout: float = 0.0,
     scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
     **others: Any,
 ) -> dict[str, Any]:
-    """Masks and scale of `rattention.torch.attention` for the arguments of `attention_forward`."""
+    """Options of `rattention.torch.attention` for the arguments of `attention_forward`."""
     refuse(module, dropout, others)
-    return {"scale": scaling, "causal": False, "window": None, **_masks(module, attention_mask)}
+    options = {"scale": scaling, "causal": False, "window": None, **_masks(module, attention_mask)}
+    if softcap is not None:
+        options["softcap"] = softcap
+    if s_aux is not None or sinks is not None:
+        options["sinks"] = s_aux if sinks is None else sinks
+    if position_bias is not None:
+        options["attn_mask"] = _biased(options.get("attn_mask"), position_bias, attention_mask)
+    return options
+
+
+def _biased(table: torch.Tensor | None, bias: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """A bias of scores in one table with a mask that no pattern says."""
+    (bias,) = known_keys(mask, bias.mT)
+    bias = bias.mT
+    if table is None:
+        return bias
+    if table.dtype == torch.bool:
+        return bias.masked_fill(~table, -torch.inf)
+    return bias + table
 
 
 def known_keys(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -155,10 +175,5 @@ def _masks(module: torch.nn.Module, mask: torch.Tensor | None) -> dict[str, Any]
             f"{kind} must be [batch, 1 or heads, queries, keys], bool or floating, got {mask.dtype} of shape "
             f"{tuple(mask.shape)}: no other kind is expected here from a model that follows Transformers' "
             'AttentionInterface; use attn_implementation="eager"'
-        )
-    if mask.requires_grad and torch.is_grad_enabled():
-        raise ValueError(
-            f"{kind} requires gradients (a learned bias of scores?), which the kernels do not compute: use "
-            'torch.no_grad(), or attn_implementation="eager"'
         )
     return {"attn_mask": mask}

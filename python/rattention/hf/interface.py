@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import PreTrainedModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType
-
-    import torch
 
 INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 """The name under which code of models knows the interface."""
@@ -58,39 +58,49 @@ def _alone(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
             yield from _alone(child)
 
 
-def require_interface(model: PreTrainedModel, name: str) -> None:
-    """ValueError where the layers of `model` compute their attention themselves, and would ignore `name`."""
-    own = [] if any(map(calls_interface, model.modules())) else attending_alone(model)
+def guard(name: str) -> None:
+    """Refuse models without the interface when they are made with implementation `name`, or set to it.
+
+    Transformers checks this in `set_attn_implementation` alone: loaded by name, such models would do what
+    they always do and say otherwise. The method of `PreTrainedModel` that chooses the implementation is
+    extended for that, once.
+    """
+    if not _GUARDED:
+        choose = PreTrainedModel.get_correct_attn_implementation
+
+        @functools.wraps(choose)
+        def checked(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+            chosen = choose(self, *args, **kwargs)
+            if chosen in _GUARDED:
+                _require_interface(type(self), chosen)
+            return chosen
+
+        PreTrainedModel.get_correct_attn_implementation = checked  # type: ignore[method-assign]
+    _GUARDED.add(name)
+
+
+def _require_interface(model: type[PreTrainedModel], name: str) -> None:
+    """ValueError where the file of a model has attention of its own only, or one for each implementation that
+    it knows: a model that is being made has no layers yet."""
+    own = _own_attention(model, name)  # type: ignore[arg-type]
     if own:
         raise ValueError(
-            f'{type(model).__name__} cannot use attn_implementation="{name}": it computes attention itself '
+            f'{model.__name__} cannot use attn_implementation="{name}": it computes attention itself '
             f"({', '.join(own)}) and does not take it from Transformers' AttentionInterface. Leave "
             "attn_implementation out, or give it to other parts of a composite model only, as in "
             f'attn_implementation={{"text_config": "{name}"}}'
         )
 
 
-def guard(name: str) -> None:
-    """Refuse models without the interface as soon as they are made with, or set to, implementation `name`.
-
-    Transformers checks this in `set_attn_implementation` alone; loaded by name, such models would compute
-    what they always do and say otherwise. Two methods of `PreTrainedModel` are extended for that, once.
-    """
-    if not _GUARDED:
-        _check_after("post_init", lambda model, *_: model.config._attn_implementation)
-        _check_after("get_correct_attn_implementation", lambda model, result: result)
-    _GUARDED.add(name)
-
-
-def _check_after(method: str, name_of: Any) -> None:
-    original = getattr(PreTrainedModel, method)
-
-    @functools.wraps(original)
-    def checked(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
-        result = original(self, *args, **kwargs)
-        name = name_of(self, result)
-        if name in _GUARDED:  # a model that is still being made has no modules, and passes
-            require_interface(self, name)
-        return result
-
-    setattr(PreTrainedModel, method, checked)
+@functools.cache
+def _own_attention(model: type[PreTrainedModel], name: str) -> list[str]:
+    there = list(vars(sys.modules[model.__module__]).values()) if model.__module__ in sys.modules else []
+    for choice in there:
+        if isinstance(choice, dict) and "eager" in choice and name not in choice:
+            return sorted({kind.__name__ for kind in choice.values() if isinstance(kind, type)})
+    kinds = [kind for kind in there if isinstance(kind, type) and issubclass(kind, torch.nn.Module)]
+    if any(_class_calls_interface(kind) for kind in kinds):  # type: ignore[arg-type]
+        return []
+    return sorted(
+        k.__name__ for k in kinds if k.__module__ == model.__module__ and ATTENTION.search(k.__name__)
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,11 +28,23 @@ PACKED = "packed_sequence_mask_function.<locals>.inner_mask"
 WINDOW = "sliding_window_overlay.<locals>.inner_mask"
 TWO_SIDED_WINDOW = "sliding_window_bidirectional_overlay.<locals>.inner_mask"
 CHUNKED = "chunked_overlay.<locals>.inner_mask"
+BLOCKS = "blockwise_overlay.<locals>.inner_mask"
 EVERYTHING = "bidirectional_mask_function"
 CONJUNCTION = "and_masks.<locals>.and_mask"
+DISJUNCTION = "or_masks.<locals>.or_mask"
 ENDLESS = 2**62
 REMAPPED = "remap_positions_for_packed_sequence.<locals>.inner_mask"
 """Positions within a segment increase by one: distances are those of the rows."""
+
+
+@dataclass(eq=False)
+class _Contents:
+    """What a mask says, in one or more of three forms."""
+
+    build: Callable[[], torch.Tensor]
+    pattern: dict[str, Any] | None
+    visible: torch.Tensor | None = None
+    added: torch.Tensor | None = None
 
 
 class PatternMask(torch.Tensor):
@@ -42,37 +55,37 @@ class PatternMask(torch.Tensor):
     add masks, and layers that compute attention themselves get what they would get from "eager".
     """
 
-    pattern: dict[str, Any] | None
     keys: int
     """How many keys the pattern is about: less than the last size where a cache has room for later tokens."""
+    _contents: _Contents
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(
-        cls,
-        shape: tuple[int, ...],
-        build: Callable[[], torch.Tensor],
-        pattern: dict[str, Any] | None,
-        keys: int,
-        dtype: torch.dtype,
-        device: torch.device | str,
+        cls, like: torch.Tensor, build: Callable[[], torch.Tensor], pattern: dict[str, Any] | None, keys: int
     ) -> PatternMask:
-        """`build` makes the table, bool, True = attend; `pattern` None: only the table can say it."""
-        mask = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=torch.device(device))
-        mask.pattern, mask.keys = pattern, keys
-        mask._build = build
-        mask._visible = mask._added = None
-        return mask
+        """Shape, dtype and device are those of `like`. `build` makes the table, bool, True = attend; with
+        `pattern` None only the table can say it."""
+        return cls._of(like, _Contents(build, pattern), keys)
 
-    _build: Callable[[], torch.Tensor]
-    _visible: torch.Tensor | None
-    _added: torch.Tensor | None
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    @classmethod
+    def _of(cls, like: torch.Tensor, contents: _Contents, keys: int) -> PatternMask:
+        mask: PatternMask = torch.Tensor._make_wrapper_subclass(
+            cls, like.shape, dtype=like.dtype, device=like.device
+        )
+        mask._contents, mask.keys = contents, keys
+        return mask
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"{type(self).__name__}({tuple(self.shape)}, {self.pattern or 'a table'})"
 
+    @property
+    def pattern(self) -> dict[str, Any] | None:
+        """Causality, window, segments and padding as options of `rattention.torch.attention`."""
+        return self._contents.pattern
+
     def fits(self, query: torch.Tensor, key: torch.Tensor) -> bool:
-        """Whether it is for so many sequences, queries and keys; a causal one may be for the first keys of a
+        """Whether batch, queries and keys are those of the mask; a causal one may be for the first keys of a
         cache that has room for later tokens."""
         if self.shape[0] != query.shape[0] or self.shape[2] != query.shape[2]:
             return False
@@ -83,35 +96,36 @@ class PatternMask(torch.Tensor):
         """Masks of `rattention.torch.attention`."""
         if self.pattern is not None:
             return self.pattern
-        return {"attn_mask": self.visible() if self._added is None else self._added}
+        return {"attn_mask": self.visible() if self._contents.added is None else self._contents.added}
 
     def visible(self) -> torch.Tensor:
         """The table, bool ``[batch, 1, queries, keys]``, made once for all layers."""
-        if self._visible is None:
-            self._visible = self._build().expand(self.shape)
-        return self._visible
+        if self._contents.visible is None:
+            self._contents.visible = self._contents.build().expand(self.shape)
+        return self._contents.visible
 
     def added(self) -> torch.Tensor:
         """What "eager" adds to the scores: 0, or the least number of the dtype."""
-        if self._added is None:
+        if self._contents.added is None:
             least = torch.finfo(self.dtype).min
             zero = torch.zeros((), dtype=self.dtype, device=self.device)
-            self._added = torch.where(self.visible(), zero, least)
-        return self._added
+            self._contents.added = torch.where(self.visible(), zero, least)
+        return self._contents.added
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if function in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
-            return args[0]
+            mask = args[0]
+            return cls._of(mask, mask._contents, mask.keys)
         schema = function._schema
         shares_memory = schema.is_mutable or any(result.alias_info for result in schema.returns)
 
         def plain(mask: PatternMask) -> torch.Tensor:
             added = mask.added()
             if shares_memory:  # it may be written into from now on
-                mask.pattern = None
+                mask._contents.pattern = None
             return added
 
         args, kwargs = pytree.tree_map_only(cls, plain, (args, kwargs or {}))
@@ -172,16 +186,21 @@ def rattention_mask(
         assert table is not None  # nothing may be skipped
         return table
 
-    pattern = _pattern(list(_parts(mask_function)), start, kv_length)
+    parts, block_ids = _beside_blocks(list(_parts(mask_function)))
+    pattern = _pattern(parts, start, kv_length)
     keys = kv_length
     if pattern is not None:
         if pattern["causal"]:
             keys = min(kv_length, first + q_length - start)
+        pattern = _with_blocks(pattern, block_ids, start, keys)
+    if pattern is not None:
         pattern |= _placed(pattern, (batch_size, q_length, keys), first - start)
         pattern |= _padding(attention_mask, start, keys)
         if allow_is_bidirectional_skip and pattern == {"causal": False, "window": None}:
             return None
-    return PatternMask((batch_size, 1, q_length, kv_length), build, pattern, keys, dtype, device)
+    sizes = (batch_size, 1, q_length, kv_length)
+    like = torch.empty((), dtype=dtype, device=device).expand(sizes)
+    return PatternMask(like, build, pattern, keys)
 
 
 def _pattern(parts: list[Part], start: int, count: int) -> dict[str, Any] | None:
@@ -201,6 +220,36 @@ def _pattern(parts: list[Part], start: int, count: int) -> dict[str, Any] | None
     window = (before, 0 if causal else after) if reaches else None
     ids = {"segment_ids": segments[0].to(torch.int32)} if segments else {}
     return {"causal": causal, "window": window, **ids}
+
+
+def _beside_blocks(parts: list[Part]) -> tuple[list[Part], torch.Tensor | None]:
+    """The parts of a pattern without the blocks that see both sides, and the ids of those: "causal, or within
+    a block", alone or within a window."""
+    for at, (name, variables) in enumerate(parts):
+        if name == DISJUNCTION and len(variables["mask_functions"]) == 2:
+            base, other = (list(_parts(function)) for function in variables["mask_functions"])
+            if [name for name, _ in other] == [BLOCKS] and (len(parts) == 1 or base == [(CAUSAL, {})]):
+                return parts[:at] + base + parts[at + 1 :], other[0][1]["block_sequence_ids"]
+    return parts, None
+
+
+def _with_blocks(
+    pattern: dict[str, Any], ids: torch.Tensor | None, start: int, count: int
+) -> dict[str, Any] | None:
+    """None where segments or a window cut blocks, one block is in several places, or lies beyond the keys
+    there are."""
+    if ids is None:
+        return pattern
+    known = ids[:, start : start + count]
+    begins = (torch.diff(known, dim=1, prepend=known[:, :1] - 1) != 0) & (known >= 0)
+    lengths = [row[row >= 0].unique(return_counts=True)[1] for row in known]
+    longest = max((int(of.max()) for of in lengths if of.numel()), default=0)
+    in_one_place = begins.sum(dim=1).tolist() == [of.numel() for of in lengths]
+    reach = ENDLESS if pattern["window"] is None else pattern["window"][0]
+    cut = "segment_ids" in pattern or longest > reach + 1 or bool((ids[:, start + count :] >= 0).any())
+    if cut or not in_one_place:
+        return None
+    return pattern | {"block_ids": torch.nn.functional.pad(known, (0, count - known.shape[1]), value=-1)}
 
 
 def _chunks(variables: dict[str, Any], start: int, count: int) -> torch.Tensor:
