@@ -44,7 +44,7 @@ def elsewhere() -> float:
 
 def stopwatch(call: Callable[[], Any]) -> Callable[[], float]:
     """A sampler that returns the seconds of one call; a short one is made twice, to wake threads."""
-    last = 0.0
+    last = SHORT  # the first sample warms up: one call will do
 
     def sample() -> float:
         nonlocal last

@@ -63,8 +63,9 @@ memory of one layer beyond its weights, ours and theirs: {run["options"]["thread
 
 ![Speed-up by model, and memory by length]({FIGURE})
 
-Shapes are those of the published models, weights are random, and dense layers are PyTorch's in both
-([how it was measured](benchmarks/README.md#models-of-transformers), [the run]({RESULTS})).
+Shapes are those of the published models, weights are random, and dense layers are PyTorch's in both; gpt-oss
+and T5 call `rattention.torch.attention` itself ([how it was
+measured](benchmarks/README.md#models-of-transformers), [the run]({RESULTS})).
 """
 
 

@@ -115,9 +115,11 @@ def test_files_are_where_they_are_said_to_be() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", "docs/transformers.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8")):
+        assert (path.parent / target).exists(), target
 
 
 def test_extras_and_constraints_exist() -> None:
