@@ -248,7 +248,7 @@ def with_bias(mechanism: Mechanism, name: str, reach: int) -> Mechanism:
 
     def biased(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(**arguments: Any) -> Any:
-            heads = arguments["query"].shape[1]
+            heads = (*getattr(arguments["query"], "shape", ()), 1, 1)[1]  # what is refused may have none
             table = np.random.default_rng(heads).standard_normal((heads, 2 * reach + 1), np.float32)
             return function(**{"relative_bias": table, **arguments})
 
@@ -298,6 +298,10 @@ MECHANISMS = [
 ]
 
 by_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS, ids=lambda m: m.name)
+with_whole_weights = pytest.mark.parametrize(
+    "mechanism", [m for m in MECHANISMS if m.sink == -np.inf], ids=lambda m: m.name
+)
+"""Those of a row that sees something sum to one."""
 with_unbounded_scores = pytest.mark.parametrize(
     "mechanism", [m for m in MECHANISMS if m.name != "soft-capped"], ids=lambda m: m.name
 )

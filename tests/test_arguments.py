@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import rattention as ra
 
-from tests.mechanisms import Sizes, assert_accurate, by_mechanism, by_rule, with_dot_products
+from tests.mechanisms import (
+    Sizes,
+    assert_accurate,
+    by_mechanism,
+    by_rule,
+    with_dot_products,
+    with_whole_weights,
+)
 
 
 def array(*shape, dtype=np.float32):
@@ -281,7 +288,7 @@ def test_metric_distances(mechanism, name, value, error):
 
 @pytest.mark.row("H11")
 @pytest.mark.parametrize("distance", [10**6, 2**63 - 1, 2**63, 10**30])
-@by_mechanism
+@with_whole_weights
 def test_huge_metric_distances(mechanism, distance):
     inputs = mechanism.map_inputs(mechanism.draw(Sizes(rows=60)))
     got = mechanism.metrics(

@@ -7,7 +7,7 @@ import pytest
 from rattention.mechanisms.pooled_map import bin_edges, reference_map
 
 from tests.masks import COMBINATIONS, SINGLES, mask_options
-from tests.mechanisms import DTYPES, Sizes, by_mechanism, by_rule, wide
+from tests.mechanisms import DTYPES, Sizes, by_mechanism, by_rule, wide, with_whole_weights
 from tests.processes import run_python
 from tests.test_sizes import PEAK
 
@@ -87,7 +87,7 @@ def test_zoom_on_what_no_row_sees(mechanism, options):
     assert not got.any()
 
 
-@by_mechanism
+@with_whole_weights
 @pytest.mark.parametrize("shape", [(256, 256), (100, 37), (1, 600), (600, 1)], ids=str)
 def test_mass(mechanism, shape):
     """What holds for any map: means times cells are one for every row, none of it above the diagonal."""

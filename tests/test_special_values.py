@@ -8,7 +8,14 @@ import rattention as ra
 from rattention._metrics import ROW_METRICS
 from rattention.mechanisms.masks import Masks, reference_visible
 
-from tests.mechanisms import DTYPES, Sizes, assert_accurate, by_mechanism, with_dot_products
+from tests.mechanisms import (
+    DTYPES,
+    Sizes,
+    assert_accurate,
+    by_mechanism,
+    with_dot_products,
+    with_unbounded_scores,
+)
 
 LENGTH = 40
 SIZES = Sizes(batch=2, heads=2, kv_heads=1, rows=LENGTH, dim=8)
@@ -165,7 +172,7 @@ def test_poison_beyond_a_window_in_other_tiles(mechanism, side, poison):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("poison", [np.inf, -np.inf])
 @pytest.mark.parametrize("place", ["query", "key", "value"])
-@by_mechanism
+@with_unbounded_scores
 def test_infinity_as_in_ieee_arithmetic(mechanism, place, poison, causal):
     inputs = mechanism.draw(Sizes(rows=30, dim=4))
     inputs[place][0, 0, 11, 1] = poison

@@ -1,6 +1,7 @@
 #include "rattention/branches.h"
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 
 #include "core/scratch.h"
@@ -39,7 +40,11 @@ Branches::Branches(const RAttentionProblem& problem)
   score_.masks.left = problem.window();
   score_.masks.right = 0;
   score_.masks.padding = linear_.padding;
-  score_.masks.segments = linear_.segments;
+  if (linear_.segments != nullptr) {  // a segment ends where the id changes, as it does for the state
+    const std::int64_t length = linear_.key.length();
+    score_.masks.within =
+        runs_of(linear_.segments, linear_.key.batch(), length, std::numeric_limits<std::int64_t>::min());
+  }
   if (problem.rope_theta != 0) {
     // Scores depend on distances alone: positions may count from the first key at hand.
     score_.rotary = &rotary_.emplace(linear_.key.dim(), problem.rope_theta, 0, problem.local_key().length());

@@ -139,17 +139,22 @@ class ForwardTask {
     // Scores that are -inf all of them have no softmax but beside a sink; a row that sees nothing is 0.
     const bool undefined = total_[slot] == 0 && sees_[slot] != 0 && problem_.sinks == nullptr;
     const float total = undefined ? std::numeric_limits<float>::quiet_NaN() : total_[slot];
-    const double of_keys = total == 0 ? -kInfinity : lse(block, slot, total);
-    const double of_all = problem_.sinks != nullptr ? log_of_sum(of_keys, problem_.sinks[block.head]) : of_keys;
-    const float kept = problem_.sinks != nullptr ? static_cast<float>(std::exp(of_keys - of_all)) : 1.0F;
-    if (want_.lse != nullptr) {
-      const std::int64_t index = (task_.batch * problem_.query.heads() + block.head) * problem_.row_count + row;
-      want_.lse[index] = of_all;
-    }
+    const float kept = want_.lse != nullptr || problem_.sinks != nullptr ? store_lse(block, slot, total) : 1.0F;
     float* output = output_of(block, r);
     if (total != 0) kernels_.scale(output, columns_, kept / total);
     if (want_.output != nullptr && !in_place_) store_output(output, block.head, row);
     if (observer_) observer_->finish(slot, total, kept);
+  }
+
+  // Returns which part of all weight the keys have beside the sink.
+  float store_lse(const QueryBlock& block, std::int64_t slot, float total) const {
+    const double of_keys = total == 0 ? -kInfinity : lse(block, slot, total);
+    const double of_all = problem_.sinks != nullptr ? log_of_sum(of_keys, problem_.sinks[block.head]) : of_keys;
+    if (want_.lse != nullptr) {
+      const std::int64_t head = task_.batch * problem_.query.heads() + block.head;
+      want_.lse[head * problem_.row_count + block.first + slot - block.slot] = of_all;
+    }
+    return problem_.sinks != nullptr ? static_cast<float>(std::exp(of_keys - of_all)) : 1.0F;
   }
 
   void store_output(float* output, std::int64_t head, std::int64_t row) const {

@@ -20,6 +20,7 @@ from rattention.mechanisms.residual_linear import (
     linear_inputs,
     linear_options,
     reference_residual_linear_attention,
+    segment_runs,
 )
 from rattention.mechanisms.results import LinearResult
 from rattention.mechanisms.rotary import reference_rotary
@@ -69,7 +70,8 @@ def rattention(
         Base of the rotary embedding ("rotate-half", absolute positions from 0) of the sliding window; None is
         no embedding. Needs an even head_dim.
     feature_map, initial_state, key_mask, segment_ids:
-        As in `residual_linear_attention`; the last two hide keys from both branches.
+        As in `residual_linear_attention`; the last two hide keys from both branches: a segment ends where
+        the id changes.
     local_norm_weight, linear_norm_weight:
         ``[heads, value_dim]``, weights of the two norms; 1 by default.
     eps:
@@ -141,6 +143,8 @@ def reference_rattention(
     hidden: dict[str, Any] = {"key_mask": key_mask, "segment_ids": segment_ids}
     far, state = reference_residual_linear_attention(query, key, value, window=window, **hidden, **linear)
     near = np.zeros_like(far)
+    if segment_ids is not None:
+        hidden["segment_ids"] = segment_runs(np.asarray(segment_ids))
     if window >= 0:
         q, k = (reference_rotary(np.asarray(a).astype(np.float64), rope_theta) for a in (query, key))
         near = reference_attention(q, k, value, causal=True, window=window, scale=scale, **hidden).output

@@ -143,7 +143,7 @@ def reference_residual_linear_attention(
     (batch, heads, length, _), kv_heads = q.shape, k.shape[1]
     phi_q, phi_k = (reference_features(a, feature_map) for a in (q, k))
     ids = np.zeros((batch, length)) if segment_ids is None else np.asarray(segment_ids)
-    segment = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
+    segment = segment_runs(ids)
     shown = np.ones((batch, length), bool) if key_mask is None else np.asarray(key_mask)
     old = np.arange(length) < np.arange(length)[:, None] - min(window, length)
     visible = old & shown[:, None] & (segment[:, :, None] == segment[:, None])
@@ -218,3 +218,9 @@ def feature_map_name(name: str) -> str:
 def as_given(output: NDArray[Any], like: ArrayLike) -> NDArray[Any]:
     """bfloat16, which the core returns as its storage, in the dtype of the user's array."""
     return output.view(np.asarray(like).dtype) if output.dtype == np.uint16 else output
+
+
+def segment_runs(ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Segments ``[batch, length]``, counted from 0: one ends where the id changes."""
+    runs: NDArray[np.int64] = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
+    return runs

@@ -283,7 +283,7 @@ def softmax_over_visible(
     top = np.where(visible.any(axis=-1, keepdims=True) | (sink > -np.inf), top, 0.0)
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be
         exponentials = np.where(visible, np.exp(scores - top), 0.0)
-    total = exponentials.sum(axis=-1, keepdims=True) + np.exp(sink - top)
+        total = exponentials.sum(axis=-1, keepdims=True) + np.exp(sink - top)
     with np.errstate(divide="ignore"):
         lse = (np.log(total) + top)[..., 0]
     weights = np.where(visible, exponentials / np.where(total == 0, 1.0, total), 0.0)

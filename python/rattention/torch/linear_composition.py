@@ -79,6 +79,8 @@ def rattention(
     masks: dict[str, Any] = {"key_mask": key_mask, "segment_ids": segment_ids}
     far, *state = residual_linear_attention(q, k, v, window=window, **masks, **linear)
     total = rms_norm(far, linear_norm_weight, eps)
+    if segment_ids is not None:
+        masks["segment_ids"] = _runs(segment_ids, len(segment_ids), segment_ids.shape[1], segment_ids.device)
     if window >= 0:
         if rope_theta is not None:
             q, k = plain_rotary(q, k, theta=rope_theta)
