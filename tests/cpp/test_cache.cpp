@@ -42,7 +42,9 @@ using namespace rattention::test;
 constexpr double kEps = 1e-8;
 
 CacheConfig config_of(const Shape& shape, std::int64_t window, FeatureMap map = FeatureMap::softmax, double theta = 0) {
-  return {shape.batch, shape.kv_heads, shape.dim, shape.value_dim, window, map, theta, DType::f32};
+  return {
+      shape.batch, shape.kv_heads, shape.dim, shape.value_dim, window, map, rattention::rotary_rates(shape.dim, theta),
+      DType::f32};
 }
 
 // All rows of one head by the definition.
@@ -221,8 +223,8 @@ void what_is_refused() {
   CHECK(refusal(config) == "memory");
   config = config_of(kShape, 3, FeatureMap::softmax, 1e4);
   config.head_dim = 7;
-  CHECK(refusal(config).find("head_dim must be even") == 0);
-  config.rope_theta = 0;
+  CHECK(refusal(config).find("a rotary embedding needs a frequency and a factor") == 0);
+  config.rope = {};
   config.batch = std::int64_t{1} << 40;
   CHECK(refusal(config).find("batch must be <=") == 0);
 

@@ -67,6 +67,7 @@ def rattention(
     window: int,
     scale: float | None,
     rope_theta: float | None,
+    rope_frequencies: Tensor | None,
     local_norm_weight: Tensor | None,
     linear_norm_weight: Tensor | None,
     eps: float,
@@ -80,8 +81,8 @@ def rattention(
     far, *state = residual_linear_attention(q, k, v, window=window, **masks, **linear)
     total = rms_norm(far, linear_norm_weight, eps)
     if window >= 0:
-        if rope_theta is not None:
-            q, k = plain_rotary(q, k, theta=rope_theta)
+        if rope_theta is not None or rope_frequencies is not None:
+            q, k = plain_rotary(q, k, theta=rope_theta, frequencies=rope_frequencies)
         near = attention(q, k, v, scale=scale, causal=True, window=(window, 0), **masks)[0]
         total = total + rms_norm(near, local_norm_weight, eps)
     return [total.to(query.dtype), *state]
