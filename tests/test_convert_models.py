@@ -76,6 +76,8 @@ PARTIAL_LONGROPE = ROTARY_TYPES["longrope"] | {
 }
 ROTARY_MODELS = [("Llama", THETA | kind) for kind in ROTARY_TYPES.values()]
 ROTARY_MODELS += [("Phi3", THETA | PARTIAL_LONGROPE), ("Qwen3", THETA | ROTARY_TYPES["yarn"])]
+LATENT = dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8)
+LATENT |= {"kv_lora_rank": 8, "q_lora_rank": 8, "first_k_dense_replace": 2, "n_group": 1, "topk_group": 1}
 CASES = [(name, {}) for name in OPTIONS] + [(name, {"rope_parameters": r}) for name, r in ROTARY_MODELS]
 by_case = pytest.mark.parametrize(
     ("name", "changes"),
@@ -210,3 +212,73 @@ def test_gradients_reach_every_parameter_of_a_layer(name, changes):
         if not key.startswith("k_proj.bias"):
             assert parameter.grad is not None, key
             assert parameter.grad.abs().max() > 0, key
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_frequencies_are_those_of_a_text_as_long_as_the_window(kind):
+    """Beyond the original context they change: what a wide window needs, a narrow one does not."""
+    rope = {"rope_parameters": THETA | ROTARY_TYPES[kind], "max_position_embeddings": 32}
+    rates = {}
+    for window in (WINDOW, 30, 99):
+        model = converted("Llama", window, [0], **rope)
+        rotation = model.model.layers[0].self_attn.shape.rotation
+        rates[window] = torch.tensor(rotation.frequencies)
+        cos, _ = model.model.rotary_emb(torch.zeros(1), torch.tensor([[1, window]]))
+        torch.testing.assert_close(rates[window].cos() * rotation.factors[0], cos[0, 0, :4])
+    assert torch.equal(rates[WINDOW], rates[30])
+    assert (rates[99][1:] < rates[30][1:]).all()
+
+
+def test_attention_factors_multiply_what_turns():
+    model = converted("Phi3", rope_parameters=THETA | PARTIAL_LONGROPE)
+    shape, factor = model.model.layers[0].self_attn.shape, model.model.rotary_emb.attention_scaling
+    assert factor > 1.05
+    assert shape.rotation.factors[:3] == pytest.approx([factor] * 3)
+    assert shape.rotation.factors[3:] == (1.0,)
+    assert shape.rotation.frequencies[3:] == (0.0,)
+    assert shape.rotation.order == (0, 1, 2, 6, 3, 4, 5, 7)
+
+
+@pytest.mark.parametrize("name", ["Llama", "Glm", "Gemma3", "Phi3"])
+def test_rotation_of_16_bit_models_is_measured_in_float32(name, tmp_path):
+    exact = build(name)
+    exact.save_pretrained(tmp_path)
+    rounded = type(exact).from_pretrained(tmp_path, dtype=torch.bfloat16)
+    for model in (exact, rounded):
+        convert(model, WINDOW)
+    for layer in (0, 1):
+        got, expected = (m.model.layers[layer].self_attn.shape.rotation for m in (rounded, exact))
+        assert got == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("Gemma2", {"attn_logit_softcapping": 50.0}, "Gemma2ForCausalLM .* layer 0 .*soft-capped .*None"),
+        ("GptOss", {"num_local_experts": 4}, "GptOssForCausalLM .* layer 0 .*attention sinks"),
+        ("DeepseekV3", LATENT, "DeepseekV3.*layer 0"),
+        ("Llama", {"attention_bias": True, "zero": True}, "all queries are 0; load the weights"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_by_name(monkeypatch, name, changes, message):
+    monkeypatch.setitem(OPTIONS, name, OPTIONS.get(name, {}))
+    zero = "zero" in changes
+    model = build(name, **{key: value for key, value in changes.items() if key != "zero"})
+    if zero:
+        for parameter in model.parameters():
+            parameter.data.zero_()
+    kinds = [type(module) for module in model.modules()]
+    with pytest.raises(ValueError, match=message):
+        convert(model, WINDOW)
+    assert kinds == [type(module) for module in model.modules()]
+    assert not hasattr(model.config, "rattention")
+
+
+def test_other_implementations_keep_the_rotation():
+    """Layers that were converted stay so, whatever the others are set to."""
+    model, ids = converted("Llama", layers=[0]), tokens()
+    expected = logits(model, ids, use_cache=False)
+    torch.testing.assert_close(logits(model, ids, use_cache=False), expected)
+    model.set_attn_implementation("eager")
+    with pytest.raises(ValueError, match='set_attn_implementation\\("rattention"\\)'):
+        logits(model, ids, use_cache=False)
