@@ -77,7 +77,14 @@ PARTIAL_LONGROPE = ROTARY_TYPES["longrope"] | {
 ROTARY_MODELS = [("Llama", THETA | kind) for kind in ROTARY_TYPES.values()]
 ROTARY_MODELS += [("Phi3", THETA | PARTIAL_LONGROPE), ("Qwen3", THETA | ROTARY_TYPES["yarn"])]
 LATENT = dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8)
-LATENT |= {"kv_lora_rank": 8, "q_lora_rank": 8, "first_k_dense_replace": 2, "n_group": 1, "topk_group": 1}
+LATENT |= {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 8,
+    "q_lora_rank": 8,
+    "first_k_dense_replace": 2,
+    "n_group": 1,
+    "topk_group": 1,
+}
 CASES = [(name, {}) for name in OPTIONS] + [(name, {"rope_parameters": r}) for name, r in ROTARY_MODELS]
 by_case = pytest.mark.parametrize(
     ("name", "changes"),

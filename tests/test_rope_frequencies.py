@@ -1,4 +1,4 @@
-"""rope_frequencies of rattention: tables in the place of a base, with factors, in every form of the mechanism."""
+"""rope_frequencies of rattention: a table in place of a base, with factors, in every form of it."""
 
 from __future__ import annotations
 
