@@ -68,7 +68,7 @@ OTHERS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "value_dim": ((2, 2, 6, 8), {"value_dim": 6}),
     "window": ((2, 2, 6, 9), {}),
     "feature_map": ((2, 2, 6, 8), {"feature_map": "relu"}),
-    "rope_theta": ((2, 2, 6, 8), {"rope_theta": 1e4}),
+    "rotary embedding": ((2, 2, 6, 8), {"rope_theta": 1e4}),
     "dtype": ((2, 2, 6, 8), {"dtype": "float16"}),
 }
 

@@ -81,17 +81,18 @@ def forged(*, at: int, value: bytes) -> bytes:
 
 
 FORGERIES = {
-    "an older version": (8, struct.pack("<I", 1), "version 1 of the format; this release reads version 2"),
+    "an older version": (8, struct.pack("<I", 1), "version 1 of the format; this release reads version 3"),
     "a negative batch": (16, struct.pack("<q", -1), "makes no sense"),
     "a huge window": (48, struct.pack("<q", 2**61), "its header says"),
     "a huge head_dim": (32, struct.pack("<q", 2**60), "its header says"),
     "an unknown feature map": (56, b"\x07", "makes no sense"),
     "an unknown dtype": (57, b"\x07", "makes no sense"),
-    "a NaN theta": (64, struct.pack("<d", np.nan), "rope_theta"),
-    "an infinite scale": (72, struct.pack("<d", np.inf), "scale must be finite"),
-    "an eps of 0": (80, struct.pack("<d", 0.0), "eps must be > 0"),
-    "weights of -2 heads": (88, struct.pack("<q", -2), "makes no sense"),
-    "weights that are not there": (96, struct.pack("<q", 3), "its header says"),
+    "a rotary embedding that is not there": (58, b"\x01", "its header says"),
+    "two rotary embeddings": (58, b"\x02", "makes no sense"),
+    "an infinite scale": (64, struct.pack("<d", np.inf), "scale must be finite"),
+    "an eps of 0": (72, struct.pack("<d", 0.0), "eps must be > 0"),
+    "weights of -2 heads": (80, struct.pack("<q", -2), "makes no sense"),
+    "weights that are not there": (88, struct.pack("<q", 3), "its header says"),
     "a negative length": (HEADER.size, struct.pack("<q", -5), "length of sequence 0"),
     "an endless length": (HEADER.size, struct.pack("<q", 2**62), "length of sequence 0"),
 }

@@ -248,8 +248,8 @@ BAD_BRANCH_VALUES: Refused = [
     ("eps", 0, "eps must be a positive"),
     ("eps", -1e-8, "eps must be a positive"),
     ("eps", np.nan, "eps must be finite"),
-    ("rope_theta", 0, "rope_theta must be positive"),
-    ("rope_theta", -1.0, "rope_theta must be positive"),
+    ("rope_theta", 0, "rope_theta must be > 0"),
+    ("rope_theta", -1.0, "rope_theta must be > 0"),
     ("rope_theta", np.nan, "rope_theta must be finite"),
     ("rope_theta", np.inf, "rope_theta must be finite"),
     ("scale", np.nan, "scale must be finite"),
@@ -293,7 +293,7 @@ def test_what_rattention_refuses(name: str, bad: Any, message: str, error: type[
 
 @pytest.mark.row("S6")
 def test_rotary_embedding_needs_pairs() -> None:
-    with pytest.raises(ValueError, match="even head_dim, got 7"):
+    with pytest.raises(ValueError, match="head_dim must be even with a rotary embedding, got 7"):
         ra.rattention(**draw(10, dim=7), window=3, rope_theta=1e4)
 
 

@@ -119,6 +119,14 @@ const float* norm_weight(const std::string& name, const std::optional<FloatArray
   return weight->data();
 }
 
+RotaryRates rates_of(const std::optional<RateArray>& rope) {
+  if (!rope) return {};
+  if (rope->ndim() != 2 || rope->shape(0) != 2) throw py::value_error("rope must have shape [2, head_dim / 2]");
+  const double* frequencies = rope->data();
+  const double* factors = frequencies + rope->shape(1);
+  return {{frequencies, factors}, {factors, factors + rope->shape(1)}};
+}
+
 py::array own_integers(const py::array& array) {
   return py::array(array.attr("astype")("int64", py::arg("order") = "C", py::arg("copy") = true));
 }

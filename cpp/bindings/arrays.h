@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "kernels/rotary.h"
 #include "softmax/masks.h"
 
 namespace rattention::bindings {
 
 using FloatArray = pybind11::array_t<float, pybind11::array::c_style>;
+using RateArray = pybind11::array_t<double, pybind11::array::c_style>;
 using IndexArray = pybind11::array_t<std::int64_t, pybind11::array::c_style>;
 
 // Throws ValueError with the message where a condition does not hold.
@@ -42,6 +44,9 @@ const float* floats(const std::string& name, const pybind11::array& array, const
 // Weights of a norm, [heads, value_dim], or nullptr without them.
 const float* norm_weight(const std::string& name, const std::optional<FloatArray>& weight, std::int64_t heads,
                          std::int64_t value_dim);
+
+// A rotary embedding's frequencies and factors, [2, head_dim / 2]; none without an array.
+RotaryRates rates_of(const std::optional<RateArray>& rope);
 
 // Numbers that decide which memory is read: they are the core's own, because other threads may write to the caller's
 // array once the GIL is released.

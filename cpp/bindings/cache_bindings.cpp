@@ -68,9 +68,9 @@ DType dtype_of(const std::string& name) {
 
 std::unique_ptr<SharedCache> make_cache(std::int64_t batch, std::int64_t kv_heads, std::int64_t head_dim,
                                         std::int64_t value_dim, std::int64_t window, FeatureMap feature_map,
-                                        double rope_theta, const std::string& dtype) {
+                                        const std::optional<RateArray>& rope, const std::string& dtype) {
   return std::make_unique<SharedCache>(
-      CacheConfig{batch, kv_heads, head_dim, value_dim, window, feature_map, rope_theta, dtype_of(dtype)});
+      CacheConfig{batch, kv_heads, head_dim, value_dim, window, feature_map, rates_of(rope), dtype_of(dtype)});
 }
 
 IndexArray lengths(SharedCache& shared) {
@@ -189,7 +189,7 @@ py::array step(SharedCache& shared, const py::array& query, const py::array& key
 void bind_cache(py::module_& module) {
   py::class_<SharedCache>(module, "RAttentionCache", "Keys and values of the window, and the state of all before it.")
       .def(py::init(&make_cache), py::arg("batch"), py::arg("kv_heads"), py::arg("head_dim"), py::arg("value_dim"),
-           py::arg("window"), py::arg("feature_map"), py::arg("rope_theta"), py::arg("dtype"))
+           py::arg("window"), py::arg("feature_map"), py::arg("rope").noconvert(), py::arg("dtype"))
       .def("lengths", &lengths)
       .def("nbytes", [](const SharedCache& shared) { return shared.cache.bytes(); })
       .def("copy", &copy)

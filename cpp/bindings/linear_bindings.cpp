@@ -169,18 +169,13 @@ struct NormArrays {
   std::optional<FloatArray> linear;
 };
 
-void require_even(std::int64_t dim) {
-  if (dim % 2 != 0) throw py::value_error("rope_theta needs an even head_dim, got " + std::to_string(dim));
-}
-
 RAttentionProblem make_rattention_problem(const py::array& query, const py::array& key, const py::array& value,
-                                          const LinearOptions& options, float scale, double rope_theta, float eps,
-                                          const NormArrays& weights) {
+                                          const LinearOptions& options, float scale,
+                                          const std::optional<RateArray>& rope, float eps, const NormArrays& weights) {
   RAttentionProblem problem;
   problem.linear = make_linear_problem(query, key, value, options);
   problem.scale = scale;
-  problem.rope_theta = rope_theta;
-  if (rope_theta != 0) require_even(problem.linear.key.dim());
+  problem.rope = rates_of(rope);
   problem.norms.eps = eps;
   const std::int64_t heads = problem.linear.query.heads();
   const std::int64_t value_dim = problem.linear.value.dim();
@@ -190,11 +185,11 @@ RAttentionProblem make_rattention_problem(const py::array& query, const py::arra
 }
 
 py::tuple rattention(const py::array& query, const py::array& key, const py::array& value, const LinearOptions& options,
-                     float scale, double rope_theta, float eps, const std::optional<FloatArray>& local_norm_weight,
+                     float scale, const std::optional<RateArray>& rope, float eps,
+                     const std::optional<FloatArray>& local_norm_weight,
                      const std::optional<FloatArray>& linear_norm_weight, bool return_state) {
   const NormArrays weights{local_norm_weight, linear_norm_weight};
-  const RAttentionProblem problem =
-      make_rattention_problem(query, key, value, options, scale, rope_theta, eps, weights);
+  const RAttentionProblem problem = make_rattention_problem(query, key, value, options, scale, rope, eps, weights);
   OutputView view;
   py::array output = new_output(problem.linear.query.dtype, output_shape(problem.linear), &view);
   LinearForward want;
@@ -214,12 +209,12 @@ py::tuple rattention(const py::array& query, const py::array& key, const py::arr
 
 py::dict rattention_backward_by_name(const py::array& query, const py::array& key, const py::array& value,
                                      const LinearOptions& options, const py::array& grad_output, float scale,
-                                     double rope_theta, float eps, const std::optional<FloatArray>& local_norm_weight,
+                                     const std::optional<RateArray>& rope, float eps,
+                                     const std::optional<FloatArray>& local_norm_weight,
                                      const std::optional<FloatArray>& linear_norm_weight,
                                      const std::optional<FloatArray>& grad_state) {
   const NormArrays weights{local_norm_weight, linear_norm_weight};
-  const RAttentionProblem problem =
-      make_rattention_problem(query, key, value, options, scale, rope_theta, eps, weights);
+  const RAttentionProblem problem = make_rattention_problem(query, key, value, options, scale, rope, eps, weights);
   const RAttentionSaved saved{gradient_view(problem.linear, grad_output), grad_of_state(problem.linear, grad_state)};
   GradientArrays arrays(problem.linear);
   py::array_t<float> local_weight = zero_pages(Shape{problem.linear.query.heads(), problem.linear.value.dim()});
@@ -258,11 +253,12 @@ void bind_linear(py::module_& module) {
              py::arg("grad_state").noconvert() = none, py::arg("states").noconvert() = none,
              "Gradients by name, float32.");
   module.def("rattention", &rattention, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("options"),
-             py::kw_only(), py::arg("scale"), py::arg("rope_theta"), py::arg("eps"),
+             py::kw_only(), py::arg("scale"), py::arg("rope").noconvert(), py::arg("eps"),
              py::arg("local_norm_weight").noconvert() = none, py::arg("linear_norm_weight").noconvert() = none,
-             py::arg("return_state") = false, "(output, final state or None); rope_theta 0 is no rotary embedding.");
+             py::arg("return_state") = false,
+             "(output, final state or None); rope holds frequencies and factors, [2, head_dim / 2].");
   module.def("rattention_backward", &rattention_backward_by_name, py::arg("query"), py::arg("key"), py::arg("value"),
-             py::arg("options"), py::arg("grad_output"), py::kw_only(), py::arg("scale"), py::arg("rope_theta"),
+             py::arg("options"), py::arg("grad_output"), py::kw_only(), py::arg("scale"), py::arg("rope").noconvert(),
              py::arg("eps"), py::arg("local_norm_weight").noconvert() = none,
              py::arg("linear_norm_weight").noconvert() = none, py::arg("grad_state").noconvert() = none,
              "Gradients by name, float32.");

@@ -58,7 +58,7 @@ void for_each_row(const TensorView& rows, const RotaryPairs& pairs, const Output
 
 void rotate_rows(const TensorView& rows, const RotaryPairs& pairs, double theta, std::int64_t first,
                  const OutputView& out) {
-  const Rotary rotary(pairs.dims, theta, first, rows.length());
+  const Rotary rotary(rotary_rates(pairs.dims, theta), first, rows.length());
   for_each_row(rows, pairs, out, [&](float* halves, std::int64_t, std::int64_t i) {
     pairs.back ? rotary.undo(halves, first + i) : rotary.apply(halves, first + i);
   });
@@ -77,11 +77,11 @@ void rotate_rows(const TensorView& rows, const RotaryPairs& pairs, const RotaryT
 }
 
 void fill_rotary_table(const std::int64_t* positions, std::int64_t n, std::int64_t dims, double theta, float* entries) {
-  const std::vector<double> frequencies = rotary_frequencies(dims, theta);
+  const RotaryRates rates = rotary_rates(dims, theta);
   parallel_for(ceil_div(n, kRowsPerTask), [&](std::int64_t task) {
     const std::int64_t begin = task * kRowsPerTask;
     for (std::int64_t i = begin; i < std::min(begin + kRowsPerTask, n); ++i) {
-      rotary_angles(frequencies, positions[i], entries + i * dims);
+      rates.angles(positions[i], entries + i * dims);
     }
   });
 }

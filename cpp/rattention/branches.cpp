@@ -45,9 +45,10 @@ Branches::Branches(const RAttentionProblem& problem)
     score_.masks.within =
         runs_of(linear_.segments, linear_.key.batch(), length, std::numeric_limits<std::int64_t>::min());
   }
-  if (problem.rope_theta != 0) {
+  if (!problem.rope.empty()) {
+    problem.rope.check(linear_.key.dim());
     // Scores depend on distances alone: positions may count from the first key at hand.
-    score_.rotary = &rotary_.emplace(linear_.key.dim(), problem.rope_theta, 0, problem.local_key().length());
+    score_.rotary = &rotary_.emplace(problem.rope, 0, problem.local_key().length());
   }
 }
 

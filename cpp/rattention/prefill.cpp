@@ -128,7 +128,7 @@ RAttentionProblem block_problem(const StepProblem& problem, const CacheConfig& c
   }
   part.local = Continuation{rows.key, rows.value, config.window};
   part.scale = problem.scale;
-  part.rope_theta = config.rope_theta;
+  part.rope = config.rope;
   part.norms = problem.norms;
   return part;
 }

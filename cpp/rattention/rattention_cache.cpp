@@ -9,7 +9,6 @@
 #include <string>
 
 #include "core/checks.h"
-#include "kernels/rotary.h"
 #include "kernels/row_kernels.h"
 #include "kernels/rows.h"
 #include "kernels/tile_kernels.h"
@@ -36,9 +35,7 @@ CacheConfig checked(const CacheConfig& config) {
   check_range("head_dim", config.head_dim, 1, kMost);
   check_range("value_dim", config.value_dim, 0, kMost);
   check_range("window", config.window, 0, std::numeric_limits<std::int64_t>::max() / 2);
-  if (config.rope_theta != 0 && config.head_dim % 2 != 0) {
-    fail("head_dim must be even with a rotary embedding, got " + std::to_string(config.head_dim));
-  }
+  config.rope.check(config.head_dim);
   return config;
 }
 
@@ -57,7 +54,7 @@ void check_same_config(const CacheConfig& config, const CacheConfig& other) {
   check_same("value_dim", number(config.value_dim), number(other.value_dim));
   check_same("window", number(config.window), number(other.window));
   check_same("feature_map", static_cast<double>(config.feature_map), static_cast<double>(other.feature_map));
-  check_same("rope_theta", config.rope_theta, other.rope_theta);
+  if (!(config.rope == other.rope)) fail("the snapshot is of another cache: its rotary embedding is different");
   if (config.dtype != other.dtype) {
     fail(std::string("the snapshot is of another cache: its dtype is ") + name_of(other.dtype) + ", this one's " +
          name_of(config.dtype));
@@ -76,16 +73,15 @@ RAttentionCache::RAttentionCache(const CacheConfig& config)
   const std::int64_t size = size_of(config.dtype);
   const std::int64_t panels = config.window / panel_ + (config.window % panel_ != 0 ? 1 : 0);
   const std::int64_t state = line_bytes(features(config.head_dim), columns_, sizeof(float));
-  const bool rotates = config.rope_theta != 0;
+  const bool rotates = !config.rope.empty();
   values_at_ = line_bytes(checked_product(panels, panel_), config.head_dim, rotates ? sizeof(float) : size);
   keys_at_ = values_at_ + line_bytes(config.window, columns_, size);
   state_at_ = keys_at_ + (rotates ? line_bytes(config.window, config.head_dim, size) : 0);
   excess_at_ = state_at_ + state;
   head_bytes_ = excess_at_ + state;
   if (rotates) {
-    frequencies_ = rotary_frequencies(config.head_dim, config.rope_theta);
-    no_turn_.resize(static_cast<std::size_t>(config.head_dim));
-    angles(0, no_turn_.data());
+    no_turn_.assign(static_cast<std::size_t>(config.head_dim), 0.0F);
+    std::fill_n(no_turn_.begin(), config.head_dim / 2, 1.0F);
   }
   lengths_.resize(static_cast<std::size_t>(config.batch));
   allocate();
@@ -100,7 +96,6 @@ RAttentionCache::RAttentionCache(const RAttentionCache& other)
       state_at_(other.state_at_),
       excess_at_(other.excess_at_),
       head_bytes_(other.head_bytes_),
-      frequencies_(other.frequencies_),
       no_turn_(other.no_turn_),
       lengths_(other.lengths_) {
   allocate();
@@ -132,9 +127,7 @@ CacheHead RAttentionCache::head(std::int64_t index) const {
           reinterpret_cast<float*>(first + state_at_), reinterpret_cast<float*>(first + excess_at_)};
 }
 
-void RAttentionCache::angles(std::int64_t position, float* angles) const {
-  rotary_angles(frequencies_, position, angles);
-}
+void RAttentionCache::angles(std::int64_t position, float* angles) const { config_.rope.angles(position, angles); }
 
 void RAttentionCache::rotate(float* row, const float* angles) const {
   row_kernels().rotate(row, config_.head_dim / 2, angles, no_turn_.data(), 1.0F);

@@ -10,6 +10,7 @@
 
 #include "core/scratch.h"
 #include "core/tensor.h"
+#include "kernels/rotary.h"
 #include "linear/feature_map.h"
 
 namespace rattention {
@@ -21,7 +22,7 @@ struct CacheConfig {
   std::int64_t value_dim = 0;
   std::int64_t window = 0;
   FeatureMap feature_map = FeatureMap::softmax;
-  double rope_theta = 0;  // 0 = no rotary embedding
+  RotaryRates rope;  // of the sliding window; empty = none
   DType dtype = DType::f32;
 };
 
@@ -70,7 +71,7 @@ class RAttentionCache {
   CacheHead head(std::int64_t index) const;
   // Working memory of a call, kept for the next one; no part of the contents.
   Scratch& scratch() { return scratch_; }
-  bool rotates() const { return !frequencies_.empty(); }
+  bool rotates() const { return !config_.rope.empty(); }
   // Turned keys stay float32 whatever the cache's dtype: rounded to 16 bits they would move large scores by whole
   // units. Turning them as they are read would save those 4 bytes of 8 that an element of keys and values takes, but
   // scores would take 1.2 to 2.3 times as long (AVX-512, windows of 512 and 4096, 1 to 4 query heads a key head).
@@ -106,8 +107,7 @@ class RAttentionCache {
   std::int64_t columns_;
   // Where the parts of one head begin, and the size of all, in bytes.
   std::int64_t values_at_, keys_at_, state_at_, excess_at_, head_bytes_;
-  std::vector<double> frequencies_;  // of the rotary embedding
-  std::vector<float> no_turn_;       // its angles at position 0
+  std::vector<float> no_turn_;  // cosines and sines of no angle
   std::vector<std::int64_t> lengths_;
   std::unique_ptr<std::byte, Free> memory_;
   std::byte* heads_ = nullptr;  // in memory_, aligned

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/tensor.h"
+#include "kernels/rotary.h"
 #include "linear/scan_plan.h"
 #include "rattention/norm_join.h"
 
@@ -22,7 +23,7 @@ struct RAttentionProblem {
   // What the sliding window sees where that is not the keys, values and window of `linear`.
   std::optional<Continuation> local;
   float scale = 1.0F;
-  double rope_theta = 0;  // 0 = none
+  RotaryRates rope;  // of the sliding window; empty = none
   BranchNorms norms;
 
   const TensorView& local_key() const { return local ? local->key : linear.key; }

@@ -124,7 +124,7 @@ def rattention(
     options: LinearOptions,
     *,
     scale: float,
-    rope_theta: float,
+    rope: NDArray[np.float64] | None,
     eps: float,
     local_norm_weight: NDArray[np.float32] | None = None,
     linear_norm_weight: NDArray[np.float32] | None = None,
@@ -138,7 +138,7 @@ def rattention_backward(
     grad_output: NDArray[Any],
     *,
     scale: float,
-    rope_theta: float,
+    rope: NDArray[np.float64] | None,
     eps: float,
     local_norm_weight: NDArray[np.float32] | None = None,
     linear_norm_weight: NDArray[np.float32] | None = None,
@@ -165,7 +165,7 @@ class RAttentionCache:
         value_dim: int,
         window: int,
         feature_map: FeatureMap,
-        rope_theta: float,
+        rope: NDArray[np.float64] | None,
         dtype: str,
     ) -> None: ...
     def lengths(self) -> NDArray[np.int64]: ...

@@ -40,9 +40,12 @@ using rattention::StepProblem;
 using namespace rattention::test;
 
 constexpr double kEps = 1e-8;
+constexpr double kTheta = 1e4;
 
 CacheConfig config_of(const Shape& shape, std::int64_t window, FeatureMap map = FeatureMap::softmax, double theta = 0) {
-  return {shape.batch, shape.kv_heads, shape.dim, shape.value_dim, window, map, theta, DType::f32};
+  return {
+      shape.batch, shape.kv_heads, shape.dim, shape.value_dim, window, map, rattention::rotary_rates(shape.dim, theta),
+      DType::f32};
 }
 
 // All rows of one head by the definition.
@@ -51,8 +54,8 @@ Matrix reference(const Inputs& inputs, const Shape& shape, const CacheConfig& co
   const Matrix query = inputs.query.matrix(b, h).cast<double>();
   const Matrix key = inputs.key.matrix(b, kv_head).cast<double>();
   const Matrix value = inputs.value.matrix(b, kv_head).cast<double>();
-  const Matrix turned_query = turned(query, config.rope_theta);
-  const Matrix turned_key = turned(key, config.rope_theta);
+  const Matrix turned_query = turned(query, config.rope.empty() ? 0 : kTheta);
+  const Matrix turned_key = turned(key, config.rope.empty() ? 0 : kTheta);
   const Matrix phi_query = features(query, config.feature_map);
   const Matrix phi_key = features(key, config.feature_map);
   Matrix state = Matrix::Zero(2 * shape.dim, shape.value_dim);
@@ -115,7 +118,7 @@ const Shape kShape{1, 4, 2, 90, 90, 18, 13};
 void steps_and_prompts() {
   for (const std::int64_t window : {0, 1, 5, 31, 63, 64, 65, 89, 90, 180})
     for (const FeatureMap map : {FeatureMap::softmax, FeatureMap::relu})
-      for (const double theta : {0.0, 1e4}) {
+      for (const double theta : {0.0, kTheta}) {
         const CacheConfig config = config_of(kShape, window, map, theta);
         compare(kShape, config, one_by_one(kShape.queries));
         compare(kShape, config, {90});
@@ -135,7 +138,7 @@ void shapes() {
 void blocks() {
   const Shape prompt{1, 2, 1, 8400, 8400, 2, 24};
   for (const std::int64_t window : {0, 3, 400, 8191, 8192, 9000}) {
-    compare(prompt, config_of(prompt, window, FeatureMap::softmax, 1e4), {prompt.queries});
+    compare(prompt, config_of(prompt, window, FeatureMap::softmax, kTheta), {prompt.queries});
   }
   const Shape rest{1, 2, 1, 3200, 3200, 2, 24};
   for (const std::int64_t window : {0, 3, 1022, 1023, 1024, 1500}) {
@@ -151,7 +154,7 @@ std::vector<float> one_step(RAttentionCache& cache, const Inputs& inputs, std::i
 
 void copies_and_restoring() {
   const Inputs inputs(kShape);
-  RAttentionCache cache(config_of(kShape, 20, FeatureMap::softmax, 1e4));
+  RAttentionCache cache(config_of(kShape, 20, FeatureMap::softmax, kTheta));
   for (std::int64_t t = 0; t < 50; ++t) one_step(cache, inputs, t);
   const RAttentionCache snapshot = cache;
   const std::vector<float> first = one_step(cache, inputs, 50);
@@ -163,7 +166,7 @@ void copies_and_restoring() {
 
 void contents_there_and_back() {
   const Inputs inputs(kShape);
-  const CacheConfig config = config_of(kShape, 20, FeatureMap::softmax, 1e4);
+  const CacheConfig config = config_of(kShape, 20, FeatureMap::softmax, kTheta);
   RAttentionCache cache(config);
   for (std::int64_t t = 0; t < 50; ++t) one_step(cache, inputs, t);
   std::vector<std::int64_t> lengths(1);
@@ -190,7 +193,7 @@ void contents_there_and_back() {
 
 void a_step_allocates_nothing() {
   const Inputs inputs(kShape);
-  for (const double theta : {0.0, 1e4}) {
+  for (const double theta : {0.0, kTheta}) {
     RAttentionCache cache(config_of(kShape, 5, FeatureMap::softmax, theta));
     Array rows(kShape.batch, kShape.heads, 1, kShape.value_dim);
     const OutputView output = rows.output();
@@ -219,10 +222,10 @@ void what_is_refused() {
   CHECK(refusal(config) == "window must be >= 0, got -1");
   config = config_of(kShape, std::int64_t{1} << 60);
   CHECK(refusal(config) == "memory");
-  config = config_of(kShape, 3, FeatureMap::softmax, 1e4);
+  config = config_of(kShape, 3, FeatureMap::softmax, kTheta);
   config.head_dim = 7;
-  CHECK(refusal(config).find("head_dim must be even") == 0);
-  config.rope_theta = 0;
+  CHECK(refusal(config).find("a rotary embedding needs a frequency and a factor") == 0);
+  config.rope = {};
   config.batch = std::int64_t{1} << 40;
   CHECK(refusal(config).find("batch must be <=") == 0);
 

@@ -19,20 +19,22 @@ constexpr double kEps = 1e-3;
 
 // A problem with weights of both norms.
 struct Setting {
-  Setting(const LinearShape& sizes, std::int64_t window, FeatureMap map, double theta)
+  Setting(const LinearShape& sizes, std::int64_t window, FeatureMap map, double base)
       : shape(sizes),
+        theta(base),
         inputs(sizes.shape()),
         local_weight(Array::normal(1, 1, sizes.heads, sizes.value_dim, 21)),
         linear_weight(Array::normal(1, 1, sizes.heads, sizes.value_dim, 22)) {
     problem.linear = linear_problem_of(inputs, window, map);
     problem.scale = 1.0F / std::sqrt(static_cast<float>(sizes.dim));
-    problem.rope_theta = theta;
+    problem.rope = rattention::rotary_rates(sizes.dim, theta);
     problem.norms.local_weight = local_weight.values().data();
     problem.norms.linear_weight = linear_weight.values().data();
     problem.norms.eps = static_cast<float>(kEps);
   }
 
   LinearShape shape;
+  double theta;
   Inputs inputs;
   Array local_weight, linear_weight;
   RAttentionProblem problem;
@@ -65,7 +67,7 @@ struct Backward {
 // The sliding window of one query head.
 struct Local {
   Local(const Setting& test, std::int64_t b, std::int64_t h)
-      : theta(test.problem.rope_theta),
+      : theta(test.theta),
         scale(static_cast<double>(test.problem.scale)),
         query(turned(test.inputs.query.matrix(b, h).cast<double>(), theta)),
         key(turned(test.inputs.key.matrix(b, h / test.problem.linear.group()).cast<double>(), theta)),

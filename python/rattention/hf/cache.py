@@ -49,7 +49,7 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 "there, or with use_cache=False"
             )
         settings: dict[str, Any] = {
-            name: as_array(value.float()) if isinstance(value, torch.Tensor) else value
+            name: as_array(_at_least_float32(value)) if isinstance(value, torch.Tensor) else value
             for name, value in self.settings.items()
         }
         batch, kv_heads, _, head_dim = key_states.shape
@@ -166,6 +166,10 @@ def layer_of(cache: Cache, index: int, make: Callable[[], RAttentionCacheLayer])
     own = make()
     cache.layers[index] = own
     return own
+
+
+def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _along(tensor: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

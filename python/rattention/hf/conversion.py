@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import functools
+import inspect
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from transformers import PreTrainedModel
 
 from rattention._arguments import chosen_numbers, whole_number
 from rattention.hf.attention import NAME, register
-from rattention.hf.converted import PROJECTIONS, RAttentionModule, sliding_window_of
+from rattention.hf.converted import RAttentionModule, become_converted, sliding_window_of
+from rattention.hf.interface import calls_interface
+from rattention.hf.rotation import LayerShape, Rotation, measured
 from rattention.mechanisms.rattention_cache import RAttentionCache
 
 if TYPE_CHECKING:
@@ -17,8 +22,8 @@ if TYPE_CHECKING:
 
     import torch
 
-FAMILY = ("llama", "mistral", "qwen2", "qwen3")
-"""Values of ``config.model_type``: the models whose attention is known to be what is replaced."""
+KEPT_AS = "rattention"
+"""The attribute of a configuration that says what was converted."""
 
 CONTEXTS = (1024, 4096, 16_384, 65_536, 262_144)
 
@@ -67,17 +72,19 @@ def convert(
     window: int = 512,
     layers: int | Iterable[int] | None = None,
 ) -> Conversion:
-    """Turn layers of a Llama-family model into RAttention, in place; **the model then needs fine-tuning**.
+    """Turn layers of a decoder model into RAttention, in place; **the model then needs fine-tuning**.
 
-    The layers keep their projections and gain the weights of two norms. Their cache no longer grows with the
-    text: it holds the last keys and values and a state (arXiv 2506.15545, section 3).
-    ``model.generate`` works as before, greedy, sampling or with beams, with padding, and with
-    ``past_key_values`` of an earlier turn.
+    The layers keep their projections, norms of queries and keys, and scales, and gain the weights of two
+    norms. Their cache no longer grows with the text: it holds the last keys and values and a state (arXiv
+    2506.15545, section 3). ``model.generate`` works as before, greedy, sampling or with beams, with padding,
+    and with ``past_key_values`` of an earlier turn.
 
     Parameters
     ----------
     model:
-        A model of the types Llama, Mistral, Qwen2 or Qwen3 with plain rotary embedding.
+        A causal model with rotary embedding whose attention comes from Transformers' ``AttentionInterface``:
+        Llama, Mistral, Mixtral, Qwen, Gemma, OLMo, Phi, SmolLM3, Granite, GLM, Cohere and their like. Three
+        tokens are run through it to see how each layer rotates its queries and keys.
     window:
         w of `rattention.rattention`: w + 1 tokens are seen in full.
     layers:
@@ -93,14 +100,22 @@ def convert(
     TypeError
         `model` is no `transformers.PreTrainedModel`, or other arguments are no integers.
     ValueError
-        The model has no such layers, or layers that are converted already or have another rotary embedding.
+        The model has no such layers, or layers that are converted already or do what RAttention does not
+        have: soft-capped scores, sinks, attention to both sides, other embeddings of positions.
 
     Notes
     -----
-    Train with ``use_cache=False`` and without dropout of attention weights. A saved model is read back by
-    the same conversion of the original, and ``load_state_dict``. Position ids are ignored, except that packed
-    sequences stay apart; generation with a cache runs on the CPU. Tokens in the cache can neither be removed
-    nor hidden by a later mask.
+    All rotary types of Transformers are taken: default, linear, Llama 3.1, YaRN, longrope, dynamic, and
+    partial ones. Where frequencies depend on the length of the text (dynamic, longrope), they are those of a
+    text of window + 1 tokens, for the window is the longest distance that is scored. Layers without rotary
+    embedding stay without. Of mixtures of experts only the attention changes.
+
+    ``save_pretrained`` writes window and layers into the configuration, and ``from_pretrained`` makes the
+    same model again once `rattention.hf` is imported; without that import it ignores the norms' weights.
+
+    Train with ``use_cache=False`` and without dropout of attention weights. Position ids are ignored, except
+    that packed sequences stay apart; generation with a cache runs on the CPU. Tokens in the cache can neither
+    be removed nor hidden by a later mask.
 
     >>> import torch
     >>> from transformers import LlamaConfig, LlamaForCausalLM
@@ -119,19 +134,19 @@ def convert(
         raise ValueError(f"window must be >= 0, got {width}")
     found = _convertible(model)
     chosen = chosen_numbers("layers", layers, found)
-    thetas = {index: _rope_theta(found[index][2]) for index in chosen}
+    shapes = measured(model, {index: found[index] for index in chosen}, width)
+    _note(found[chosen[0]].config, width, shapes)
+    for index, shape in shapes.items():
+        become_converted(found[index], width, shape)
     register()
     model.set_attn_implementation(NAME)
-    for index in chosen:
-        parent, name, attention = found[index]
-        setattr(parent, name, RAttentionModule(attention, width, thetas[index]))
-    added = sum(2 * found[index][2].q_proj.out_features for index in chosen)
+    added = sum(2 * shape.heads * shape.value_dim for shape in shapes.values())
     return Conversion(chosen, width, added, cache_report(model))
 
 
 def cache_report(model: PreTrainedModel, contexts: Sequence[int] = CONTEXTS) -> CacheReport:
     """Bytes of the caches of one sequence in a model that `convert` has converted, and before."""
-    attentions = [m for m in model.modules() if all(hasattr(m, name) for name in PROJECTIONS)]
+    attentions = [*_attentions(model).values()]
     if not any(isinstance(m, RAttentionModule) for m in attentions):
         raise ValueError(f"{type(model).__name__} has no converted layers: see rattention.hf.convert")
     original = [[_key_value_bytes(m, context) for m in attentions] for context in contexts]
@@ -147,48 +162,108 @@ def _key_value_bytes(attention: Any, context: int) -> int:
     """Of plain attention; a sliding window of W keeps W - 1 tokens for the next."""
     sliding = sliding_window_of(attention)
     kept = context if sliding is None else min(context, sliding - 1)
-    return int(2 * kept * attention.k_proj.out_features * attention.k_proj.weight.element_size())
+    return int(2 * kept * _key_features(attention) * next(attention.parameters()).element_size())
+
+
+def _key_features(attention: Any) -> int:
+    if hasattr(attention, "k_proj"):
+        return int(attention.k_proj.out_features)
+    config = attention.config
+    return int(
+        (getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * attention.head_dim
+    )
 
 
 def _converted_bytes(attention: RAttentionModule) -> int:
-    weight = attention.k_proj.weight
-    kv_heads = attention.k_proj.out_features // attention.head_dim
-    dtype = str(weight.dtype).removeprefix("torch.")
+    shape, rotation = attention.shape, attention.shape.rotation
     return RAttentionCache(
         1,
-        kv_heads,
-        attention.head_dim,
+        shape.kv_heads,
+        shape.head_dim,
         attention.window,
-        rope_theta=attention.rope_theta,
-        dtype=dtype,
+        value_dim=shape.value_dim,
+        rope_frequencies=None if rotation is None else rotation.rates.numpy(),
+        dtype=str(next(attention.parameters()).dtype).removeprefix("torch."),
     ).nbytes
 
 
-def _convertible(model: PreTrainedModel) -> dict[int, tuple[torch.nn.Module, str, Any]]:
-    """Attention modules that can be replaced, by layer: what holds them, their name there, and themselves."""
+def _attentions(model: torch.nn.Module) -> dict[int, Any]:
+    """Attention modules with rotary embedding that call the interface, by layer."""
+    return {
+        int(module.layer_idx): module
+        for module in cast("Iterable[Any]", model.modules())
+        if calls_interface(module)
+        and hasattr(module, "layer_idx")
+        and "position_embeddings" in inspect.signature(type(module).forward).parameters
+    }
+
+
+def _convertible(model: PreTrainedModel) -> dict[int, Any]:
+    """Attention modules that are not converted yet, by layer."""
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"model must be a transformers.PreTrainedModel, got {type(model).__name__}")
-    found: dict[int, tuple[torch.nn.Module, str, Any]] = {
-        int(child.layer_idx): (parent, name, child)
-        for parent in model.modules()
-        for name, child in cast("Iterable[tuple[str, Any]]", parent.named_children())
-        if getattr(getattr(child, "config", None), "model_type", None) in FAMILY
-        and not isinstance(child, RAttentionModule)
-        and all(hasattr(child, attribute) for attribute in (*PROJECTIONS, "layer_idx"))
-    }
-    if not found:
+    found = {i: m for i, m in _attentions(model).items() if not isinstance(m, RAttentionModule)}
+    name = type(model).__name__
+    if model.config.is_encoder_decoder or not found:
         raise ValueError(
-            f"{type(model).__name__} has no layers that can be converted: that takes a model of the types "
-            f"{', '.join(FAMILY)} with layers that are not converted yet"
+            f"{name} has no layers that can be converted: that takes a causal decoder whose layers have a "
+            "rotary embedding, call Transformers' AttentionInterface, and are not converted yet"
         )
+    if any(getattr(m, "is_causal", True) is False for m in found.values()):
+        raise ValueError(
+            f"{name} has no layers that can be converted: they attend to both sides, RAttention to what came "
+            "before; convert a causal model"
+        )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(f"{name} has no weights yet (device meta), convert it once they are loaded")
     return found
 
 
-def _rope_theta(attention: Any) -> float:
-    """The base of the plain rotary embedding, the one the kernels have."""
-    given = attention.config.rope_parameters
-    if given.get("rope_type") != "default" or given.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ValueError(
-            f"only the plain rotary embedding (rope_type 'default') can be converted, got {given}"
-        )
-    return float(given["rope_theta"])
+def _note(config: Any, window: int, shapes: dict[int, LayerShape]) -> None:
+    """What `from_pretrained` needs, in the configuration; rotations once each, for layers share them."""
+    noted = copy.deepcopy(getattr(config, KEPT_AS, None)) or {"layers": {}, "rotations": []}
+    for index, shape in shapes.items():
+        layer = asdict(shape) | {"window": window}
+        rotation = layer.pop("rotation")
+        if rotation is not None:
+            rotation = {name: None if part is None else [*part] for name, part in rotation.items()}
+            if rotation not in noted["rotations"]:
+                noted["rotations"].append(rotation)
+            rotation = noted["rotations"].index(rotation)
+        noted["layers"][str(index)] = layer | {"rotation": rotation}
+    setattr(config, KEPT_AS, noted)
+
+
+def restore(model: PreTrainedModel) -> None:
+    """Convert the layers again that the configuration of a new model says are converted."""
+    noted = getattr(model.config, KEPT_AS, None)
+    if not noted:
+        return
+    rotations = [Rotation.of(**rotation) for rotation in noted["rotations"]]
+    attentions = _attentions(model)
+    for index, layer in noted["layers"].items():
+        attention = attentions.get(int(index))
+        if attention is None or isinstance(attention, RAttentionModule):
+            continue
+        given = dict(layer)
+        window, at = given.pop("window"), given.pop("rotation")
+        shape = LayerShape(**given, rotation=None if at is None else rotations[at])
+        become_converted(attention, window, shape)
+    register()
+    model.config._attn_implementation = NAME
+
+
+def _restore_when_made() -> None:
+    """Let models restore their converted layers at the end of their initialiser, where `from_pretrained` has
+    not read their weights yet."""
+    finish = PreTrainedModel.post_init
+
+    @functools.wraps(finish)
+    def finished(self: PreTrainedModel) -> None:
+        restore(self)
+        finish(self)  # type: ignore[no-untyped-call]
+
+    PreTrainedModel.post_init = finished  # type: ignore[method-assign]
+
+
+_restore_when_made()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ import rattention.torch as rt
 from rattention.hf.attention import refuse
 from rattention.hf.cache import RAttentionCacheLayer, layer_of
 from rattention.hf.masks import PatternMask
+from rattention.hf.rotation import RECEIVER, LayerShape, no_rotation, with_implementation
 from rattention.torch.checks import as_tensor
 from rattention.torch.rotary import aligned_rotary
 
@@ -18,36 +20,23 @@ if TYPE_CHECKING:
 
     from rattention.nn.attention import Hook
 
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
-
 
 class RAttentionModule(torch.nn.Module):
-    """RAttention with the projections of another attention module, under the same names.
+    """RAttention in an attention module, whose projections, norms of queries and keys and output stay.
 
-    New are the weights of its two norms, ``local_norm_weight`` and ``linear_norm_weight``, ``[heads,
-    head_dim]``, 1 at first. Positions count the tokens of the sequence; position ids are ignored.
+    It is mixed into the class of the module, see `become_converted`. New are the weights of its two norms,
+    ``local_norm_weight`` and ``linear_norm_weight``, ``[heads, value_dim]``, 1 at first. Positions count the
+    tokens of the sequence; position ids are ignored.
     """
 
-    def __init__(self, attention: Any, window: int, rope_theta: float) -> None:
-        super().__init__()
-        self.config: Any = attention.config
-        self.layer_idx: int = attention.layer_idx
-        self.head_dim: int = attention.head_dim
-        self.scaling: float = attention.scaling
-        self.sliding_window = sliding_window_of(attention)
-        """Of the module that it replaces, for `cache_report`."""
-        self.window = window
-        self.rope_theta = rope_theta
-        self.q_proj, self.k_proj = attention.q_proj, attention.k_proj
-        self.v_proj, self.o_proj = attention.v_proj, attention.o_proj
-        if hasattr(attention, "q_norm"):
-            self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
-        shape = (attention.q_proj.out_features // self.head_dim, self.head_dim)
-        self.local_norm_weight = torch.nn.Parameter(attention.q_proj.weight.new_ones(shape))
-        self.linear_norm_weight = torch.nn.Parameter(attention.q_proj.weight.new_ones(shape))
-        self.attention_hook: Hook | None = None
-        """Shown the local branch as that of `rattention.nn.SelfAttention`."""
-        self.train(attention.training)
+    config: Any
+    layer_idx: int
+    window: int
+    shape: LayerShape
+    local_norm_weight: torch.nn.Parameter
+    linear_norm_weight: torch.nn.Parameter
+    attention_hook: Hook | None
+    """Shown the local branch as that of `rattention.nn.SelfAttention`."""
 
     def forward(
         self,
@@ -57,30 +46,46 @@ class RAttentionModule(torch.nn.Module):
         past_key_values: Cache | None = None,
         cache: Cache | None = None,
         **arguments: Any,
-    ) -> tuple[torch.Tensor, None]:
-        """The module's output ``[batch, tokens, hidden_size]``, and None in place of an attention map.
+    ) -> Any:
+        """What the module returned before, of RAttention.
 
         `cache` is what Transformers 5.24 calls `past_key_values`.
         """
-        refuse(self, self.config.attention_dropout if self.training else 0.0, arguments)
         masks = self._masks(arguments, attention_mask)
-        cache = past_key_values if cache is None else cache
-        tokens = self._tokens(hidden_states)
-        if self.attention_hook is not None:
-            query, key, options = self._local(tokens[0], tokens[1], masks, cache)
-            self.attention_hook(None, query, key, None, options)
-        output = self._whole(tokens, masks) if cache is None else self._next(tokens, masks, cache)
-        output = output.transpose(1, 2).reshape(*hidden_states.shape[:-1], -1)
-        return self.o_proj(output), None
+        receive = functools.partial(self._attend, masks, past_key_values if cache is None else cache)
+        return super().forward(  # its own queries and keys, not rotated
+            hidden_states=hidden_states,
+            position_embeddings=no_rotation(hidden_states, self.shape.rotary_dims),
+            attention_mask=None,
+            **arguments | {RECEIVER: receive},
+        )
 
-    def _tokens(self, hidden_states: torch.Tensor) -> list[torch.Tensor]:
-        """Query, key and value ``[batch, heads, tokens, head_dim]``, not rotated."""
-        split = (*hidden_states.shape[:-1], -1, self.head_dim)
-        projections = (self.q_proj, self.k_proj, self.v_proj)
-        query, key, value = (projection(hidden_states).view(split) for projection in projections)
-        if hasattr(self, "q_norm"):
-            query, key = self.q_norm(query), self.k_norm(key)
-        return [tensor.transpose(1, 2) for tensor in (query, key, value)]
+    def _attend(
+        self,
+        masks: dict[str, torch.Tensor],
+        cache: Cache | None,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        **arguments: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """The output ``[batch, tokens, heads, value_dim]``, and None in place of an attention map."""
+        refuse(self, dropout, arguments)
+        if self.shape.rotation is not None:
+            query, key = (self.shape.rotation.ordered(tensor) for tensor in (query, key))
+        settings = self._settings(scaling)
+        tokens = [query, key, value]
+        if self.attention_hook is not None:
+            query, key, options = self._local(query, key, masks, cache, settings)
+            self.attention_hook(None, query, key, None, options)
+        if cache is None:
+            output = rt.rattention(*tokens, **settings | masks)
+        else:
+            output = self._next(tokens, masks, cache, settings)
+        return output.transpose(1, 2), None
 
     def _masks(self, arguments: dict[str, Any], mask: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Padding or segments of a causal mask; the window of the layer that was replaced does not count."""
@@ -97,44 +102,49 @@ class RAttentionModule(torch.nn.Module):
         return {name: pattern[name] for name in ("key_mask", "segment_ids") if name in pattern}
 
     def _local(
-        self, query: torch.Tensor, key: torch.Tensor, masks: dict[str, Any], cache: Cache | None
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        masks: dict[str, Any],
+        cache: Cache | None,
+        settings: dict[str, Any],
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         """What the local branch attends with; ValueError where a cache has left out padding."""
-        options = {"causal": True, "window": self.window, "scale": self.scaling}
-        kept = None if cache is None else self._layer(cache).contents
+        options = {"causal": True, "window": self.window, "scale": settings["scale"]}
+        kept = None if cache is None else self._layer(cache, settings).contents
         if kept is None or kept.length == 0:
-            return *aligned_rotary(query, key, theta=self.rope_theta), options | masks
+            return *aligned_rotary(query, key, frequencies=settings["rope_frequencies"]), options | masks
         seen = torch.cat([as_tensor(kept.recent_keys()), key], dim=2)
         first = kept.length + query.shape[2] - seen.shape[2]
-        return *aligned_rotary(query, seen, theta=self.rope_theta, first_position=first), options
+        return *aligned_rotary(
+            query, seen, frequencies=settings["rope_frequencies"], first_position=first
+        ), options
 
-    def _layer(self, cache: Cache) -> RAttentionCacheLayer:
+    def _layer(self, cache: Cache, settings: dict[str, Any]) -> RAttentionCacheLayer:
         def empty() -> RAttentionCacheLayer:
-            settings: dict[str, Any] = {
+            own: dict[str, Any] = {
                 name: value.detach() if isinstance(value, torch.Tensor) else value
-                for name, value in self._settings().items()
+                for name, value in settings.items()
             }
-            return RAttentionCacheLayer(**settings)
+            return RAttentionCacheLayer(**own)
 
         return layer_of(cache, self.layer_idx, empty)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, scaling: float | None) -> dict[str, Any]:
         """What `rattention.torch.rattention` and the cache take."""
+        rotation = self.shape.rotation
         return {
             "window": self.window,
-            "rope_theta": self.rope_theta,
-            "scale": self.scaling,
+            "rope_frequencies": None if rotation is None else rotation.rates,
+            "scale": scaling,
             "local_norm_weight": self.local_norm_weight,
             "linear_norm_weight": self.linear_norm_weight,
         }
 
-    def _whole(self, tokens: list[torch.Tensor], masks: dict[str, Any]) -> torch.Tensor:
-        query, key, value = tokens
-        output: torch.Tensor = rt.rattention(query, key, value, **self._settings(), **masks)
-        return output
-
-    def _next(self, tokens: list[torch.Tensor], masks: dict[str, Any], cache: Cache) -> torch.Tensor:
-        layer = self._layer(cache)
+    def _next(
+        self, tokens: list[torch.Tensor], masks: dict[str, Any], cache: Cache, settings: dict[str, Any]
+    ) -> torch.Tensor:
+        layer = self._layer(cache, settings)
         new = {name: mask[:, -tokens[0].shape[2] :] for name, mask in masks.items()}
         inputs = (*tokens, self.local_norm_weight, self.linear_norm_weight)
         differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
@@ -145,7 +155,24 @@ class RAttentionModule(torch.nn.Module):
             )
         query, key, value = tokens
         output = layer.step(query, key, value, new.get("key_mask"))
-        return self._whole(tokens, new) if differentiable else output
+        return rt.rattention(query, key, value, **settings, **new) if differentiable else output
+
+
+def become_converted(attention: Any, window: int, shape: LayerShape) -> None:
+    """Make an attention module an `RAttentionModule`, in place: it keeps its parameters and their names."""
+    weight = next(attention.parameters())
+    attention.__class__ = _converted_class(type(attention))  # type: ignore[arg-type]
+    attention.window, attention.shape = window, shape
+    attention.config = with_implementation(attention.config)
+    for name in ("local_norm_weight", "linear_norm_weight"):
+        ones = torch.ones(shape.heads, shape.value_dim, dtype=weight.dtype, device=weight.device)
+        setattr(attention, name, torch.nn.Parameter(ones))
+    attention.attention_hook = None
+
+
+@functools.cache
+def _converted_class(kind: type) -> type:
+    return type(f"RAttention{kind.__name__}", (RAttentionModule, kind), {"__module__": __name__})
 
 
 def sliding_window_of(attention: Any) -> int | None:

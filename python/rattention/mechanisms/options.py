@@ -71,6 +71,7 @@ class RAttentionOptions(LinearOptions[ArrayT], total=False):
 
     scale: float | None
     rope_theta: float | None
+    rope_frequencies: ArrayT | None
     local_norm_weight: ArrayT | None
     linear_norm_weight: ArrayT | None
     eps: float

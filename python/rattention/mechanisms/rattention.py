@@ -23,7 +23,7 @@ from rattention.mechanisms.residual_linear import (
     segment_runs,
 )
 from rattention.mechanisms.results import LinearResult
-from rattention.mechanisms.rotary import reference_rotary
+from rattention.mechanisms.rotary import reference_rotary, rotary_rates
 from rattention.mechanisms.softmax import reference_attention
 from rattention.mechanisms.softmax_family import scale_of
 
@@ -42,6 +42,7 @@ def rattention(
     window: int,
     scale: float | None = None,
     rope_theta: float | None = None,
+    rope_frequencies: ArrayLike | None = None,
     feature_map: str = "softmax",
     local_norm_weight: ArrayLike | None = None,
     linear_norm_weight: ArrayLike | None = None,
@@ -69,6 +70,10 @@ def rattention(
     rope_theta:
         Base of the rotary embedding ("rotate-half", absolute positions from 0) of the sliding window; None is
         no embedding. Needs an even head_dim.
+    rope_frequencies:
+        In place of `rope_theta`, for scaled embeddings (Llama 3.1, YaRN): real numbers ``[head_dim / 2]``, by
+        how many radians the pairs turn from row to row, 0 for a pair that does not turn. With shape
+        ``[2, head_dim / 2]`` the second row has factors of the turned pairs. Not differentiable.
     feature_map, initial_state, key_mask, segment_ids:
         As in `residual_linear_attention`; the last two hide keys from both branches: a segment ends where
         the id changes.
@@ -93,7 +98,7 @@ def rattention(
     """
     arrays = linear_inputs(query, key, value)
     linear = feature_map, initial_state, key_mask, segment_ids
-    branches = scale, rope_theta, local_norm_weight, linear_norm_weight, eps
+    branches = scale, rope_theta, rope_frequencies, local_norm_weight, linear_norm_weight, eps
     rule, norms = _rules(arrays[0], window, *branches, *linear)
     with_state = truth("return_state", return_state)
     output, state = _core.rattention(*arrays, rule, **norms, return_state=with_state)
@@ -132,6 +137,7 @@ def reference_rattention(
     window: int,
     scale: float | None = None,
     rope_theta: float | None = None,
+    rope_frequencies: ArrayLike | None = None,
     local_norm_weight: ArrayLike | None = None,
     linear_norm_weight: ArrayLike | None = None,
     eps: float = 1e-8,
@@ -146,12 +152,20 @@ def reference_rattention(
     if segment_ids is not None:
         hidden["segment_ids"] = segment_runs(np.asarray(segment_ids))
     if window >= 0:
-        q, k = (reference_rotary(np.asarray(a).astype(np.float64), rope_theta) for a in (query, key))
+        rates = rotary_rates(rope_theta, rope_frequencies, np.shape(query)[3])
+        q, k = (_turned(np.asarray(a).astype(np.float64), rates) for a in (query, key))
         near = reference_attention(q, k, value, causal=True, window=window, scale=scale, **hidden).output
     return (
         reference_rms_norm(near, local_norm_weight, eps) + reference_rms_norm(far, linear_norm_weight, eps),
         state,
     )
+
+
+def _turned(rows: NDArray[np.float64], rates: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    if rates is None:
+        return rows
+    angles = np.arange(rows.shape[2])[:, None] * rates[0]
+    return reference_rotary(rows, cos=rates[1] * np.cos(angles), sin=rates[1] * np.sin(angles))
 
 
 def reference_rms_norm(
@@ -169,6 +183,7 @@ def _rules(
     window: int,
     scale: float | None = None,
     rope_theta: float | None = None,
+    rope_frequencies: ArrayLike | None = None,
     local_norm_weight: ArrayLike | None = None,
     linear_norm_weight: ArrayLike | None = None,
     eps: float = 1e-8,
@@ -179,12 +194,9 @@ def _rules(
     small = real_number("eps", eps)
     if not small >= SMALLEST_EPS:
         raise ValueError(f"eps must be a positive float32 number, got {eps!r}")
-    theta = 0.0 if rope_theta is None else real_number("rope_theta", rope_theta)
-    if rope_theta is not None and not theta > 0:
-        raise ValueError(f"rope_theta must be positive, got {rope_theta!r}")
     norms = {
         "scale": scale_of(scale, query),
-        "rope_theta": theta,
+        "rope": rotary_rates(rope_theta, rope_frequencies, query.shape[3]),
         "local_norm_weight": optional(float32_array, "local_norm_weight", local_norm_weight, 2),
         "linear_norm_weight": optional(float32_array, "linear_norm_weight", linear_norm_weight, 2),
         "eps": small,

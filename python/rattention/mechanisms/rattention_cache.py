@@ -24,6 +24,7 @@ from rattention._arguments import (
 )
 from rattention.mechanisms.cache_bytes import NORM_WEIGHTS, SIZES, pack, parse
 from rattention.mechanisms.residual_linear import FEATURE_MAPS, as_given, feature_map_name
+from rattention.mechanisms.rotary import rotary_rates
 from rattention.mechanisms.softmax_family import scale_of
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class RAttentionCache:
         state.
     value_dim:
         Elements of a value, `head_dim` by default; 0 makes empty rows, as everywhere.
-    feature_map, rope_theta, scale, local_norm_weight, linear_norm_weight, eps:
+    feature_map, rope_theta, rope_frequencies, scale, local_norm_weight, linear_norm_weight, eps:
         As in `rattention`, of every step. The weights, ``[heads, value_dim]``, are copied.
     dtype:
         Of the tokens, and of the keys and values kept: ``"float32"``, ``"bfloat16"`` or ``"float16"``. The
@@ -90,6 +91,7 @@ class RAttentionCache:
         value_dim: int | None = None,
         feature_map: str = "softmax",
         rope_theta: float | None = None,
+        rope_frequencies: ArrayLike | None = None,
         dtype: DTypeLike = "float32",
         scale: float | None = None,
         local_norm_weight: ArrayLike | None = None,
@@ -102,7 +104,7 @@ class RAttentionCache:
         weights = zip(NORM_WEIGHTS, (local_norm_weight, linear_norm_weight), strict=True)
         self._settings: dict[str, Any] = {
             "feature_map": feature_map_name(feature_map),
-            "rope_theta": None if rope_theta is None else positive("rope_theta", rope_theta),
+            "rope_frequencies": rotary_rates(rope_theta, rope_frequencies, self._sizes["head_dim"]),
             "scale": None if scale is None else real_number("scale", scale),
             "eps": positive("eps", eps),
             **{name: self._own_weight(name, weight) for name, weight in weights},
@@ -113,7 +115,7 @@ class RAttentionCache:
         self._core = _core.RAttentionCache(
             **self._sizes,
             feature_map=FEATURE_MAPS[self._settings["feature_map"]],
-            rope_theta=self._settings["rope_theta"] or 0.0,
+            rope=self._settings["rope_frequencies"],
             dtype=self._dtype,
         )
 
@@ -164,8 +166,8 @@ class RAttentionCache:
     def restore(self, snapshot: RAttentionSnapshot) -> None:
         """Go back to `snapshot`, bit for bit.
 
-        It may come from another cache of the same sizes, feature map, rope_theta and dtype; from any other
-        it raises ValueError.
+        It may come from another cache of the same sizes, feature map, rotary embedding and dtype; from any
+        other it raises ValueError.
         """
         if not isinstance(snapshot, RAttentionSnapshot):
             raise TypeError(f"snapshot must come from snapshot(), got {type(snapshot).__name__}")

@@ -115,6 +115,32 @@ def _require_per_row(name: str, shape: Sequence[int], expected: tuple[int, ...],
         raise ValueError(f"{name} must have shape {expected} or {(batch, *expected)}, got {tuple(shape)}")
 
 
+def rotary_rates(
+    rope_theta: float | None, rope_frequencies: ArrayLike | None, head_dim: int
+) -> NDArray[np.float64] | None:
+    """Frequencies and factors of the pairs, ``[2, head_dim / 2]``, of the arguments by which
+    `rattention.rattention` takes a rotary embedding; None without one."""
+    if rope_theta is None and rope_frequencies is None:
+        return None
+    if rope_theta is not None and rope_frequencies is not None:
+        raise ValueError("rope_theta and rope_frequencies are two ways to give one thing: give one of them")
+    if head_dim % 2 != 0:
+        raise ValueError(f"head_dim must be even with a rotary embedding, got {head_dim}")
+    if rope_theta is not None:
+        half = head_dim // 2
+        return np.stack([positive("rope_theta", rope_theta) ** (-np.arange(half) / half), np.ones(half)])
+    given = np.asarray(rope_frequencies)
+    if given.dtype.kind not in "fi":
+        raise TypeError(f"rope_frequencies must be real numbers, got dtype {given.dtype.name}")
+    shapes = (head_dim // 2,), (2, head_dim // 2)
+    if given.shape not in shapes:
+        raise ValueError(f"rope_frequencies must have shape {shapes[0]} or {shapes[1]}, got {given.shape}")
+    if not np.isfinite(given).all():
+        raise ValueError("rope_frequencies must be finite")
+    rates = given.astype(np.float64)
+    return np.ascontiguousarray(rates) if given.ndim == 2 else np.stack([rates, np.ones_like(rates)])
+
+
 def reference_rotary(
     rows: NDArray[np.float64],
     theta: float | None = 10_000.0,

@@ -41,9 +41,10 @@ class Argument:
     """An argument of a mechanism's functions; where it is optional, its default is in their signature."""
 
     name: str
-    kind: Literal["array", "per head", "per query", "number", "integer", "choice"]
+    kind: Literal["array", "per head", "per query", "number", "integer", "choice", "table"]
     """``"per head"`` is a number, or an array ``[heads]``; ``"per query"`` the same or an array
-    ``[batch, heads, query_length]``; ``"choice"`` one of a few strings."""
+    ``[batch, heads, query_length]``; ``"choice"`` one of a few strings;
+    ``"table"`` an array of any real dtype."""
     shape: tuple[str, ...] = ()
     """Of an array, in attributes of `Sizes`. The arrays that have a length share one dtype, that of the
     output; all others are float32. Where it says ``kv_heads``, key_mass and initial_state may have
@@ -263,6 +264,7 @@ _RATTENTION = LinearFunctions(
         _WINDOW,
         _SCALE,
         Argument("rope_theta", "number", optional=True),
+        Argument("rope_frequencies", "table", optional=True),
         _FEATURE_MAP,
         _array("local_norm_weight", "heads value_dim", optional=True),
         _array("linear_norm_weight", "heads value_dim", optional=True),

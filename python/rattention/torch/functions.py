@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from rattention._arguments import positive, real_number, truth, whole_number
+from rattention.mechanisms.rotary import rotary_rates
 from rattention.mechanisms.softmax_family import core_window
 from rattention.torch import linear_composition, softmax_composition
 from rattention.torch.checks import (
+    as_array,
     require_floats,
     require_mask_dtypes,
     require_one_dtype,
@@ -81,9 +83,11 @@ def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]
         value = arguments[argument.name]
         if argument.kind == "per query" and isinstance(value, torch.Tensor) and value.dim() == 3:
             _require_per_query(argument.name, value, arguments["query"])
+        elif argument.kind == "table" and value is not None:
+            arguments[argument.name] = _table(value)
         elif argument.kind in ("per head", "per query") and value is not None:
             arguments[argument.name] = _per_head(argument.name, value, arguments["query"])
-    require_tensors(arguments, signature.tensors)
+    require_tensors(arguments, signature.on_one_device)
     require_floats(arguments, signature.differentiable)
     require_one_dtype(arguments, signature.of_query_dtype)
     require_mask_dtypes(arguments)
@@ -119,6 +123,12 @@ def _per_head(name: str, value: Any, query: Tensor) -> Tensor:
     return value
 
 
+def _table(value: Any) -> Tensor:
+    """Numbers that the core reads on the CPU, wherever the other tensors are."""
+    table = torch.as_tensor(value).detach().cpu()
+    return table.to(torch.float64) if table.is_floating_point() else table
+
+
 def _require_per_query(name: str, value: Tensor, query: Tensor) -> None:
     if query.dim() == 4 and value.shape != query.shape[:3]:
         raise ValueError(
@@ -135,4 +145,6 @@ def _composed(signature: Signature, inputs: dict[str, Any]) -> list[Tensor]:
     for name in ("scale", "eps", "rope_theta", "softcap"):
         if inputs.get(name) is not None:
             (real_number if name == "scale" else positive)(name, inputs[name])
+    if (frequencies := inputs.get("rope_frequencies")) is not None:
+        rotary_rates(inputs["rope_theta"], as_array(frequencies), query.shape[3])
     return COMPOSITIONS[signature.name](**inputs)

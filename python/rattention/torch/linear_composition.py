@@ -67,6 +67,7 @@ def rattention(
     window: int,
     scale: float | None,
     rope_theta: float | None,
+    rope_frequencies: Tensor | None,
     local_norm_weight: Tensor | None,
     linear_norm_weight: Tensor | None,
     eps: float,
@@ -82,8 +83,8 @@ def rattention(
     if segment_ids is not None:
         masks["segment_ids"] = _runs(segment_ids, len(segment_ids), segment_ids.shape[1], segment_ids.device)
     if window >= 0:
-        if rope_theta is not None:
-            q, k = plain_rotary(q, k, theta=rope_theta)
+        if rope_theta is not None or rope_frequencies is not None:
+            q, k = plain_rotary(q, k, theta=rope_theta, frequencies=rope_frequencies)
         near = attention(q, k, v, scale=scale, causal=True, window=(window, 0), **masks)[0]
         total = total + rms_norm(near, local_norm_weight, eps)
     return [total.to(query.dtype), *state]

@@ -49,6 +49,7 @@ KIND_TYPES = {
     "number": "float",
     "integer": "SymInt",
     "choice": "str",
+    "table": "Tensor",
 }
 
 
@@ -72,6 +73,8 @@ class Signature:
         self.types = _types(functions, defaults) | self.results.flags
         self.names = tuple(self.types)
         self.tensors = tuple(name for name, type_ in self.types.items() if type_.startswith("Tensor"))
+        tables = {a.name for a in arguments if a.kind == "table"}
+        self.on_one_device = tuple(name for name in self.tensors if name not in tables)
         self.differentiable = tuple(a.name for a in arguments if a.differentiable)
         self.of_query_dtype = tuple(a.name for a in arguments if {"query_length", "key_length"} & {*a.shape})
         """Arguments that share one dtype, that of the output; they are those with one row per position."""

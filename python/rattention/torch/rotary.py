@@ -11,8 +11,12 @@ from rattention import _core
 from rattention.torch.checks import FLOATS, as_array, as_tensor
 
 
-def rotary(*rows: Tensor, theta: float | None, first_position: int = 0) -> tuple[Tensor, ...]:
-    """Pairs ``(x_i, x_{i + dim/2})`` of row t turned by ``t * theta^(-2 i / dim)``; None turns nothing.
+def rotary(
+    *rows: Tensor, theta: float | None = None, frequencies: Tensor | None = None, first_position: int = 0
+) -> tuple[Tensor, ...]:
+    """Pairs ``(x_i, x_{i + dim/2})`` of row t turned by ``t * theta^(-2 i / dim)`` or ``t * frequencies[i]``.
+
+    Without both nothing turns.
 
     Parameters
     ----------
@@ -20,22 +24,30 @@ def rotary(*rows: Tensor, theta: float | None, first_position: int = 0) -> tuple
         Queries and keys, ``[batch, heads, length, dim]`` of one length and one even dim.
     theta:
         The base, > 0.
+    frequencies:
+        `rope_frequencies` of `rattention.rattention`, on the CPU.
     first_position:
         t of the first row, >= 0.
     """
-    if theta is None:
+    if theta is None and frequencies is None:
         return rows
-    if all(x.device.type == "cpu" and x.dtype in FLOATS for x in rows):
-        return tuple(turn(x, None, None, float(theta), first_position, _even(x), False, False) for x in rows)
-    return plain_rotary(*rows, theta=theta, first_position=first_position)
+    if frequencies is None and all(x.device.type == "cpu" and x.dtype in FLOATS for x in rows):
+        return tuple(turn(x, None, None, theta, first_position, _even(x), False, False) for x in rows)
+    return plain_rotary(*rows, theta=theta, frequencies=frequencies, first_position=first_position)
 
 
-def plain_rotary(*rows: Tensor, theta: float, first_position: int = 0) -> tuple[Tensor, ...]:
+def plain_rotary(
+    *rows: Tensor, theta: float | None = None, frequencies: Tensor | None = None, first_position: int = 0
+) -> tuple[Tensor, ...]:
     """The same in plain PyTorch."""
     length, dim = rows[0].shape[-2], _even(rows[0])
     # float64 on the CPU: float32 angles are wrong by 0.01 at position 100 000, and not every device has more.
     positions = torch.arange(first_position, first_position + length)
-    cos, sin = plain_angles(positions, theta, dim)
+    if frequencies is not None:
+        cos, sin = _scaled_angles(positions, frequencies)
+    else:
+        assert theta is not None
+        cos, sin = plain_angles(positions, theta, dim)
     return tuple(plain_turn(x, cos.to(x.device), sin.to(x.device)) for x in rows)
 
 
@@ -45,6 +57,14 @@ def plain_angles(positions: Tensor, theta: float, dims: int) -> tuple[Tensor, Te
     exponents = torch.arange(half, dtype=torch.float64, device=positions.device) / half
     angles = positions.to(torch.float64)[..., None] * theta**-exponents
     return angles.cos().to(torch.float32), angles.sin().to(torch.float32)
+
+
+def _scaled_angles(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    rates = frequencies.to(torch.float64)
+    if rates.dim() == 1:
+        rates = torch.stack([rates, torch.ones_like(rates)])
+    angles = positions[:, None] * rates[0]
+    return (rates[1] * angles.cos()).to(torch.float32), (rates[1] * angles.sin()).to(torch.float32)
 
 
 def plain_turn(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
@@ -67,13 +87,18 @@ def _even(rows: Tensor) -> int:
 
 
 def aligned_rotary(
-    query: Tensor, key: Tensor, *, theta: float | None, first_position: int = 0
+    query: Tensor,
+    key: Tensor,
+    *,
+    theta: float | None = None,
+    frequencies: Tensor | None = None,
+    first_position: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Queries and keys of other lengths, whose last rows are of one token; `first_position` is the first
     key's."""
     offset = first_position + key.shape[-2] - query.shape[-2]
-    (queries,) = rotary(query, theta=theta, first_position=offset)
-    (keys,) = rotary(key, theta=theta, first_position=first_position)
+    (queries,) = rotary(query, theta=theta, frequencies=frequencies, first_position=offset)
+    (keys,) = rotary(key, theta=theta, frequencies=frequencies, first_position=first_position)
     return queries, keys
 
 
