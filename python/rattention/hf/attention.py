@@ -112,7 +112,7 @@ def kernel_options(
 
 def known_keys(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Keys or values without those beyond the pattern of a mask, where a cache has room for later tokens."""
-    if not isinstance(mask, PatternMask) or mask.pattern is None:
+    if not isinstance(mask, PatternMask) or mask.pattern is None or mask.keys == tensors[0].shape[2]:
         return tensors
     return tuple(tensor[:, :, : mask.keys] for tensor in tensors)
 

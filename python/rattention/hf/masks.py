@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -132,8 +133,9 @@ def rattention_mask(
     use_vmap: bool = False,
     allow_is_bidirectional_skip: bool = False,
     **others: Any,
-) -> PatternMask | None:
-    """What `AttentionMaskInterface` calls: the mask of a model's layers, None where every key is seen.
+) -> torch.Tensor | None:
+    """What `AttentionMaskInterface` calls: the mask of a model's layers, None where every key is seen. A
+    `PatternMask`, or within ``torch.compile`` a table.
 
     Parameters
     ----------
@@ -154,10 +156,9 @@ def rattention_mask(
     others:
         Arguments for other implementations.
     """
-    first, start = int(q_offset), int(kv_offset)
 
-    def build() -> torch.Tensor:
-        table = sdpa_mask(
+    def table(first: Any, start: Any) -> torch.Tensor:
+        mask = sdpa_mask(
             batch_size,
             q_length,
             kv_length,
@@ -169,9 +170,12 @@ def rattention_mask(
             use_vmap=use_vmap,
             device=device,
         )
-        assert table is not None  # nothing may be skipped
-        return table
+        assert mask is not None  # nothing may be skipped
+        return mask
 
+    if torch.compiler.is_compiling():  # its graphs have neither closures to look into nor numbers of a cache
+        return table(q_offset, kv_offset)
+    first, start = int(q_offset), int(kv_offset)
     pattern = _pattern(list(_parts(mask_function)), start, kv_length)
     keys = kv_length
     if pattern is not None:
@@ -181,6 +185,7 @@ def rattention_mask(
         pattern |= _padding(attention_mask, start, keys)
         if allow_is_bidirectional_skip and pattern == {"causal": False, "window": None}:
             return None
+    build = partial(table, first, start)
     return PatternMask((batch_size, 1, q_length, kv_length), build, pattern, keys, dtype, device)
 
 
