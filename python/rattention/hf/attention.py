@@ -35,9 +35,10 @@ def register() -> None:
     What a row sees is what its model's mask says, as with "eager". Causality, sliding windows, chunks, packed
     sequences (position ids that restart) and padding on either side reach the kernels as such: nothing grows
     with the square of the length. Other patterns, such as images that see both sides, become one bool table
-    for all layers, as do 4-D masks given by the user, and all masks within ``torch.compile``. Capped scores, sinks, position biases, paged
-    caches and, in training, dropout of attention weights raise ValueError; so do models that take attention
-    from the interface in none of their layers, when they are made or loaded with this implementation.
+    for all layers, as do 4-D masks given by the user, and all masks within ``torch.compile``. Capped scores,
+    sinks, position biases, paged caches and, in training, dropout of attention weights raise ValueError; so
+    do models that take attention from the interface in none of their layers, when they are made or loaded
+    with this implementation.
 
     >>> import rattention.hf
     >>> rattention.hf.register()
