@@ -17,6 +17,7 @@ from tests.mechanisms import (
     by_mechanism,
     by_rule,
     wide,
+    with_whole_weights,
 )
 from tests.metric_checks import DISTANCES, assert_close, assert_metrics
 
@@ -117,7 +118,7 @@ def test_consistent_with_the_own_rows(mechanism, combination):
     assert_close(mechanism.metrics(**inputs, **options, metrics=DISTANCES), expected, slack=3)
 
 
-@by_mechanism
+@with_whole_weights
 def test_bounds_and_sums(mechanism):
     """What holds for any map: masses in [0, 1], what is received sums to the rows, entropy <= ln(visible)."""
     inputs = mechanism.draw(Sizes(batch=2, heads=3, rows=600, dim=16), seed=9)

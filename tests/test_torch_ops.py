@@ -15,6 +15,7 @@ needs("torch")
 import rattention.torch as rt
 import torch
 from rattention.torch import checks, functional, ops, sdpa
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.torch_inputs import (
     DTYPES,
@@ -266,3 +267,32 @@ def test_functions_look_like_those_on_arrays():
         assert pickle.loads(pickle.dumps(function)) is function
         assert "on tensors: `rattention." in function.__doc__
         assert "array" not in function.__doc__
+
+
+class Names(TorchDispatchMode):
+    """Of the operations that PyTorch's dispatcher sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.append(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+@by_mechanism
+def test_without_gradients_the_kernel_is_called_directly(mechanism, monkeypatch):
+    """Bit for bit what the operation gives; which is called where anyone looks, or could."""
+    inputs = draw(mechanism)
+    expected = on_tensors(mechanism)(**inputs)
+    with Names() as names:
+        assert torch.equal(on_tensors(mechanism)(**inputs), expected)
+    assert f"rattention::{mechanism.forward.__name__}" in names.seen
+    monkeypatch.setitem(ops.OPERATIONS, mechanism.functions.forward, None)
+    plain = {n: v.detach() if isinstance(v, torch.Tensor) else v for n, v in inputs.items()}
+    assert torch.equal(on_tensors(mechanism)(**plain), expected)
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(TypeError, match="NoneType"):
+        on_tensors(mechanism)(**plain)
+    with torch.profiler.profile(), pytest.raises(TypeError, match="NoneType"):
+        on_tensors(mechanism)(**plain)

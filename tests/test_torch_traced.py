@@ -45,7 +45,7 @@ def test_opcheck_forward(mechanism):
 def test_opcheck_backward(mechanism, dtype):
     signature, values = operation_inputs(mechanism, dtype)
     values = [v.detach() if isinstance(v, torch.Tensor) else v for v in values]
-    results = ops._run_forward(signature, *values)
+    results = ops.run_forward(signature, *values)
     saved = results[: len(signature.results.saved)]
     grads = [torch.ones_like(r) for r in results[:2]]
     operation = getattr(torch.ops.rattention, f"{signature.name}_backward").default

@@ -78,6 +78,7 @@ CASES = (
     Case("encoder-timescales-2048", encoder.timescales, 2048, quick=256),
     Case("encoder-combined-2048", encoder.combined, 2048, quick=256),
     Case("generation-32k", generation.after_32k, 32768, quick=512),
+    Case("transformers-steps", generation.transformers_steps, 32768, quick=512),
     Case("context-parallel-32768", distributed.sent, 32768, quick=8192),
     Case("listops", tasks.listops, 100_000, quick=2_000),
     Case("import", startup.import_time),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.outcome import Figure, Outcome
-from benchmarks.peers import pytorch_generation, pytorch_training
+from benchmarks.outcome import Figure, Outcome, at_least
+from benchmarks.peers import pytorch_generation, pytorch_training, transformers_generation
 from benchmarks.race import Peer, Runner, race
 
 if TYPE_CHECKING:
@@ -22,6 +23,29 @@ FULL = "the same model with a full cache, SDPA"
 WHOLE = "RAttention over the context in one pass"
 TOLERANCE = 1e-3
 """A state of 32 k tokens, summed in another order."""
+CONTEXTS = (1, 512, 4096, 32768)
+STEP_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
+
+
+def transformers_steps(setup: Setup) -> Outcome:
+    """A token of a model of Transformers, from short to long contexts, against Transformers with SDPA."""
+    figures, samples, answers, missing = [], {}, {}, {}
+    for dtype, tolerance in STEP_TOLERANCES.items():
+        for context in (c for c in CONTEXTS if c <= setup.length):
+            name = f"Transformers with SDPA, {dtype}, context of {context}"
+            try:
+                ours = transformers_generation.step(setup, "rattention", dtype, context)
+            except ImportError as error:
+                return Outcome([], missing={"Transformers with SDPA": str(error)})
+            peer = Peer(
+                name, partial(transformers_generation.step, setup, "sdpa", dtype, context), at_least(1)
+            )
+            outcome = race(setup, ours, [peer], tolerance=tolerance)
+            figures += outcome.figures
+            samples |= {f"{name}, {who}": s for who, s in outcome.samples.items()}
+            answers |= outcome.answers
+            missing |= outcome.missing
+    return Outcome(figures, samples, answers, missing)
 
 
 def after_32k(setup: Setup) -> Outcome:

@@ -38,6 +38,7 @@ void by_floats(const DenseMask& mask, const std::byte* entries, std::int64_t cou
 }  // namespace
 
 KeySpan Masks::span(std::int64_t b, std::int64_t row) const {
+  if (of_all_rows) return *of_all_rows;
   const std::int64_t at = position(row);
   KeySpan keys = reach(at);
   if (blocks) keys = keys.join(at_position(blocks, b, at, {}));

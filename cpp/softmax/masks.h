@@ -36,6 +36,7 @@ struct Masks {
   std::optional<DenseMask> dense;
   PositionSpans within;  // rows see no more than that of their position: segments that are one run of keys each
   PositionSpans blocks;  // and all of that, whatever causality and window hide: blocks that see both sides
+  std::optional<KeySpan> of_all_rows;  // in place of causality, window, blocks and runs, where rows are heads
 
   std::int64_t position(std::int64_t row) const { return row + query_offset; }
 

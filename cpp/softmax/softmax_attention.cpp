@@ -220,6 +220,40 @@ float* run_task(const ScoreProblem& problem, const SoftmaxForward& want, const T
   return forward.finish();
 }
 
+// Whether nothing about the one row of a head depends on the head, nor on its position beyond the span of its keys.
+bool heads_are_alike(const ScoreProblem& problem, const SoftmaxForward& want) {
+  const Masks& masks = problem.masks;
+  return problem.rows == nullptr && problem.query.length() == 1 && problem.rotary == nullptr && !want.observer &&
+         problem.rule->product() == PairProduct::dot && !problem.rule->changes_products() &&
+         problem.log_discount == nullptr && problem.relative_bias == nullptr && problem.sinks == nullptr &&
+         !masks.varies_by_row() && !masks.within && !masks.blocks;
+}
+
+// How many query heads with the same keys become rows of one head: all, or fewer where threads would have no task.
+std::int64_t heads_as_rows(const ScoreProblem& problem) {
+  const std::int64_t heads = problem.query.batch() * problem.query.heads();
+  std::int64_t rows = problem.group();
+  while (rows > 1 && (problem.group() % rows != 0 || heads / rows < get_num_threads())) --rows;
+  return rows;
+}
+
+// The problem with `rows` heads of one row each as that many rows of one head.
+ScoreProblem with_heads_as_rows(const ScoreProblem& problem, std::int64_t rows) {
+  ScoreProblem folded = problem;
+  TensorView& query = folded.query;
+  query.shape[1] /= rows;
+  query.shape[2] = folded.row_count = rows;
+  query.strides[2] = query.strides[1];
+  query.strides[1] *= rows;
+  folded.masks.of_all_rows = problem.masks.span(0, 0);
+  return folded;
+}
+
+void forward_tasks(const ScoreProblem& problem, const SoftmaxForward& want) {
+  const TaskPlan plan(problem);
+  parallel_for(plan.count(), [&](std::int64_t index) { softmax_task(problem, want, plan.task(index)); });
+}
+
 }  // namespace
 
 // Observers want to see float32 weights.
@@ -229,8 +263,21 @@ float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, con
 }
 
 void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want) {
-  const TaskPlan plan(problem);
-  parallel_for(plan.count(), [&](std::int64_t index) { softmax_task(problem, want, plan.task(index)); });
+  const std::int64_t rows = heads_are_alike(problem, want) ? heads_as_rows(problem) : 1;
+  if (rows == 1) return forward_tasks(problem, want);
+  const ScoreProblem folded = with_heads_as_rows(problem, rows);
+  SoftmaxForward of_rows = want;
+  const auto folded_output = [rows](const OutputView* view) {
+    OutputView own = view != nullptr ? *view : OutputView{};
+    own.shape[1] /= rows;
+    own.shape[2] = rows;
+    return own;
+  };
+  const OutputView output = folded_output(want.output);
+  const OutputView rest = folded_output(want.output_rest);
+  if (want.output != nullptr) of_rows.output = &output;
+  if (want.output_rest != nullptr) of_rows.output_rest = &rest;
+  forward_tasks(folded, of_rows);
 }
 
 void softmax_rows(const ScoreProblem& problem, const double* lse, float* weights) {

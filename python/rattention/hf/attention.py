@@ -31,9 +31,9 @@ def register() -> None:
     What a row sees is what its model's mask says, as with "eager". Causality, sliding windows, chunks, packed
     sequences (position ids that restart) and padding on either side reach the kernels as such: nothing grows
     with the square of the length. Other patterns, such as images that see both sides, become one bool table
-    for all layers, as do 4-D masks given by the user. Capped scores, attention sinks and position biases are
-    exact and have gradients. Paged caches, sparse attention to chosen keys and, in training, dropout of
-    attention weights raise ValueError; so do models that take attention
+    for all layers, as do 4-D masks given by the user, and all masks within ``torch.compile``. Capped scores,
+    attention sinks and position biases are exact and have gradients. Paged caches, sparse attention to chosen
+    keys and, in training, dropout of attention weights raise ValueError; so do models that take attention
     from the interface in none of their layers, when they are made or loaded with this implementation.
 
     >>> import rattention.hf
@@ -132,7 +132,7 @@ def _biased(table: torch.Tensor | None, bias: torch.Tensor, mask: torch.Tensor |
 
 def known_keys(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Keys or values without those beyond the pattern of a mask, where a cache has room for later tokens."""
-    if not isinstance(mask, PatternMask) or mask.pattern is None:
+    if not isinstance(mask, PatternMask) or mask.pattern is None or mask.keys == tensors[0].shape[2]:
         return tensors
     return tuple(tensor[:, :, : mask.keys] for tensor in tensors)
 

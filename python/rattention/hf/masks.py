@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -146,8 +147,9 @@ def rattention_mask(
     use_vmap: bool = False,
     allow_is_bidirectional_skip: bool = False,
     **others: Any,
-) -> PatternMask | None:
-    """What `AttentionMaskInterface` calls: the mask of a model's layers, None where every key is seen.
+) -> torch.Tensor | None:
+    """What `AttentionMaskInterface` calls: the mask of a model's layers, None where every key is seen. A
+    `PatternMask`, or within ``torch.compile`` a table.
 
     Parameters
     ----------
@@ -168,10 +170,9 @@ def rattention_mask(
     others:
         Arguments for other implementations.
     """
-    first, start = int(q_offset), int(kv_offset)
 
-    def build() -> torch.Tensor:
-        table = sdpa_mask(
+    def table(first: Any, start: Any) -> torch.Tensor:
+        mask = sdpa_mask(
             batch_size,
             q_length,
             kv_length,
@@ -183,9 +184,12 @@ def rattention_mask(
             use_vmap=use_vmap,
             device=device,
         )
-        assert table is not None  # nothing may be skipped
-        return table
+        assert mask is not None  # nothing may be skipped
+        return mask
 
+    if torch.compiler.is_compiling():  # its graphs have neither closures to look into nor numbers of a cache
+        return table(q_offset, kv_offset)
+    first, start = int(q_offset), int(kv_offset)
     parts, block_ids = _beside_blocks(list(_parts(mask_function)))
     pattern = _pattern(parts, start, kv_length)
     keys = kv_length
@@ -200,7 +204,7 @@ def rattention_mask(
             return None
     sizes = (batch_size, 1, q_length, kv_length)
     like = torch.empty((), dtype=dtype, device=device).expand(sizes)
-    return PatternMask(like, build, pattern, keys)
+    return PatternMask(like, partial(table, first, start), pattern, keys)
 
 
 def _pattern(parts: list[Part], start: int, count: int) -> dict[str, Any] | None:

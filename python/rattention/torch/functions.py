@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from rattention._arguments import positive, real_number, truth, whole_number
 from rattention.mechanisms.rotary import rotary_rates
@@ -20,7 +21,7 @@ from rattention.torch.checks import (
     require_shapes,
     require_tensors,
 )
-from rattention.torch.ops import OPERATIONS, SIGNATURES
+from rattention.torch.ops import OPERATIONS, SIGNATURES, run_forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,8 @@ COMPOSITIONS: dict[str, Callable[..., list[Tensor]]] = {
     )
 }
 
+PLAIN = (Tensor, torch.nn.Parameter, type(None))
+
 
 def run(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     """What a public function on arrays returns, on tensors; `given` may lack arguments with a default."""
@@ -50,7 +53,12 @@ def run(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given_tensors)
     inputs |= results.asked(wanted, differentiated)
     on_cpu = inputs["query"].device.type == "cpu"
-    made = _operated(signature, inputs) if on_cpu else _composed(signature, inputs)
+    if not on_cpu:
+        made = _composed(signature, inputs)
+    elif differentiated or not _nobody_looks([inputs[name] for name in signature.tensors]):
+        made = _operated(signature, inputs)
+    else:
+        made = run_forward(signature, *[inputs[name] for name in signature.names])
     return results.returned(made, wanted, inputs)
 
 
@@ -60,6 +68,21 @@ def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
             raise TypeError(f"{signature.name}() got an unexpected keyword argument '{name}'")
     missing = min(signature.parameters - arguments.keys())
     raise TypeError(f"{signature.name}() missing 1 required keyword-only argument: '{missing}'")
+
+
+def _nobody_looks(tensors: list[Tensor | None]) -> bool:
+    """Whether the kernel may be called without PyTorch's dispatcher, which takes longer than attention of one
+    row to some hundred keys: plain tensors, and no compiler, transform or mode that sees operations."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._is_torch_function_mode_enabled()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or torch._C._autograd._profiler_enabled()
+        or any(type(t) not in PLAIN for t in tensors)
+    )
 
 
 def _operated(signature: Signature, inputs: dict[str, Any]) -> list[Tensor]:

@@ -124,7 +124,7 @@ def define(signature: Signature) -> Operation:
             schema=schema,
         )
         for name, run, schema in (
-            (signature.name, _run_forward, signature.forward_schema),
+            (signature.name, run_forward, signature.forward_schema),
             (f"{signature.name}_backward", _run_backward, signature.backward_schema),
         )
     )
@@ -142,7 +142,7 @@ def define(signature: Signature) -> Operation:
     return operation  # type: ignore[no-any-return]
 
 
-def _run_forward(signature: Signature, *values: Any) -> list[Tensor]:
+def run_forward(signature: Signature, *values: Any) -> list[Tensor]:
     """The results, in the order of the operation."""
     result = signature.functions.forward(**_on_arrays(signature, values))
     return [as_tensor(array) for array in signature.results.arrays(result)]
