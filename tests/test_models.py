@@ -32,6 +32,7 @@ REFUSED = {
     "BloomForCausalLM": "it computes attention itself .BloomAttention",
     "FalconForCausalLM": "it computes attention itself .FalconAttention",
     "GitForCausalLM": "it computes attention itself .GitSelfAttention",
+    "Inkling2ForCausalLM": "Inkling2SlidingAttention has attention sinks of one number per head, got shape",
     "DeepseekV32ForCausalLM": "sparse attention to chosen keys",
 }
 

@@ -113,10 +113,19 @@ def kernel_options(
     if softcap is not None:
         options["softcap"] = softcap
     if s_aux is not None or sinks is not None:
-        options["sinks"] = s_aux if sinks is None else sinks
+        options["sinks"] = _per_head(module, s_aux if sinks is None else sinks)
     if position_bias is not None:
         options["attn_mask"] = _biased(options.get("attn_mask"), position_bias, attention_mask)
     return options
+
+
+def _per_head(module: torch.nn.Module, sinks: Any) -> torch.Tensor:
+    if isinstance(sinks, torch.Tensor) and sinks.dim() == 1:
+        return sinks
+    raise ValueError(
+        f'attention implementation "{NAME}" in {type(module).__name__} has attention sinks of one number per '
+        f'head, got shape {tuple(getattr(sinks, "shape", ()))}; use attn_implementation="eager"'
+    )
 
 
 def _biased(table: torch.Tensor | None, bias: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
