@@ -145,17 +145,12 @@ def test_dropout_in_training_is_refused():
     model.eval()(tokens())
 
 
-def test_capped_scores_are_refused():
-    with pytest.raises(ValueError, match="capped scores"):
-        build("gemma2", "rattention", attn_logit_softcapping=50.0)(tokens())
-
-
 def test_maps_are_refused():
     with pytest.raises(ValueError, match=r"rattention\.observe"):
         llama()(tokens(), output_attentions=True)
 
 
-@pytest.mark.parametrize("argument", ["position_bias", "s_aux", "cache"])
+@pytest.mark.parametrize("argument", ["position_bias", "indices", "cache"])
 def test_what_kernels_do_not_have_is_refused(argument):
     attention = transformers.AttentionInterface()["rattention"]
     query = torch.randn(1, 2, 5, 4)
@@ -187,6 +182,7 @@ PATTERNS = {
     "two windows": mu.and_masks(mu.sliding_window_overlay(5), mu.sliding_window_bidirectional_overlay(2)),
     "chunks": mu.chunked_causal_mask_function(5, LEFT),
     "chunks on both sides": mu.chunked_overlay(5, LEFT),
+    "blocks": mu.or_masks(CAUSAL, mu.blockwise_overlay(BLOCKS)),
 }
 WHOLE = {
     "packed": packed(CAUSAL),
@@ -194,7 +190,7 @@ WHOLE = {
     "packed, both sides": packed(mu.bidirectional_mask_function),
 }
 TABLES = {
-    "blocks": mu.or_masks(CAUSAL, mu.blockwise_overlay(BLOCKS)),
+    "blocks of no one place": mu.or_masks(CAUSAL, mu.blockwise_overlay(BLOCKS.roll(9, 1) % 3)),
     "packed chunks": packed(mu.chunked_causal_mask_function(3, LEFT)),
     "positions that repeat": mu.remap_positions_for_packed_sequence(CAUSAL, POSITIONS),
     "no window": mu.sliding_window_causal_mask_function(0),

@@ -62,7 +62,7 @@ def _masked_sdpa(setup: Setup, layer: Any, query: Any, *others: Any) -> Any:
 
 def _plain_rattention(layer: Any, query: Any, key: Any, value: Any, rule: Any, masks: Any) -> Any:
     plain = import_module("rattention.torch.linear_composition").rattention
-    rest = dict.fromkeys(("scale", "initial_state", "key_mask", "segment_ids"))
+    rest = dict.fromkeys(("scale", "rope_frequencies", "initial_state", "key_mask", "segment_ids"))
     return plain(
         query,
         key,

@@ -115,6 +115,11 @@ def kernel_options(
     if s_aux is not None or sinks is not None:
         options["sinks"] = _per_head(module, s_aux if sinks is None else sinks)
     if position_bias is not None:
+        if position_bias.dim() != 4:
+            raise ValueError(
+                f"position_bias of {type(module).__name__} must be [batch or 1, heads, queries, keys], got "
+                f"shape {tuple(position_bias.shape)}"
+            )
         options["attn_mask"] = _biased(options.get("attn_mask"), position_bias, attention_mask)
     return options
 
