@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from benchmarks.race import Setup
 
+GRAMMAR = ("min_length", "max_length", "max_depth", "max_args", "operator_share")
+"""Settings of ListOps that the core draws by."""
 SLOWER = 50
 """Python draws one tree for so many in C++."""
 
@@ -27,7 +29,7 @@ def listops(setup: Setup) -> Outcome:
     except ImportError as error:
         return Outcome([], missing={"Python": str(error)})
     settings = module.ListOps()
-    grammar = {name: getattr(settings, name) for name in module.GRAMMAR}
+    grammar = {name: getattr(settings, name) for name in GRAMMAR}
     _check(module, _core.draw_listops(0, 0, setup.length, **grammar))
     ours, theirs = [], []
     count, generator = max(1, setup.length // SLOWER), np.random.default_rng(0)
