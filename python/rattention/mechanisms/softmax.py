@@ -270,13 +270,13 @@ def _scores(
     """Queries and keys as arrays, and what makes scores of them; masks are the fields of `Masks`."""
     queries, keys = query_and_key(query, key)
     hidden = Masks(*masks, **more_masks)
-    heads = queries.shape[1]
-    rule = {
-        "scale": scale_of(scale, queries),
-        "softcap": None if softcap is None else positive("softcap", softcap),
-        "sinks": None if sinks is None else per_head("sinks", sinks, heads),
-        "relative_bias": None if relative_bias is None else bias_table(relative_bias, heads),
-    }
+    rule: dict[str, Any] = {"scale": scale_of(scale, queries)}  # every argument of the core takes its time
+    if softcap is not None:
+        rule["softcap"] = positive("softcap", softcap)
+    if sinks is not None:
+        rule["sinks"] = per_head("sinks", sinks, queries.shape[1])
+    if relative_bias is not None:
+        rule["relative_bias"] = bias_table(relative_bias, queries.shape[1])
     return queries, keys, core_options(queries, keys, hidden, log_discount, **rule)
 
 

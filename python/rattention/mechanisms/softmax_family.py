@@ -71,24 +71,24 @@ def core_options(
     causal = truth("causal", masks.causal)
     left, right = core_window(masks.window, causal)
     default_offset = key.shape[2] - query.shape[2]
+    if masks.block_ids is not None:
+        score_rule["block_ids"] = integer_array("block_ids", masks.block_ids, 2)
     return _core.ScoreOptions(
         left=left,
         right=right,
         query_offset=default_offset if masks.query_offset is None else _query_offset(masks.query_offset),
         key_mask=optional(bool_array, "key_mask", masks.key_mask, 2),
-        segment_ids=_segment_ids(masks, key),
-        block_ids=optional(integer_array, "block_ids", masks.block_ids, 2),
+        segment_ids=optional(integer_array, "segment_ids", masks.segment_ids, 2)
+        if masks.cu_seqlens is None
+        else _packed_ids(masks, key),
         attn_mask=None if masks.attn_mask is None else mask_array("attn_mask", masks.attn_mask),
         log_discount=None if log_discount is None else _log_discount(log_discount, query.shape[:3]),
         **score_rule,
     )
 
 
-def _segment_ids(masks: Masks, key: NDArray[Any]) -> NDArray[np.int64] | None:
-    starts: NDArray[np.int64] | None = optional(integer_array, "cu_seqlens", masks.cu_seqlens, 1)
-    if starts is None:
-        ids: NDArray[np.int64] | None = optional(integer_array, "segment_ids", masks.segment_ids, 2)
-        return ids
+def _packed_ids(masks: Masks, key: NDArray[Any]) -> NDArray[np.int64]:
+    starts = integer_array("cu_seqlens", masks.cu_seqlens, 1)
     if masks.segment_ids is not None:
         raise ValueError("cu_seqlens and segment_ids say the same; give one of them")
     return packed_segments(starts, key.shape[0], key.shape[2])
