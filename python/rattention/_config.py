@@ -15,8 +15,8 @@ def set_num_threads(n: int) -> None:
     """Use `n` threads from the next call on; 0 goes back to the default (``OMP_NUM_THREADS``,
     ``torch.set_num_threads``).
 
-    Results are bit-identical for any number of threads. All callers share their helpers: any number of
-    Python threads that call have `n - 1` of them in all. Where the system refuses threads, fewer compute.
+    Results are bit-identical for any number of threads. All calling Python threads share one pool of
+    `n - 1` worker threads. If the system refuses to start threads, fewer are used.
     """
     threads = whole_number("n", n)
     if not 0 <= threads <= 4096:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written under a temporary name beside the target and renamed."""
+"""Atomic writes: a file is written under a temporary name beside its target, then renamed."""
 
 from __future__ import annotations
 

@@ -77,11 +77,11 @@ def gravitational_attention(
     eps:
         Added to the power of the distance; > 0.
     exponent:
-        Of the distance ``|q_i - k_j|``, > 0, a number or one per head: 1 is the Euclidean distance. None is
-        2, its square, and takes the least time. Where query and key are equal, neither vectors nor exponent
-        have a gradient of that pair; below exponent 1 gradients grow without bound on the way there.
-        Distances below 1e-19 count as 0. For ``1 - cos(q_i, k_j)`` give vectors of length ``sqrt(1/2)``:
-        that is their squared distance.
+        Power of the distance ``|q_i - k_j|``, > 0, a number or one per head: 1 is the Euclidean distance,
+        None means 2, the squared distance, which is fastest. A pair of equal query and key adds nothing to
+        the gradients of vectors and exponent; below exponent 1, gradients grow without bound as the distance
+        nears 0. Distances below 1e-19 count as 0. For ``1 - cos(q_i, k_j)``, pass vectors of length
+        ``sqrt(1/2)``, whose squared distance it is.
     """
     masks = causal, window, key_mask, segment_ids, attn_mask, query_offset, block_ids, cu_seqlens
     queries, keys, rule = _scores(

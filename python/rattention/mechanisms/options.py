@@ -27,7 +27,7 @@ Yes: TypeAlias = Literal[True]
 
 
 class SharedOptions(TypedDict, Generic[ArrayT], total=False):
-    """Those that all of the softmax family take; see `attention`."""
+    """Options of the whole softmax family; see `attention`."""
 
     causal: bool
     window: Window
@@ -41,7 +41,7 @@ class SharedOptions(TypedDict, Generic[ArrayT], total=False):
 
 
 class SoftmaxOptions(SharedOptions[ArrayT], total=False):
-    """Those of `attention`."""
+    """Options of `attention`."""
 
     scale: float | None
     softcap: float | None
@@ -50,7 +50,7 @@ class SoftmaxOptions(SharedOptions[ArrayT], total=False):
 
 
 class GravityOptions(SharedOptions[ArrayT], total=False):
-    """Those of `gravitational_attention`."""
+    """Options of `gravitational_attention`."""
 
     gravity: ArrayT | float
     eps: float
@@ -58,7 +58,7 @@ class GravityOptions(SharedOptions[ArrayT], total=False):
 
 
 class LinearOptions(TypedDict, Generic[ArrayT], total=False):
-    """Those of `residual_linear_attention` besides its window."""
+    """Options of `residual_linear_attention` besides its window."""
 
     feature_map: str
     initial_state: ArrayT | None
@@ -67,7 +67,7 @@ class LinearOptions(TypedDict, Generic[ArrayT], total=False):
 
 
 class RAttentionOptions(LinearOptions[ArrayT], total=False):
-    """Those of `rattention`."""
+    """Options of `rattention`."""
 
     scale: float | None
     rope_theta: float | None

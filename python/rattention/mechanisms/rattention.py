@@ -71,9 +71,9 @@ def rattention(
         Base of the rotary embedding ("rotate-half", absolute positions from 0) of the sliding window; None is
         no embedding. Needs an even head_dim.
     rope_frequencies:
-        In place of `rope_theta`, for scaled embeddings (Llama 3.1, YaRN): real numbers ``[head_dim / 2]``, by
-        how many radians the pairs turn from row to row, 0 for a pair that does not turn. With shape
-        ``[2, head_dim / 2]`` the second row has factors of the turned pairs. Not differentiable.
+        In place of `rope_theta`, for scaled embeddings (Llama 3.1, YaRN): real numbers ``[head_dim / 2]``,
+        the angles in radians by which each pair turns per position; 0 leaves a pair unrotated. With shape
+        ``[2, head_dim / 2]``, the second row scales the rotated pairs. Not differentiable.
     feature_map, initial_state, key_mask, segment_ids:
         As in `residual_linear_attention`; the last two hide keys from both branches: a segment ends where
         the id changes.

@@ -1,7 +1,7 @@
 """Decoding with RAttention: a cache whose size and whose time per token do not depend on the context.
 
-Of each sequence it keeps the last ``window`` keys and values and, of all before them, the state ``S`` of the
-residual branch (arXiv 2506.15545, section 3): nothing is copied from token to token, and nothing forgotten.
+It keeps the last ``window`` keys and values of each sequence and, for earlier ones, the state ``S`` of the
+residual branch (arXiv 2506.15545, section 3). Nothing is copied from token to token, and nothing forgotten.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RAttentionSnapshot:
 
 
 class RAttentionCache:
-    """What `rattention_step` remembers of a batch of sequences; empty at first.
+    """The past of a batch of sequences, for `rattention_step`; empty at first.
 
     Parameters
     ----------
@@ -62,9 +62,9 @@ class RAttentionCache:
     feature_map, rope_theta, rope_frequencies, scale, local_norm_weight, linear_norm_weight, eps:
         As in `rattention`, of every step. The weights, ``[heads, value_dim]``, are copied.
     dtype:
-        Of the tokens, and of the keys and values kept: ``"float32"``, ``"bfloat16"`` or ``"float16"``. The
-        state is float32 always, and so are the keys that a rotary embedding has turned, which are kept
-        beside the others: steps are as exact as `rattention`.
+        Dtype of the tokens and of the cached keys and values: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        The state is always float32, and so are keys after the rotary embedding, which are cached in addition:
+        steps are as accurate as `rattention`.
 
     Raises
     ------
@@ -73,11 +73,11 @@ class RAttentionCache:
     TypeError
         Sizes that are no integers, or another dtype.
     MemoryError
-        More than this machine has.
+        The cache does not fit into memory.
 
     Notes
     -----
-    A cache serves one thread at a time: RuntimeError where another one is using it. It can be pickled and
+    Only one thread at a time can use a cache; any other gets RuntimeError. Caches can be pickled and
     copied.
     """
 
@@ -174,8 +174,8 @@ class RAttentionCache:
         self._core.restore(snapshot._core)
 
     def select(self, sequences: ArrayLike) -> RAttentionCache:
-        """A new cache with these sequences of the batch, integers ``[new batch]`` in any order and number:
-        what beam search keeps, or one prompt for several answers."""
+        """A new cache with these sequences of the batch, integers ``[new batch]`` in any order, repeats
+        allowed: for beam search, or for several answers to one prompt."""
         indices = integer_array("sequences", sequences, 1)
         batch = self._sizes["batch"]
         if indices.size and (indices.min() < 0 or indices.max() >= batch):
@@ -192,8 +192,8 @@ class RAttentionCache:
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview) -> RAttentionCache:
-        """The cache that `to_bytes` was called on; ValueError names the fault of data that is damaged, cut
-        off or something else."""
+        """The cache that `to_bytes` was called on; ValueError says what is wrong with damaged, truncated
+        or unrelated data."""
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data must be bytes, got {type(data).__name__}")
         settings, arrays = parse(memoryview(data).cast("B"))
@@ -233,10 +233,10 @@ def rattention_step(
     cache:
         What came before; afterwards it holds these tokens as well. It is unchanged where the call fails.
     scale, local_norm_weight, linear_norm_weight, eps:
-        In place of those the cache was made with, which None leaves as they are.
+        Override the values the cache was made with; None keeps those.
     lengths:
-        How many of the tokens each sequence has, the first ones: integers ``[batch]``, all by default. The
-        others are not looked at, and their rows are 0.
+        Number of valid tokens at the start of each sequence: integers ``[batch]``, all by default. The rest
+        is padding: it is ignored, and its output rows are 0.
 
     Returns
     -------

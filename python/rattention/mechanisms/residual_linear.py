@@ -86,9 +86,9 @@ def residual_linear_attention(
 
     Notes
     -----
-    The last ``window + 1`` keys are not in the returned state, because no row has seen them yet. To go on
-    with a longer sequence give that state and, before the new tokens, those last ``window + 1`` tokens (or
-    all, if there are fewer) once more; their rows repeat positions already done and are dropped.
+    The last ``window + 1`` keys are not in the returned state, because no row has seen them yet. To continue
+    the sequence, pass that state and repeat those last ``window + 1`` tokens (or all, if there are fewer)
+    before the new ones; drop their output rows, which repeat earlier positions.
     """
     arrays = linear_inputs(query, key, value)
     options = linear_options(window, feature_map, initial_state, key_mask, segment_ids)
@@ -207,7 +207,7 @@ def linear_options(
 
 
 def feature_map_name(name: str) -> str:
-    """The name of a feature map that there is."""
+    """`name`, if it is one of `FEATURE_MAPS`."""
     if not isinstance(name, str):
         raise TypeError(f"feature_map must be a string, got {brief(name)}")
     if name not in FEATURE_MAPS:

@@ -25,8 +25,8 @@ class _AttentionParts(NamedTuple, Generic[ArrayT]):
 class AttentionResult(_AttentionParts[ArrayT]):
     """What the softmax family returns when more than the output is asked for: output, lse and metrics.
 
-    A result with an lse also keeps what rounding took from it, for the backward pass, which would lose digits
-    without: its lse in float64, and the rest of an output of 16 bits. Results made by hand go without.
+    For an accurate backward pass, a result with an lse also keeps what rounding removed: the lse in float64,
+    and the rounding error of a 16-bit output. Results constructed by hand lack both.
     """
 
     exact_lse: NDArray[np.float64] | None = None

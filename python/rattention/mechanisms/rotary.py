@@ -118,8 +118,8 @@ def _require_per_row(name: str, shape: Sequence[int], expected: tuple[int, ...],
 def rotary_rates(
     rope_theta: float | None, rope_frequencies: ArrayLike | None, head_dim: int
 ) -> NDArray[np.float64] | None:
-    """Frequencies and factors of the pairs, ``[2, head_dim / 2]``, of the arguments by which
-    `rattention.rattention` takes a rotary embedding; None without one."""
+    """Frequencies and factors of the pairs, ``[2, head_dim / 2]``, from the rotary arguments of
+    `rattention.rattention`; None if neither is given."""
     if rope_theta is None and rope_frequencies is None:
         return None
     if rope_theta is not None and rope_frequencies is not None:

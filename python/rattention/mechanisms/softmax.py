@@ -104,17 +104,17 @@ def attention(
         i``, the first and the last one to those farther away. It is the position bias of T5 (arXiv
         1910.10683) without its n x n table.
     block_ids:
-        Integers ``[batch, key_length]``: neighbouring positions with the same id >= 0 are a block, whose rows
-        see all of it, whatever `causal` and `window` hide; -1 is no block. So images in Gemma 3 and prefixes
-        see both sides.
+        Integers ``[batch, key_length]``: neighbouring positions with the same id >= 0 form a block, whose
+        rows see the whole block, whatever `causal` and `window` hide; -1 is no block. Used for images in
+        Gemma 3 and for bidirectional prefixes.
     cu_seqlens:
-        Integers ``[sequences + 1]``, from 0 to `key_length`, for a batch of 1: where packed sequences begin,
-        and where the last ends. A row attends within its own; short for `segment_ids`.
+        Integers ``[sequences + 1]``, from 0 to `key_length`, for a batch of 1: where each packed sequence
+        begins, and where the last ends. Rows attend within their own sequence, as with `segment_ids`.
     return_lse:
         Also return the log of the softmax's denominator.
     metrics:
-        Also measure every row, in the same pass. That changes no bit of a float32 output; of bfloat16, which
-        AMX multiplies otherwise, it may change the last ones.
+        Also measure every row, in the same pass. A float32 output stays bit-identical; the last bits of a
+        bfloat16 output may change on AMX, which multiplies differently.
 
     Returns
     -------
@@ -148,8 +148,8 @@ def attention_backward(
     float32: query, key, value and, where given, log_discount, sinks and relative_bias; with `of_mask` also
     that of a float attn_mask, for which memory is O(query_length x key_length).
 
-    `result` is what `attention` returned for the same arguments with ``return_lse=True``. Weights are made
-    again from its lse, tile by tile: nothing of size ``query_length x key_length`` is stored, and tiles
+    `result` is what `attention` returned for the same arguments with ``return_lse=True``. Weights are
+    recomputed from its lse, tile by tile: nothing of size ``query_length x key_length`` is stored, and tiles
     outside a window are skipped.
     """
     queries, keys, rule = _scores(query, key, **options)
@@ -233,8 +233,8 @@ def attention_map(
     query, key:
         As in `attention`, and so are the other options.
     shape:
-        Most rows and columns of the result, a pair of integers >= 1. A part of the map that is no larger
-        comes as it is.
+        Largest numbers of rows and columns of the result, a pair of integers >= 1. A range of the map that
+        fits is not pooled.
     rows, keys:
         ``(start, stop)``, the query rows and the keys to look at; all by default. Weights stay those of the
         softmax over all keys.
@@ -251,7 +251,7 @@ def attention_map(
     Raises
     ------
     ValueError, TypeError
-        As `attention`, and where `shape`, `rows` or `keys` are none.
+        As `attention`, and for an invalid `shape`, `rows` or `keys`.
     """
     return run_map(*_scores(query, key, **options), shape, rows, keys)
 

@@ -95,8 +95,8 @@ def _packed_ids(masks: Masks, key: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def core_window(window: Window, causal: bool) -> list[int]:
-    """Left and right reach in the core's terms, -1 where unlimited; 2**62 is as good as that and cannot
-    overflow there."""
+    """Left and right reach in the core's terms, -1 where unlimited; larger ones become 2**62, which
+    reaches every key and cannot overflow."""
     return [-1 if reach is None else min(reach, 2**62) for reach in window_bounds(window, causal)]
 
 
@@ -185,8 +185,8 @@ def run_backward(
     log_discount: ArrayLike | float | None,
     attn_mask: ArrayLike | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Gradients by name; those of numbers per head are summed over batch and rows, that of a `log_discount`
-    per query is not. Of an `attn_mask` only where one is given here."""
+    """Gradients by name. Those of per-head numbers are summed over batch and rows, unlike that of a per-query
+    `log_discount`; that of `attn_mask` is computed only if one is passed here."""
     if not isinstance(result, AttentionResult) or result.lse is None:
         raise TypeError("result must be the AttentionResult of a forward call with return_lse=True")
     values = float_array("value", value, 4)

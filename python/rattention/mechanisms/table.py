@@ -58,7 +58,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Functions:
-    """What mechanisms are called by: one set of functions with the same arguments, besides `masks`."""
+    """One set of functions, all with the same arguments besides `masks`, through which mechanisms run."""
 
     family: ClassVar[Literal["softmax", "linear"]]
     masks: ClassVar[tuple[str, ...]]
@@ -184,7 +184,7 @@ class Mechanism:
 
     @property
     def needs_window(self) -> bool:
-        """Whether it is not this mechanism without a window."""
+        """Whether the mechanism requires a window."""
         return "window" in self.options
 
     @property

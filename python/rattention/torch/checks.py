@@ -43,7 +43,7 @@ def require_tensors(arguments: Mapping[str, Any], names: Iterable[str]) -> None:
 
 
 def require_floats(arguments: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Refuse tensors of a dtype that is not computed with."""
+    """Refuse tensors of unsupported dtypes."""
     for name in names:
         value = arguments[name]
         if isinstance(value, Tensor) and value.dtype not in FLOATS:
@@ -76,7 +76,7 @@ def require_mask_dtypes(arguments: Mapping[str, Any]) -> None:
 
 
 def require_shapes(query: Tensor, key: Tensor, value: Tensor | None) -> None:
-    """What the core asks of its three main inputs, for where it is not called."""
+    """The core's shape checks of query, key and value, for calls that bypass the core."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if tensor is not None and tensor.dim() != 4:
             raise ValueError(
@@ -98,7 +98,7 @@ def require_shapes(query: Tensor, key: Tensor, value: Tensor | None) -> None:
 
 
 def require_other_shapes(functions: Functions, inputs: Mapping[str, Any]) -> None:
-    """What the core asks of all other tensors, once query, key and value fit each other."""
+    """The core's shape checks of all other tensors, once query, key and value fit each other."""
     query, key, value = (inputs[name] for name in ("query", "key", "value"))
     batch, heads, rows, dim = query.shape
     kv_heads, keys = key.shape[1:3]

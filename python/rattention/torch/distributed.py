@@ -83,8 +83,8 @@ def context_parallel_rattention(
 ) -> Tensor:
     """`rattention.torch.rattention` of a sequence whose consecutive slices lie on consecutive ranks.
 
-    All ranks of the group call it, each with its slice, and all call backward or none does, also where a
-    rank has nothing to add to the loss: gradients of the slices before it come through its output.
+    All ranks of the group call it, each with its slice, and all call backward or none does, even a rank that
+    adds nothing to the loss: gradients of earlier slices flow through its output.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def _described(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any
 def _with_halo(
     query: Tensor, key: Tensor, value: Tensor, halo: int, group: ProcessGroup
 ) -> tuple[Tensor, ...]:
-    """With the end of the slice before in front, if there is one; its queries are 0, its rows are dropped."""
+    """Prepend the previous rank's last `halo` positions, if any: queries 0, rows dropped later."""
     ends = torch.cat([key[:, :, -halo:], value[:, :, -halo:]], dim=3)
     came = _FromBefore.apply(_shifted, ends, group)  # type: ignore[no-untyped-call]
     if dist.get_rank(group) == 0:
@@ -214,8 +214,8 @@ class _FromBefore(torch.autograd.Function):
 def _agree(names: Sequence[str], describe: Callable[[], Sequence[float]], group: ProcessGroup) -> list[int]:
     """The first number of every rank, once all ranks have described the same in the others.
 
-    Where `describe` raises, that error is raised here and a RuntimeError on all other ranks, so that nobody
-    waits for a rank that does not come.
+    Where `describe` raises, that error is raised here and a RuntimeError on all other ranks, so that no
+    rank waits for one that failed.
     """
     try:
         mine = describe()
@@ -245,8 +245,8 @@ def _gathered(numbers: Sequence[float], group: ProcessGroup) -> list[list[float]
 
 
 def _exclusive_sum(own: Tensor, step: int, group: ProcessGroup) -> Tensor:
-    """The sum over all ranks that the steps come from, zeros where there is none: each round doubles how many
-    are in it."""
+    """The sum over all ranks before this one (after it if `step` is -1), or zeros: each round doubles the
+    number of ranks summed."""
     total = _shifted(own, step, group)
     distance = 1
     while distance < dist.get_world_size(group) - 1:
@@ -256,7 +256,7 @@ def _exclusive_sum(own: Tensor, step: int, group: ProcessGroup) -> Tensor:
 
 
 def _shifted(tensor: Tensor, by: int, group: ProcessGroup) -> Tensor:
-    """What the rank `by` places before has, zeros where there is none; ranks give shapes alike."""
+    """The tensor of rank ``rank - by``, zeros if there is none; all ranks pass the same shape."""
     came = torch.zeros_like(tensor, memory_format=torch.contiguous_format)
     rank, ranks = dist.get_rank(group), range(dist.get_world_size(group))
     calls = {rank + by: (dist.isend, tensor.contiguous()), rank - by: (dist.irecv, came)}

@@ -71,8 +71,8 @@ def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
 
 
 def _nobody_looks(tensors: list[Tensor | None]) -> bool:
-    """Whether the kernel may be called without PyTorch's dispatcher, which takes longer than attention of one
-    row to some hundred keys: plain tensors, and no compiler, transform or mode that sees operations."""
+    """Whether the call may bypass PyTorch's dispatcher, which takes longer than attention of one row to a few
+    hundred keys: for plain tensors, outside compilers, transforms and modes that intercept operations."""
     return not (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None

@@ -32,7 +32,7 @@ def residual_linear_attention(
         key, value = (repeated(tensor, initial_state.shape[1]) for tensor in (key, value))
     phi_q, phi_k = (features(tensor, feature_map) for tensor in (query, key))
     runs = _runs(segment_ids, query.shape[0], length, query.device)
-    # Moved by w + 1, a key takes part from the row on that sees it first, if that is of its segment.
+    # Shifted by w + 1, a key is added at the first row that sees it, if both are in the same segment.
     shown = runs[:, : length - shift] == runs[:, shift:]
     if key_mask is not None:
         shown = shown & key_mask[:, : length - shift]

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     Operation = Callable[..., list[Tensor]]
 
 if torch.distributed.is_available():
-    # Its functions have the default process group of this moment as default arguments. PyTorch imports it in
-    # the first call of an operation; a group would then outlive destroy_process_group, and threads of gloo
-    # that still run when the interpreter ends can abort it.
+    # The module stores the default process group at its import in default arguments. PyTorch imports it on
+    # the first call of an operation; a group that exists by then would outlive destroy_process_group, and
+    # gloo threads still running at exit can abort the interpreter.
     import torch.distributed.nn.functional
 
 NAMESPACE = "rattention"
@@ -56,9 +56,9 @@ KIND_TYPES = {
 class Signature:
     """The arguments of one set of functions, as an operation takes them: all by position, windows as pairs.
 
-    The forward operation returns the output and what else is asked for, see `rattention.torch.results`; the
-    backward operation the gradients of the differentiable arguments that are there. Plain attributes:
-    compilers trace the code that reads them.
+    The forward operation returns the output and any other results requested (see `rattention.torch.results`);
+    the backward operation returns the gradients of the differentiable arguments that were given. Attributes
+    are plain because compilers trace the code that reads them.
     """
 
     def __init__(self, functions: Functions) -> None:

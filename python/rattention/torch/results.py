@@ -160,8 +160,8 @@ class _NotDifferentiable(torch.autograd.Function):
 
 
 def not_differentiable(measured: Tensor, *inputs: Tensor) -> Tensor:
-    """What was measured of these inputs: in a loss an error, in place of a gradient that is silently
-    missing."""
+    """`measured`, so that a backward pass through it raises an error instead of silently omitting the
+    gradients of `inputs`."""
     if torch.compiler.is_compiling() or not measured.is_floating_point():
         return measured
     result: Tensor = _NotDifferentiable.apply(measured, *inputs)  # type: ignore[no-untyped-call]

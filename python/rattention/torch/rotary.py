@@ -68,7 +68,7 @@ def _scaled_angles(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tens
 
 
 def plain_turn(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
-    """The first dimensions, twice as many as `cos` and `sin` have, by those angles; the others stay."""
+    """Rotate the first dimensions, two per angle, and copy the others."""
     half = cos.shape[-1]
     if cos.dim() == 3:
         cos, sin = cos[:, None], sin[:, None]
@@ -94,8 +94,8 @@ def aligned_rotary(
     frequencies: Tensor | None = None,
     first_position: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Queries and keys of other lengths, whose last rows are of one token; `first_position` is the first
-    key's."""
+    """Queries and keys of different lengths, aligned at their last rows; `first_position` is that of the
+    first key."""
     offset = first_position + key.shape[-2] - query.shape[-2]
     (queries,) = rotary(query, theta=theta, frequencies=frequencies, first_position=offset)
     (keys,) = rotary(key, theta=theta, frequencies=frequencies, first_position=first_position)
