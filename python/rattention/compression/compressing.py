@@ -90,8 +90,8 @@ def compress(
     """Hold the key/value caches of `model` within a budget in every forward pass of the ``with`` block.
 
     A pass of several tokens, a prompt, attends to everything held; then each layer's cache is cut to the
-    budget. A pass of one token, as in generation, cuts where more than budget and `slack` are held by then,
-    with the attention of the queries since the last cut (at most 64) in the place of the prompt's. Tokens
+    budget. A pass of one token, as in generation, cuts once more than budget plus `slack` tokens are held,
+    using the attention of the queries since the last cut (at most 64) instead of the prompt's. Tokens
     keep their true positions. The model is restored at the end, also after an exception.
 
     Parameters

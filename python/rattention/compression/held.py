@@ -294,7 +294,7 @@ def compressing(model: torch.nn.Module, plan: Compression) -> Iterator[None]:
 
 
 def _uses(name: str, encoder: TransformerEncoder) -> dict[int, LayerUse]:
-    """Of the layers whose caches can be compressed, by number."""
+    """A `LayerUse` for each layer whose cache can be compressed, by number."""
     return {
         index: LayerUse(f"{name}.layers.{index}.attention".lstrip("."))
         for index, layer in enumerate(encoder.attention_layers())

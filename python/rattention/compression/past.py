@@ -1,5 +1,5 @@
-"""How many tokens may be kept, what a strategy may look at, and what it gives: all of the past, nothing of
-what comes after the cut."""
+"""The budget of tokens, the past that a strategy chooses from, and what it keeps. Nothing after the cut is
+visible to a strategy."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def in_order(kept: Kept) -> Kept:
 
 
 def share_kept(attention: NDArray[np.float32], indices: NDArray[np.int64]) -> float:
-    """Of attention ``[heads, tokens]`` the share that goes to `indices` ``[heads, kept]``, mean of heads."""
+    """Share of attention ``[heads, tokens]`` that `indices` ``[heads, kept]`` receive, mean over heads."""
     return float((along(attention, indices).sum(axis=1) / attention.sum(axis=1)).mean())
 
 

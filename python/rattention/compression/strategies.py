@@ -89,7 +89,7 @@ class Uniform(Strategy):
 
 @dataclass(frozen=True)
 class TopK(Strategy):
-    """The tokens with most attention, of each head its own; among equals the newer.
+    """The tokens with the most attention, chosen per head; among equals, the newer.
 
     By ``"received"``: mean attention from the query rows that may see a token (heavy hitters, after arXiv
     2306.14048); by ``"query"``: attention of the newest row. Grouped query heads are averaged. Both come from

@@ -197,7 +197,7 @@ _LOCK = threading.Lock()
 
 @contextmanager
 def alone(model: Any, hooks: dict[Any, Hook] | None = None) -> Iterator[None]:
-    """Within the block no other block admits `model`, or a part of it; RuntimeError where one has already."""
+    """Hold `model` and its parts for this block alone; RuntimeError if another block holds any of them."""
     modules = model.modules() if hasattr(model, "modules") else (model,)
     parts = {part: (hooks or {}).get(part) for part in modules}
     with _LOCK:

@@ -41,7 +41,7 @@ def _hooked_forward(
 
 @contextmanager
 def calling_hooks(model: PreTrainedModel) -> Iterator[None]:
-    """The implementation swapped in, and out again in every part of the model, also after an exception."""
+    """Swap the implementation in, and restore every part of the model afterwards, also after an exception."""
     register_as(NAME, _hooked_forward)
     if unseen := attending_alone(model):
         warnings.warn(
@@ -50,7 +50,7 @@ def calling_hooks(model: PreTrainedModel) -> Iterator[None]:
             stacklevel=6,
         )
     configs = [m.config for m in model.modules() if isinstance(m, PreTrainedModel)]
-    for config in configs:  # which grows: outer ones come first, as to set one sets those within it
+    for config in configs:  # grows; outer ones first, because setting one also sets those inside it
         inner = (getattr(config, name, None) for name in config.sub_configs)
         configs += [part for part in inner if part is not None and all(part is not c for c in configs)]
     before = [(config, config._attn_implementation) for config in configs]

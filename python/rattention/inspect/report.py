@@ -26,7 +26,7 @@ DPI = 110
 
 
 class Column(NamedTuple):
-    """How a number is called and written, on the console and in the report."""
+    """The heading and format of a number, on the console and in the report."""
 
     heading: str
     form: str = ""

@@ -1,7 +1,7 @@
 """Statistics of the attention of a model, streamed while it reads samples: no map is ever stored.
 
-Of each sample, layer and head there are numbers of the *query row*, the last one unless another is chosen,
-whose attention decides what the model does next, and their means over all rows.
+For each sample, layer and head there are statistics of the *query row* (by default the last row, whose
+attention decides what the model does next) and their means over all rows.
 """
 
 from __future__ import annotations
@@ -249,8 +249,8 @@ def row_statistics(
     heads: Sequence[int],
     row: int,
 ) -> RowStatistics:
-    """Of row `row` in `metrics` of one sequence, whose `weights` and `visible` positions are ``[heads,
-    keys]`` of the `heads` chosen."""
+    """Statistics of row `row` from the `metrics` of one sequence, and the row's `weights` and `visible` keys,
+    ``[heads, keys]``, of the chosen `heads`."""
     seen = visible.sum(axis=1)
     measured = {name: getattr(metrics, name)[0, heads, row].astype(np.float64) for name in OVER_ROWS}
     attended = [attended_positions(w, v) for w, v in zip(weights, visible, strict=True)]
@@ -312,7 +312,7 @@ def shown_cells(
     """In which cells of a pooled map a row sees a key, ``[rows, keys]`` of its bins, for the first sequence.
 
     `weights` is the map ``[heads, bins of rows, bins of keys]`` of the ranges `rows` and `keys`. Segments and
-    dense masks are told by the weights themselves, 0 where nothing is seen.
+    dense masks are inferred from the weights, which are 0 where hidden.
     """
     masks = _masks(attention.options)
     down, across = (

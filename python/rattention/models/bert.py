@@ -111,8 +111,8 @@ class Bert:
         pairs:
             A second text for each, joined as ``[CLS] text [SEP] pair [SEP]``.
         max_length:
-            Keep at most so many tokens, special tokens counted: of a text its beginning, of a pair both
-            beginnings, the longer text giving way first. By default, and at most, the model's positions.
+            Keep at most this many tokens, special tokens included, from the start of each text; of a pair,
+            the longer text is cut first. By default, and at most, the model's positions.
 
         Raises
         ------

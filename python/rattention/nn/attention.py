@@ -48,14 +48,14 @@ class SelfAttention(nn.Module):
     dim:
         Width of the tokens.
     heads, kv_heads:
-        Query heads, and key/value heads, which must divide them (all by default). Of a mechanism with
-        timescales: of each timescale.
+        Query heads, and key/value heads, which must divide them (all by default). For mechanisms
+        with timescales, per timescale.
     mechanism:
         `Softmax`, `SlidingWindow`, `MultiTimescale`, `Gravitational`, `GravitationalMultiTimescale` or
         `RAttention` of `rattention.nn`, with its options; or its name in `rattention.MECHANISMS`, for the
         default options; or what its `as_dict` gives.
     causal:
-        Rows see no later ones. RAttention is always causal and requires True.
+        Tokens see no later tokens. RAttention is always causal and requires True.
     head_dim:
         ``dim // heads`` by default.
     bias:
@@ -190,8 +190,8 @@ class SelfAttention(nn.Module):
         return heads
 
     def show_local(self, query: Tensor, key: Tensor, *, first_position: int = 0, **masks: Any) -> None:
-        """Show RAttention's local branch to the hook; the last query and key are of one token, and
-        `first_position` is the first key's."""
+        """Show RAttention's local branch to the hook; the last query and key belong to the same
+        token, and `first_position` is that of the first key."""
         if self.attention_hook is not None:
             query, key = aligned_rotary(query, key, theta=self.rope_theta, first_position=first_position)
             self.attention_hook(None, query, key, None, {"causal": True, "window": self.window, **masks})

@@ -29,8 +29,8 @@ class Rows:
     """Several tensors ``[batch, heads, rows, ...]`` that grow at the end and lose rows at the front.
 
     Joining old and new rows for every token takes longer than attending to them. Here they are copied only
-    when the room is used up, which is then a quarter of the rows, so that a token costs the copies of four
-    others at most. Rows once given out by `tensors` are not written to again.
+    when the spare room, a quarter of the rows, is used up, so each token costs at most four row copies. Rows
+    that `tensors` has returned are never overwritten.
     """
 
     def __init__(self) -> None:

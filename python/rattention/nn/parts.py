@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Gravity(nn.Module):
     """Masses of every token as seen by every head, and the strength per head; all positive.
 
-    Masses are ``softplus`` of a linear map of the token, the strength is ``exp`` of a parameter that starts
-    at the logarithm of the power of the distance to expect, which makes first scores of about 1. So is a
-    learned exponent, one per head.
+    Masses are ``softplus`` of a linear map of the token. The strength is ``exp`` of a parameter that starts
+    at the logarithm of the expected power of the distance, so that initial scores are about 1. A learned
+    exponent, one per head, is also an ``exp``.
     """
 
     def __init__(self, options: WithGravity, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
@@ -60,8 +60,8 @@ class Gravity(nn.Module):
 
 
 def _directions(rows: Tensor, side: int) -> Tensor:
-    """Vectors of length sqrt(1/2), whose squared distance is ``1 - cos``. Those of length 0 point, in one of
-    two more dimensions for each side, away from all others: their cosine is 0."""
+    """Vectors of length sqrt(1/2), whose squared distance is ``1 - cos``. Zero vectors
+    point along an extra dimension, one for each side, so their cosine with all others is 0."""
     wide = rows.float()
     length = wide.norm(dim=-1, keepdim=True)
     some = length > 0
