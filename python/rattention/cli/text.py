@@ -134,12 +134,12 @@ def number(value: float | None, form: str) -> str:
 
 
 def columns() -> int:
-    """Of the terminal."""
+    """The width of the terminal in characters."""
     return max(20, shutil.get_terminal_size((UNKNOWN, 24)).columns)
 
 
 def text_width() -> int:
-    """Of a line of prose."""
+    """The width of a line of prose in characters."""
     return min(WIDEST, columns())
 
 

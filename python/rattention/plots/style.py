@@ -64,7 +64,7 @@ def axes_of(ax: Axes | None) -> Axes:
 
 
 def tidy(ax: Axes) -> Axes:
-    """`ax` without the lines that say nothing."""
+    """`ax` without its top and right spines, with small tick labels."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8.5)
     ax.margins(x=0.08)

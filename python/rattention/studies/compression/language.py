@@ -38,7 +38,7 @@ class Continuation(Task):
     batch:
         Pieces that a seed draws.
     slack:
-        Of `rattention.compress`; smaller than there, so that no more than the budget says is held.
+        As in `rattention.compress`; smaller by default, to hold little more than the budget.
     """
 
     quality = "perplexity of the continuation"

@@ -84,8 +84,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of all turns with all seeds, and the quartiles: a single run that was disturbed would move a
-    mean as far as it likes."""
+    """The median of all turns with all seeds, and the quartiles: a single disturbed run could shift a mean
+    arbitrarily far."""
 
     median: float
     low: float

@@ -18,9 +18,9 @@ from rattention.studies.compression.tasks import Task, draw_pieces
 class Sentences(Task):
     """Cosine between the embeddings of a whole piece of text and of the tokens that a strategy keeps.
 
-    An embedding is the mean of the last hidden states. [CLS] and [SEP] stay beside the budget, which counts
-    the others; what is kept closes up, and attention is that of the whole piece, of [CLS] where a query's is
-    asked for. A seed draws the pieces.
+    An embedding is the mean of the last hidden states. [CLS] and [SEP] are always kept and do not count
+    towards the budget; kept tokens close up. Attention is that of the whole piece, with [CLS] as the query
+    where a strategy needs one. A seed determines the pieces.
 
     Parameters
     ----------

@@ -53,8 +53,8 @@ def evaluate(
         Called with the history before every decision; the model sees what it returns: transitions of the same
         batch, no more than the model's context. See `History.select`.
     forget:
-        Whether what `compress` left out is gone for good; else it is given all of the last transitions, as
-        many as the context holds, each time.
+        Whether transitions that `compress` leaves out are gone for good; otherwise it receives as many of the
+        last transitions as the context holds, each time.
     progress:
         Wraps the range of episodes, for a bar.
 

@@ -115,7 +115,7 @@ class HistoryTransformer(nn.Module):
         """Logits of the next action at every place of a batch, ``[batch, history, actions]``: for training.
 
         Row b asks in state ``states[b, lengths[b]]``: the query is its token there, which sees what `forward`
-        is given, the transitions before. Behind these, logits are those of what is done in the next state.
+        is given, the transitions before. At those, logits are of the action in the next state.
         """
         tokens = self._transitions(states, actions, rewards, next_states)
         places = torch.arange(states.shape[1]) == lengths[:, None]

@@ -34,7 +34,7 @@ CHECKSUM_BYTES = 4
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Gives a function that says whether Ctrl-C was pressed; pressed again, it interrupts as usual.
 
-    Python hears signals in the main thread only: in others nothing is deferred.
+    Python delivers signals to the main thread only: in other threads, nothing is deferred.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -137,7 +137,7 @@ def held_out(known: list[Sample], unseen: list[Sample], validation: int) -> dict
 
 
 def collate(split: Split, indices: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-    """The samples as tensors: ``tokens`` ``[batch, longest]`` (int64, 0 behind a sequence), ``lengths`` and
+    """The samples as tensors: ``tokens`` ``[batch, longest]`` (int64, 0 after a sequence), ``lengths`` and
     ``labels`` ``[batch]``."""
     rows = [torch.from_numpy(split[i][0].astype(np.int64)) for i in indices]
     return {

@@ -115,9 +115,9 @@ class SequenceClassifier(nn.Module):
         Parameters
         ----------
         tokens:
-            ``[batch, length]`` integers, padding behind the sequences.
+            ``[batch, length]`` integers, padding after the sequences.
         lengths:
-            ``[batch]``, of each sequence, >= 1.
+            ``[batch]``, the length of each sequence, >= 1.
         labels:
             ``[batch]``.
 

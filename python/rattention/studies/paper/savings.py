@@ -28,9 +28,9 @@ class CacheModel:
     layers, heads, kv_heads, head_dim:
         As in the model's configuration; `kv_heads` divides `heads`.
     window:
-        w: a local layer keeps the w tokens before the current one, and that one.
+        w: a local layer keeps the current token and the w before it.
     global_every:
-        The last of every so many layers is global; 0 where all are local.
+        Of every group of this many layers the last is global; 0 if all are local.
     dtype, state_dtype:
         Of keys and values, and of the states.
     """
