@@ -47,7 +47,7 @@ def register() -> None:
 
 
 def register_as(name: str, forward: Callable[..., Any]) -> None:
-    """Make `forward` known under `name`, with masks of one number per key."""
+    """Make `forward` known under `name`, with masks of `rattention_mask`."""
     AttentionInterface.register(name, forward)
     AttentionMaskInterface.register(name, rattention_mask)
 
@@ -58,6 +58,8 @@ def attention_forward(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
+    *,
+    attend: Callable[..., Any] = rt.attention,
     **arguments: Any,
 ) -> tuple[torch.Tensor, None]:
     """What `AttentionInterface` calls: `rattention.torch.attention` of a model's tensors.
@@ -73,6 +75,8 @@ def attention_forward(
     attention_mask:
         Of `rattention_mask`, or 4-D, bool (True = attend) or added to the scores. It alone says what is seen,
         as with the implementation "eager"; None: everything.
+    attend:
+        What is called in place of `rattention.torch.attention`, with its arguments.
     arguments:
         ``scaling``, the factor on the scores; ``softcap``, their bound; ``s_aux`` or ``sinks``, one number
         per head; ``position_bias``, added to the scores as a 4-D mask is; ``dropout`` of the weights, which
@@ -91,7 +95,7 @@ def attention_forward(
         attention_mask = attention_mask.visible()  # which fits by broadcasting, or is refused
     options = kernel_options(module, attention_mask, **arguments)
     key, value = known_keys(attention_mask, key, value)
-    output: torch.Tensor = rt.attention(query, key, value, **options)
+    output: torch.Tensor = attend(query, key, value, **options)
     return output.transpose(1, 2).contiguous(), None
 
 

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 import rattention.torch as rt
-from rattention.hf.attention import kernel_options, known_keys, register_as
+from rattention.hf.attention import attention_forward, register_as
 from rattention.hf.interface import attending_alone
 from rattention.inspect.hooks import hook_of
 
@@ -20,23 +20,16 @@ NAME = "rattention_observed"
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _hooked_forward(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **arguments: Any,
-) -> tuple[torch.Tensor, None]:
+def _hooked_forward(module: torch.nn.Module, *tensors: Any, **arguments: Any) -> tuple[torch.Tensor, None]:
     """`rattention.hf.attention.attention_forward`, through the module's hook where it has one."""
-    options = kernel_options(module, attention_mask, **arguments)
-    key, value = known_keys(attention_mask, key, value)
     hook = hook_of(module)
     if hook is None:
-        output: Any = rt.attention(query, key, value, **options)
-    else:
-        output = hook(rt.attention, query, key, value, options)
-    return output.transpose(1, 2).contiguous(), None
+        return attention_forward(module, *tensors, **arguments)
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> Any:
+        return hook(rt.attention, query, key, value, options)
+
+    return attention_forward(module, *tensors, **arguments, attend=attend)
 
 
 @contextmanager
