@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 from transformers import EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -17,6 +18,7 @@ from rattention.compression.held import Held
 from rattention.hf.attention import attends_causally
 from rattention.hf.cache import RAttentionCacheLayer, existing_layer, given_cache
 from rattention.hf.converted import sliding_window_of
+from rattention.hf.masks import PatternMask
 from rattention.inspect.hooks import LayerAttention, attention_layers, has_hook, visiting
 
 CONSTANT = (DynamicSlidingWindowLayer, RAttentionCacheLayer)
@@ -86,18 +88,23 @@ class _Compressor:
         self.present: dict[str, _CompressedLayer] = {}
         """The cache of a layer in the pass that it is in."""
 
-    def before(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Called before an attention module runs: see to its layer of the cache."""
+    def before(
+        self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Called before an attention module runs: see to its layer of the cache; the arguments, if others are
+        to be given."""
         cache = given_cache(kwargs)
         if cache is None and len(args) > 1:
             cache = given_cache(inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments)
         self.present.pop(name, None)
         if cache is None:
-            return
+            return None
         layer = compressed_layer(cache, module.layer_idx, self.plan, self.uses[name])
-        if layer is not None:
-            layer.expected = True
-            self.present[name] = layer
+        if layer is None:
+            return None
+        layer.expected = True
+        self.present[name] = layer
+        return pytree.tree_map_only(PatternMask, PatternMask.of_held_keys, (args, kwargs))
 
     def __call__(self, attention: LayerAttention) -> None:
         """Let the layer attend to what is held; afterwards the cache is cut where that is due."""

@@ -150,7 +150,7 @@ def _biased(table: torch.Tensor | None, bias: torch.Tensor, mask: torch.Tensor |
 
 def known_keys(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Keys or values without those beyond the pattern of a mask, where a cache has room for later tokens."""
-    if not isinstance(mask, PatternMask) or mask.pattern is None or mask.keys == tensors[0].shape[2]:
+    if not isinstance(mask, PatternMask) or mask.pattern is None or mask.keys in (None, tensors[0].shape[2]):
         return tensors
     return tuple(tensor[:, :, : mask.keys] for tensor in tensors)
 

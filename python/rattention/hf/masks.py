@@ -56,8 +56,9 @@ class PatternMask(torch.Tensor):
     add masks, and layers that compute attention themselves get what they would get from "eager".
     """
 
-    keys: int
-    """How many keys the pattern is about: less than the last size where a cache has room for later tokens."""
+    keys: int | None
+    """How many keys the pattern is about: less than the last size where a cache has room for later tokens, None
+    where a cache holds some of them."""
     _contents: _Contents
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -70,7 +71,7 @@ class PatternMask(torch.Tensor):
         return cls._of(like, _Contents(build, pattern), keys)
 
     @classmethod
-    def _of(cls, like: torch.Tensor, contents: _Contents, keys: int) -> PatternMask:
+    def _of(cls, like: torch.Tensor, contents: _Contents, keys: int | None) -> PatternMask:
         mask: PatternMask = torch.Tensor._make_wrapper_subclass(
             cls, like.shape, dtype=like.dtype, device=like.device
         )
@@ -85,13 +86,17 @@ class PatternMask(torch.Tensor):
         """Causality, window, segments and padding as options of `rattention.torch.attention`."""
         return self._contents.pattern
 
+    def of_held_keys(self) -> PatternMask:
+        """This mask for a cache that no longer holds all keys that the mask is about."""
+        return self._of(self, self._contents, None)
+
     def fits(self, query: torch.Tensor, key: torch.Tensor) -> bool:
         """Whether batch, queries and keys are those of the mask; a causal one may be for the first keys of a
-        cache that has room for later tokens."""
+        cache that has room for later tokens, or for a cache that holds some keys."""
         if self.shape[0] != query.shape[0] or self.shape[2] != query.shape[2]:
             return False
-        later = self.pattern is not None and self.pattern["causal"] and key.shape[2] > self.keys
-        return key.shape[2] == self.shape[3] or later
+        causal = self.pattern is not None and self.pattern["causal"]
+        return key.shape[2] == self.shape[3] or (causal and (self.keys is None or key.shape[2] > self.keys))
 
     def attention_options(self) -> dict[str, Any]:
         """Masks of `rattention.torch.attention`."""
