@@ -104,7 +104,8 @@ class _Compressor:
             return None
         layer.expected = True
         self.present[name] = layer
-        return pytree.tree_map_only(PatternMask, PatternMask.of_held_keys, (args, kwargs))
+        args, kwargs = pytree.tree_map_only(PatternMask, PatternMask.of_held_keys, (args, kwargs))
+        return args, kwargs
 
     def __call__(self, attention: LayerAttention) -> None:
         """Let the layer attend to what is held; afterwards the cache is cut where that is due."""

@@ -57,8 +57,8 @@ class PatternMask(torch.Tensor):
     """
 
     keys: int | None
-    """How many keys the pattern is about: less than the last size where a cache has room for later tokens, None
-    where a cache holds some of them."""
+    """How many keys the pattern is about: less than the last size where a cache has room for later tokens;
+    None where a cache holds some of them."""
     _contents: _Contents
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
-from rattention._arguments import brief, float_array, positive, same_dtype, truth
+from rattention._arguments import brief, float_array, positive, same_dtype
 from rattention.mechanisms.masks import Masks
 from rattention.mechanisms.options import GravityCall, Typed, shows_options_of
 from rattention.mechanisms.pooled_map import MAP_SHAPE
@@ -106,9 +106,7 @@ def gravitational_attention_backward(
     """Gradients as in `attention_backward`, those of query_mass, key_mass and gravity (``[heads]``), and that
     of exponent (``[heads]``) where it was given."""
     queries, keys, rule = _scores(query, key, query_mass, key_mass, **options)
-    log_discount = options.get("log_discount")
-    mask = options.get("attn_mask") if truth("of_mask", of_mask) else None
-    return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, log_discount, mask)
+    return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, options, of_mask)
 
 
 @shows_options_of(gravitational_attention)

@@ -67,6 +67,12 @@ def packed_segments(cu_seqlens: NDArray[np.int64], batch: int, key_length: int) 
     return np.repeat(np.arange(len(starts) - 1), np.diff(starts))[None]
 
 
+def segment_runs(ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Runs of equal ids ``[batch, length]``, counted from 0: one ends where the id changes."""
+    runs: NDArray[np.int64] = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
+    return runs
+
+
 def query_positions(masks: Masks, query_length: int, key_length: int) -> NDArray[np.int64]:
     """Position of each query row among the keys."""
     offset = key_length - query_length if masks.query_offset is None else masks.query_offset
@@ -110,8 +116,7 @@ def reference_visible(
 def _in_blocks(ids: NDArray[Any], positions: NDArray[np.int64]) -> NDArray[np.bool_]:
     """``[batch, positions, keys]``: whether row and key lie in one run of equal ids >= 0."""
     batch, keys = ids.shape
-    runs = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
-    runs = np.where(ids >= 0, runs, -1)
+    runs = np.where(ids >= 0, segment_runs(ids), -1)
     inside = (positions >= 0) & (positions < keys)
     own = np.full((batch, len(positions)), -2)
     own[:, inside] = runs[:, positions[inside]]

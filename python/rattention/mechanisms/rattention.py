@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
 from rattention._arguments import float32_array, float_array, optional, real_number, truth
+from rattention.mechanisms.masks import segment_runs
 from rattention.mechanisms.options import RAttentionCall, Typed
 from rattention.mechanisms.residual_linear import (
     as_given,
     linear_inputs,
     linear_options,
     reference_residual_linear_attention,
-    segment_runs,
 )
 from rattention.mechanisms.results import LinearResult
 from rattention.mechanisms.rotary import reference_rotary, rotary_rates

@@ -23,6 +23,7 @@ from rattention._arguments import (
     truth,
     whole_number,
 )
+from rattention.mechanisms.masks import segment_runs
 from rattention.mechanisms.options import LinearCall, Typed
 from rattention.mechanisms.results import LinearResult
 
@@ -218,9 +219,3 @@ def feature_map_name(name: str) -> str:
 def as_given(output: NDArray[Any], like: ArrayLike) -> NDArray[Any]:
     """bfloat16, which the core returns as its storage, in the dtype of the user's array."""
     return output.view(np.asarray(like).dtype) if output.dtype == np.uint16 else output
-
-
-def segment_runs(ids: NDArray[Any]) -> NDArray[np.int64]:
-    """Segments ``[batch, length]``, counted from 0: one ends where the id changes."""
-    runs: NDArray[np.int64] = np.cumsum(np.diff(ids, axis=1, prepend=ids[:, :1]) != 0, axis=1)
-    return runs

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rattention._arguments import positive, truth
+from rattention._arguments import positive
 from rattention.mechanisms.masks import Masks, query_positions
 from rattention.mechanisms.options import SoftmaxCall, Typed, shows_options_of
 from rattention.mechanisms.pooled_map import MAP_SHAPE
@@ -153,9 +153,7 @@ def attention_backward(
     outside a window are skipped.
     """
     queries, keys, rule = _scores(query, key, **options)
-    log_discount = options.get("log_discount")
-    mask = options.get("attn_mask") if truth("of_mask", of_mask) else None
-    return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, log_discount, mask)
+    return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, options, of_mask)
 
 
 @shows_options_of(attention)

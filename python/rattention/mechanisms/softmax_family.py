@@ -34,6 +34,8 @@ from rattention.mechanisms.pooled_map import map_range, map_shape
 from rattention.mechanisms.results import AttentionResult
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike, NDArray
 
     from rattention.mechanisms.masks import Window
@@ -182,11 +184,12 @@ def run_backward(
     result: AttentionResult,
     options: _core.ScoreOptions,
     grad_lse: ArrayLike | None,
-    log_discount: ArrayLike | float | None,
-    attn_mask: ArrayLike | None = None,
+    given: Mapping[str, Any],
+    of_mask: bool,
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients by name. Those of per-head numbers are summed over batch and rows, unlike that of a per-query
-    `log_discount`; that of `attn_mask` is computed only if one is passed here."""
+    log_discount. `given` are the user's options; their attn_mask has a gradient only with `of_mask`."""
+    attn_mask = given.get("attn_mask") if truth("of_mask", of_mask) else None
     if not isinstance(result, AttentionResult) or result.lse is None:
         raise TypeError("result must be the AttentionResult of a forward call with return_lse=True")
     values = float_array("value", value, 4)
@@ -206,7 +209,7 @@ def run_backward(
     if attn_mask is not None:
         gradients["attn_mask"] = _summed_to(gradients["attn_mask"], np.shape(attn_mask))
     for name in ("gravity", "exponent", "log_discount", "sinks", "relative_bias"):
-        if name in gradients and not (name == "log_discount" and getattr(log_discount, "ndim", 0) == 3):
+        if name in gradients and not (name == "log_discount" and np.ndim(given["log_discount"]) == 3):
             with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be
                 gradients[name] = gradients[name].sum(axis=(0, 2), dtype=np.float64).astype(np.float32)
     return gradients

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rattention.torch.rotary import plain_rotary
-from rattention.torch.softmax_composition import attention, per_kv_head, repeated, wide
+from rattention.torch.softmax_composition import attention, per_kv_head, repeated, segment_runs, wide
 
 CHUNK = 64
 """Positions whose pairs are formed at once; what lies before them comes through the state."""
@@ -31,7 +31,8 @@ def residual_linear_attention(
     if initial_state is not None and initial_state.shape[1] != key.shape[1]:
         key, value = (repeated(tensor, initial_state.shape[1]) for tensor in (key, value))
     phi_q, phi_k = (features(tensor, feature_map) for tensor in (query, key))
-    runs = _runs(segment_ids, query.shape[0], length, query.device)
+    ids = query.new_zeros((query.shape[0], length)) if segment_ids is None else segment_ids
+    runs = segment_runs(ids)
     # Shifted by w + 1, a key is added at the first row that sees it, if both are in the same segment.
     shown = runs[:, : length - shift] == runs[:, shift:]
     if key_mask is not None:
@@ -81,7 +82,7 @@ def rattention(
     far, *state = residual_linear_attention(q, k, v, window=window, **masks, **linear)
     total = rms_norm(far, linear_norm_weight, eps)
     if segment_ids is not None:
-        masks["segment_ids"] = _runs(segment_ids, len(segment_ids), segment_ids.shape[1], segment_ids.device)
+        masks["segment_ids"] = segment_runs(segment_ids)
     if window >= 0:
         if rope_theta is not None or rope_frequencies is not None:
             q, k = plain_rotary(q, k, theta=rope_theta, frequencies=rope_frequencies)
@@ -101,14 +102,6 @@ def rms_norm(rows: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """Rows over their root mean square; `weight` is ``[heads, dim]``."""
     normed = rows * (rows.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
     return normed if weight is None else normed * weight[:, None]
-
-
-def _runs(segment_ids: Tensor | None, batch: int, length: int, device: torch.device) -> Tensor:
-    """The number of each position's segment; a segment ends where the id changes."""
-    if segment_ids is None:
-        return torch.zeros((batch, length), dtype=torch.int64, device=device)
-    changes = (segment_ids[:, 1:] != segment_ids[:, :-1]).cumsum(dim=1)
-    return torch.cat([changes.new_zeros((batch, min(length, 1))), changes], dim=1)
 
 
 def _shifted(tensor: Tensor, shift: int, shown: Tensor) -> Tensor:

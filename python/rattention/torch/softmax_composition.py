@@ -183,10 +183,15 @@ def _visible(
     return visible, bias
 
 
+def segment_runs(ids: Tensor) -> Tensor:
+    """Runs of equal ids ``[batch, length]``, counted from 0: one ends where the id changes."""
+    changes = torch.diff(ids, dim=1) != 0
+    return torch.nn.functional.pad(changes, (min(ids.shape[1], 1), 0)).cumsum(dim=1)
+
+
 def _in_blocks(ids: Tensor, positions: Tensor, keys: slice) -> Tensor:
     """``[batch, positions, keys]``: whether row and key lie in one run of equal ids >= 0."""
-    changes = torch.diff(ids, dim=1, prepend=ids[:, :1]) != 0
-    runs = changes.cumsum(1).masked_fill(ids < 0, -1)
+    runs = segment_runs(ids).masked_fill(ids < 0, -1)
     inside = (positions >= 0) & (positions < ids.shape[1])
     own = runs[:, positions.clamp(0, max(ids.shape[1] - 1, 0))].masked_fill(~inside, -1)
     return (own[:, :, None] == runs[:, None, keys]) & (own >= 0)[:, :, None]
