@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT_DTYPES = ("float32", "bfloat16", "float16")
+_READ_AS_THEY_ARE = (np.dtype(np.float32), np.dtype(np.float16))
 LARGEST_SEED = 2**32 - 1
 """The largest that every generator takes: NumPy's legacy one, which Transformers seeds, has 32 bits."""
 MOST_SHOWN = 200
@@ -37,6 +38,9 @@ def float_array(name: str, value: Any, rank: int | None = None) -> NDArray[Any]:
     if isinstance(value, BFloat16Storage):
         _require_rank(name, value, rank)
         return value.view(np.ndarray)
+    if type(value) is np.ndarray and value.dtype in _READ_AS_THEY_ARE:  # a tenth of a short call is saved
+        _require_rank(name, value, rank)
+        return value
     array = _as_array(name, value)
     dtype = _dtype_name(array.dtype)
     if dtype not in FLOAT_DTYPES:

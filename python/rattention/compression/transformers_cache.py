@@ -116,7 +116,7 @@ class _Compressor:
         assert attention.call is not None
         call = attention.call
         query, options = call.args[0], dict(call.keywords)
-        _require_padding_only(options)
+        _require_padding_only(options, query.shape[2])
         held = layer.held
         held.show(options.pop("key_mask", None), query.shape[2])
         attention.output = call.func(*call.args, **options, **held.masks(query.shape[1]))
@@ -185,13 +185,14 @@ def _window(module: Any) -> int | None:
     return sliding_window_of(module)
 
 
-def _require_padding_only(options: dict[str, Any]) -> None:
+def _require_padding_only(options: dict[str, Any], rows: int) -> None:
     if not {"attn_mask", "segment_ids"}.isdisjoint(options):
         raise ValueError(
             "attention_mask of a compressed model must be [batch, tokens], 0 for padding, and sequences must "
             "not be packed"
         )
-    if not options["causal"] or options["window"] is not None:
+    causal = options["causal"] or rows == 1  # the last row sees every key, and its mask may be None
+    if not causal or options["window"] is not None:
         raise ValueError("only causal attention without a sliding window can be compressed")
     if other := {"softcap", "sinks", "block_ids"} & options.keys():
         raise ValueError(f"attention with {', '.join(sorted(other))} cannot be compressed")

@@ -8,7 +8,6 @@ module says of itself (``is_causal``, ``sliding_window``), which differs from it
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -150,11 +149,12 @@ def rattention_mask(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     use_vmap: bool = False,
+    allow_is_causal_skip: bool = False,
     allow_is_bidirectional_skip: bool = False,
     **others: Any,
 ) -> torch.Tensor | None:
-    """What `AttentionMaskInterface` calls: the mask of a model's layers, None where every key is seen. A
-    `PatternMask`, or within ``torch.compile`` a table.
+    """What `AttentionMaskInterface` calls: the mask of a model's layers, a `PatternMask` or within
+    ``torch.compile`` a table. None where every key is seen and a model takes that.
 
     Parameters
     ----------
@@ -170,8 +170,8 @@ def rattention_mask(
         Of the mask as PyTorch sees it.
     use_vmap:
         Whether parts of `mask_function` are a user's and take one position at a time.
-    allow_is_bidirectional_skip:
-        Whether the result may be None.
+    allow_is_causal_skip, allow_is_bidirectional_skip:
+        Whether the result may be None, of a causal pattern or of another.
     others:
         Arguments for other implementations.
     """
@@ -205,7 +205,8 @@ def rattention_mask(
     if pattern is not None:
         pattern |= _placed(pattern, (batch_size, q_length, keys), first - start)
         pattern |= _padding(attention_mask, start, keys)
-        if allow_is_bidirectional_skip and pattern == {"causal": False, "window": None}:
+        may_be_none = allow_is_causal_skip if pattern["causal"] else allow_is_bidirectional_skip
+        if may_be_none and keys == kv_length and _hides_nothing(pattern, q_length, keys):
             return None
     sizes = (batch_size, 1, q_length, kv_length)
     like = torch.empty((), dtype=dtype, device=device).expand(sizes)
@@ -289,6 +290,14 @@ def _placed(pattern: dict[str, Any], sizes: tuple[int, int, int], offset: int) -
     return placed if free or offset == keys - rows else placed | {"query_offset": offset}
 
 
+def _hides_nothing(pattern: dict[str, Any], rows: int, keys: int) -> bool:
+    """Whether all rows, the last of them at the last key, see all keys."""
+    if pattern.keys() != {"causal", "window"} or (pattern["causal"] and rows > 1):
+        return False
+    before, after = pattern["window"] or (ENDLESS, ENDLESS)
+    return bool(before >= keys - 1 and after >= rows - 1)
+
+
 def _padding(mask: torch.Tensor | None, start: int, count: int) -> dict[str, Any]:
     """A mask of `count` keys from position `start` on, where it hides any; keys that it does not reach are
     hidden."""
@@ -305,7 +314,8 @@ def _parts(function: Callable[..., Any]) -> Iterator[Part]:
     if getattr(function, "__module__", None) != SOURCE:
         yield f"{getattr(function, '__module__', '')}.{name}", {}
         return
-    variables = dict(inspect.getclosurevars(function).nonlocals)
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    variables = {variable: cell.cell_contents for variable, cell in cells}
     if name == CONJUNCTION:
         for part in variables["mask_functions"]:
             yield from _parts(part)

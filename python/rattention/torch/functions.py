@@ -14,6 +14,7 @@ from rattention.mechanisms.softmax_family import core_window
 from rattention.torch import linear_composition, softmax_composition
 from rattention.torch.checks import (
     as_array,
+    as_tensor,
     require_floats,
     require_mask_dtypes,
     require_one_dtype,
@@ -21,7 +22,7 @@ from rattention.torch.checks import (
     require_shapes,
     require_tensors,
 )
-from rattention.torch.ops import OPERATIONS, SIGNATURES, run_forward
+from rattention.torch.ops import OPERATIONS, SIGNATURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,12 +39,15 @@ COMPOSITIONS: dict[str, Callable[..., list[Tensor]]] = {
     )
 }
 
-PLAIN = (Tensor, torch.nn.Parameter, type(None))
+PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def run(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     """What a public function on arrays returns, on tensors; `given` may lack arguments with a default."""
     signature = SIGNATURES[function]
+    output = _at_once(signature, given)
+    if output is not None:
+        return output
     arguments, results = {**signature.defaults, **given}, signature.results
     if arguments.keys() != signature.parameters:
         _refuse_names(signature, arguments)
@@ -53,13 +57,24 @@ def run(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given_tensors)
     inputs |= results.asked(wanted, differentiated)
     on_cpu = inputs["query"].device.type == "cpu"
-    if not on_cpu:
-        made = _composed(signature, inputs)
-    elif differentiated or not _nobody_looks([inputs[name] for name in signature.tensors]):
-        made = _operated(signature, inputs)
-    else:
-        made = run_forward(signature, *[inputs[name] for name in signature.names])
+    made = (_operated if on_cpu else _composed)(signature, inputs)
     return results.returned(made, wanted, inputs)
+
+
+def _at_once(signature: Signature, given: dict[str, Any]) -> Tensor | None:
+    """The output, where it alone is asked for and nobody looks: without the dispatcher of PyTorch and checks
+    of tensors beside those of arrays. Both take longer than attention of one row to a few hundred keys.
+
+    None where that cannot be, and for arguments that fit no array, of which `run` speaks in terms of tensors.
+    """
+    tensors = [value for name in signature.tensors if (value := given.get(name)) is not None]
+    if any(given.get(flag) for flag in signature.results.flags) or not _nobody_looks(tensors):
+        return None
+    try:
+        arrays = {n: as_array(value) if isinstance(value, Tensor) else value for n, value in given.items()}
+        return as_tensor(signature.functions.forward(**arrays))
+    except (TypeError, ValueError):
+        return None
 
 
 def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
@@ -70,9 +85,9 @@ def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
     raise TypeError(f"{signature.name}() missing 1 required keyword-only argument: '{missing}'")
 
 
-def _nobody_looks(tensors: list[Tensor | None]) -> bool:
-    """Whether the call may bypass PyTorch's dispatcher, which takes longer than attention of one row to a few
-    hundred keys: for plain tensors, outside compilers, transforms and modes that intercept operations."""
+def _nobody_looks(tensors: list[Any]) -> bool:
+    """Whether a call may bypass PyTorch's dispatcher: for plain tensors on the CPU that need no gradients,
+    outside compilers, transforms, autocast and modes that intercept operations."""
     return not (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
@@ -81,7 +96,9 @@ def _nobody_looks(tensors: list[Tensor | None]) -> bool:
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
         or torch._C._autograd._profiler_enabled()
-        or any(type(t) not in PLAIN for t in tensors)
+        or torch.is_autocast_enabled("cpu")
+        or not all(type(t) in PLAIN and t.is_cpu and t.layout == torch.strided for t in tensors)
+        or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
     )
 
 
