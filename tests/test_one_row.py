@@ -57,3 +57,41 @@ def test_heads_together_are_heads_alone(shape, dtype, padded, options, use_threa
     if dtype == "float32":
         law = reference_attention(query, key, value, **{n: v for n, v in chosen.items() if n != "return_lse"})
         np.testing.assert_allclose(expected[0], law.output, rtol=1e-4, atol=1e-5)
+
+
+def of_cache(rng, dtype, heads, keys, dim):
+    """Rows in the middle of a buffer that has room for others, not at an address of whole vectors."""
+    room = rng.standard_normal((1, heads, keys + 7, dim + 3), dtype=np.float32).astype(DTYPES[dtype])
+    return room[:, :, 2 : 2 + keys, 3:]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dims", [(16, 16), (64, 64), (80, 48), (128, 20)])
+@pytest.mark.parametrize("keys", [1, 15, 16, 17, 63, 64, 65, 1023, 1024, 1025])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 7, 8])
+def test_few_rows_at_sizes_of_vectors_and_tiles(dtype, dims, keys, rows):
+    rng = np.random.default_rng(keys)
+    query = of_cache(rng, dtype, rows, 1, dims[0])
+    key, value = (of_cache(rng, dtype, 1, keys, dim) for dim in dims)
+    law = reference_attention(query, key, value).output
+    tolerance = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2}[dtype]
+    np.testing.assert_allclose(np.asarray(ra.attention(query, key, value), np.float64), law, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("keys", [17, 64, 1025])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_few_rows_take_nothing_from_hidden_keys(dtype, keys, wrong):
+    rng = np.random.default_rng(keys)
+    query, key, value = (of_cache(rng, dtype, h, n, 32) for h, n in ((8, 1), (2, keys), (2, keys)))
+    shown = rng.random((1, keys)) < 0.5
+    shown[0, 0] = True
+    expected = ra.attention(query, key, value, key_mask=shown)
+    key[:, :, ~shown[0]] = wrong
+    value[:, :, ~shown[0]] = wrong
+    np.testing.assert_array_equal(ra.attention(query, key, value, key_mask=shown), expected)
+    value[0, 1, 0, 5] = wrong
+    spoilt = np.asarray(ra.attention(query, key, value, key_mask=shown), np.float64)
+    assert np.isfinite(np.delete(spoilt[0, 4:], 5, axis=2)).all()
+    np.testing.assert_array_equal(spoilt[0, 4:, 0, 5], np.full(4, wrong))
+    np.testing.assert_array_equal(spoilt[0, :4], np.asarray(expected, np.float64)[0, :4])

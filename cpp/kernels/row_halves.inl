@@ -11,14 +11,6 @@ namespace {
 
 using std::int64_t;
 
-typedef std::uint16_t UnalignedHalves __attribute__((vector_size(kLanes * 2), aligned(1), may_alias));
-
-IntVec load_halves(const std::byte* p) {
-  return __builtin_convertvector(*reinterpret_cast<const UnalignedHalves*>(p), IntVec);
-}
-
-Vec bfloat16_to_float(IntVec half) { return reinterpret_cast<Vec>(half << 16); }
-
 // Exponents move from a bias of 15 to one of 127; that of infinity and NaN twice as far. Subnormal halves are m 2^-24.
 Vec float16_to_float(IntVec half) {
   const IntVec magnitude = half & 0x7FFF;

@@ -28,6 +28,18 @@ float half_to_float(std::uint16_t half) {
   return from_bits(sign | ((exponent + 112) << 23) | (mantissa << 13));
 }
 
+template <typename Element>
+const Element* rows_in_place(const TensorView& view, DType dtype, std::int64_t b, std::int64_t h,
+                             std::int64_t* stride) {
+  constexpr std::int64_t kSize = sizeof(Element);
+  const std::byte* first = view.row(b, h, 0);
+  const bool adjacent = view.dtype == dtype && (view.strides[3] == kSize || view.dim() == 1);
+  if (!adjacent || view.strides[2] % kSize != 0 || reinterpret_cast<std::uintptr_t>(first) % alignof(Element) != 0)
+    return nullptr;
+  *stride = view.strides[2] / kSize;
+  return reinterpret_cast<const Element*>(first);
+}
+
 }  // namespace
 
 float load_element(const std::byte* source, DType dtype) {
@@ -95,12 +107,11 @@ void copy_halves(const TensorView& view, std::int64_t b, std::int64_t h, std::in
 }
 
 const float* float_rows(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t* stride) {
-  const std::byte* first = view.row(b, h, 0);
-  const bool adjacent = view.dtype == DType::f32 && (view.strides[3] == 4 || view.dim() == 1);
-  if (!adjacent || view.strides[2] % 4 != 0 || reinterpret_cast<std::uintptr_t>(first) % alignof(float) != 0)
-    return nullptr;
-  *stride = view.strides[2] / 4;
-  return reinterpret_cast<const float*>(first);
+  return rows_in_place<float>(view, DType::f32, b, h, stride);
+}
+
+const std::uint16_t* bf16_rows(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t* stride) {
+  return rows_in_place<std::uint16_t>(view, DType::bf16, b, h, stride);
 }
 
 const float* vector_rows(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t* stride) {

@@ -23,7 +23,10 @@ void copy_halves(const TensorView& view, std::int64_t b, std::int64_t h, std::in
 // addresses. On success `stride` is the distance of two rows in floats.
 const float* float_rows(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t* stride);
 
-// The same for rows that are whole, aligned vectors as well; a load across two cache lines costs two.
+// The same of bfloat16, as bits; the stride is in elements.
+const std::uint16_t* bf16_rows(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t* stride);
+
+// Those of float_rows() that are whole, aligned vectors as well; a load across two cache lines costs two.
 const float* vector_rows(const TensorView& view, std::int64_t b, std::int64_t h, std::int64_t* stride);
 
 }  // namespace rattention

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <utility>
 
 #ifndef RATTENTION_LANES
 #error "define RATTENTION_LANES as 4, 8 or 16"
@@ -26,8 +27,24 @@ typedef std::int32_t UnalignedIntVec __attribute__((vector_size(kVectorBytes), a
 constexpr __mmask16 kAllLanes = 0xFFFF;
 #endif
 
+typedef std::uint16_t UnalignedHalves __attribute__((vector_size(kLanes * 2), aligned(1), may_alias));
+
 inline Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 inline IntVec load(const std::int32_t* p) { return *reinterpret_cast<const UnalignedIntVec*>(p); }
+// Numbers of 16 bits in the lower halves. GCC 12 widens halves of the vector one after the other.
+inline IntVec load_halves(const void* p) {
+#if RATTENTION_LANES == 16
+  return reinterpret_cast<IntVec>(
+      _mm512_maskz_cvtepu16_epi32(kAllLanes, _mm256_loadu_si256(static_cast<const __m256i*>(p))));
+#elif RATTENTION_LANES == 8
+  return reinterpret_cast<IntVec>(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
+#else
+  return __builtin_convertvector(*static_cast<const UnalignedHalves*>(p), IntVec);
+#endif
+}
+inline Vec bfloat16_to_float(IntVec half) { return reinterpret_cast<Vec>(half << 16); }
+// bfloat16 as float32.
+inline Vec load(const std::uint16_t* p) { return bfloat16_to_float(load_halves(p)); }
 inline void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
 
 // An explicit broadcast: GCC turns `Vec{} + x` into a broadcast and an addition, because 0 + -0 is not -0.
@@ -81,12 +98,26 @@ inline Vec lane_index() {
   return v;
 }
 
+typedef std::make_integer_sequence<int, kLanes> Lanes;
+
 // Lane i of the result is lane i ^ Distance of v.
+template <int Distance, int... Lane>
+inline Vec exchange(Vec v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (Lane ^ Distance)...);
+}
 template <int Distance>
 inline Vec exchange(Vec v) {
-  IntVec index;
-  for (int i = 0; i < kLanes; ++i) index[i] = i ^ Distance;
-  return __builtin_shuffle(v, index);
+  return exchange<Distance>(v, Lanes{});
+}
+
+// Of two vectors that are one above the other in blocks of Width lanes: the left column of blocks, and the right one.
+template <int Width, int... Lane>
+inline Vec left_blocks(Vec a, Vec b, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane & Width) != 0 ? kLanes + Lane - Width : Lane)...);
+}
+template <int Width, int... Lane>
+inline Vec right_blocks(Vec a, Vec b, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane & Width) != 0 ? kLanes + Lane : Lane + Width)...);
 }
 
 // Pairwise, so that the order of additions is the same for every length of row.
@@ -114,24 +145,31 @@ inline float horizontal_max(Vec v) {
   return v[0];
 }
 
-// Transposes a kLanes x kLanes block in registers, by exchanging ever larger halves between pairs of vectors.
+// Transposes a kLanes x kLanes block in registers, by exchanging ever larger blocks between pairs of vectors.
+template <int Width = 1>
 inline void transpose(Vec (&v)[kLanes]) {
-#pragma GCC unroll 4
-  for (int width = 1; width < kLanes; width *= 2) {
-    IntVec low, high;
-    for (int i = 0; i < kLanes; ++i) {
-      const bool upper = (i & width) != 0;
-      low[i] = upper ? kLanes + i - width : i;
-      high[i] = upper ? kLanes + i : i + width;
-    }
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) {
-      if ((i & width) != 0) continue;
-      const Vec a = v[i];
-      const Vec b = v[i + width];
-      v[i] = __builtin_shuffle(a, b, low);
-      v[i + width] = __builtin_shuffle(a, b, high);
-    }
+  for (int i = 0; i < kLanes; ++i) {
+    if ((i & Width) != 0) continue;
+    const Vec a = v[i];
+    const Vec b = v[i + Width];
+    v[i] = left_blocks<Width>(a, b, Lanes{});
+    v[i + Width] = right_blocks<Width>(a, b, Lanes{});
+  }
+  if constexpr (2 * Width < kLanes) transpose<2 * Width>(v);
+}
+
+// Lane i of the result is horizontal_sum(v[i]), to the bit. Overwrites v.
+template <int Width = kLanes / 2>
+inline Vec horizontal_sums(Vec (&v)[kLanes]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < Width; ++i) {
+    v[i] = left_blocks<Width>(v[i], v[i + Width], Lanes{}) + right_blocks<Width>(v[i], v[i + Width], Lanes{});
+  }
+  if constexpr (Width > 1) {
+    return horizontal_sums<Width / 2>(v);
+  } else {
+    return v[0];
   }
 }
 

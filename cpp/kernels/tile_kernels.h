@@ -4,6 +4,9 @@
 // after the other, so that a panel is [head_dim][panel] and short panels are filled with zeros. Values, queries and
 // outputs are row-major float32.
 //
+// Kernels with bf16 in their name read an operand as the bits of bfloat16 numbers where it lies, for products with few
+// rows: to widen it first would be most of the work. Others see float32 alone.
+//
 // Why these products are not oneDNN's: maxima are taken while scores are in registers, a panel is packed once for all
 // rows of a task, and no rate is lost. On an AMD EPYC (Zen 5, AVX-512, two cores, depth 64) scores with their maxima
 // ran at 99.5 % of the rate that fma_rate.h measures, weights times values at 100.4 %; products of oneDNN at 92-100 %.
@@ -63,6 +66,9 @@ struct TileKernels {
   void (*score_keys)(const float* queries, std::int64_t rows, std::int64_t dim, const float* keys,
                      std::int64_t key_stride, std::int64_t n, float* scores, std::int64_t stride, float* maxima);
 
+  void (*score_bf16_keys)(const float* queries, std::int64_t rows, std::int64_t dim, const std::uint16_t* keys,
+                          std::int64_t key_stride, std::int64_t n, float* scores, std::int64_t stride, float* maxima);
+
   // As score_panel, with squared distances |query - key|^2, summed from differences: the product form would cancel for
   // near keys. Maxima are left alone.
   void (*distance_panel)(const float* queries, std::int64_t rows, std::int64_t dim, const float* panel, float* scores,
@@ -71,6 +77,8 @@ struct TileKernels {
   // c[rows][columns] += a[rows][depth] . b[depth][columns]; columns is a multiple of lanes.
   void (*multiply_add)(LeftOperand a, std::int64_t rows, std::int64_t depth, const float* b, std::int64_t b_stride,
                        std::int64_t columns, float* c, std::int64_t c_stride);
+  void (*multiply_add_bf16)(LeftOperand a, std::int64_t rows, std::int64_t depth, const std::uint16_t* b,
+                            std::int64_t b_stride, std::int64_t columns, float* c, std::int64_t c_stride);
 
   // Row operations on n consecutive floats. Those that say "padded" may read and write up to lanes - 1 floats beyond;
   // the caller sets those to a neutral value first.
@@ -118,6 +126,7 @@ struct TileKernels {
   // visible[j] stays where x[j] is not `value`, else becomes 0.
   void (*and_differs)(const float* x, std::int64_t n, float value, std::int32_t* visible);
   bool (*all_finite)(const float* x, std::int64_t n);
+  bool (*all_finite_bf16)(const std::uint16_t* x, std::int64_t n);
   // Lowest index whose element equals `value`, n if there is none.
   std::int64_t (*find)(const float* x, std::int64_t n, float value);
 };

@@ -14,9 +14,11 @@ const TileKernels RATTENTION_KERNELS = {
     kRows,
     pack_panel,
     score_panel,
-    score_keys,
+    score_keys<float>,
+    score_keys<std::uint16_t>,
     distance_panel,
-    multiply_add_operand,
+    multiply_add_operand<float>,
+    multiply_add_operand<std::uint16_t>,
     max,
     max_lane,
     exp_row,
@@ -40,7 +42,8 @@ const TileKernels RATTENTION_KERNELS = {
     hide,
     and_bytes,
     and_differs,
-    all_finite,
+    all_finite<float>,
+    all_finite<std::uint16_t>,
     find,
 };
 

@@ -36,10 +36,10 @@ struct Left {
   Left from_row(int64_t i) const { return {data + (Transposed ? i : i * stride), stride}; }
 };
 
-// c[Rows][Vectors * lanes] = a . b for scores, c += a . b for sums, and sum_k (a_ik - b_kj)^2 for distances. Scores are
-// taken into maxima [Rows][lanes] while they are in registers.
-template <int Rows, int Vectors, Product Kind, bool Transposed>
-inline void multiply_block(Left<Transposed> a, const float* b, int64_t b_stride, int64_t depth, float* c,
+// Right operands are float32 or bfloat16. c[Rows][Vectors * lanes] = a . b for scores, c += a . b for sums, and sum_k
+// (a_ik - b_kj)^2 for distances. Scores are taken into maxima [Rows][lanes] while they are in registers.
+template <int Rows, int Vectors, Product Kind, bool Transposed, typename Element>
+inline void multiply_block(Left<Transposed> a, const Element* b, int64_t b_stride, int64_t depth, float* c,
                            int64_t c_stride, float* maxima) {
   Vec sums[Rows][Vectors];
 #pragma GCC unroll 8
@@ -83,8 +83,8 @@ inline void multiply_block(Left<Transposed> a, const float* b, int64_t b_stride,
   }
 }
 
-template <int Vectors, Product Kind, bool Transposed>
-void multiply_rows(Left<Transposed> a, int64_t rows, const float* b, int64_t b_stride, int64_t depth, float* c,
+template <int Vectors, Product Kind, bool Transposed, typename Element>
+void multiply_rows(Left<Transposed> a, int64_t rows, const Element* b, int64_t b_stride, int64_t depth, float* c,
                    int64_t c_stride, float* maxima) {
   int64_t i = 0;
   const auto block = [&](auto rows_constant) {
@@ -94,13 +94,14 @@ void multiply_rows(Left<Transposed> a, int64_t rows, const float* b, int64_t b_s
     i += kCount;
   };
   while (i + kRows <= rows) block(Count<kRows>{});
+  if (i + 4 <= rows) block(Count<4>{});
   while (i + 2 <= rows) block(Count<2>{});
   if (i < rows) block(Count<1>{});
 }
 
 // c[rows][columns] += a . b, as many columns at a time as registers allow.
-template <int Vectors, bool Transposed>
-int64_t multiply_add_columns(Left<Transposed> a, int64_t rows, int64_t depth, const float* b, int64_t b_stride,
+template <int Vectors, bool Transposed, typename Element>
+int64_t multiply_add_columns(Left<Transposed> a, int64_t rows, int64_t depth, const Element* b, int64_t b_stride,
                              int64_t columns, float* c, int64_t c_stride, int64_t column) {
   for (; column + Vectors * kLanes <= columns; column += Vectors * kLanes) {
     multiply_rows<Vectors, Product::sums>(a, rows, b + column, b_stride, depth, c + column, c_stride, c);
@@ -108,8 +109,8 @@ int64_t multiply_add_columns(Left<Transposed> a, int64_t rows, int64_t depth, co
   return column;
 }
 
-template <bool Transposed>
-void multiply_add(Left<Transposed> a, int64_t rows, int64_t depth, const float* b, int64_t b_stride, int64_t columns,
+template <bool Transposed, typename Element>
+void multiply_add(Left<Transposed> a, int64_t rows, int64_t depth, const Element* b, int64_t b_stride, int64_t columns,
                   float* c, int64_t c_stride) {
   int64_t column = multiply_add_columns<kVectors>(a, rows, depth, b, b_stride, columns, c, c_stride, 0);
   if constexpr (kVectors > 3)
@@ -118,7 +119,8 @@ void multiply_add(Left<Transposed> a, int64_t rows, int64_t depth, const float* 
   multiply_add_columns<1>(a, rows, depth, b, b_stride, columns, c, c_stride, column);
 }
 
-void multiply_add_operand(rattention::LeftOperand a, int64_t rows, int64_t depth, const float* b, int64_t b_stride,
+template <typename Element>
+void multiply_add_operand(rattention::LeftOperand a, int64_t rows, int64_t depth, const Element* b, int64_t b_stride,
                           int64_t columns, float* c, int64_t c_stride) {
   if (a.transposed) {
     multiply_add(Left<true>{a.data, a.stride}, rows, depth, b, b_stride, columns, c, c_stride);
@@ -154,13 +156,19 @@ void pack_panel(const float* keys, int64_t stride, int64_t n, int64_t dim, float
   }
 }
 
-float dot(const float* x, const float* y, int64_t n) {
+// Of whole vectors.
+template <typename Element>
+inline Vec dot_lanes(const float* x, const Element* y, int64_t n) {
   Vec total = broadcast(0.0F);
-  int64_t j = 0;
-  for (; j + kLanes <= n; j += kLanes) total += load(x + j) * load(y + j);
-  float rest = horizontal_sum(total);
-  for (; j < n; ++j) rest += x[j] * y[j];
-  return rest;
+  for (int64_t j = 0; j < n; j += kLanes) total += load(x + j) * load(y + j);
+  return total;
+}
+
+float dot(const float* x, const float* y, int64_t n) {
+  const int64_t whole = n / kLanes * kLanes;
+  float sum = horizontal_sum(dot_lanes(x, y, whole));
+  for (int64_t j = whole; j < n; ++j) sum += x[j] * y[j];
+  return sum;
 }
 
 float dot_in_order(const float* x, const float* y, int64_t n) {
@@ -174,33 +182,55 @@ void score_panel(const float* queries, int64_t rows, int64_t dim, const float* p
   multiply_rows<kVectors, Product::scores>(Left<false>{queries, dim}, rows, panel, kPanel, dim, scores, stride, maxima);
 }
 
-// kLanes keys at a time: their dot products lie in the lanes of as many sums until these are transposed and added up.
-void score_keys(const float* queries, int64_t rows, int64_t dim, const float* keys, int64_t key_stride, int64_t n,
-                float* scores, int64_t stride, float* maxima) {
-  int64_t first = 0;
-  for (; first + kLanes <= n; first += kLanes) {
-    const float* some = keys + first * key_stride;
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* query = queries + r * dim;
-      Vec sums[kLanes];
+// Of Rows queries with kLanes / Rows keys: as many sums as a vector has lanes are added up together.
+template <int Rows, typename Element>
+inline void score_some_keys(const float* queries, int64_t dim, const Element* keys, int64_t key_stride, float* scores,
+                            int64_t stride) {
+  constexpr int kKeys = kLanes / Rows;
+  Vec sums[kLanes];
 #pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) {
-        const float* key = some + i * key_stride;
-        sums[i] = load(query) * load(key);
-        for (int64_t d = kLanes; d < dim; d += kLanes) sums[i] += load(query + d) * load(key + d);
-      }
-      transpose(sums);
+  for (Vec& sum : sums) sum = broadcast(0.0F);
+  for (int64_t d = 0; d < dim; d += kLanes) {
+    Vec key[kKeys];
+#pragma GCC unroll 16
+    for (int i = 0; i < kKeys; ++i) key[i] = load(keys + i * key_stride + d);
 #pragma GCC unroll 4
-      for (int half = kLanes / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
-      }
-      store(scores + r * stride + first, sums[0]);
-      store(maxima + r * kLanes, max_or_second(sums[0], load(maxima + r * kLanes)));
+    for (int r = 0; r < Rows; ++r) {
+      const Vec query = load(queries + r * dim + d);
+#pragma GCC unroll 16
+      for (int i = 0; i < kKeys; ++i) sums[r * kKeys + i] += query * key[i];
     }
   }
-  for (; first < kPanel; ++first) {
-    for (int64_t r = 0; r < rows; ++r) {
-      scores[r * stride + first] = first < n ? dot(queries + r * dim, keys + first * key_stride, dim) : 0.0F;
+  const Vec totals = horizontal_sums(sums);
+#pragma GCC unroll 4
+  for (int r = 0; r < Rows; ++r) {
+    __builtin_memcpy(scores + r * stride, reinterpret_cast<const float*>(&totals) + r * kKeys, kKeys * sizeof(float));
+  }
+}
+
+template <typename Element>
+void score_keys(const float* queries, int64_t rows, int64_t dim, const Element* keys, int64_t key_stride, int64_t n,
+                float* scores, int64_t stride, float* maxima) {
+  const int64_t whole = n / kLanes * kLanes;
+  int64_t r = 0;
+  const auto score_rows = [&](auto rows_constant) {
+    constexpr int kCount = decltype(rows_constant)::value;
+    for (int64_t first = 0; first < whole; first += kLanes / kCount) {
+      score_some_keys<kCount>(queries + r * dim, dim, keys + first * key_stride, key_stride,
+                              scores + r * stride + first, stride);
+    }
+    r += kCount;
+  };
+  while (r + 4 <= rows) score_rows(Count<4>{});
+  if (r + 2 <= rows) score_rows(Count<2>{});
+  if (r < rows) score_rows(Count<1>{});
+  for (r = 0; r < rows; ++r) {
+    float* row = scores + r * stride;
+    for (int64_t first = 0; first < whole; first += kLanes) {
+      store(maxima + r * kLanes, max_or_second(load(row + first), load(maxima + r * kLanes)));
+    }
+    for (int64_t j = whole; j < kPanel; ++j) {
+      row[j] = j < n ? horizontal_sum(dot_lanes(queries + r * dim, keys + j * key_stride, dim)) : 0.0F;
     }
   }
 }

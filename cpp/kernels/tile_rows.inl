@@ -86,7 +86,11 @@ void add(float* x, const float* y, int64_t n) {
   for (; j < n; ++j) x[j] += y[j];
 }
 
-bool all_finite(const float* x, int64_t n) {
+inline float zero_if_finite(float x) { return x * 0.0F; }
+inline float zero_if_finite(std::uint16_t bfloat16) { return (bfloat16 & 0x7F80) == 0x7F80 ? 1.0F : 0.0F; }
+
+template <typename Element>
+bool all_finite(const Element* x, int64_t n) {
   const Vec zero = broadcast(0.0F);  // x * 0 is 0 for finite x and NaN otherwise
   Vec poison[4] = {zero, zero, zero, zero};
   int64_t j = 0;
@@ -96,7 +100,7 @@ bool all_finite(const float* x, int64_t n) {
   }
   for (; j + kLanes <= n; j += kLanes) poison[0] += load(x + j) * zero;
   float rest = horizontal_sum((poison[0] + poison[1]) + (poison[2] + poison[3]));
-  for (; j < n; ++j) rest += x[j] * 0.0F;
+  for (; j < n; ++j) rest += zero_if_finite(x[j]);
   return rest == 0.0F;
 }
 

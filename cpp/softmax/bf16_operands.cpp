@@ -24,8 +24,9 @@ std::int64_t rows_with_room(std::int64_t rows) { return rows + Bf16Kernels::kRow
 
 bool Bf16Operands::possible(const ScoreProblem& problem, const TensorView* value) {
   const auto is_bfloat16 = [](const TensorView& view) { return view.dtype == DType::bf16; };
-  return bf16_kernels() != nullptr && problem.rule->product() == PairProduct::dot && problem.rotary == nullptr &&
-         value != nullptr && is_bfloat16(problem.query) && is_bfloat16(problem.key) && is_bfloat16(*value);
+  return bf16_kernels() != nullptr && !problem.few_rows() && problem.rule->product() == PairProduct::dot &&
+         problem.rotary == nullptr && value != nullptr && is_bfloat16(problem.query) && is_bfloat16(problem.key) &&
+         is_bfloat16(*value);
 }
 
 std::int64_t Bf16Operands::floats(const ScoreProblem& problem, const TensorView* value, std::int64_t query_rows) {

@@ -40,10 +40,9 @@ void FloatOperands::load_queries(std::int64_t batch, const QueryBlock& block) {
 }
 
 void FloatOperands::pack_keys() {
+  if (keys_in_rows_) return find_key_rows();
   std::int64_t stride = dim_;
-  const float* direct = problem_.rotary == nullptr ? float_rows(problem_.key, batch_, kv_head_, &stride) : nullptr;
-  if (direct != nullptr) direct += keys_.first * stride;
-  if (keys_in_rows_) return load_in_rows(direct, stride);
+  const float* direct = direct_keys(&stride);
   float* panel = panels_;
   for (std::int64_t key = 0; key < keys_.size(); key += kernels_.panel, panel += kernels_.panel * dim_) {
     const std::int64_t n = std::min(kernels_.panel, keys_.size() - key);
@@ -56,11 +55,24 @@ void FloatOperands::pack_keys() {
   }
 }
 
-// Where they lie, if they lie there as float32; else in the room of the panels.
-void FloatOperands::load_in_rows(const float* direct, std::int64_t stride) {
-  if (direct == nullptr) load_floats(keys_, panels_);
-  key_rows_ = direct != nullptr ? direct : panels_;
-  key_stride_ = stride;
+// The loaded keys where they lie as float32, or nullptr.
+const float* FloatOperands::direct_keys(std::int64_t* stride) const {
+  const float* rows = problem_.rotary == nullptr ? float_rows(problem_.key, batch_, kv_head_, stride) : nullptr;
+  return rows == nullptr ? nullptr : rows + keys_.first * *stride;
+}
+
+// Where they lie, if they lie there as float32 or bfloat16; else in the room of the panels.
+void FloatOperands::find_key_rows() {
+  if (problem_.rotary == nullptr) bf16_key_rows_ = bf16_rows(problem_.key, batch_, kv_head_, &key_stride_);
+  if (bf16_key_rows_ != nullptr) {
+    bf16_key_rows_ += keys_.first * key_stride_;
+    return;
+  }
+  key_stride_ = dim_;
+  key_rows_ = direct_keys(&key_stride_);
+  if (key_rows_ != nullptr) return;
+  load_floats(keys_, panels_);
+  key_rows_ = panels_;
 }
 
 void FloatOperands::load_floats(KeySpan span, float* rows) const {
@@ -77,9 +89,11 @@ void FloatOperands::score_panel(const QueryBlock& block, KeySpan rows, std::int6
   maxima += rows.first * kernels_.lanes;
   if (keys_in_rows_) {
     const std::int64_t n = std::min(kernels_.panel, keys_.size() - offset);
-    kernels_.score_keys(queries, rows.size(), dim_, key_rows_ + offset * key_stride_, key_stride_, n, scores,
-                        kTileStride, maxima);
-    return;
+    const auto score_rows = [&](auto score, const auto* keys) {
+      score(queries, rows.size(), dim_, keys + offset * key_stride_, key_stride_, n, scores, kTileStride, maxima);
+    };
+    if (bf16_key_rows_ != nullptr) return score_rows(kernels_.score_bf16_keys, bf16_key_rows_);
+    return score_rows(kernels_.score_keys, key_rows_);
   }
   const auto score = dot_ ? kernels_.score_panel : kernels_.distance_panel;
   score(queries, rows.size(), dim_, panels_ + offset * dim_, scores, kTileStride, maxima);
@@ -96,8 +110,12 @@ void FloatOperands::clear_weights(float* row, std::int64_t first, std::int64_t l
 
 void FloatOperands::add_values(const float* weights, std::int64_t rows, KeySpan keys, float* output) const {
   const std::int64_t first = keys.first - keys_.first;
-  kernels_.multiply_add({weights + first, kTileStride}, rows, keys.size(), tile_values_ + first * value_stride_,
-                        value_stride_, columns_, output, columns_);
+  const auto add = [&](auto multiply_add, const auto* values) {
+    multiply_add({weights + first, kTileStride}, rows, keys.size(), values + first * value_stride_, value_stride_,
+                 columns_, output, columns_);
+  };
+  if (bf16_tile_values_ != nullptr) return add(kernels_.multiply_add_bf16, bf16_tile_values_);
+  add(kernels_.multiply_add, tile_values_);
 }
 
 // Values of few rows are not aligned first.
@@ -106,7 +124,20 @@ const float* FloatOperands::values_in_place() {
   return vector_rows(*value_, batch_, kv_head_, &value_stride_);
 }
 
+// Finite ones of bfloat16 for few rows, where they lie.
+bool FloatOperands::find_bf16_values() {
+  bf16_tile_values_ = nullptr;
+  if (!problem_.few_rows() || value_->dim() != columns_) return false;
+  const std::uint16_t* rows = bf16_rows(*value_, batch_, kv_head_, &value_stride_);
+  if (rows == nullptr) return false;
+  rows += keys_.first * value_stride_;
+  if (!finite_values(kernels_.all_finite_bf16, rows)) return false;
+  bf16_tile_values_ = rows;
+  return true;
+}
+
 void FloatOperands::pack_values() {
+  if (find_bf16_values()) return;
   const float* rows = values_in_place();
   if (rows != nullptr) {
     tile_values_ = rows + keys_.first * value_stride_;
@@ -117,13 +148,14 @@ void FloatOperands::pack_values() {
       load_row(*value_, batch_, kv_head_, keys_.first + j, values_ + j * columns_, columns_);
     }
   }
-  if (!values_finite()) take_out_not_finite();
+  if (!finite_values(kernels_.all_finite, tile_values_)) take_out_not_finite();
 }
 
-bool FloatOperands::values_finite() const {
-  if (value_stride_ == columns_) return kernels_.all_finite(tile_values_, keys_.size() * columns_);
+template <typename Element>
+bool FloatOperands::finite_values(bool (*all_finite)(const Element*, std::int64_t), const Element* rows) const {
+  if (value_stride_ == columns_) return all_finite(rows, keys_.size() * columns_);
   for (std::int64_t j = 0; j < keys_.size(); ++j) {
-    if (!kernels_.all_finite(tile_values_ + j * value_stride_, columns_)) return false;
+    if (!all_finite(rows + j * value_stride_, columns_)) return false;
   }
   return true;
 }

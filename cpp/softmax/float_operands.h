@@ -30,22 +30,27 @@ class FloatOperands final : public TileOperands {
  private:
   void pack_keys() override;
   void pack_values() override;
-  void load_in_rows(const float* direct, std::int64_t stride);
+  void find_key_rows();
+  const float* direct_keys(std::int64_t* stride) const;
   void load_floats(KeySpan span, float* rows) const;
   const float* values_in_place();
-  bool values_finite() const;
+  bool find_bf16_values();
+  template <typename Element>
+  bool finite_values(bool (*all_finite)(const Element*, std::int64_t), const Element* rows) const;
   void take_out_not_finite();
 
   const std::int64_t dim_;
   const bool dot_;
   const bool keys_in_rows_;  // not packed
   float* queries_;
-  const float* key_rows_ = nullptr;
+  const float* key_rows_ = nullptr;  // or those of bfloat16
+  const std::uint16_t* bf16_key_rows_ = nullptr;
   std::int64_t key_stride_ = 0;
   float* panels_;
   float* staging_;
-  float* values_;  // copies, where needed
-  const float* tile_values_ = nullptr;
+  float* values_;                       // copies, where needed
+  const float* tile_values_ = nullptr;  // or those of bfloat16
+  const std::uint16_t* bf16_tile_values_ = nullptr;
   std::int64_t value_stride_ = 0;
 };
 
