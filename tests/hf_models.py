@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import transformers as tf
 
@@ -54,6 +56,16 @@ def build(name: str, implementation: str = "eager", **changes: object) -> tf.Pre
     model = model_class(config).eval()
     for parameter in model.parameters():  # weights of 0.02 would leave attention nearly uniform
         parameter.data.mul_(3)
+    return model
+
+
+def uneven(convert: Callable[..., object], model: tf.PreTrainedModel, *options: object) -> tf.PreTrainedModel:
+    """The model converted, with norm weights that are not all alike."""
+    convert(model, *options)
+    generator = torch.Generator().manual_seed(2)
+    for key, parameter in model.named_parameters():
+        if key.endswith("_norm_weight"):
+            parameter.data.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
     return model
 
 

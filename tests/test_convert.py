@@ -20,7 +20,7 @@ from rattention.hf.cache import RAttentionCacheLayer
 from rattention.mechanisms.rattention import reference_rattention
 from rattention.mechanisms.rattention_cache import rattention_step
 
-from tests.hf_models import build, padding, tokens
+from tests.hf_models import build, padding, tokens, uneven
 
 LLAMA_FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 WINDOW = 4
@@ -32,14 +32,7 @@ pytestmark = pytest.mark.filterwarnings("error:.*fine-tun")
 
 
 def converted(name="llama", layers=None, window=WINDOW, **changes):
-    """With norm weights that are not all alike."""
-    model = build(name, **changes)
-    convert(model, window, layers)
-    generator = torch.Generator().manual_seed(2)
-    for key, parameter in model.named_parameters():
-        if key.endswith("_norm_weight"):
-            parameter.data.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
-    return model
+    return uneven(convert, build(name, **changes), window, layers)
 
 
 def whole(model, ids, mask=None):

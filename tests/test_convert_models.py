@@ -20,7 +20,7 @@ from rattention.mechanisms.rattention import reference_rms_norm
 from rattention.mechanisms.residual_linear import reference_residual_linear_attention
 from rattention.mechanisms.softmax import reference_attention
 
-from tests.hf_models import LLAMA, tokens
+from tests.hf_models import LLAMA, tokens, uneven
 
 WINDOW, LENGTH = 4, 17
 THETA = {"rope_theta": 10_000.0}
@@ -106,13 +106,7 @@ def build(name: str, implementation: str = "eager", **changes):
 
 
 def converted(name, window=WINDOW, layers=None, **changes):
-    model = build(name, **changes)
-    convert(model, window, layers)
-    generator = torch.Generator().manual_seed(2)
-    for key, parameter in model.named_parameters():
-        if key.endswith("_norm_weight"):
-            parameter.data.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
-    return model
+    return uneven(convert, build(name, **changes), window, layers)
 
 
 def logits(model, ids, **options):

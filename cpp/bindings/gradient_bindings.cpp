@@ -85,7 +85,7 @@ py::dict attention_backward(const py::array& query, const py::array& key, const 
   }
   if (problem.sinks != nullptr) gradients.sinks = arrays.add("sinks", {shape[0], shape[1], shape[2]});
   if (problem.relative_bias) {
-    const std::int64_t blocks = ceil_div(problem.row_count, kBlockRows);
+    const std::int64_t blocks = problem.row_blocks();
     gradients.relative_bias =
         arrays.add("relative_bias", {shape[0], shape[1], blocks, problem.relative_bias->entries()});
   }

@@ -116,7 +116,7 @@ void attention_received(const ScoreProblem& problem, const double* lse, float* r
 
 ReceivedInPassing::ReceivedInPassing(const ScoreProblem& problem)
     : problem_(problem),
-      blocks_(ceil_div(problem.row_count, kBlockRows)),
+      blocks_(problem.row_blocks()),
       stride_(padded(problem.masks.key_length) + tile_kernels().lanes),  // rows may begin within a vector
       sums_(static_cast<std::size_t>(problem.query.batch() * problem.query.heads() * blocks_ * stride_)) {}
 

@@ -41,9 +41,7 @@ Branches::Branches(const RAttentionProblem& problem)
   score_.masks.right = 0;
   score_.masks.padding = linear_.padding;
   if (linear_.segments != nullptr) {  // a segment ends where the id changes, as it does for the state
-    const std::int64_t length = linear_.key.length();
-    score_.masks.within =
-        runs_of(linear_.segments, linear_.key.batch(), length, std::numeric_limits<std::int64_t>::min());
+    score_.masks.within = runs_of(linear_.segments, linear_.key.batch(), linear_.key.length());
   }
   if (!problem.rope.empty()) {
     problem.rope.check(linear_.key.dim());

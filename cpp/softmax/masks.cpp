@@ -116,7 +116,7 @@ void set_segments(const std::int64_t* ids, std::int64_t batch, Masks& masks) {
       }
     }
   }
-  masks.within = runs_of(ids, batch, masks.key_length, std::numeric_limits<std::int64_t>::min());
+  masks.within = runs_of(ids, batch, masks.key_length);
 }
 
 }  // namespace rattention

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -61,7 +62,8 @@ struct Masks {
 };
 
 // The runs of equal ids, contiguous [batch, key_length], as spans of their positions; empty at ids below `least`.
-PositionSpans runs_of(const std::int64_t* ids, std::int64_t batch, std::int64_t key_length, std::int64_t least);
+PositionSpans runs_of(const std::int64_t* ids, std::int64_t batch, std::int64_t key_length,
+                      std::int64_t least = std::numeric_limits<std::int64_t>::min());
 // Hides keys of other segments than the row's own, by `within` where every segment is one run, else id by id.
 void set_segments(const std::int64_t* ids, std::int64_t batch, Masks& masks);
 

@@ -47,6 +47,7 @@ struct ScoreProblem {
   std::int64_t row_count = 0;
 
   std::int64_t group() const { return query.heads() / key.heads(); }
+  std::int64_t row_blocks() const { return ceil_div(row_count, kBlockRows); }
   // Depends on the problem alone, not on its tasks, and so do results.
   bool few_rows() const { return row_count * group() <= kFewRows; }
   std::int64_t query_row(std::int64_t r) const { return rows != nullptr ? rows[r] : r; }

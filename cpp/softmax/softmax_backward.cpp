@@ -233,7 +233,7 @@ class BackwardTask {
 
   void store_bias_gradients(const QueryBlock& block, std::int64_t r, KeySpan seen, const float* grad) {
     if (gradients_.relative_bias != nullptr) {
-      const std::int64_t blocks = ceil_div(problem_.row_count, kBlockRows);
+      const std::int64_t blocks = problem_.row_blocks();
       const std::int64_t head = task_.batch * problem_.query.heads() + block.head;
       const std::int64_t at = head * blocks + block.first / kBlockRows;
       problem_.relative_bias->add_gradient(grad, seen.first - problem_.masks.position(block.first + r), seen.size(),

@@ -41,12 +41,12 @@ TaskPlan::TaskPlan(const ScoreProblem& problem) : TaskPlan(problem, 0) {
 TaskPlan::TaskPlan(const ScoreProblem& problem, std::int64_t blocks_per_task) : problem_(problem) {
   if (problem.row_count == 0 || problem.query.heads() == 0 || problem.query.batch() == 0) return;
   heads_ = problem.key.batch() * problem.key.heads();
-  blocks_ = problem.group() * ceil_div(problem.row_count, kBlockRows);
+  blocks_ = problem.group() * problem.row_blocks();
   if (blocks_per_task > 0) parts_ = ceil_div(blocks_, blocks_per_task);
 }
 
 QueryBlock TaskPlan::block(std::int64_t batch, std::int64_t kv_head, std::int64_t index) const {
-  const std::int64_t per_head = ceil_div(problem_.row_count, kBlockRows);
+  const std::int64_t per_head = problem_.row_blocks();
   const std::int64_t first = index % per_head * kBlockRows;
   return query_block(problem_, batch, kv_head * problem_.group() + index / per_head, first,
                      std::min(first + kBlockRows, problem_.row_count));

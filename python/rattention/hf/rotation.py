@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AttentionInterface
 
+from rattention.hf.attention import REFUSED
 from rattention.torch.rotary import plain_rotary
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ NEVER = {
     "s_aux": ("attention sinks", "convert a model without them"),
     "sinks": ("attention sinks", "convert a model without them"),
     "position_bias": ("a learned position bias", "convert a model with rotary embedding"),
-    "indices": ("sparse attention to chosen keys", "convert a model with dense attention"),
-    "block_indices": ("sparse attention to chosen blocks", "convert a model with dense attention"),
+    **{
+        name: (REFUSED[name], "convert a model with dense attention") for name in ("indices", "block_indices")
+    },
 }
 """What a layer may ask of its attention that RAttention does not have, by argument, and the remedy."""
 

@@ -6,6 +6,7 @@ RoFormer, arXiv 2104.09864, section 3.2.2. That pairing, "rotate-half", is that 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,8 +128,7 @@ def rotary_rates(
     if head_dim % 2 != 0:
         raise ValueError(f"head_dim must be even with a rotary embedding, got {head_dim}")
     if rope_theta is not None:
-        half = head_dim // 2
-        return np.stack([positive("rope_theta", rope_theta) ** (-np.arange(half) / half), np.ones(half)])
+        return _rates_of(positive("rope_theta", rope_theta), head_dim // 2)
     given = np.asarray(rope_frequencies)
     if given.dtype.kind not in "fi":
         raise TypeError(f"rope_frequencies must be real numbers, got dtype {given.dtype.name}")
@@ -139,6 +139,13 @@ def rotary_rates(
         raise ValueError("rope_frequencies must be finite")
     rates = given.astype(np.float64)
     return np.ascontiguousarray(rates) if given.ndim == 2 else np.stack([rates, np.ones_like(rates)])
+
+
+@lru_cache(maxsize=8)
+def _rates_of(theta: float, pairs: int) -> NDArray[np.float64]:
+    rates = np.stack([theta ** (-np.arange(pairs) / pairs), np.ones(pairs)])
+    rates.flags.writeable = False
+    return rates
 
 
 def reference_rotary(
