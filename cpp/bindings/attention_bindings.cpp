@@ -10,6 +10,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/core_call.h"
+#include "bindings/exchanged_tensors.h"
 #include "bindings/module.h"
 #include "bindings/score_options.h"
 #include "core/threads.h"
@@ -120,6 +121,28 @@ py::tuple attention(const py::array& query, const py::array& key, const py::arra
                         arrays ? py::object(arrays->as_dict()) : py::none());
 }
 
+// Nothing but the output, of the plain rule without masks but causality: short calls of frameworks.
+py::array attention_of_tensors(const py::capsule& exchange, const py::handle& query, const py::handle& key,
+                               const py::handle& value, bool causal, std::optional<float> scale) {
+  const ExchangeTable table(exchange);
+  ScoreProblem problem = scaled_dot_product(table.view(query), table.view(key));
+  const TensorView values = table.view(value);
+  check_value(problem.key, values);
+  require(problem.query.dtype == problem.key.dtype && problem.key.dtype == values.dtype,
+          "query, key and value must have one dtype");
+  if (scale) problem.scale = *scale;
+  if (causal) problem.masks.right = 0;
+  OutputView view;
+  py::array output = new_output(problem.query.dtype,
+                                {problem.query.batch(), problem.query.heads(), problem.row_count, values.dim()}, &view);
+  SoftmaxForward want;
+  want.value = &values;
+  want.output = &view;
+  const CoreCall call;
+  softmax_forward(problem, want);
+  return output;
+}
+
 py::dict attention_metrics(const py::array& query, const py::array& key, const ScoreOptions& options,
                            const py::object& metric_options) {
   const ScoreProblem problem = make_problem(query, key, options);
@@ -206,6 +229,9 @@ void bind_attention(py::module_& module) {
   module.def("attention", &attention, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("options"),
              py::arg("metrics"), py::arg("return_lse"),
              "(output, lse in float64 or None, what rounding took from the output or None, metrics or None)");
+  module.def("attention_of_tensors", &attention_of_tensors, py::arg("exchange"), py::arg("query"), py::arg("key"),
+             py::arg("value"), py::arg("causal"), py::arg("scale"),
+             "The output for tensors of a library, by the exchange protocol of DLPack");
   module.def("attention_metrics", &attention_metrics, py::arg("query"), py::arg("key"), py::arg("options"),
              py::arg("metrics"));
   module.def("attention_rows", &attention_rows, py::arg("query"), py::arg("key"), py::arg("rows"), py::arg("options"));

@@ -47,6 +47,9 @@ def attention(
     metrics: MetricOptions | None,
     return_lse: bool,
 ) -> tuple[NDArray[Any], NDArray[np.float64] | None, NDArray[Any] | None, dict[str, NDArray[Any]] | None]: ...
+def attention_of_tensors(
+    exchange: Any, query: Any, key: Any, value: Any, causal: bool, scale: float | None
+) -> NDArray[Any]: ...
 def attention_metrics(
     query: NDArray[Any], key: NDArray[Any], options: ScoreOptions, metrics: MetricOptions
 ) -> dict[str, NDArray[Any]]: ...

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from rattention._arguments import positive, real_number, truth, whole_number
 from rattention.mechanisms.rotary import rotary_rates
@@ -14,7 +13,6 @@ from rattention.mechanisms.softmax_family import core_window
 from rattention.torch import linear_composition, softmax_composition
 from rattention.torch.checks import (
     as_array,
-    as_tensor,
     require_floats,
     require_mask_dtypes,
     require_one_dtype,
@@ -23,6 +21,7 @@ from rattention.torch.checks import (
     require_tensors,
 )
 from rattention.torch.ops import OPERATIONS, SIGNATURES
+from rattention.torch.short_calls import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,13 +38,11 @@ COMPOSITIONS: dict[str, Callable[..., list[Tensor]]] = {
     )
 }
 
-PLAIN = (Tensor, torch.nn.Parameter)
-
 
 def run(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     """What a public function on arrays returns, on tensors; `given` may lack arguments with a default."""
     signature = SIGNATURES[function]
-    output = _at_once(signature, given)
+    output = at_once(signature, given)
     if output is not None:
         return output
     arguments, results = {**signature.defaults, **given}, signature.results
@@ -61,45 +58,12 @@ def run(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     return results.returned(made, wanted, inputs)
 
 
-def _at_once(signature: Signature, given: dict[str, Any]) -> Tensor | None:
-    """The output, where it alone is asked for and nobody looks: without the dispatcher of PyTorch and checks
-    of tensors beside those of arrays. Both take longer than attention of one row to a few hundred keys.
-
-    None where that cannot be, and for arguments that fit no array, of which `run` speaks in terms of tensors.
-    """
-    tensors = [value for name in signature.tensors if (value := given.get(name)) is not None]
-    if any(given.get(flag) for flag in signature.results.flags) or not _nobody_looks(tensors):
-        return None
-    try:
-        arrays = {n: as_array(value) if isinstance(value, Tensor) else value for n, value in given.items()}
-        return as_tensor(signature.functions.forward(**arrays))
-    except (TypeError, ValueError):
-        return None
-
-
 def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
     for name in arguments:
         if name not in signature.parameters:
             raise TypeError(f"{signature.name}() got an unexpected keyword argument '{name}'")
     missing = min(signature.parameters - arguments.keys())
     raise TypeError(f"{signature.name}() missing 1 required keyword-only argument: '{missing}'")
-
-
-def _nobody_looks(tensors: list[Any]) -> bool:
-    """Whether a call may bypass PyTorch's dispatcher: for plain tensors on the CPU that need no gradients,
-    outside compilers, transforms, autocast and modes that intercept operations."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._is_torch_function_mode_enabled()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-        or torch._C._autograd._profiler_enabled()
-        or torch.is_autocast_enabled("cpu")
-        or not all(type(t) in PLAIN and t.is_cpu and t.layout == torch.strided for t in tensors)
-        or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
-    )
 
 
 def _operated(signature: Signature, inputs: dict[str, Any]) -> list[Tensor]:
@@ -131,6 +95,9 @@ def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]
     require_floats(arguments, signature.differentiable)
     require_one_dtype(arguments, signature.of_query_dtype)
     require_mask_dtypes(arguments)
+    for name in ("scale", "eps", "rope_theta", "softcap"):
+        if arguments.get(name) is not None:
+            (real_number if name == "scale" else positive)(name, arguments[name])
     for name in signature.in_float32:
         if arguments[name] is not None:
             arguments[name] = arguments[name].to(torch.float32)
@@ -177,14 +144,11 @@ def _require_per_query(name: str, value: Tensor, query: Tensor) -> None:
 
 
 def _composed(signature: Signature, inputs: dict[str, Any]) -> list[Tensor]:
-    """Plain PyTorch, after the checks of shapes and numbers that the core would do."""
+    """Plain PyTorch, after the checks of shapes that the core would do."""
     query, key, value = (inputs[name] for name in ("query", "key", "value"))
     require_shapes(query, key, value)
     require_other_shapes(signature.functions, inputs)
     signature.results.require_beside_cpu(inputs)
-    for name in ("scale", "eps", "rope_theta", "softcap"):
-        if inputs.get(name) is not None:
-            (real_number if name == "scale" else positive)(name, inputs[name])
     if (frequencies := inputs.get("rope_frequencies")) is not None:
         rotary_rates(inputs["rope_theta"], as_array(frequencies), query.shape[3])
     return COMPOSITIONS[signature.name](**inputs)

@@ -1,0 +1,79 @@
+"""Short calls: attention of one row to a few hundred keys takes less time than PyTorch's dispatcher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+import rattention as ra
+from rattention import _core
+from rattention._arguments import real_number, truth
+from rattention.torch.checks import as_array, as_tensor
+
+if TYPE_CHECKING:
+    from rattention.torch.ops import Signature
+
+PLAIN = (Tensor, torch.nn.Parameter)
+EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+"""PyTorch's functions by which the core reads tensors itself, since 2.10."""
+DOT_PRODUCT = {"query", "key", "value", "causal", "window", "scale"}
+"""The arguments of attention without terms in its scores and masks, if the window is None."""
+
+
+def at_once(signature: Signature, given: dict[str, Any]) -> Tensor | None:
+    """The output of a public function, where it alone is asked for and nobody looks: without the dispatcher
+    and without checks of tensors beside those of arrays.
+
+    None where that cannot be, and for arguments that fit no array, of which others speak in terms of tensors.
+    """
+    tensors = [value for name in signature.tensors if (value := given.get(name)) is not None]
+    if any(given.get(flag) for flag in signature.results.flags) or not _nobody_looks(tensors):
+        return None
+    function = signature.functions.forward
+    try:
+        if EXCHANGE is not None and function is ra.attention and _is_dot_product(given):
+            return as_tensor(_dot_product(**given))
+        arrays = {n: as_array(value) if isinstance(value, Tensor) else value for n, value in given.items()}
+        return as_tensor(function(**arrays))
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_dot_product(given: dict[str, Any]) -> bool:
+    return given.keys() <= DOT_PRODUCT and given.get("window") is None
+
+
+def _dot_product(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    causal: bool = False,
+    scale: float | None = None,
+    window: None = None,
+) -> Any:
+    number = None if scale is None else real_number("scale", scale)
+    return _core.attention_of_tensors(EXCHANGE, query, key, value, truth("causal", causal), number)
+
+
+def _nobody_looks(tensors: list[Any]) -> bool:
+    """Whether a call may bypass PyTorch's dispatcher: for plain tensors on the CPU that need no gradients,
+    outside compilers, transforms, autocast and modes that intercept operations."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._is_torch_function_mode_enabled()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or torch._C._autograd._profiler_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or not all(map(_is_plain, tensors))
+        or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+    )
+
+
+def _is_plain(tensor: Any) -> bool:
+    return type(tensor) in PLAIN and tensor.is_cpu and tensor.layout == torch.strided and not tensor.is_neg()
