@@ -1,6 +1,7 @@
 """The table of models in the README and its figure, from a run: ``python -m benchmarks.summary``.
 
-Repeat it after ``python -m benchmarks --only 'hf-*' --json benchmarks/results/transformers_2_threads.json``.
+Repeat it after ``python -m benchmarks --only 'hf-*' --only transformers-steps --json
+benchmarks/results/transformers_2_threads.json``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from rattention._files import save_figure, write_text
 
+from benchmarks.cases.generation import CONTEXTS, STEP_TOLERANCES, step_name
 from benchmarks.cases.models import NAMES, against, title
 from benchmarks.outcome import MEBI
 from benchmarks.peers.transformers_layers import LAYERS
@@ -53,7 +55,7 @@ def block(run: Run) -> str:
     machine, peers = run["machine"], run["machine"]["peers"]
     head = ("model", *TIMES, "memory, 32,768 tokens")
     rows = [head, ["---"] * len(head), *((title(name), *_cells(run, name)) for name in NAMES)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = _markdown(rows)
     return f"""How many times as fast a forward pass is as with `"sdpa"` (gpt-oss: `"eager"`), and the peak
 memory of one layer beyond its weights, ours and theirs: {run["options"]["threads"]} threads of
 {machine["processor"]} ({machine["instruction_set"]}), PyTorch {peers["torch"]}, Transformers
@@ -63,10 +65,30 @@ memory of one layer beyond its weights, ours and theirs: {run["options"]["thread
 
 ![Speed-up by model, and memory by length]({FIGURE})
 
+How many times as fast one more token is, of a model of Gemma 3's kind with a window in every other layer,
+after a context of so many tokens:
+
+{_steps(run)}
+
 Shapes are those of the published models, weights are random, and dense layers are PyTorch's in both; gpt-oss
 and T5 call `rattention.torch.attention` itself ([how it was
 measured](benchmarks/README.md#models-of-transformers), [the run]({RESULTS})).
 """
+
+
+def _markdown(rows: list[Any]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _steps(run: Run) -> str:
+    """A token of a model after contexts of growing length, by dtype."""
+    ratios = {figure["against"]: figure["value"] for figure in run["cases"]["transformers-steps"]["figures"]}
+    head = ("dtype", *(f"{context:,}" for context in CONTEXTS))
+    rows = [
+        (dtype, *(f"{ratios[step_name(dtype, context)]:.3g}x" for context in CONTEXTS))
+        for dtype in STEP_TOLERANCES
+    ]
+    return _markdown([head, ["---"] * len(head), *rows])
 
 
 def _cells(run: Run, name: str) -> list[str]:

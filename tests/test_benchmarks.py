@@ -12,7 +12,7 @@ import pytest
 from rattention.mechanisms.rattention import reference_rattention
 
 from benchmarks import summary
-from benchmarks.cases import CASES, models
+from benchmarks.cases import CASES, generation, models
 from benchmarks.clock import alternate
 from benchmarks.inputs import random_inputs
 from benchmarks.outcome import Figure, Samples, at_least, at_most, ratio
@@ -109,13 +109,12 @@ def test_a_model_with_another_window_is_noticed(monkeypatch):
         models.forward("gemma3")(Setup(length=72, threads=1, quick=True))
 
 
-@pytest.mark.parametrize("name", ["gpt-oss", "gemma3"])
-def test_memory_of_a_layer_by_length(name):
+def test_memory_of_a_layer_by_length():
     needs("hf")
-    outcome = models.memory(name)(Setup(length=1024, threads=1, quick=True))
+    outcome = models.memory("gemma3")(Setup(length=1024, threads=1, quick=True))
     figures = {figure.against: figure.value for figure in outcome.figures}
     assert all(size > 0 for size in outcome.details.values())
-    assert figures[f"peak of {models.against(name)} over ours at 1024 tokens"] > 1
+    assert figures[f"peak of {models.against('gemma3')} over ours at 1024 tokens"] > 1
 
 
 def made_up_run():
@@ -129,6 +128,12 @@ def made_up_run():
         cases[summary.MEMORY.format(name)] = {"details": details}
     del cases["hf-t5-memory-32768"]["details"]["bytes, sdpa, 32768 tokens"]
     cases["hf-t5-512"] = {"figures": []}
+    steps = [
+        {"against": generation.step_name(dtype, context), "value": i + j / 10}
+        for i, dtype in enumerate(generation.STEP_TOLERANCES, 7)
+        for j, context in enumerate(generation.CONTEXTS, 1)
+    ]
+    cases["transformers-steps"] = {"figures": steps}
     versions = {"torch": "2.99", "transformers": "5.99"}
     machine = {"processor": "A Processor", "instruction_set": "avx2", "peers": versions}
     return {"machine": machine, "options": {"threads": 3}, "cases": cases}
@@ -136,8 +141,14 @@ def made_up_run():
 
 def test_summary_shows_what_was_measured():
     text = summary.block(made_up_run())
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    rows, steps = lines[2:-4], lines[-4:]
     assert [row[0] for row in rows] == [models.title(name) for name in models.NAMES]
+    assert steps[0] == ["dtype", "1", "512", "4,096", "32,768"]
+    assert steps[2:] == [
+        ["float32", "7.1x", "7.2x", "7.3x", "7.4x"],
+        ["bfloat16", "8.1x", "8.2x", "8.3x", "8.4x"],
+    ]
     assert rows[0][1:] == ["1.1x", "1.2x", "1.3x", "1.4x", "1 MiB; 2.0 GiB"]
     assert rows[-1][1:] == ["6.1x", "6.2x", "-", "6.4x", "6 MiB; does not fit"]
     assert "3 threads" in text

@@ -214,3 +214,13 @@ def test_compression_refuses_what_it_does_not_know():
         torch.no_grad(),
     ):
         model.generate(**inputs, max_new_tokens=2, do_sample=False)
+
+
+@pytest.mark.parametrize("window", [None, 5, 9])
+def test_the_mask_of_one_row_may_be_extended(window):
+    """DeepSeek-V4 adds columns to it, where it is a tensor."""
+    function = mu.causal_mask_function if window is None else mu.sliding_window_causal_mask_function(window)
+    mask = rattention_mask(1, 1, 5, 4, mask_function=function, allow_is_causal_skip=True)
+    assert mask.pattern == {"causal": True, "window": None}
+    extended = torch.cat([mask, torch.full((1, 1, 1, 2), -1.0)], dim=-1)
+    assert extended.tolist() == [[[[0.0] * 5 + [-1.0] * 2]]]

@@ -95,7 +95,7 @@ def test_anything(mechanism, data):
 
 @pytest.mark.slow
 @by_rule
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_anything_more(mechanism, data):
     check_one(mechanism, data)

@@ -32,7 +32,7 @@ def transformers_steps(setup: Setup) -> Outcome:
     figures, samples, answers, missing = [], {}, {}, {}
     for dtype, tolerance in STEP_TOLERANCES.items():
         for context in (c for c in CONTEXTS if c <= setup.length):
-            name = f"Transformers with SDPA, {dtype}, context of {context}"
+            name = step_name(dtype, context)
             try:
                 ours = transformers_generation.step(setup, "rattention", dtype, context)
             except ImportError as error:
@@ -46,6 +46,10 @@ def transformers_steps(setup: Setup) -> Outcome:
             answers |= outcome.answers
             missing |= outcome.missing
     return Outcome(figures, samples, answers, missing)
+
+
+def step_name(dtype: str, context: int) -> str:
+    return f"Transformers with SDPA, {dtype}, context of {context}"
 
 
 def after_32k(setup: Setup) -> Outcome:

@@ -1,20 +1,23 @@
 #include "bindings/exchanged_tensors.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
+
+#include "bindings/arrays.h"
 
 namespace py = pybind11;
 
 namespace rattention::bindings {
 namespace {
 
-// The protocol's binary interface, as far as it is used here: names are its own but for their prefix.
+// The binary interface of the protocol, as far as it is used here: its DLTensor and DLPackExchangeAPI.
 constexpr std::uint32_t kMajorVersion = 1;
 constexpr std::int32_t kCpu = 1;
 constexpr std::uint8_t kFloat = 2;
 constexpr std::uint8_t kBfloat = 4;
 
-struct Tensor {
+struct ExchangedTensor {
   void* data;
   struct {
     std::int32_t device_type;
@@ -31,7 +34,7 @@ struct Tensor {
   std::uint64_t byte_offset;
 };
 
-using Function = void (*)();
+using UnusedFunction = void (*)();
 
 struct ExchangeApi {
   struct {
@@ -39,13 +42,13 @@ struct ExchangeApi {
     std::uint32_t minor;
     void* previous;
   } header;
-  Function managed_tensor_allocator;
-  Function managed_tensor_from_py_object_no_sync;
-  Function managed_tensor_to_py_object_no_sync;
-  int (*dltensor_from_py_object_no_sync)(void* object, Tensor* tensor);
+  UnusedFunction managed_tensor_allocator;
+  UnusedFunction managed_tensor_from_py_object_no_sync;
+  UnusedFunction managed_tensor_to_py_object_no_sync;
+  int (*dltensor_from_py_object_no_sync)(void* object, ExchangedTensor* tensor);  // or nullptr
 };
 
-DType dtype_of(const Tensor& tensor) {
+DType dtype_of(const ExchangedTensor& tensor) {
   const auto is = [&](std::uint8_t code, int bits) { return tensor.dtype.code == code && tensor.dtype.bits == bits; };
   if (tensor.dtype.lanes == 1) {
     if (is(kFloat, 32)) return DType::f32;
@@ -60,16 +63,18 @@ DType dtype_of(const Tensor& tensor) {
 ExchangeTable::ExchangeTable(const py::capsule& capsule)
     : table_(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api")) {
   if (table_ == nullptr) throw py::error_already_set();
-  const std::uint32_t major = static_cast<const ExchangeApi*>(table_)->header.major;
-  if (major != kMajorVersion) {
-    throw py::value_error("the exchange protocol of DLPack must have version 1, got " + std::to_string(major));
+  const auto* api = static_cast<const ExchangeApi*>(table_);
+  if (api->header.major != kMajorVersion || api->dltensor_from_py_object_no_sync == nullptr) {
+    throw py::value_error("the exchange protocol of DLPack must have version 1 and give tensors, got version " +
+                          std::to_string(api->header.major));
   }
 }
 
 TensorView ExchangeTable::view(const py::handle& tensor) const {
-  Tensor exchanged{};
+  ExchangedTensor exchanged{};
   if (static_cast<const ExchangeApi*>(table_)->dltensor_from_py_object_no_sync(tensor.ptr(), &exchanged) != 0) {
-    throw py::error_already_set();
+    PyErr_Clear();
+    throw py::value_error("the tensor cannot be exchanged");
   }
   if (exchanged.device.device_type != kCpu || exchanged.ndim != 4) {
     throw py::value_error("a tensor must have 4 dimensions and be on the CPU");
@@ -83,6 +88,8 @@ TensorView ExchangeTable::view(const py::handle& tensor) const {
     view.strides[i] = exchanged.strides != nullptr ? exchanged.strides[i] * size_of(view.dtype) : stride;
     stride *= view.shape[i];
   }
+  const bool empty = std::count(view.shape.begin(), view.shape.end(), 0) > 0;
+  require(exchanged.data != nullptr || empty, "the tensor has no memory");
   return view;
 }
 

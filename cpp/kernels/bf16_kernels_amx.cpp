@@ -154,7 +154,7 @@ void score_panel(const Bf16* queries, int64_t rows, int64_t dim, const Bf16* pan
   }
 }
 
-inline PairVec load_halves(const Bf16* p) {
+inline PairVec load_pairs(const Bf16* p) {
   return __builtin_convertvector(*reinterpret_cast<const UnalignedHalves*>(p), PairVec);
 }
 
@@ -173,8 +173,8 @@ bool any(PairVec lanes) {
 int pair_rows(const Bf16* row, const Bf16* next, int64_t n, Bf16* pairs) {
   PairVec others[2] = {};
   for (int64_t j = 0; j < n; j += kLanes) {
-    const PairVec low = finite(load_halves(row + j), &others[0]);
-    const PairVec high = finite(load_halves(next + j), &others[1]);
+    const PairVec low = finite(load_pairs(row + j), &others[0]);
+    const PairVec high = finite(load_pairs(next + j), &others[1]);
     *reinterpret_cast<UnalignedPairs*>(pairs + 2 * j) = low | (high << 16);
   }
   return (any(others[0]) ? 1 : 0) + (any(others[1]) ? 2 : 0);

@@ -31,7 +31,7 @@ typedef std::uint16_t UnalignedHalves __attribute__((vector_size(kLanes * 2), al
 
 inline Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 inline IntVec load(const std::int32_t* p) { return *reinterpret_cast<const UnalignedIntVec*>(p); }
-// Numbers of 16 bits in the lower halves. GCC 12 widens halves of the vector one after the other.
+// Numbers of 16 bits in the lower halves. By intrinsics, because GCC 12 takes twice as many instructions.
 inline IntVec load_halves(const void* p) {
 #if RATTENTION_LANES == 16
   return reinterpret_cast<IntVec>(
@@ -98,7 +98,7 @@ inline Vec lane_index() {
   return v;
 }
 
-typedef std::make_integer_sequence<int, kLanes> Lanes;
+typedef std::make_integer_sequence<int, kLanes> LaneIndices;
 
 // Lane i of the result is lane i ^ Distance of v.
 template <int Distance, int... Lane>
@@ -107,7 +107,7 @@ inline Vec exchange(Vec v, std::integer_sequence<int, Lane...>) {
 }
 template <int Distance>
 inline Vec exchange(Vec v) {
-  return exchange<Distance>(v, Lanes{});
+  return exchange<Distance>(v, LaneIndices{});
 }
 
 // Of two vectors that are one above the other in blocks of Width lanes: the left column of blocks, and the right one.
@@ -153,8 +153,8 @@ inline void transpose(Vec (&v)[kLanes]) {
     if ((i & Width) != 0) continue;
     const Vec a = v[i];
     const Vec b = v[i + Width];
-    v[i] = left_blocks<Width>(a, b, Lanes{});
-    v[i + Width] = right_blocks<Width>(a, b, Lanes{});
+    v[i] = left_blocks<Width>(a, b, LaneIndices{});
+    v[i + Width] = right_blocks<Width>(a, b, LaneIndices{});
   }
   if constexpr (2 * Width < kLanes) transpose<2 * Width>(v);
 }
@@ -164,7 +164,8 @@ template <int Width = kLanes / 2>
 inline Vec horizontal_sums(Vec (&v)[kLanes]) {
 #pragma GCC unroll 8
   for (int i = 0; i < Width; ++i) {
-    v[i] = left_blocks<Width>(v[i], v[i + Width], Lanes{}) + right_blocks<Width>(v[i], v[i + Width], Lanes{});
+    v[i] =
+        left_blocks<Width>(v[i], v[i + Width], LaneIndices{}) + right_blocks<Width>(v[i], v[i + Width], LaneIndices{});
   }
   if constexpr (Width > 1) {
     return horizontal_sums<Width / 2>(v);

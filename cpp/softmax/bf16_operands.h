@@ -9,7 +9,8 @@ namespace rattention {
 
 class Bf16Operands final : public TileOperands {
  public:
-  // Whether the processor has the products, the problem is made of them and all of it is bfloat16.
+  // Whether the processor has the products, the problem is made of them, all of it is bfloat16, and rows are so many
+  // that packing keys pays.
   static bool possible(const ScoreProblem& problem, const TensorView* value);
 
   // Only one at a time on a thread, and no other library may multiply there while it lives: the thread does not hear

@@ -89,11 +89,11 @@ void FloatOperands::score_panel(const QueryBlock& block, KeySpan rows, std::int6
   maxima += rows.first * kernels_.lanes;
   if (keys_in_rows_) {
     const std::int64_t n = std::min(kernels_.panel, keys_.size() - offset);
-    const auto score_rows = [&](auto score, const auto* keys) {
+    const auto score_in_rows = [&](auto score, const auto* keys) {
       score(queries, rows.size(), dim_, keys + offset * key_stride_, key_stride_, n, scores, kTileStride, maxima);
     };
-    if (bf16_key_rows_ != nullptr) return score_rows(kernels_.score_bf16_keys, bf16_key_rows_);
-    return score_rows(kernels_.score_keys, key_rows_);
+    if (bf16_key_rows_ != nullptr) return score_in_rows(kernels_.score_bf16_keys, bf16_key_rows_);
+    return score_in_rows(kernels_.score_keys, key_rows_);
   }
   const auto score = dot_ ? kernels_.score_panel : kernels_.distance_panel;
   score(queries, rows.size(), dim_, panels_ + offset * dim_, scores, kTileStride, maxima);

@@ -43,13 +43,15 @@ class FloatOperands final : public TileOperands {
   const bool dot_;
   const bool keys_in_rows_;  // not packed
   float* queries_;
-  const float* key_rows_ = nullptr;  // or those of bfloat16
+  // Keys in rows, once loaded: one of the two.
+  const float* key_rows_ = nullptr;
   const std::uint16_t* bf16_key_rows_ = nullptr;
   std::int64_t key_stride_ = 0;
   float* panels_;
   float* staging_;
-  float* values_;                       // copies, where needed
-  const float* tile_values_ = nullptr;  // or those of bfloat16
+  float* values_;  // copies, where needed
+  // Once loaded, these or those of bfloat16 if there are any.
+  const float* tile_values_ = nullptr;
   const std::uint16_t* bf16_tile_values_ = nullptr;
   std::int64_t value_stride_ = 0;
 };

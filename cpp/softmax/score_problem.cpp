@@ -14,7 +14,7 @@ ScoreProblem scaled_dot_product(const TensorView& query, const TensorView& key) 
   problem.query = query;
   problem.key = key;
   problem.rule = dot;
-  problem.scale = 1.0F / std::sqrt(static_cast<float>(query.dim()));
+  problem.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(query.dim())));
   problem.masks.key_length = key.length();
   problem.masks.query_offset = key.length() - query.length();
   problem.row_count = query.length();

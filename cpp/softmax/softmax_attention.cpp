@@ -232,6 +232,7 @@ bool heads_are_alike(const ScoreProblem& problem, const SoftmaxForward& want) {
 // How many query heads with the same keys become rows of one head: all, or fewer where threads would have no task.
 std::int64_t heads_as_rows(const ScoreProblem& problem) {
   const std::int64_t heads = problem.query.batch() * problem.query.heads();
+  if (heads == 0) return 1;
   std::int64_t rows = problem.group();
   while (rows > 1 && (problem.group() % rows != 0 || heads / rows < get_num_threads())) --rows;
   return rows;

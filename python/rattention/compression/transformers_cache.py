@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 from transformers import EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -104,8 +103,7 @@ class _Compressor:
             return None
         layer.expected = True
         self.present[name] = layer
-        args, kwargs = pytree.tree_map_only(PatternMask, PatternMask.of_held_keys, (args, kwargs))
-        return args, kwargs
+        return tuple(map(_of_held_keys, args)), {n: _of_held_keys(value) for n, value in kwargs.items()}
 
     def __call__(self, attention: LayerAttention) -> None:
         """Let the layer attend to what is held; afterwards the cache is cut where that is due."""
@@ -116,11 +114,15 @@ class _Compressor:
         assert attention.call is not None
         call = attention.call
         query, options = call.args[0], dict(call.keywords)
-        _require_padding_only(options, query.shape[2])
+        _require_padding_only(options)
         held = layer.held
         held.show(options.pop("key_mask", None), query.shape[2])
         attention.output = call.func(*call.args, **options, **held.masks(query.shape[1]))
         held.attended(query, options["scale"])
+
+
+def _of_held_keys(argument: Any) -> Any:
+    return argument.of_held_keys() if isinstance(argument, PatternMask) else argument
 
 
 def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -> _CompressedLayer | None:
@@ -185,14 +187,13 @@ def _window(module: Any) -> int | None:
     return sliding_window_of(module)
 
 
-def _require_padding_only(options: dict[str, Any], rows: int) -> None:
+def _require_padding_only(options: dict[str, Any]) -> None:
     if not {"attn_mask", "segment_ids"}.isdisjoint(options):
         raise ValueError(
             "attention_mask of a compressed model must be [batch, tokens], 0 for padding, and sequences must "
             "not be packed"
         )
-    causal = options["causal"] or rows == 1  # the last row sees every key, and its mask may be None
-    if not causal or options["window"] is not None:
+    if not options["causal"] or options["window"] is not None:
         raise ValueError("only causal attention without a sliding window can be compressed")
     if other := {"softcap", "sinks", "block_ids"} & options.keys():
         raise ValueError(f"attention with {', '.join(sorted(other))} cannot be compressed")

@@ -149,12 +149,11 @@ def rattention_mask(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     use_vmap: bool = False,
-    allow_is_causal_skip: bool = False,
     allow_is_bidirectional_skip: bool = False,
     **others: Any,
 ) -> torch.Tensor | None:
     """What `AttentionMaskInterface` calls: the mask of a model's layers, a `PatternMask` or within
-    ``torch.compile`` a table. None where every key is seen and a model takes that.
+    ``torch.compile`` a table. None where every key is seen, without causality, and the model takes that.
 
     Parameters
     ----------
@@ -170,8 +169,8 @@ def rattention_mask(
         Of the mask as PyTorch sees it.
     use_vmap:
         Whether parts of `mask_function` are a user's and take one position at a time.
-    allow_is_causal_skip, allow_is_bidirectional_skip:
-        Whether the result may be None, of a causal pattern or of another.
+    allow_is_bidirectional_skip:
+        Whether the result may be None. Causal masks never are: models may extend them.
     others:
         Arguments for other implementations.
     """
@@ -195,7 +194,14 @@ def rattention_mask(
     if torch.compiler.is_compiling():  # its graphs have neither closures to look into nor numbers of a cache
         return table(q_offset, kv_offset)
     first, start = int(q_offset), int(kv_offset)
-    parts, block_ids = _beside_blocks(list(_parts(mask_function)))
+    sizes = (batch_size, 1, q_length, kv_length)
+    like = torch.empty((), dtype=dtype, device=device).expand(sizes)
+    build = partial(table, first, start)
+    parts = list(_parts(mask_function))
+    last = q_length == 1 and first + 1 == start + kv_length
+    if last and _all_before(parts, kv_length) and not _padding(attention_mask, start, kv_length):
+        return PatternMask(like, build, {"causal": True, "window": None}, kv_length)
+    parts, block_ids = _beside_blocks(parts)
     pattern = _pattern(parts, start, kv_length)
     keys = kv_length
     if pattern is not None:
@@ -205,12 +211,9 @@ def rattention_mask(
     if pattern is not None:
         pattern |= _placed(pattern, (batch_size, q_length, keys), first - start)
         pattern |= _padding(attention_mask, start, keys)
-        may_be_none = allow_is_causal_skip if pattern["causal"] else allow_is_bidirectional_skip
-        if may_be_none and keys == kv_length and _hides_nothing(pattern, q_length, keys):
+        if allow_is_bidirectional_skip and pattern == {"causal": False, "window": None}:
             return None
-    sizes = (batch_size, 1, q_length, kv_length)
-    like = torch.empty((), dtype=dtype, device=device).expand(sizes)
-    return PatternMask(like, partial(table, first, start), pattern, keys)
+    return PatternMask(like, build, pattern, keys)
 
 
 def _pattern(parts: list[Part], start: int, count: int) -> dict[str, Any] | None:
@@ -230,6 +233,14 @@ def _pattern(parts: list[Part], start: int, count: int) -> dict[str, Any] | None
     window = (before, 0 if causal else after) if reaches else None
     ids = {"segment_ids": segments[0].to(torch.int32)} if segments else {}
     return {"causal": causal, "window": window, **ids}
+
+
+def _all_before(parts: list[Part], count: int) -> bool:
+    """Whether a row sees the `count` keys up to its own."""
+    return all(
+        name == CAUSAL or (name == WINDOW and variables["sliding_window"] >= count)
+        for name, variables in parts
+    )
 
 
 def _beside_blocks(parts: list[Part]) -> tuple[list[Part], torch.Tensor | None]:
@@ -288,14 +299,6 @@ def _placed(pattern: dict[str, Any], sizes: tuple[int, int, int], offset: int) -
     placed = {} if ids is None else {"segment_ids": ids[:, :keys].expand(batch, -1)}
     free = not (pattern["causal"] or pattern["window"] or placed)
     return placed if free or offset == keys - rows else placed | {"query_offset": offset}
-
-
-def _hides_nothing(pattern: dict[str, Any], rows: int, keys: int) -> bool:
-    """Whether all rows, the last of them at the last key, see all keys."""
-    if pattern.keys() != {"causal", "window"} or (pattern["causal"] and rows > 1):
-        return False
-    before, after = pattern["window"] or (ENDLESS, ENDLESS)
-    return bool(before >= keys - 1 and after >= rows - 1)
 
 
 def _padding(mask: torch.Tensor | None, start: int, count: int) -> dict[str, Any]:

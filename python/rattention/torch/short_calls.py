@@ -29,21 +29,27 @@ def at_once(signature: Signature, given: dict[str, Any]) -> Tensor | None:
 
     None where that cannot be, and for arguments that fit no array, of which others speak in terms of tensors.
     """
-    tensors = [value for name in signature.tensors if (value := given.get(name)) is not None]
-    if any(given.get(flag) for flag in signature.results.flags) or not _nobody_looks(tensors):
-        return None
     function = signature.functions.forward
+    dot_product = function is ra.attention and _is_dot_product(given)
+    if not dot_product and any(given.get(flag) for flag in signature.results.flags):
+        return None
+    tensors = [given.get(name) for name in signature.of_query_dtype]
+    if not dot_product:
+        others = (given.get(n) for n in signature.on_one_device if n not in signature.of_query_dtype)
+        tensors += [value for value in others if not isinstance(value, int | float | None)]
+    if not _nobody_looks(tensors):
+        return None
     try:
-        if EXCHANGE is not None and function is ra.attention and _is_dot_product(given):
+        if dot_product:
             return as_tensor(_dot_product(**given))
         arrays = {n: as_array(value) if isinstance(value, Tensor) else value for n, value in given.items()}
         return as_tensor(function(**arrays))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         return None
 
 
 def _is_dot_product(given: dict[str, Any]) -> bool:
-    return given.keys() <= DOT_PRODUCT and given.get("window") is None
+    return EXCHANGE is not None and given.keys() <= DOT_PRODUCT and given.get("window") is None
 
 
 def _dot_product(
