@@ -54,7 +54,7 @@ def block(run: Run) -> str:
     """The table in Markdown, with what was measured and where."""
     machine, peers = run["machine"], run["machine"]["peers"]
     head = ("model", *TIMES, "memory, 32,768 tokens")
-    rows = [head, ["---"] * len(head), *((title(name), *_cells(run, name)) for name in NAMES)]
+    rows = [head, ["---"] * len(head), *((title(name), *_cells(run, name)) for name in _measured(run))]
     table = _markdown(rows)
     return f"""How many times as fast a forward pass is as with `"sdpa"` (gpt-oss: `"eager"`), and the peak
 memory of one layer beyond its weights, ours and theirs: {run["options"]["threads"]} threads of
@@ -74,6 +74,11 @@ Shapes are those of the published models, weights are random, and dense layers a
 and T5 call `rattention.torch.attention` itself ([how it was
 measured](benchmarks/README.md#models-of-transformers), [the run]({RESULTS})).
 """
+
+
+def _measured(run: Run) -> list[str]:
+    """The models that the run was about."""
+    return [name for name in NAMES if MEMORY.format(name) in run["cases"]]
 
 
 def _markdown(rows: list[Any]) -> str:
@@ -131,17 +136,19 @@ def draw(run: Run, path: Path) -> None:
 
 def _draw_speedups(axes: Any, run: Run) -> None:
     for shift, (label, case) in zip((-0.2, 0.2), list(TIMES.items())[:2], strict=True):
-        ratios = {place + shift: speedup(run, case.format(name)) for place, name in enumerate(NAMES)}
+        ratios = {place + shift: speedup(run, case.format(name)) for place, name in enumerate(_measured(run))}
         shown = {place: ratio for place, ratio in ratios.items() if ratio}
         axes.barh(list(shown), [ratio - 1 for ratio in shown.values()], 0.38, left=1, label=label)
         for place, ratio in shown.items():
             axes.text(max(ratio, 1) * 1.03, place, f"{ratio:.3g}x", va="center", fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
-    names = [title(n).split(",")[0] + (" (attention)" if n in LAYERS else "") for n in NAMES]
-    axes.set_yticks(range(len(NAMES)), names)
+    names = [title(n).split(",")[0] + (" (attention)" if n in LAYERS else "") for n in _measured(run)]
+    axes.set_yticks(range(len(names)), names)
     axes.set(xscale="log", xlabel="times as fast as Transformers alone")
     axes.set_xlim(right=axes.get_xlim()[1] * 1.2)
-    axes.xaxis.set_major_formatter("{x:g}")
+    ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200) if tick <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
