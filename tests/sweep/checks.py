@@ -17,7 +17,9 @@ from rattention.hf.attention import NAME, attention_forward, register_as
 from rattention.hf.interface import guard
 from rattention.hf.masks import PatternMask
 
-from tests.sweep.models import build, inputs_of, output_of, tokens
+from tests.sweep.inputs import inputs_of
+from tests.sweep.models import build, output_of
+from tests.sweep.signals import tokens
 
 TOLERANCE = 1e-4
 """Of differences, as a share of the largest number of "eager"."""
@@ -104,7 +106,7 @@ def check(name: str, kind: str, model_type: str) -> Result:
     result = Result(name, kind)
     try:
         model = build(name, model_type, kind)
-        given = list(inputs_of(model, pictures=not _runs(model) and hasattr(model.config, "vision_config")))
+        given = list(inputs_of(model))
         with torch.no_grad():
             first = output_of(model, given[0][1])
             again = output_of(model, given[0][1])
@@ -123,15 +125,6 @@ def check(name: str, kind: str, model_type: str) -> Result:
         )
         return _failed(result, "refused" if ours else "error", error)
     return result
-
-
-def _runs(model: Any) -> bool:
-    """With text alone."""
-    try:
-        _outputs(model, next(inputs_of(model))[1], None)
-    except Exception:
-        return False
-    return True
 
 
 def _failed(result: Result, status: str, error: Exception) -> Result:

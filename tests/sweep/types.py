@@ -1,0 +1,95 @@
+"""What a type of Transformers' configurations needs beside the sizes that are known by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+WINDOW = 6
+"""Keys that a row with a sliding window sees, shorter than the inputs."""
+
+SWIN = {
+    "embed_dim": 16,
+    "depths": [1, 1],
+    "num_heads": [2, 2],
+    "image_size": 32,
+    "patch_size": 4,
+    "window_size": 4,
+}
+MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
+SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+MIXED_LINEAR = {"layer_types": ["linear_attention", "full_attention"]}
+QWEN4 = {
+    "hc_lowrank": 8,
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 2,
+    "indexer_head_dim": 8,
+    "indexer_budget": 8,
+    "indexer_compress_ratio": 4,
+}
+MIMI = {
+    "num_filters": 4,
+    "codebook_dim": 32,
+    "vector_quantization_hidden_dimension": 32,
+    "upsample_groups": 32,
+    "codebook_size": 64,
+    "num_quantizers": 4,
+}
+OF_TYPE: dict[str, dict[str, Any]] = {
+    "falcon": {"new_decoder_architecture": False, "alibi": False},
+    "modernbert": {"global_attn_every_n_layers": 2},
+    "led": {"attention_window": 8},
+    "longformer": {"attention_window": 8},
+    "gemma2": {"attn_logit_softcapping": None},
+    "nllb-moe": {"encoder_sparse_step": 0, "decoder_sparse_step": 0},
+    "pegasus_x": {"block_size": 8, "num_global_tokens": 4},
+    "bigbird_pegasus": {"attention_type": "original_full"},
+    "big_bird": {"attention_type": "original_full"},
+    "ctrl": {"dff": 48},
+    "xlm": {"emb_dim": 32},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW},
+    "albert": {"embedding_size": 16},
+    "gptj": {"rotary_dim": 4},
+    "codegen": {"rotary_dim": 4},
+    "yolos": {"image_size": [16, 16]},
+    **dict.fromkeys(("qwen2", "qwen3", "qwen2_moe"), MIXED),
+    **dict.fromkeys(("swin", "donut-swin", "swinv2", "maskformer-swin"), SWIN),
+    "speech_to_text": {"input_feat_per_channel": 16, "conv_channels": 32},
+    "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 16, "layer_types": ["hybrid_sliding", "hybrid"]},
+    "bamba": {"attn_layer_indices": [1]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "granitemoehybrid": {**MIXED_LINEAR, "shared_intermediate_size": 48},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"], "num_key_value_heads": 1},
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "esmc": {"num_key_value_heads": 4},
+    "mistral4": {"head_dim": 16},
+    "nemotron_h": {"n_groups": 2},
+    "zamba": {"attention_head_dim": 16, "num_key_value_heads": 4},
+    "zamba2": {"attention_head_dim": 16, "num_key_value_heads": 4},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "neomme": {"head_dim": 16},
+    "qwen4_exp_text": {**QWEN4},
+    "xmod": {"default_language": "en_XX"},
+    "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 2},
+    "reformer": {
+        "axial_pos_embds": False,
+        "attn_layers": ["local", "local"],
+        "attention_head_size": 8,
+        "feed_forward_size": 48,
+        "local_attn_chunk_length": 8,
+    },
+    "perceiver": {"d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 2},
+    "musicgen_decoder": {"num_codebooks": 1},
+    "musicgen_melody_decoder": {"num_codebooks": 1},
+    "blt": {"encoder_hash_byte_group_vocab": 99},
+    "mimi": MIMI,
+    "audio-spectrogram-transformer": {"max_length": 32},
+    **dict.fromkeys(("glm_ocr_text", "glm_image_text"), {"rope_parameters": SECTIONS}),
+}
+"""By ``model_type``; of parts of composite models, too."""
+
+THREE_DIMENSIONS = dict.fromkeys(
+    ("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text", "paddleocr_vl_text", "glm4v_text"), (2, 1, 1)
+) | {"glm4v_moe_text": (1, 1, 0)}
+"""Sections of rotary embeddings for pictures, by types whose configuration does not show them."""
+
+
