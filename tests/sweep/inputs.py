@@ -11,7 +11,7 @@ import torch
 import transformers as tf
 
 from tests.sweep.models import output_of
-from tests.sweep.signals import LENGTH, MAKERS, OPTIONAL, SHORT, tokens
+from tests.sweep.signals import LENGTH, MAKERS, OPTIONAL
 
 PADDED = 5
 """Padding of the second sequence."""
@@ -75,11 +75,10 @@ def _layouts(model: tf.PreTrainedModel, parameters: Any, text: bool) -> Iterator
         needed.insert(0, first)
     if unknown := [name for name in needed if name not in MAKERS]:
         raise NotImplementedError(f"inputs {', '.join(unknown)}")
-    more = {"decoder_input_ids": tokens(length=SHORT)} if "decoder_input_ids" in parameters else {}
-    if not model.config.is_encoder_decoder:
-        more = {}
+    if model.config.is_encoder_decoder and "decoder_input_ids" in parameters:
+        needed.append("decoder_input_ids")
     for optional in ((), *OPTIONAL):
         if set(optional) <= set(parameters) - set(needed):
             names = [*needed, *optional]
             for values in product(*(MAKERS[name](model.config, parameters) for name in names)):
-                yield dict(zip(names, values, strict=True)) | more
+                yield dict(zip(names, values, strict=True))

@@ -54,7 +54,7 @@ def _pixels(config: Config, parameters: Iterable[str]) -> list[torch.Tensor]:
     config = _part(config, "picture")
     if {"grid_thw", "image_grid_thw", "spatial_shapes", "pixel_position_ids"} & set(parameters):
         return _patches(config, parameters)
-    size = getattr(config, "image_size", None) or 16
+    size = getattr(config, "image_size", None) or 64
     height, width = (size, size) if isinstance(size, int) else size
     shape = (_channels(config), height, width)
     frames = _number(config, 2, "num_frames", "frames_per_clip")
@@ -88,7 +88,7 @@ def _padded(*_: Any) -> list[torch.Tensor]:
 
 def _positions(*_: Any) -> list[torch.Tensor]:
     """Column and row of every patch, -1 for padding."""
-    longest = max(math.prod(grid) for grid in GRIDS)
+    longest = max(map(math.prod, GRIDS))
     positions = torch.full((len(GRIDS), longest, 2), -1)
     for row, (_, height, width) in enumerate(GRIDS):
         grid = torch.cartesian_prod(torch.arange(height), torch.arange(width)).flip(1)
@@ -152,8 +152,16 @@ def _grids(*_: Any) -> list[torch.Tensor]:
     return [torch.tensor(GRIDS)]
 
 
+def _decoded(config: Config, _: Iterable[str]) -> list[torch.Tensor]:
+    """Tokens of a decoder, or codes of sound in several channels."""
+    decoder = getattr(config, "decoder_config", None) or config
+    codes = tokens(length=SHORT)[..., None].expand(-1, -1, _number(decoder, 1, "num_channels"))
+    return [tokens(length=SHORT), codes]
+
+
 MAKERS: dict[str, Maker] = {
     "input_ids": lambda *_: [tokens()],
+    "decoder_input_ids": _decoded,
     "qformer_input_ids": lambda *_: [tokens()],
     "inputs": lambda config, names: [tokens(), *_sound(config, names)],
     "pixel_values": _pixels,

@@ -51,6 +51,13 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("out_hidden_size", "backbone_hidden_size", "output_dim", "hidden_size_global"), 32),
     **dict.fromkeys(("mamba_chunk_size", "chunk_size"), 8),
     **dict.fromkeys(("num_frames", "frames_per_clip"), 4),
+    **dict.fromkeys(("speech_encoder_layers", "t2u_encoder_layers", "t2u_decoder_layers"), 2),
+    **dict.fromkeys(("cross_num_attention_heads", "speech_encoder_attention_heads"), 4),
+    **dict.fromkeys(("cross_num_key_value_heads", "num_adapter_layers"), 2),
+    "cross_head_dim": 8,
+    "cross_hidden_size": 32,
+    "speech_encoder_intermediate_size": 48,
+    "encoder_hidden_dim": 32,
     "tubelet_size": 2,
     "num_position_embeddings": 64,
     "pos_emb_height": 8,
@@ -116,18 +123,18 @@ def _sizes(default: PreTrainedConfig) -> dict[str, Any]:
 
 
 def _merged(sizes: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """With the changes of parts within their parts."""
+    """With the changes of parts within their parts, unless a part is of another type."""
     both = {
         name: _merged(sizes[name], value)
         for name, value in changes.items()
-        if isinstance(value, dict) and isinstance(sizes.get(name), dict)
+        if isinstance(value, dict) and isinstance(sizes.get(name), dict) and "model_type" not in value
     }
     return sizes | changes | both
 
 
 def _alike(default: PreTrainedConfig, name: str, value: Any) -> bool:
     """Whether a size is one number where the default is, and not something else of the same name."""
-    before = vars(default).get(name)
+    before = vars(default).get(default.attribute_map.get(name, name))
     several = list | tuple
     whole = type(before) is int and type(value) is float
     return before is None or (isinstance(before, several) == isinstance(value, several) and not whole)

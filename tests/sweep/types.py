@@ -15,13 +15,13 @@ SWIN = {
     "patch_size": 4,
     "window_size": 4,
 }
-MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
+MIXED: dict[str, Any] = {"layer_types": ["sliding_attention", "full_attention"]}
 SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
 MIXED_LINEAR = {"layer_types": ["linear_attention", "full_attention"]}
 QWEN4 = {
     "hc_lowrank": 8,
     "indexer_n_heads": 2,
-    "indexer_kv_heads": 2,
+    "indexer_kv_heads": 1,
     "indexer_head_dim": 8,
     "indexer_budget": 8,
     "indexer_compress_ratio": 4,
@@ -34,6 +34,15 @@ MIMI = {
     "codebook_size": 64,
     "num_quantizers": 4,
 }
+
+
+def _resnet(*stages: str) -> dict[str, Any]:
+    """A backbone that does not come from another package."""
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 8, 8, 16], "depths": [1] * 4, "layer_type": "basic"}
+    backbone = {"model_type": "resnet", **sizes, "out_features": list(stages)}
+    return {"use_timm_backbone": False, "backbone_config": backbone}
+
+
 OF_TYPE: dict[str, dict[str, Any]] = {
     "falcon": {"new_decoder_architecture": False, "alibi": False},
     "modernbert": {"global_attn_every_n_layers": 2},
@@ -63,7 +72,33 @@ OF_TYPE: dict[str, dict[str, Any]] = {
     "esmc": {"num_key_value_heads": 4},
     "mistral4": {"head_dim": 16},
     "nemotron_h": {"n_groups": 2},
-    "zamba": {"attention_head_dim": 16, "num_key_value_heads": 4},
+    "zamba": {
+        "attention_head_dim": 16,
+        "num_key_value_heads": 4,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "num_hidden_layers": 4,
+    },
+    "cohere_compass_text": {**MIXED, "rope_parameters": dict.fromkeys(MIXED["layer_types"], SECTIONS)},
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2}, "ffn_config": {"moe_top_k": 2}},
+    "xlstm": {"hidden_size": 128},
+    "lilt": {"hidden_size": 48},
+    **dict.fromkeys(("mimi_encoder", "mimi_decoder"), MIMI),
+    **dict.fromkeys(("pocket_tts_audio_tokenizer_encoder", "pocket_tts_audio_tokenizer_decoder"), MIMI),
+    "pocket_tts_audio_tokenizer": MIMI,
+    **dict.fromkeys(("detr", "conditional_detr", "dab-detr", "table-transformer"), _resnet("stage4")),
+    **dict.fromkeys(("deformable_detr", "omdet-turbo"), _resnet("stage2", "stage3", "stage4")),
+    **dict.fromkeys(("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"), {"vision_start_token_id": 98}),
+    "t5gemma2_encoder": {"text_config": {"dropout_rate": 0.0}},
+    "moonshine_streaming": {"num_key_value_heads": 4},
+    "kyutai_speech_to_text": {"audio_pad_token_id": 98},
+    "gemma4_assistant": {
+        "text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0, "num_kv_shared_layers": 2},
+    },
+    **dict.fromkeys(("autoformer", "informer", "time_series_transformer"), {"prediction_length": 4}),
+    "lw_detr": {"image_size": 32, "num_windows": 4},
+    "lw_detr_vit": {"image_size": 32},
+    "pix2struct": {"vision_config": {"patch_embed_hidden_size": 192}},
+    "qwen3_asr_encoder": {"n_window": 8, "n_window_infer": 16, "downsample_hidden_size": 16},
     "zamba2": {"attention_head_dim": 16, "num_key_value_heads": 4},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "neomme": {"head_dim": 16},
