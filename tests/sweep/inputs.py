@@ -41,7 +41,7 @@ def inputs_of(model: tf.PreTrainedModel) -> Iterator[tuple[str, Inputs, torch.Te
     yield "two", {"input_ids": ids, **base}, None
     if all(isinstance(value, torch.Tensor) and len(value) == 2 for value in base.values()):
         yield "one", {"input_ids": ids[:1], **{name: value[:1] for name, value in base.items()}}, None
-    if "attention_mask" not in names:
+    if "attention_mask" not in names or ids.dim() != 2:
         return
     for side in ("left", "right"):
         mask = padding(side)

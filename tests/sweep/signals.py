@@ -19,6 +19,22 @@ FRAMES = 64
 """Of sound, where a configuration does not say how many it takes."""
 SAMPLES = 400
 
+PARTS = {
+    "picture": ("vision_config", "encoder", "backbone_config"),
+    "sound": ("audio_config", "encoder_config", "encoder"),
+}
+"""Names of the parts of composite configurations."""
+MELS = (
+    "num_mel_bins",
+    "feature_size",
+    "feature_projection_input_dim",
+    "input_feat_per_channel",
+    "input_feat_size",
+    "num_mel_channels",
+    "num_mels",
+    "input_channels",
+)
+
 Config = Any
 Maker = Callable[[Config, Iterable[str]], list[Any]]
 
@@ -46,8 +62,17 @@ def _channels(config: Config) -> int:
 
 def _part(config: Config, kind: str) -> Config:
     """The part of a composite configuration that is about pictures or sound, or the whole."""
-    names = {"picture": ("vision_config", "encoder", "vision"), "sound": ("audio_config", "encoder_config", "encoder")}
-    return next((part for name in names[kind] if (part := getattr(config, name, None)) is not None), config)
+    return next((part for name in PARTS[kind] if (part := getattr(config, name, None)) is not None), config)
+
+
+def _text(config: Config, parameters: Iterable[str]) -> list[torch.Tensor]:
+    """Tokens alone, with codes of sound beside them, or with places for a picture."""
+    layouts = [tokens()]
+    if type(books := getattr(config, "num_codebooks", None)) is int:
+        layouts.append(tokens()[..., None].expand(-1, -1, books + 1))
+    if type(place := getattr(config, "image_token_id", None)) is int and place < 99:
+        layouts.append(tokens().index_fill(1, torch.arange(_number(config, 4, "num_query_tokens")), place))
+    return layouts
 
 
 def _pixels(config: Config, parameters: Iterable[str]) -> list[torch.Tensor]:
@@ -58,6 +83,8 @@ def _pixels(config: Config, parameters: Iterable[str]) -> list[torch.Tensor]:
     height, width = (size, size) if isinstance(size, int) else size
     shape = (_channels(config), height, width)
     frames = _number(config, 2, "num_frames", "frames_per_clip")
+    if "target_sizes" in parameters:
+        return [_random(1, shape[0], _number(config, 8, "patch_size"), 8 * sum(map(math.prod, GRIDS)))]
     return [_random(2, *shape), _random(2, frames, *shape), _random(2, 1, *shape)]
 
 
@@ -101,9 +128,8 @@ def _videos(config: Config, parameters: Iterable[str]) -> list[torch.Tensor]:
 
 
 def _mels(config: Config) -> int:
-    names = ("num_mel_bins", "feature_size", "feature_projection_input_dim", "input_feat_per_channel", "num_mels")
-    names += ("input_feat_size", "input_dim", "num_mel_channels", "input_channels")
-    return _number(config, _number(_part(config, "sound"), 16, *names), *names)
+    mels = _number(config, _number(_part(config, "sound"), 16, *MELS), *MELS)
+    return mels * _number(config, 1, "num_stacked_frames")
 
 
 def _frames(config: Config) -> list[int]:
@@ -114,9 +140,11 @@ def _frames(config: Config) -> list[int]:
 
 
 def _features(config: Config, _: Iterable[str]) -> list[torch.Tensor]:
-    mels = _mels(config)
     return [
-        layout for count in _frames(config) for layout in (_random(2, mels, count), _random(2, count, mels))
+        layout
+        for mels in (_mels(config), 128)
+        for count in _frames(config)
+        for layout in (_random(2, mels, count), _random(2, count, mels), _random(2, 1, count, mels))
     ]
 
 
@@ -126,7 +154,12 @@ def _all_frames(config: Config, _: Iterable[str]) -> list[torch.Tensor]:
 
 def _sound(config: Config, _: Iterable[str]) -> list[torch.Tensor]:
     long = _number(config, FRAMES, "max_length")
-    return [_random(2, SAMPLES), _random(2, 1, SAMPLES), _random(2, long, _mels(config)), _random(2, 1, 1920)]
+    return [
+        _random(2, SAMPLES),
+        _random(2, 1, SAMPLES),
+        _random(2, long, _mels(config)),
+        *(_random(*shape) for shape in ((2, 1, 1920), (2, 1920))),
+    ]
 
 
 def _boxes(*_: Any) -> list[torch.Tensor]:
@@ -160,7 +193,7 @@ def _decoded(config: Config, _: Iterable[str]) -> list[torch.Tensor]:
 
 
 MAKERS: dict[str, Maker] = {
-    "input_ids": lambda *_: [tokens()],
+    "input_ids": _text,
     "decoder_input_ids": _decoded,
     "qformer_input_ids": lambda *_: [tokens()],
     "inputs": lambda config, names: [tokens(), *_sound(config, names)],

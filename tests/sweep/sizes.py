@@ -58,6 +58,7 @@ SIZES: dict[str, Any] = {
     "cross_hidden_size": 32,
     "speech_encoder_intermediate_size": 48,
     "encoder_hidden_dim": 32,
+    **dict.fromkeys(("num_queries", "num_query_tokens"), 4),
     "tubelet_size": 2,
     "num_position_embeddings": 64,
     "pos_emb_height": 8,
@@ -104,9 +105,14 @@ SIZES: dict[str, Any] = {
 }
 """By the names that configurations have for them."""
 
+
 def tiny(kind: type[PreTrainedConfig], **changes: Any) -> PreTrainedConfig:
     """The smallest configuration of a class."""
-    return kind(**(_sizes(kind()) | changes))
+    try:
+        default = kind()
+    except ValueError:  # the defaults do not fit each other
+        default = kind(**OF_TYPE.get(kind.model_type, {}))
+    return kind(**(_sizes(default) | changes))
 
 
 def _sizes(default: PreTrainedConfig) -> dict[str, Any]:
@@ -119,6 +125,7 @@ def _sizes(default: PreTrainedConfig) -> dict[str, Any]:
     if "kv_lora_rank" in names:  # the heads of latent attention do not share keys
         sizes |= {name: 4 for name in ("num_key_value_heads",) if name in sizes}
     sizes |= _layers(default, sizes) | _rotary(default, sizes)
+    sizes |= _by_layer(default, sizes)
     return _merged(sizes, OF_TYPE.get(default.model_type, {}))
 
 
@@ -150,6 +157,18 @@ def _layers(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
     count = max(2, len(different))
     name = next((n for n in ("num_hidden_layers", "n_layer", "num_layers", "n_layers") if n in sizes), None)
     return {field: list(islice(cycle(different), count))} | ({name: count} if name else {})
+
+
+def _by_layer(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
+    """As many entries of every other list as there are layers."""
+    before, count = vars(default).get("num_hidden_layers"), sizes.get("num_hidden_layers")
+    if count is None or before is None or before <= count:
+        return {}
+    return {
+        name: list(islice(cycle(dict.fromkeys(value)), count)) if isinstance(value[0], str) else value[:count]
+        for name, value in vars(default).items()
+        if isinstance(value, list | tuple) and len(value) == before and name not in sizes
+    }
 
 
 def _rotary(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,10 @@ OF_TYPE: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 4,
     },
     "cohere_compass_text": {**MIXED, "rope_parameters": dict.fromkeys(MIXED["layer_types"], SECTIONS)},
-    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2}, "ffn_config": {"moe_top_k": 2}},
+    "dbrx": {
+        "attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0},
+        "ffn_config": {"moe_top_k": 2},
+    },
     "xlstm": {"hidden_size": 128},
     "lilt": {"hidden_size": 48},
     **dict.fromkeys(("mimi_encoder", "mimi_decoder"), MIMI),
@@ -87,16 +90,18 @@ OF_TYPE: dict[str, dict[str, Any]] = {
     "pocket_tts_audio_tokenizer": MIMI,
     **dict.fromkeys(("detr", "conditional_detr", "dab-detr", "table-transformer"), _resnet("stage4")),
     **dict.fromkeys(("deformable_detr", "omdet-turbo"), _resnet("stage2", "stage3", "stage4")),
-    **dict.fromkeys(("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"), {"vision_start_token_id": 98}),
+    **{name: {"vision_start_token_id": 98} for name in ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")},
     "t5gemma2_encoder": {"text_config": {"dropout_rate": 0.0}},
-    "moonshine_streaming": {"num_key_value_heads": 4},
-    "kyutai_speech_to_text": {"audio_pad_token_id": 98},
     "gemma4_assistant": {
-        "text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0, "num_kv_shared_layers": 2},
+        "text_config": {
+            "hidden_size_per_layer_input": 0,
+            "vocab_size_per_layer_input": 0,
+            "num_hidden_layers": 2,
+            "num_kv_shared_layers": 2,
+        },
     },
-    **dict.fromkeys(("autoformer", "informer", "time_series_transformer"), {"prediction_length": 4}),
-    "lw_detr": {"image_size": 32, "num_windows": 4},
-    "lw_detr_vit": {"image_size": 32},
+    **{name: {"prediction_length": 4} for name in ("autoformer", "informer", "time_series_transformer")},
+    "lw_detr": {"image_size": 64, "backbone_config": {"image_size": 64}},
     "pix2struct": {"vision_config": {"patch_embed_hidden_size": 192}},
     "qwen3_asr_encoder": {"n_window": 8, "n_window_infer": 16, "downsample_hidden_size": 16},
     "zamba2": {"attention_head_dim": 16, "num_key_value_heads": 4},
@@ -115,10 +120,74 @@ OF_TYPE: dict[str, dict[str, Any]] = {
     "perceiver": {"d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 2},
     "musicgen_decoder": {"num_codebooks": 1},
     "musicgen_melody_decoder": {"num_codebooks": 1},
-    "blt": {"encoder_hash_byte_group_vocab": 99},
+    "blt": {"encoder_hash_byte_group_vocab": 99, "num_hidden_layers": 2},
+    "bridgetower": {name: {"hidden_size": 64} for name in ("text_config", "vision_config")}
+    | {"hidden_size": 64},
+    "bros": {"hidden_size": 64},
+    "chameleon": {"vocabulary_map": {"<image>": 98}},
+    "emu3": {"vocabulary_map": {"<image>": 98, "<|extra_200|>": 97}},
+    "dinov3_convnext": {"image_size": 64},
+    "ernie4_5_vl_moe_text": {"rope_parameters": SECTIONS | {"mrope_section": [1, 1, 2]}},
+    "fastspeech2_conformer_with_hifigan": {"vocoder_config": {"model_in_dim": 16}},
+    "florence_vision": {
+        "embed_dim": [16, 32],
+        "num_heads": [2, 2],
+        "num_groups": [2, 2],
+        "depths": [1, 1],
+        "patch_size": [7, 3],
+        "patch_stride": [4, 2],
+        "patch_padding": [3, 1],
+        "patch_prenorm": [False, True],
+        "window_size": 4,
+    },
+    "fun_asr_nano_encoder": {"num_timestamp_prediction_layers": 1},
+    "fun_asr_nano": {"adaptor_config": {"intermediate_size": 8}},
+    "gemma4_vision": {"pooling_kernel_size": 2},
+    "glm5_next_text": {
+        "qk_rope_head_dim": 0,
+        "linear_head_dim": 8,
+        "linear_num_heads": 4,
+        "mlp_layer_types": ["dense", "sparse"],
+        "indexer_types": ["full", "full"],
+        "index_topk": 8,
+    },
+    "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"]},
+    "granite_docling_vision": {"image_size": 32},
+    "hunyuan_vl_text": {"rope_parameters": SECTIONS | {"mrope_section": [1, 1, 1, 1]}},
+    "kyutai_speech_to_text": {"num_codebooks": 1},
+    "layoutlmv3": {"coordinate_size": 6, "shape_size": 4},
+    "levit": {"image_size": 64},
+    "mobilevitv2": {"image_size": 64, "patch_size": 2},
+    "mask2former": {"feature_size": 32, "mask_feature_size": 32},
+    "maskformer": {"backbone_config": {"depths": [1] * 4, "num_heads": [2] * 4, "image_size": 64}},
+    "molmo2": {"adapter_config": {"vision_feature_layer": [1, 0]}},
+    "nemotron3_diarization": {"head_config": {"audio_hidden_size": 32}},
+    "nemotron3_5_transcribe_audio": {
+        "diarization_config": {"head_config": {"audio_hidden_size": 32}},
+    },
+    "nemotron3_5_transcribe_word_timestamp": {"blank_token_id": 98, "num_key_value_heads": 4},
+    **{
+        name: {"num_key_value_heads": 4}
+        for name in (
+            "nemotron3_diarization_audio",
+            "nemotron3_5_transcribe_asr_audio",
+            "granite_speech5_encoder",
+            "moonshine_streaming",
+        )
+    },
+    **{
+        name: _resnet("stage2", "stage3", "stage4")
+        | {"encoder_in_channels": [8, 8, 16], "decoder_in_channels": [32] * 3, "encoder_layers": 1}
+        for name in ("d_fine", "deimv2", "rt_detr", "rt_detr_v2", "pp_doclayout_v3", "pp_doclayout_v4")
+    },
+    **{name: {"image_token_id": 98} for name in ("blip-2", "instructblip", "instructblipvideo")},
+    **{
+        name: {"num_stages": 2, "hidden_sizes": [8, 16], "depths": [1, 1]}
+        for name in ("convnext", "convnextv2")
+    },
     "mimi": MIMI,
     "audio-spectrogram-transformer": {"max_length": 32},
-    **dict.fromkeys(("glm_ocr_text", "glm_image_text"), {"rope_parameters": SECTIONS}),
+    **{name: {"rope_parameters": SECTIONS} for name in ("glm_ocr_text", "glm_image_text")},
 }
 """By ``model_type``; of parts of composite models, too."""
 
@@ -126,5 +195,3 @@ THREE_DIMENSIONS = dict.fromkeys(
     ("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text", "paddleocr_vl_text", "glm4v_text"), (2, 1, 1)
 ) | {"glm4v_moe_text": (1, 1, 0)}
 """Sections of rotary embeddings for pictures, by types whose configuration does not show them."""
-
-
