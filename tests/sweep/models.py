@@ -59,11 +59,11 @@ def build(name: str, model_type: str, kind: str) -> tf.PreTrainedModel:
 
 
 def output_of(model: tf.PreTrainedModel, inputs: dict[str, Any], **more: Any) -> torch.Tensor:
-    """Logits, or the first output of numbers of a model without them."""
+    """Logits, the last hidden states, or the first output of numbers of a model without them."""
     torch.manual_seed(2)  # some models mask at random, or add noise
     output = model(**inputs, **more)
-    logits = getattr(output, "logits", None)
-    return next(_numbers([output] if logits is None else logits))
+    known = (getattr(output, name, None) for name in ("logits", "last_hidden_state"))
+    return next(_numbers([part for part in known if part is not None] or output))
 
 
 def _numbers(output: Any) -> Iterator[torch.Tensor]:

@@ -175,6 +175,10 @@ def _series(config: Config, _: Iterable[str]) -> list[torch.Tensor]:
     return [_random(2, long + max(getattr(config, "lags_sequence", None) or [0])), _random(2, long, channels)]
 
 
+def _times(config: Config, long: int) -> torch.Tensor:
+    return _random(2, long, _number(config, 0, "num_time_features"))
+
+
 def _hidden(config: Config, parameters: Iterable[str]) -> list[torch.Tensor]:
     if "grid_thw" in parameters:
         return _patches(config, parameters)
@@ -222,11 +226,16 @@ MAKERS: dict[str, Maker] = {
     "encoder_hidden_states": lambda config, _: [_random(2, 7, _number(config, 32, "encoder_hidden_size"))],
     "inputs_embeds": lambda config, _: [_random(2, LENGTH, _number(config, 32, "hidden_size"))],
     "noise_embeds": lambda config, _: [_random(2, LENGTH, _number(config, 32, "hidden_size"))],
-    "context_hidden_states": lambda config, _: [_random(2, 7, _number(config, 32, "hidden_size"))],
+    "context_hidden_states": lambda config, _: [
+        _random(2, 7, layers * _number(config, 32, "hidden_size")) for layers in (1, 2, 5)
+    ],
     "flattened_patches": lambda config, _: [
         torch.cat([torch.arange(1, 25).view(1, 12, 2).expand(2, -1, -1) % 9, _random(2, 12, 192)], -1)
     ],
     "past_values": _series,
+    "past_time_features": lambda config, names: [_times(config, _series(config, names)[0].shape[1])],
+    "future_time_features": lambda config, _: [_times(config, config.prediction_length)],
+    "future_values": lambda config, _: [_random(2, config.prediction_length)],
     "past_values_padding": lambda config, _: [
         torch.zeros(2, _number(config, 32, "context_length"), dtype=torch.int64)
     ],
@@ -243,6 +252,9 @@ OPTIONAL: tuple[tuple[str, ...], ...] = (
     ("input_features",),
     ("input_values",),
     ("target_sizes",),
+    ("input_features_mask",),
+    ("future_values", "future_time_features"),
+    ("pixel_values", "input_ids"),
     ("encoder_hidden_states",),
     ("visual_feats", "visual_pos"),
     ("pixel_values", "pixel_attention_mask", "spatial_shapes"),

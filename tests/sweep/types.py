@@ -32,6 +32,7 @@ MIMI = {
     "vector_quantization_hidden_dimension": 32,
     "upsample_groups": 32,
     "codebook_size": 64,
+    "upsampling_ratios": [4, 2],
     "num_quantizers": 4,
 }
 
@@ -120,7 +121,11 @@ OF_TYPE: dict[str, dict[str, Any]] = {
     "perceiver": {"d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 2},
     "musicgen_decoder": {"num_codebooks": 1},
     "musicgen_melody_decoder": {"num_codebooks": 1},
-    "blt": {"encoder_hash_byte_group_vocab": 99, "num_hidden_layers": 2},
+    "blt": {
+        "encoder_hash_byte_group_vocab": 99,
+        "num_hidden_layers": 2,
+        "local_attention_window_len": WINDOW,
+    },
     "bridgetower": {name: {"hidden_size": 64} for name in ("text_config", "vision_config")}
     | {"hidden_size": 64},
     "bros": {"hidden_size": 64},
@@ -150,7 +155,9 @@ OF_TYPE: dict[str, dict[str, Any]] = {
         "mlp_layer_types": ["dense", "sparse"],
         "indexer_types": ["full", "full"],
         "index_topk": 8,
+        "index_kpool": 4,
     },
+    "seamless_m4t_v2": {"speech_encoder_chunk_size": 4, "speech_encoder_left_chunk_num": 1},
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"]},
     "granite_docling_vision": {"image_size": 32},
     "hunyuan_vl_text": {"rope_parameters": SECTIONS | {"mrope_section": [1, 1, 1, 1]}},
