@@ -23,6 +23,8 @@ MAPPINGS = {
     "speech": auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
     "base": auto.MODEL_MAPPING_NAMES,
 }
+SMALL = 0.1
+"""Factors that begin at zero, or near it, would hide what they weight."""
 
 
 def classes() -> dict[str, tuple[str, str]]:
@@ -51,10 +53,12 @@ def build(name: str, model_type: str, kind: str) -> tf.PreTrainedModel:
         raise NotImplementedError(f"{numbers} parameters")
     model = getattr(tf, name)(config).eval()
     for module in model.modules():
-        for parameter in module.parameters(recurse=False):
+        for part, parameter in module.named_parameters(recurse=False):
             if parameter.dim() > 1:
                 inputs = parameter[0].numel() if isinstance(module, _ConvNd) else parameter.shape[-1]
                 parameter.data.normal_(0, 1.3 / inputs**0.5)
+            elif "bias" not in part and parameter.numel() and parameter.abs().max() < SMALL:
+                parameter.data.uniform_(0.5, 1.0)
     return model
 
 

@@ -136,7 +136,7 @@ def _frames(config: Config) -> list[int]:
     most = _number(config, 0, "max_source_positions") or _number(
         _part(config, "sound"), 0, "max_source_positions"
     )
-    return [2 * most, FRAMES] if most else [FRAMES]
+    return [2 * most, FRAMES, 8 * LENGTH] if most else [FRAMES, 8 * LENGTH]
 
 
 def _features(config: Config, _: Iterable[str]) -> list[torch.Tensor]:
@@ -193,7 +193,7 @@ def _decoded(config: Config, _: Iterable[str]) -> list[torch.Tensor]:
     """Tokens of a decoder, or codes of sound in several channels."""
     decoder = getattr(config, "decoder_config", None) or config
     codes = tokens(length=SHORT)[..., None].expand(-1, -1, _number(decoder, 1, "num_channels"))
-    return [tokens(length=SHORT), codes]
+    return [codes, tokens(length=SHORT)] if codes.shape[-1] > 1 else [tokens(length=SHORT)]
 
 
 MAKERS: dict[str, Maker] = {
@@ -220,6 +220,13 @@ MAKERS: dict[str, Maker] = {
     "input_values": _sound,
     "latents": lambda config, _: [_random(2, _number(config, 32, "hidden_size"), LENGTH)],
     "bbox": _boxes,
+    "image_embeds_position_mask": lambda *_: [(torch.arange(LENGTH) < 4).long().expand(2, -1)],
+    "image_attention_mask": lambda *_: [torch.ones(2, LENGTH, count).long() for count in (1, 2, 4)],
+    "states": lambda config, _: [_random(2, SHORT, _number(config, 17, "state_dim"))],
+    "actions": lambda config, _: [_random(2, SHORT, _number(config, 4, "act_dim"))],
+    "rewards": lambda *_: [_random(2, SHORT, 1)],
+    "returns_to_go": lambda *_: [_random(2, SHORT, 1)],
+    "timesteps": lambda *_: [torch.arange(SHORT).expand(2, -1)],
     "visual_feats": lambda config, _: [_random(2, 5, _number(config, 32, "visual_feat_dim"))],
     "visual_pos": lambda config, _: [_random(2, 5, 4).abs()],
     "query_embeds": lambda config, _: [_random(2, LENGTH, _number(config, 32, "hidden_size"))],
@@ -259,6 +266,9 @@ OPTIONAL: tuple[tuple[str, ...], ...] = (
     ("visual_feats", "visual_pos"),
     ("pixel_values", "pixel_attention_mask", "spatial_shapes"),
     ("bbox", "pixel_values"),
+    ("input_ids", "image_embeds_position_mask"),
+    ("pixel_values", "image_attention_mask"),
+    ("actions", "rewards", "returns_to_go", "timesteps"),
     ("input_features", "input_features_mask"),
 )
 """Parameters with defaults that some classes need all the same."""

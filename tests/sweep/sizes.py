@@ -46,7 +46,7 @@ SIZES: dict[str, Any] = {
     "use_sliding_window": True,
     "image_size": 16,
     "patch_size": 8,
-    **dict.fromkeys(("num_mel_bins", "feature_size", "feature_projection_input_dim", "input_feat_size"), 16),
+    **dict.fromkeys(("num_mel_bins", "feature_projection_input_dim", "input_feat_size"), 16),
     **dict.fromkeys(("num_self_attention_heads", "num_cross_attention_heads"), 4),
     **dict.fromkeys(("out_hidden_size", "backbone_hidden_size", "output_dim", "hidden_size_global"), 32),
     **dict.fromkeys(("mamba_chunk_size", "chunk_size"), 8),
@@ -54,6 +54,8 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("speech_encoder_layers", "t2u_encoder_layers", "t2u_decoder_layers"), 2),
     **dict.fromkeys(("cross_num_attention_heads", "speech_encoder_attention_heads"), 4),
     **dict.fromkeys(("cross_num_key_value_heads", "num_adapter_layers"), 2),
+    **dict.fromkeys(("output_channels", "fpn_hidden_size", "iou_head_hidden_dim"), 32),
+    "num_pos_feats": 16,
     "cross_head_dim": 8,
     "cross_hidden_size": 32,
     "speech_encoder_intermediate_size": 48,
@@ -162,7 +164,7 @@ def _layers(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
 def _by_layer(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
     """As many entries of every other list as there are layers."""
     before, count = vars(default).get("num_hidden_layers"), sizes.get("num_hidden_layers")
-    if count is None or before is None or before <= count:
+    if type(count) is not int or type(before) is not int or before <= count:
         return {}
     return {
         name: list(islice(cycle(dict.fromkeys(value)), count)) if isinstance(value[0], str) else value[:count]
