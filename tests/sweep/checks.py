@@ -42,6 +42,8 @@ class Result:
     """Checks that were passed."""
     features: list[str] = field(default_factory=list)
     """What the masks had."""
+    reference: str = "eager"
+    """The implementation of Transformers that outputs are compared with."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -114,10 +116,12 @@ def check(name: str, kind: str, model_type: str) -> Result:
             raise NotImplementedError("random or infinite outputs")
         if not first.any():
             raise NotImplementedError("outputs of zeros")
-        loaded = _loaded(model, "eager")
+        result.reference = _reference(model, given)
+        loaded = _loaded(model, result.reference)
+        model.set_attn_implementation(result.reference)
         expected = {
-            name: (_expected(model, inputs, rows), _expected(loaded, inputs, rows))
-            for name, inputs, rows in given
+            case: (_outputs(model, inputs, rows), _outputs(loaded, inputs, rows))
+            for case, inputs, rows in given
         }
     except Exception as error:
         return _failed(result, "not built", error)
@@ -132,20 +136,22 @@ def check(name: str, kind: str, model_type: str) -> Result:
     return result
 
 
-def _expected(model: Any, inputs: dict[str, Any], rows: torch.Tensor | None) -> torch.Tensor:
-    """By "eager"; by "sdpa" where padding reaches the rows that count: of rows that see no key, "eager" makes
-    a mean of all values, and "sdpa" zeros, as we do."""
-    eager = _outputs(model, inputs, rows)
-    if "attention_mask" not in inputs or not model._supports_sdpa:
-        return eager
+def _reference(model: Any, given: list[Any]) -> str:
+    """What is right: "eager", or "sdpa" where padding reaches the rows that count. Of rows that see no key,
+    "eager" makes a mean of all values, and "sdpa" zeros, as we do."""
+    if not model._supports_sdpa:
+        return "eager"
+    padded = [(inputs, rows) for _, inputs, rows in given if "attention_mask" in inputs]
+    eager = [_outputs(model, *case) for case in padded]
     try:
         model.set_attn_implementation("sdpa")
-        other = _outputs(model, inputs, rows)
+        others = [_outputs(model, *case) for case in padded]
     except Exception:  # the model, or a part of it, does not take it
-        return eager
+        return "eager"
     finally:
         model.set_attn_implementation("eager")
-    return eager if _difference(other, eager) <= TOLERANCE else other
+    same = all(_difference(other, e) <= TOLERANCE for other, e in zip(others, eager, strict=True))
+    return "eager" if same else "sdpa"
 
 
 def _failed(result: Result, status: str, error: Exception) -> Result:
@@ -251,7 +257,8 @@ def _gradients(model: Any, given: list[Any], seen: Seen, result: Result) -> None
 def _generations(model: Any, given: list[Any], seen: Seen, result: Result) -> None:
     if not model.can_generate() or "input_ids" not in given[0][1]:
         return
-    mask = next((inputs["attention_mask"] for name, inputs, _ in given if name == "left"), None)
+    padded = (inputs["attention_mask"] for name, inputs, _ in given if name == "left")
+    mask = next(padded, None) if result.reference == "eager" else None
     for cache in (None, "static"):
         options = {**GREEDY, "attention_mask": mask, "output_logits": True, "return_dict_in_generate": True}
 

@@ -33,7 +33,7 @@ MIMI = {
     "upsample_groups": 32,
     "codebook_size": 64,
     "upsampling_ratios": [4, 2],
-    "num_quantizers": 4,
+    "num_quantizers": 8,
 }
 
 
@@ -156,7 +156,6 @@ OF_TYPE: dict[str, dict[str, Any]] = {
         "index_topk": 8,
         "index_kpool": 4,
     },
-    "seamless_m4t_v2": {"speech_encoder_chunk_size": None},  # "eager" adds its bool masks
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"]},
     "granite_docling_vision": {"image_size": 32},
     "hunyuan_vl_text": {"rope_parameters": SECTIONS | {"mrope_section": [1, 1, 1, 1]}},
