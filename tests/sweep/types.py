@@ -176,6 +176,7 @@ OF_TYPE: dict[str, dict[str, Any]] = {
         "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
     },
     "sam2": {"prompt_encoder_config": {"image_size": 64, "patch_size": 16}},
+    "sapiens2": {"num_key_value_heads_per_layer": [4, 2]},
     "unlimited_ocr_text": {"num_key_value_heads": 4},
     "rf_detr": {"backbone_config": {"image_size": 64, "out_indices": [1, 2]}},
     "videoprism_vision_model": {"image_size": 36},
