@@ -224,3 +224,18 @@ def test_the_mask_of_one_row_may_be_extended(window):
     assert mask.pattern == {"causal": True, "window": None}
     extended = torch.cat([mask, torch.full((1, 1, 1, 2), -1.0)], dim=-1)
     assert extended.tolist() == [[[[0.0] * 5 + [-1.0] * 2]]]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_masks_that_transformers_makes_by_vmap_may_be_padded(known):
+    """Gemma 4's encoder of sound does so; vmap fails within the dispatch of an operation."""
+    base, other = mu.bidirectional_mask_function, lambda batch, head, query, key: (query - key).abs() < 3
+    if known:
+        function = mu.or_masks(mu.causal_mask_function, mu.blockwise_overlay(IMAGES))
+    else:
+        function = mu.and_masks(base, other)
+    mask = rattention_mask(2, 40, 40, mask_function=function, use_vmap=True)
+    assert (mask.pattern is not None) == known
+    padded = torch.nn.functional.pad(mask, (0, 1))
+    seen = mu.sdpa_mask(2, 40, 40, mask_function=function, use_vmap=True, allow_is_causal_skip=False)
+    assert torch.equal(padded[..., :-1] == 0, seen.expand(2, 1, 40, 40))

@@ -1,4 +1,4 @@
-"""Models and inputs of the sweep."""
+"""Models of the sweep."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from typing import Any
 
 import torch
 import transformers as tf
+from torch.nn.modules.conv import _ConvNd
 from transformers.models.auto import modeling_auto as auto
 
 from tests.sweep.sizes import tiny
 
 LARGEST = 40_000_000
 """Parameters: more means that sizes were left at their defaults."""
-LENGTH = 17
-PADDED = 5
-"""Padding of the second sequence."""
-
 MAPPINGS = {
     "causal": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     "masked": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -26,6 +23,8 @@ MAPPINGS = {
     "speech": auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
     "base": auto.MODEL_MAPPING_NAMES,
 }
+SMALL = 0.1
+"""Factors that begin at zero, or near it, would hide what they weight."""
 
 
 def classes() -> dict[str, tuple[str, str]]:
@@ -43,8 +42,6 @@ def classes() -> dict[str, tuple[str, str]]:
 
 def build(name: str, model_type: str, kind: str) -> tf.PreTrainedModel:
     """With weights that leave no attention uniform, on "eager"."""
-    if model_type == "vits":
-        raise NotImplementedError("the length of its sound is random, too")
     torch.manual_seed(0)
     config_class = getattr(tf, name).config_class or tf.CONFIG_MAPPING[model_type]
     decoder = kind == "causal" and "is_decoder" in vars(config_class())
@@ -55,84 +52,31 @@ def build(name: str, model_type: str, kind: str) -> tf.PreTrainedModel:
     if numbers > LARGEST:
         raise NotImplementedError(f"{numbers} parameters")
     model = getattr(tf, name)(config).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.normal_(0, 1.3 / parameter.shape[-1] ** 0.5)
+    for module in model.modules():
+        for part, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() > 1:
+                inputs = parameter[0].numel() if isinstance(module, _ConvNd) else parameter.shape[-1]
+                parameter.data.normal_(0, 1.3 / inputs**0.5)
+            elif "bias" not in part and parameter.numel() and parameter.abs().max() < SMALL:
+                parameter.data.uniform_(0.5, 1.0)
     return model
 
 
-def padding(side: str) -> torch.Tensor:
-    mask = torch.ones(2, LENGTH, dtype=torch.int64)
-    mask[1, :PADDED] = 0
-    return mask if side == "left" else mask.flip(1)
-
-
-def tokens(batch: int = 2, length: int = LENGTH) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(5, 95, (2, length), generator=generator)[:batch]
-
-
-def inputs_of(
-    model: tf.PreTrainedModel, pictures: bool = False
-) -> Iterator[tuple[str, dict[str, Any], torch.Tensor | None]]:
-    """Name, inputs, with `pictures` beside the text, and which rows of the output count, ``[batch, rows]``;
-    None: all."""
-    main = model.main_input_name
-    if main not in ("input_ids", "inputs_embeds"):
-        yield "two", _signals(model), None
-        return
-    ids = tokens()
-    base = {"decoder_input_ids": tokens(length=9)} if model.config.is_encoder_decoder else {}
-    ends = None
-    if pictures:
-        base["pixel_values"] = _pictures(model.config.vision_config)
-        ends = getattr(model.config, "text_config", model.config).eos_token_id
-    yield "two", {"input_ids": ids, **base}, None
-    yield "one", {"input_ids": ids[:1], **{n: t[:1] for n, t in base.items()}}, None
-    for side in ("left", "right"):
-        mask = padding(side)
-        text = ids.masked_fill(mask == 0, 0)
-        if pictures and isinstance(ends, int):  # such models read their last token
-            text[:, -1] = text[1, LENGTH - PADDED - 1] = ends
-            text[1] *= mask[1]
-        yield side, {"input_ids": text, "attention_mask": mask, **base}, None if base else mask.bool()
-
-
-def _signals(model: tf.PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Pictures or sound."""
-    config, main = model.config, model.main_input_name
-    generator = torch.Generator().manual_seed(1)
-    if main == "pixel_values":
-        return {main: _pictures(config)}
-    if main == "input_features":
-        shape: tuple[int, ...] = (
-            2,
-            getattr(config, "num_mel_bins", 16),
-            2 * getattr(config, "max_source_positions", 128),
-        )
-    elif main == "input_values":
-        shape = (2, 400)
-    else:
-        raise NotImplementedError(f"inputs {main}")
-    inputs = {main: torch.randn(shape, generator=generator)}
-    if config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = tokens(length=9)
-    return inputs
-
-
-def _pictures(config: tf.PreTrainedConfig) -> torch.Tensor:
-    size = getattr(config, "image_size", 16)
-    height, width = (size, size) if isinstance(size, int) else size
-    return torch.randn(
-        2, getattr(config, "num_channels", 3), height, width, generator=torch.Generator().manual_seed(1)
-    )
-
-
 def output_of(model: tf.PreTrainedModel, inputs: dict[str, Any], **more: Any) -> torch.Tensor:
-    """Logits, or the first output of a model without them."""
+    """Logits, the last hidden states, or the first output of numbers of a model without them."""
+    torch.manual_seed(2)  # some models mask at random, or add noise
     output = model(**inputs, **more)
-    logits = getattr(output, "logits", None)
-    first = output[0] if logits is None else logits
-    if not isinstance(first, torch.Tensor):
-        raise NotImplementedError(f"output {type(first).__name__}")
-    return first
+    known = (getattr(output, name, None) for name in ("logits", "last_hidden_state"))
+    return next(_numbers([part for part in known if part is not None] or output))
+
+
+def _numbers(output: Any) -> Iterator[torch.Tensor]:
+    """The tensors of an output that are not of indices."""
+    if isinstance(output, torch.Tensor):
+        if output.is_floating_point():
+            yield output
+    elif isinstance(output, dict):
+        yield from _numbers(list(output.values()))
+    elif isinstance(output, list | tuple):
+        for part in output:
+            yield from _numbers(part)

@@ -8,8 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-WINDOW = 6
-"""Keys that a row with a sliding window sees, shorter than the inputs."""
+from tests.sweep.types import OF_TYPE, THREE_DIMENSIONS, WINDOW
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "audio_vocab_size", "entity_vocab_size"), 99),
@@ -47,7 +46,29 @@ SIZES: dict[str, Any] = {
     "use_sliding_window": True,
     "image_size": 16,
     "patch_size": 8,
-    "num_mel_bins": 16,
+    **dict.fromkeys(("num_mel_bins", "feature_projection_input_dim", "input_feat_size"), 16),
+    **dict.fromkeys(("num_self_attention_heads", "num_cross_attention_heads"), 4),
+    **dict.fromkeys(("out_hidden_size", "backbone_hidden_size", "output_dim", "hidden_size_global"), 32),
+    **dict.fromkeys(("mamba_chunk_size", "chunk_size"), 8),
+    **dict.fromkeys(("num_frames", "frames_per_clip"), 4),
+    **dict.fromkeys(("speech_encoder_layers", "t2u_encoder_layers", "t2u_decoder_layers"), 2),
+    **dict.fromkeys(("cross_num_attention_heads", "speech_encoder_attention_heads"), 4),
+    **dict.fromkeys(("cross_num_key_value_heads", "num_adapter_layers"), 2),
+    **dict.fromkeys(("output_channels", "fpn_hidden_size", "iou_head_hidden_dim"), 32),
+    "num_pos_feats": 16,
+    "cross_head_dim": 8,
+    "cross_hidden_size": 32,
+    "speech_encoder_intermediate_size": 48,
+    "encoder_hidden_dim": 32,
+    **dict.fromkeys(("num_queries", "num_query_tokens"), 4),
+    "tubelet_size": 2,
+    "num_position_embeddings": 64,
+    "pos_emb_height": 8,
+    "pos_emb_width": 8,
+    "window_size": 32,
+    "subsampling_conv_channels": 16,
+    "fullatt_block_indexes": [1],
+    "deepstack_visual_indexes": [0, 1],
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -86,47 +107,14 @@ SIZES: dict[str, Any] = {
 }
 """By the names that configurations have for them."""
 
-SWIN = {
-    "embed_dim": 16,
-    "depths": [1, 1],
-    "num_heads": [2, 2],
-    "image_size": 32,
-    "patch_size": 4,
-    "window_size": 4,
-}
-MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
-OF_TYPE: dict[str, dict[str, Any]] = {
-    "falcon": {"new_decoder_architecture": False, "alibi": False},
-    "modernbert": {"global_attn_every_n_layers": 2},
-    "led": {"attention_window": 8},
-    "longformer": {"attention_window": 8},
-    "gemma2": {"attn_logit_softcapping": None},
-    "nllb-moe": {"encoder_sparse_step": 0, "decoder_sparse_step": 0},
-    "pegasus_x": {"block_size": 8, "num_global_tokens": 4},
-    "bigbird_pegasus": {"attention_type": "original_full"},
-    "big_bird": {"attention_type": "original_full"},
-    "ctrl": {"dff": 48},
-    "xlm": {"emb_dim": 32},
-    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW},
-    "albert": {"embedding_size": 16},
-    "gptj": {"rotary_dim": 4},
-    "codegen": {"rotary_dim": 4},
-    "yolos": {"image_size": [16, 16]},
-    **dict.fromkeys(("qwen2", "qwen3", "qwen2_moe"), MIXED),
-    **dict.fromkeys(("swin", "donut-swin", "swinv2", "maskformer-swin"), SWIN),
-    "speech_to_text": {"input_feat_per_channel": 16, "conv_channels": 32},
-}
-"""What a type needs besides, by its ``model_type``."""
-
-THREE_DIMENSIONS = dict.fromkeys(
-    ("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text", "paddleocr_vl_text", "glm4v_text"), (2, 1, 1)
-) | {"glm4v_moe_text": (1, 1, 0)}
-"""Sections of rotary embeddings for pictures, by types whose configuration does not show them."""
-
 
 def tiny(kind: type[PreTrainedConfig], **changes: Any) -> PreTrainedConfig:
     """The smallest configuration of a class."""
-    return kind(**(_sizes(kind()) | changes))
+    try:
+        default = kind()
+    except ValueError:  # the defaults do not fit each other
+        default = kind(**OF_TYPE.get(kind.model_type, {}))
+    return kind(**(_sizes(default) | changes))
 
 
 def _sizes(default: PreTrainedConfig) -> dict[str, Any]:
@@ -135,16 +123,27 @@ def _sizes(default: PreTrainedConfig) -> dict[str, Any]:
     for name in default.sub_configs:
         part = getattr(default, name, None)
         if isinstance(part, PreTrainedConfig):
-            sizes[name] = _sizes(part) | {"model_type": part.model_type}
+            sizes[name] = _sizes(part) | ({"model_type": part.model_type} if part.model_type else {})
     if "kv_lora_rank" in names:  # the heads of latent attention do not share keys
         sizes |= {name: 4 for name in ("num_key_value_heads",) if name in sizes}
     sizes |= _layers(default, sizes) | _rotary(default, sizes)
-    return sizes | OF_TYPE.get(default.model_type, {})
+    sizes |= _by_layer(default, sizes)
+    return _merged(sizes, OF_TYPE.get(default.model_type, {}))
+
+
+def _merged(sizes: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """With the changes of parts within their parts, unless a part is of another type."""
+    both = {
+        name: _merged(sizes[name], value)
+        for name, value in changes.items()
+        if isinstance(value, dict) and isinstance(sizes.get(name), dict) and "model_type" not in value
+    }
+    return sizes | changes | both
 
 
 def _alike(default: PreTrainedConfig, name: str, value: Any) -> bool:
     """Whether a size is one number where the default is, and not something else of the same name."""
-    before = vars(default).get(name)
+    before = vars(default).get(default.attribute_map.get(name, name))
     several = list | tuple
     whole = type(before) is int and type(value) is float
     return before is None or (isinstance(before, several) == isinstance(value, several) and not whole)
@@ -152,13 +151,26 @@ def _alike(default: PreTrainedConfig, name: str, value: Any) -> bool:
 
 def _layers(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
     """Layers of every kind that the defaults have."""
-    kinds = vars(default).get("layer_types")
-    if not kinds or isinstance(getattr(type(default), "layer_types", None), property):
+    field = next((n for n in ("layer_types", "layers_block_type") if vars(default).get(n)), None)
+    if field is None:
         return {}
+    kinds = vars(default)[field]
     different = list(dict.fromkeys(kinds))
     count = max(2, len(different))
     name = next((n for n in ("num_hidden_layers", "n_layer", "num_layers", "n_layers") if n in sizes), None)
-    return {"layer_types": list(islice(cycle(different), count))} | ({name: count} if name else {})
+    return {field: list(islice(cycle(different), count))} | ({name: count} if name else {})
+
+
+def _by_layer(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:
+    """As many entries of every other list as there are layers."""
+    before, count = vars(default).get("num_hidden_layers"), sizes.get("num_hidden_layers")
+    if type(count) is not int or type(before) is not int or before <= count:
+        return {}
+    return {
+        name: list(islice(cycle(dict.fromkeys(value)), count)) if isinstance(value[0], str) else value[:count]
+        for name, value in vars(default).items()
+        if isinstance(value, list | tuple) and len(value) == before and name not in sizes
+    }
 
 
 def _rotary(default: PreTrainedConfig, sizes: dict[str, Any]) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def rattention_mask(
         Arguments for other implementations.
     """
 
-    def table(first: Any, start: Any) -> torch.Tensor:
+    def table(first: Any, start: Any, use_vmap: bool) -> torch.Tensor:
         mask = sdpa_mask(
             batch_size,
             q_length,
@@ -192,11 +192,13 @@ def rattention_mask(
         return mask
 
     if torch.compiler.is_compiling():  # its graphs have neither closures to look into nor numbers of a cache
-        return table(q_offset, kv_offset)
+        return table(q_offset, kv_offset, use_vmap)
     first, start = int(q_offset), int(kv_offset)
     sizes = (batch_size, 1, q_length, kv_length)
     like = torch.empty((), dtype=dtype, device=device).expand(sizes)
-    build = partial(table, first, start)
+    build = partial(
+        table, first, start, False
+    )  # of functions that are known: those take tensors of positions
     parts = list(_parts(mask_function))
     last = q_length == 1 and first + 1 == start + kv_length
     if last and _all_before(parts, kv_length) and not _padding(attention_mask, start, kv_length):
@@ -213,7 +215,10 @@ def rattention_mask(
         pattern |= _padding(attention_mask, start, keys)
         if allow_is_bidirectional_skip and pattern == {"causal": False, "window": None}:
             return None
-    return PatternMask(like, build, pattern, keys)
+    mask = PatternMask(like, build, pattern, keys)
+    if pattern is None and use_vmap:  # at once: within the dispatch of an operation, vmap fails
+        mask._contents.visible = table(first, start, use_vmap).expand(sizes)
+    return mask
 
 
 def _pattern(parts: list[Part], start: int, count: int) -> dict[str, Any] | None:
