@@ -196,9 +196,7 @@ def rattention_mask(
     first, start = int(q_offset), int(kv_offset)
     sizes = (batch_size, 1, q_length, kv_length)
     like = torch.empty((), dtype=dtype, device=device).expand(sizes)
-    build = partial(
-        table, first, start, False
-    )  # of functions that are known: those take tensors of positions
+    build = partial(table, first, start, use_vmap=False)  # functions that are known take tensors of positions
     parts = list(_parts(mask_function))
     last = q_length == 1 and first + 1 == start + kv_length
     if last and _all_before(parts, kv_length) and not _padding(attention_mask, start, kv_length):
