@@ -13,7 +13,8 @@ import rattention.hf
 import torch
 
 from tests.sweep import checks
-from tests.sweep.models import build, classes, output_of, tokens
+from tests.sweep.models import build, classes, output_of
+from tests.sweep.signals import tokens
 
 rattention.hf.register()
 

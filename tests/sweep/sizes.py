@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from tests.sweep.types import OF_TYPE, THREE_DIMENSIONS, WINDOW
 
 SIZES: dict[str, Any] = {
-    **dict.fromkeys(("vocab_size", "audio_vocab_size", "entity_vocab_size"), 99),
+    **dict.fromkeys(("vocab_size", "unpadded_vocab_size", "audio_vocab_size", "entity_vocab_size"), 99),
     **dict.fromkeys(
         ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "embedding_size", "hidden_dim"), 32
     ),
