@@ -95,7 +95,7 @@ DISAGREED = {
     "gradients": "ValueError: whether key or value need gradients must be the same",
     "short slice": "ValueError: slices must have at least window = 4 positions, rank",
     "device": "ValueError: query, key and value must be on the CPU, got meta",
-    "option": "ValueError: eps must be a positive",
+    "option": "ValueError: eps must be > 0, got",
 }
 
 

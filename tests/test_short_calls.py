@@ -138,12 +138,6 @@ def test_nothing_to_attend(heads, dims):
     assert rt.attention(query, key, key).shape == query.shape
 
 
-def without_memory():
-    tensor = torch.ones(1, 1, 1, 96)
-    tensor.untyped_storage().resize_(0)
-    return tensor
-
-
 def of_an_ended_transform():
     kept = []
     torch.func.vmap(lambda x: kept.append(x) or x)(torch.ones(2, 1, 1, 1, 96))
@@ -154,7 +148,6 @@ def of_an_ended_transform():
 @pytest.mark.parametrize(
     "make",
     [
-        without_memory,
         of_an_ended_transform,
         lambda: torch._efficientzerotensor((1, 1, 1, 96)),
         lambda: torch._to_functional_tensor(torch.ones(1, 1, 1, 96)),
@@ -163,7 +156,7 @@ def of_an_ended_transform():
         lambda: torch.ones(1, 1, 1, 96, dtype=torch.complex64).conj(),
         lambda: None,
     ],
-    ids=["memory", "vmap", "zero", "functional", "quantized", "nested", "conjugated", "None"],
+    ids=["vmap", "zero", "functional", "quantized", "nested", "conjugated", "None"],
 )
 def test_odd_tensors_do_what_they_do_in_the_operation(make):
     other = torch.ones(1, 1, 1, 96)
