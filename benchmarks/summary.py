@@ -56,7 +56,10 @@ def block(run: Run) -> str:
     head = ("model", *TIMES, "memory, 32,768 tokens")
     rows = [head, ["---"] * len(head), *((title(name), *_cells(run, name)) for name in _measured(run))]
     table = _markdown(rows)
-    return f"""How many times as fast a forward pass is as with `"sdpa"` (gpt-oss: `"eager"`), and the peak
+    layers = any(name in LAYERS for name in _measured(run))
+    eager = ' (gpt-oss: `"eager"`)' if layers else ""
+    alone = "; gpt-oss\nand T5 call `rattention.torch.attention` itself" if layers else ""
+    return f"""How many times as fast a forward pass is as with `"sdpa"`{eager}, and the peak
 memory of one layer beyond its weights, ours and theirs: {run["options"]["threads"]} threads of
 {machine["processor"]} ({machine["instruction_set"]}), PyTorch {peers["torch"]}, Transformers
 {peers["transformers"]}.
@@ -70,8 +73,8 @@ after a context of so many tokens:
 
 {_steps(run)}
 
-Shapes are those of the published models, weights are random, and dense layers are PyTorch's in both; gpt-oss
-and T5 call `rattention.torch.attention` itself ([how it was
+Shapes are those of the published models, weights are random, and dense layers are PyTorch's in both{alone}
+([how it was
 measured](benchmarks/README.md#models-of-transformers), [the run]({RESULTS})).
 """
 

@@ -15,11 +15,11 @@ needs("torch")
 import rattention.torch as rt
 import torch
 from rattention.torch import checks, functional, ops, sdpa
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.torch_inputs import (
     DTYPES,
     MASKS,
+    Names,
     by_case,
     by_mechanism,
     draw,
@@ -267,18 +267,6 @@ def test_functions_look_like_those_on_arrays():
         assert pickle.loads(pickle.dumps(function)) is function
         assert "on tensors: `rattention." in function.__doc__
         assert "array" not in function.__doc__
-
-
-class Names(TorchDispatchMode):
-    """Of the operations that PyTorch's dispatcher sees."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.seen.append(function.name())
-        return function(*args, **(kwargs or {}))
 
 
 @by_mechanism

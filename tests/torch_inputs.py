@@ -15,11 +15,24 @@ needs("torch")
 
 import rattention.torch as rt
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 SIZES = Sizes(batch=2, heads=4, length=37, head_dim=8, value_dim=6, kv_heads=2)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 by_mechanism = pytest.mark.parametrize("mechanism", TABLE, ids=lambda m: m.name)
+
+
+class Names(TorchDispatchMode):
+    """Of the operations that PyTorch's dispatcher sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(function.name())
+        return function(*args, **(kwargs or {}))
 
 
 def draw(mechanism: Mechanism, sizes: Sizes = SIZES, dtype: str = "float32", seed: int = 0) -> dict[str, Any]:
