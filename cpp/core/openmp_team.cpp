@@ -79,7 +79,7 @@ bool run_with_openmp_team(Job& job, int helpers) noexcept {
   if (!sharing || forked || !is_main_thread() || !team_reaches(helpers)) return false;
 #pragma omp parallel num_threads(helpers + 1)
   {
-    thread_scratch();  // a thread's local data are made with the thread, whether or not it finds a task
+    make_thread_data();  // whether or not the thread finds a task
     job.run();
   }
   return true;

@@ -3,7 +3,9 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
+#include <exception>
 #include <limits>
 
 namespace rattention {
@@ -54,9 +56,14 @@ float* Scratch::take(std::int64_t floats) {
   return piece;
 }
 
-Scratch& thread_scratch() {
-  thread_local Scratch scratch;
-  return scratch;
+Scratch& thread_scratch(ScratchUse use) {
+  thread_local std::array<Scratch, 3> scratch;
+  return scratch[static_cast<std::size_t>(use)];
+}
+
+void make_thread_data() noexcept {
+  thread_scratch();
+  [[maybe_unused]] const volatile int touched = std::uncaught_exceptions();  // not volatile, it would not be called
 }
 
 }  // namespace rattention

@@ -40,7 +40,14 @@ class Scratch {
   std::int64_t used_ = 0;
 };
 
-// The calling thread's scratch. One user at a time: a kernel that calls another while holding pieces needs its own.
-Scratch& thread_scratch();
+// What a kernel works on, and what it needs beside that while it calls another that works on a scratch of its own.
+enum class ScratchUse : std::uint8_t { kernel, states, row };
+
+// The calling thread's scratch for that use, which has one user at a time.
+Scratch& thread_scratch(ScratchUse use = ScratchUse::kernel);
+
+// Makes what the loader would make when this thread first touches it, and end the process where there is no memory for
+// it: the scratch above and what the C++ library keeps of exceptions.
+void make_thread_data() noexcept;
 
 }  // namespace rattention

@@ -65,8 +65,8 @@ class ThreadPool {
  public:
   bool run(Job& job, int helpers) noexcept {
     const int born = forks;
+    grow(helpers);  // first: helpers at work would take memory that new ones need to start
     open(job, helpers);
-    grow(helpers);
     job.run();
     if (forks != born) return false;  // the lock, too, is as it was in another process
     if (close(job) == 0 || (may_spin_ && spin_until([&job] { return job.helpers_ == 0; }))) return true;
@@ -137,6 +137,10 @@ class ThreadPool {
     Lock lock = locked();
     limit_ = std::max(limit_, helpers);
     while (workers_ < helpers && Clock::now() >= next_try_) {
+      if (starting_ > 0) {  // one at a time: another start would take the memory that the one before has let go of
+        started_.wait(lock, [this] { return starting_ == 0; });
+        continue;
+      }
       ++workers_;
       ++starting_;
       lock.unlock();
@@ -152,16 +156,14 @@ class ThreadPool {
 
   bool start() {
     try {
-      // The loader makes a thread's local data when they are first touched, and ends the process where there is no
-      // memory for them. It is reserved here and let go of by the new thread just before it touches them, while those
-      // who wait for it leave memory alone.
+      // Memory for the thread's data is reserved here and let go of by the new thread just before it makes them, while
+      // those who wait for it leave memory alone.
       constexpr std::size_t kReserve = std::size_t{4} << 20;
       std::unique_ptr<std::byte[]> reserve(new std::byte[kReserve]);
       const SignalsBlocked blocked;
       std::thread([this, reserve = std::move(reserve)]() mutable {
         reserve.reset();
-        thread_scratch();
-        (void)std::uncaught_exceptions();  // libstdc++ has such data as well
+        make_thread_data();
         pthread_setname_np(pthread_self(), "rattention");
         work();
       }).detach();

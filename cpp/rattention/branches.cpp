@@ -22,9 +22,8 @@ constexpr std::int64_t kRangesPerThread = 8;
 
 using Scan = StateScan<SumUpdate>;
 
-// The sliding window has the thread's usual scratch.
 Scan make_scan(const LinearProblem& problem) {
-  thread_local Scratch scratch;
+  Scratch& scratch = thread_scratch(ScratchUse::states);
   scratch.reset(Scan::floats(problem));
   return {problem, scratch};
 }

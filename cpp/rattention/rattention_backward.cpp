@@ -2,6 +2,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/scratch.h"
 #include "core/threads.h"
 #include "kernels/rows.h"
 #include "linear/residual_linear_backward.h"
@@ -90,11 +91,12 @@ void norms_backward(const RAttentionProblem& problem, const Branches& branches, 
   wants.lse = gradients.lse.get();
   wants.states = gradients.states.get();
   branches.run(wants, [&](const BranchRow& row) {
-    thread_local std::vector<float> grad;
-    grad.resize(static_cast<std::size_t>(padded(dim)));
-    load_row(grad_output, row.batch, row.head, row.row, grad.data(), padded(dim));
+    Scratch& scratch = thread_scratch(ScratchUse::row);
+    scratch.reset(padded(dim));
+    float* grad = scratch.take(padded(dim));
+    load_row(grad_output, row.batch, row.head, row.row, grad, padded(dim));
     gradients.local_output.store(row, row.local);
-    norms.backward(row.head, grad.data(), row.local, row.linear, gradients.local_weight.of(row),
+    norms.backward(row.head, grad, row.local, row.linear, gradients.local_weight.of(row),
                    gradients.linear_weight.of(row));
     gradients.local.store(row, row.local);
     gradients.linear.store(row, row.linear);
