@@ -79,9 +79,9 @@ def test_only_takes_several(tmp_path):
     assert list(json.loads((tmp_path / "out.json").read_text())["cases"]) == ["causal-4096", "import"]
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", ["gemma3", "t5"])
 def test_models_of_transformers_give_the_answers_of_their_peers(name):
-    """All settings: a race raises for wrong answers."""
+    """All settings: a race raises for wrong answers. A quick run of the benchmarks does this for all models."""
     needs("hf")
     cases = [case for case in CASES if case.name.startswith(f"hf-{name}-") and "memory" not in case.name]
     assert len(cases) == len(summary.TIMES)

@@ -63,8 +63,10 @@ def memory(name: str) -> Measure:
             import_module("rattention.hf")
         except ImportError as error:
             return Outcome([], missing={peer: str(error)})
-        peaks = {who: _peaks(setup, name, who) for who in (OURS, peer)}
-        return _memory_outcome(peaks[OURS], peaks[peer], peer)
+        lengths = [setup.length // part for part in PARTS[setup.quick]]
+        ours = _peaks(setup, name, OURS, lengths)
+        theirs = _peaks(setup, name, peer, lengths[-1:] if setup.quick else lengths)
+        return _memory_outcome(ours, theirs, peer)
 
     measure.__doc__ = f"{title(name)}: peak memory beyond model and inputs, one layer"
     return measure
@@ -75,11 +77,11 @@ def _runner(setup: Setup, name: str, implementation: str, **options: Any) -> Run
     return build(setup, name, implementation, **options)
 
 
-def _peaks(setup: Setup, name: str, implementation: str) -> dict[int, float]:
-    """Bytes by length, as far as they fit."""
+def _peaks(setup: Setup, name: str, implementation: str, lengths: list[int]) -> dict[int, float]:
+    """Bytes by length, outputs included, as far as they fit."""
     tables = transformers_models.tables if name in SHAPES else transformers_layers.tables
     peaks, size = {}, "small" if setup.quick else "full"
-    for length in (setup.length // part for part in PARTS[setup.quick]):
+    for length in lengths:
         try:
             transformers_models.require_memory(tables(name, implementation, length))
         except ImportError:
@@ -91,7 +93,8 @@ def _peaks(setup: Setup, name: str, implementation: str) -> dict[int, float]:
             implementation,
             size,
         )
-        peaks[length] = probe(*work)["beyond"]
+        measured = probe(*work)
+        peaks[length] = measured["peak"] - measured["before"]
     return peaks
 
 

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -48,7 +50,10 @@ CacheConfig config_of(const Shape& shape, std::int64_t window, FeatureMap map = 
       DType::f32};
 }
 
-// All rows of one head by the definition.
+// Of a long prompt the last rows and those at the edges of blocks: exact rows take most of the time.
+bool compared(std::int64_t t, std::int64_t queries) { return queries < 1000 || t % 512 < 40 || t >= queries - 40; }
+
+// The compared rows of one head by the definition; the others are NaN.
 Matrix reference(const Inputs& inputs, const Shape& shape, const CacheConfig& config, std::int64_t b, std::int64_t h) {
   const std::int64_t kv_head = h / (shape.heads / shape.kv_heads);
   const Matrix query = inputs.query.matrix(b, h).cast<double>();
@@ -59,11 +64,13 @@ Matrix reference(const Inputs& inputs, const Shape& shape, const CacheConfig& co
   const Matrix phi_query = features(query, config.feature_map);
   const Matrix phi_key = features(key, config.feature_map);
   Matrix state = Matrix::Zero(2 * shape.dim, shape.value_dim);
-  Matrix local(shape.queries, shape.value_dim);
-  Matrix linear(shape.queries, shape.value_dim);
+  const double missing = std::numeric_limits<double>::quiet_NaN();
+  Matrix local = Matrix::Constant(shape.queries, shape.value_dim, missing);
+  Matrix linear = local;
   for (std::int64_t t = 0; t < shape.queries; ++t) {
     const std::int64_t left = t - config.window - 1;
     if (left >= 0) state += phi_key.row(left).transpose() * value.row(left);
+    if (!compared(t, shape.queries)) continue;
     const std::int64_t first = std::max<std::int64_t>(0, left + 1);
     const Row scores = turned_query.row(t) * turned_key.middleRows(first, t + 1 - first).transpose();
     local.row(t) = softmax(scores / std::sqrt(static_cast<double>(shape.dim))) * value.middleRows(first, t + 1 - first);
@@ -98,8 +105,12 @@ void compare(const Shape& shape, const CacheConfig& config, const std::vector<st
     rattention::rattention_step(step_of(inputs, shape, first, last), cache, rows.output());
     for (std::int64_t h = 0; h < shape.batch * shape.heads; ++h) {
       const Matrix got = rows.matrix(h / shape.heads, h % shape.heads).cast<double>();
-      worst = std::max(
-          worst, (got - exact[static_cast<std::size_t>(h)].middleRows(first, last - first)).cwiseAbs().maxCoeff());
+      for (std::int64_t t = first; t < last; ++t) {
+        if (!compared(t, shape.queries)) continue;
+        const double error = (got.row(t - first) - exact[static_cast<std::size_t>(h)].row(t)).cwiseAbs().maxCoeff();
+        CHECK(std::isfinite(error));
+        worst = std::max(worst, error);
+      }
     }
     first = last;
   }
