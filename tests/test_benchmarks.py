@@ -81,7 +81,7 @@ def test_only_takes_several(tmp_path):
 
 @pytest.mark.parametrize("name", ["gemma3", "t5"])
 def test_models_of_transformers_give_the_answers_of_their_peers(name):
-    """All settings: a race raises for wrong answers. A quick run of the benchmarks does this for all models."""
+    """All settings: a race raises for wrong answers. Quick benchmarks do it for all models."""
     needs("hf")
     cases = [case for case in CASES if case.name.startswith(f"hf-{name}-") and "memory" not in case.name]
     assert len(cases) == len(summary.TIMES)
