@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from rattention._files import save_figure, write_text
 
-from benchmarks.cases.generation import CONTEXTS, STEP_TOLERANCES, step_name
+from benchmarks.cases.generation import CONTEXTS, STEP_CACHES, STEP_TOLERANCES, step_name
 from benchmarks.cases.models import NAMES, against, title
 from benchmarks.outcome import MEBI
 from benchmarks.peers.transformers_layers import LAYERS
@@ -69,7 +70,8 @@ memory of one layer beyond its weights, ours and theirs: {run["options"]["thread
 ![Speed-up by model, and memory by length]({FIGURE})
 
 How many times as fast one more token is, of a model of Gemma 3's kind with a window in every other layer,
-after a context of so many tokens:
+after a context of so many tokens. Transformers' `DynamicCache` copies all keys and values for every token;
+`rattention.hf.InPlaceCache` does not:
 
 {_steps(run)}
 
@@ -89,12 +91,12 @@ def _markdown(rows: list[Any]) -> str:
 
 
 def _steps(run: Run) -> str:
-    """A token of a model after contexts of growing length, by dtype."""
+    """A token of a model after contexts of growing length, by dtype and cache."""
     ratios = {figure["against"]: figure["value"] for figure in run["cases"]["transformers-steps"]["figures"]}
-    head = ("dtype", *(f"{context:,}" for context in CONTEXTS))
+    head = ("dtype", "our cache", *(f"{context:,}" for context in CONTEXTS))
     rows = [
-        (dtype, *(f"{ratios[step_name(dtype, context)]:.3g}x" for context in CONTEXTS))
-        for dtype in STEP_TOLERANCES
+        (dtype, f"`{cache}`", *(f"{ratios[step_name(dtype, context, cache)]:.3g}x" for context in CONTEXTS))
+        for dtype, cache in product(STEP_TOLERANCES, STEP_CACHES)
     ]
     return _markdown([head, ["---"] * len(head), *rows])
 

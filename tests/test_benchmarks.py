@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -129,8 +130,8 @@ def made_up_run():
     del cases["hf-t5-memory-32768"]["details"]["bytes, sdpa, 32768 tokens"]
     cases["hf-t5-512"] = {"figures": []}
     steps = [
-        {"against": generation.step_name(dtype, context), "value": i + j / 10}
-        for i, dtype in enumerate(generation.STEP_TOLERANCES, 7)
+        {"against": generation.step_name(dtype, context, cache), "value": i + j / 10}
+        for i, (dtype, cache) in enumerate(product(generation.STEP_TOLERANCES, generation.STEP_CACHES), 7)
         for j, context in enumerate(generation.CONTEXTS, 1)
     ]
     cases["transformers-steps"] = {"figures": steps}
@@ -142,12 +143,14 @@ def made_up_run():
 def test_summary_shows_what_was_measured():
     text = summary.block(made_up_run())
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    rows, steps = lines[2:-4], lines[-4:]
+    rows, steps = lines[2:-6], lines[-6:]
     assert [row[0] for row in rows] == [models.title(name) for name in models.NAMES]
-    assert steps[0] == ["dtype", "1", "512", "4,096", "32,768"]
+    assert steps[0] == ["dtype", "our cache", "1", "512", "4,096", "32,768"]
     assert steps[2:] == [
-        ["float32", "7.1x", "7.2x", "7.3x", "7.4x"],
-        ["bfloat16", "8.1x", "8.2x", "8.3x", "8.4x"],
+        ["float32", "`DynamicCache`", "7.1x", "7.2x", "7.3x", "7.4x"],
+        ["float32", "`InPlaceCache`", "8.1x", "8.2x", "8.3x", "8.4x"],
+        ["bfloat16", "`DynamicCache`", "9.1x", "9.2x", "9.3x", "9.4x"],
+        ["bfloat16", "`InPlaceCache`", "10.1x", "10.2x", "10.3x", "10.4x"],
     ]
     assert rows[0][1:] == ["1.1x", "1.2x", "1.3x", "1.4x", "1 MiB; 2.0 GiB"]
     assert rows[-1][1:] == ["6.1x", "6.2x", "-", "6.4x", "6 MiB; does not fit"]

@@ -21,6 +21,7 @@ from rattention.compression import STRATEGIES, Clusters
 from rattention.compression.compressing import Compression, LayerUse
 from rattention.compression.held import RECENT, Held
 from rattention.nn import LanguageModel, RAttention, SlidingWindow, Softmax
+from transformers import DynamicCache
 
 from tests.compressed_models import FAMILIES, GREEDY, family, run, small, stepwise
 from tests.hf_models import build, padding, tokens
@@ -297,6 +298,22 @@ def test_layers_of_constant_size_stay():
     with ra.compress(gemma, "recency", 5) as use:
         run(gemma, tokens(), tokens())
     assert [(layer.name, layer.held) for layer in use.layers] == [("model.layers.1.self_attn", 5)]
+
+
+@pytest.mark.parametrize("seen", [0, 5])
+def test_an_in_place_cache(seen):
+    """Empty or not; its layers with windows stay."""
+
+    def tokens_with(make):
+        model = build("gemma3")
+        cache = make(config=model.config)
+        with ra.compress(model, "recency", 5, slack=0) as use:
+            _, cache = run(model, tokens()[:, :seen], cache=cache) if seen else (None, cache)
+            got = model.generate(tokens(), past_key_values=cache, max_new_tokens=9, **GREEDY)
+        assert [layer.held for layer in use.layers] == [5]
+        return got
+
+    assert torch.equal(tokens_with(rattention.hf.InPlaceCache), tokens_with(DynamicCache))
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])

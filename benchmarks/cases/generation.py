@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.outcome import Figure, Outcome, at_least
@@ -24,32 +25,34 @@ WHOLE = "RAttention over the context in one pass"
 TOLERANCE = 1e-3
 """A state of 32 k tokens, summed in another order."""
 CONTEXTS = (1, 512, 4096, 32768)
+STEP_CACHES = (transformers_generation.DYNAMIC, transformers_generation.IN_PLACE)
 STEP_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 def transformers_steps(setup: Setup) -> Outcome:
     """A token of a model of Transformers, from short to long contexts, against Transformers with SDPA."""
     figures, samples, answers, missing = [], {}, {}, {}
-    for dtype, tolerance in STEP_TOLERANCES.items():
-        for context in (c for c in CONTEXTS if c <= setup.length):
-            name = step_name(dtype, context)
-            try:
-                ours = transformers_generation.step(setup, "rattention", dtype, context)
-            except ImportError as error:
-                return Outcome([], missing={"Transformers with SDPA": str(error)})
-            peer = Peer(
-                name, partial(transformers_generation.step, setup, "sdpa", dtype, context), at_least(1)
-            )
-            outcome = race(setup, ours, [peer], tolerance=tolerance)
-            figures += outcome.figures
-            samples |= {f"{name}, {who}": s for who, s in outcome.samples.items()}
-            answers |= outcome.answers
-            missing |= outcome.missing
+    contexts = [c for c in CONTEXTS if c <= setup.length]
+    for dtype, cache, context in product(STEP_TOLERANCES, STEP_CACHES, contexts):
+        name = step_name(dtype, context, cache)
+        step = partial(transformers_generation.step, setup, dtype=dtype, context=context)
+        try:
+            ours = step("rattention", cache_class=cache)
+        except ImportError as error:
+            return Outcome([], missing={"Transformers with SDPA": str(error)})
+        peer = Peer(name, partial(step, "sdpa"), at_least(1))
+        outcome = race(setup, ours, [peer], tolerance=STEP_TOLERANCES[dtype])
+        figures += outcome.figures
+        samples |= {f"{name}, {who}": s for who, s in outcome.samples.items()}
+        answers |= outcome.answers
+        missing |= outcome.missing
     return Outcome(figures, samples, answers, missing)
 
 
-def step_name(dtype: str, context: int) -> str:
-    return f"Transformers with SDPA, {dtype}, context of {context}"
+def step_name(dtype: str, context: int, cache: str) -> str:
+    """The peer, with the cache that we have; its own is always `DynamicCache`."""
+    ours = "" if cache == transformers_generation.DYNAMIC else f", against {cache}"
+    return f"Transformers with SDPA, {dtype}, context of {context}{ours}"
 
 
 def after_32k(setup: Setup) -> Outcome:

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from benchmarks.race import Answer, Setup
 
 HEAD_DIM = 64
+DYNAMIC, IN_PLACE = "DynamicCache", "InPlaceCache"
 
 
-def step(setup: Setup, implementation: str, dtype: str, context: int) -> Runner:
+def step(setup: Setup, implementation: str, dtype: str, context: int, cache_class: str = DYNAMIC) -> Runner:
     """The token after `context` others, whose keys and values are random; the cache stays as it was.
 
     A model of Gemma 3's kind, 2 layers, 1024 wide, 16 heads on 4, one with a window of 1024.
@@ -36,16 +37,18 @@ def step(setup: Setup, implementation: str, dtype: str, context: int) -> Runner:
         attn_implementation=implementation,
     )
     model = transformers.Gemma3ForCausalLM(config).eval().to(getattr(torch, dtype))
-    cache = transformers.DynamicCache(config=config)
+    module = transformers if cache_class == DYNAMIC else import_module("rattention.hf")
+    cache = getattr(module, cache_class)(config=config)
     for layer in range(2):
         shape = (2, 1, 4, context, HEAD_DIM)
         cache.update(*torch.randn(shape).to(model.dtype), layer)
-    before = [dict(vars(layer)) for layer in cache.layers]
+    before = [(layer, dict(vars(layer))) for layer in cache.layers]
+    before += [(room, dict(vars(room))) for layer in cache.layers for room in getattr(layer, "rooms", ())]
     token = torch.ones((1, 1), dtype=torch.int64)
 
     def call() -> Any:
-        for layer, state in zip(cache.layers, before, strict=True):
-            vars(layer).update(state)
+        for changed, state in before:
+            vars(changed).update(state)
         with torch.no_grad():
             return model(token, past_key_values=cache).logits
 

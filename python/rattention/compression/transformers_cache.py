@@ -17,6 +17,7 @@ from rattention.compression.held import Held
 from rattention.hf.attention import attends_causally
 from rattention.hf.cache import RAttentionCacheLayer, existing_layer, given_cache
 from rattention.hf.converted import sliding_window_of
+from rattention.hf.in_place_cache import InPlaceLayer
 from rattention.hf.masks import PatternMask
 from rattention.inspect.hooks import LayerAttention, attention_layers, has_hook, visiting
 
@@ -136,7 +137,7 @@ def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -
     if isinstance(layer, _CompressedLayer):
         layer.held.plan, layer.held.use = plan, use
         return layer
-    if type(layer) is not DynamicLayer:
+    if type(layer) not in (DynamicLayer, InPlaceLayer):
         raise ValueError(
             f"only dynamic caches can be compressed, got a {type(layer).__name__}: leave out "
             "cache_implementation, or give past_key_values=DynamicCache(config=model.config)"

@@ -19,6 +19,7 @@ here, with the same logits as with the implementation "eager"::
 
 A model can also be loaded with it: ``from_pretrained(..., attn_implementation="rattention")``.
 
+`InPlaceCache` spares generation the copy of the whole cache at every token.
 `convert` turns layers of a model into RAttention, whose cache does not grow with the text.
 `rattention.observe` measures the attention of a model while it runs.
 """
@@ -32,5 +33,6 @@ _extras.require("transformers")
 
 from rattention.hf.attention import register
 from rattention.hf.conversion import CacheReport, Conversion, cache_report, convert
+from rattention.hf.in_place_cache import InPlaceCache
 
-__all__ = ["CacheReport", "Conversion", "cache_report", "convert", "register"]
+__all__ = ["CacheReport", "Conversion", "InPlaceCache", "cache_report", "convert", "register"]
