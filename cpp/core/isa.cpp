@@ -12,7 +12,7 @@
 namespace rattention {
 namespace {
 
-constexpr Isa kAll[] = {Isa::baseline, Isa::avx2, Isa::avx512, Isa::amx};
+constexpr Isa kAll[] = {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx};
 
 // Linux lends the tile registers, 8 KiB more state per thread, only to processes that ask for them. A refusal is not an
 // error: a process may have signal stacks too small for that state.
@@ -36,9 +36,16 @@ bool has_amx() {
          __builtin_cpu_supports("amx-bf16") && lent_tile_registers();
 }
 
+bool has_fast_avx512_bf16(Isa cap) {
+  return __builtin_cpu_supports("avx512bf16") && (__builtin_cpu_is("amd") || cap == Isa::avx512_bf16);
+}
+
 Isa detected_isa(Isa cap) {
   __builtin_cpu_init();
-  if (has_avx512()) return cap == Isa::amx && has_amx() ? Isa::amx : Isa::avx512;
+  if (has_avx512()) {
+    if (cap == Isa::amx && has_amx()) return Isa::amx;
+    return has_fast_avx512_bf16(cap) ? Isa::avx512_bf16 : Isa::avx512;
+  }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
     return Isa::avx2;
   return Isa::baseline;
@@ -51,7 +58,8 @@ Isa cap_from_environment() {
   for (const Isa isa : kAll) {
     if (name == name_of(isa)) return isa;
   }
-  throw std::runtime_error("RATTENTION_MAX_ISA is '" + name + "'; allowed are baseline, avx2, avx512 and amx");
+  throw std::runtime_error("RATTENTION_MAX_ISA is '" + name +
+                           "'; allowed are baseline, avx2, avx512, avx512_bf16 and amx");
 }
 
 }  // namespace
@@ -64,6 +72,8 @@ const char* name_of(Isa isa) {
       return "avx2";
     case Isa::avx512:
       return "avx512";
+    case Isa::avx512_bf16:
+      return "avx512_bf16";
     case Isa::amx:
       return "amx";
   }

@@ -4,6 +4,10 @@
 
 namespace rattention {
 
-const Bf16Kernels* bf16_kernels() { return active_isa() >= Isa::amx ? &detail::kAmxBf16Kernels : nullptr; }
+const Bf16Kernels* bf16_kernels() {
+  if (active_isa() >= Isa::amx) return &detail::kAmxBf16Kernels;
+  if (active_isa() >= Isa::avx512_bf16) return &detail::kAvx512Bf16Kernels;
+  return nullptr;
+}
 
 }  // namespace rattention

@@ -15,12 +15,14 @@ namespace rattention {
 using Bf16 = std::uint16_t;  // the bits of a number
 
 struct Bf16Kernels {
-  // Rows of a tile register: left operands and scores need the room for whole ones, and what lies in the rows beyond is
-  // read and written.
+  // Rows of a tile register: left operands and scores need the room for whole ones, and what lies in the rows beyond
+  // may be read and written.
   static constexpr std::int64_t kRows = 16;
   static constexpr std::int64_t kDepth = 32;
-  static constexpr std::int64_t kPanel = 64;        // keys, that of the float32 kernels beside it
-  static constexpr std::int64_t kRowsAtATime = 48;  // rows that multiply_add takes at a time; others work at some loss
+  static constexpr std::int64_t kPanel = 64;  // keys, that of the float32 kernels beside it
+
+  std::int64_t row_step;        // rows that are computed together
+  std::int64_t rows_at_a_time;  // that multiply_add takes; others work at some loss
 
   // To be called on a thread before its products and after them. Between the two no other library may multiply there.
   void (*begin)();
@@ -45,7 +47,7 @@ struct Bf16Kernels {
   float (*exp2)(const float* s, std::int64_t n, float factor, float shift, Bf16* p);
 };
 
-// The kernels of active_isa(), nullptr below amx.
+// The kernels of active_isa(), nullptr below avx512_bf16.
 const Bf16Kernels* bf16_kernels();
 
 // Begins and ends the products of a scope; nothing without kernels.
@@ -65,6 +67,7 @@ class Bf16Session {
 };
 
 namespace detail {
+extern const Bf16Kernels kAvx512Bf16Kernels;
 extern const Bf16Kernels kAmxBf16Kernels;
 }  // namespace detail
 

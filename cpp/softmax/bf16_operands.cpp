@@ -81,8 +81,8 @@ void Bf16Operands::pack_keys() {
 
 void Bf16Operands::score_panel(const QueryBlock& block, KeySpan rows, std::int64_t offset, float* tile,
                                float* maxima) const {
-  const std::int64_t first =
-      rows.first / Bf16Kernels::kRows * Bf16Kernels::kRows;  // the last register ends in the block
+  const std::int64_t step = products_.row_step;
+  const std::int64_t first = rows.first / step * step;  // so that the last register ends in the block
   products_.score_panel(halves(queries_ + (block.slot + first) * dim_), rows.last - first, 2 * dim_,
                         halves(panels_ + offset * dim_), tile + first * kTileStride + offset, kTileStride,
                         maxima + first * kernels_.lanes);

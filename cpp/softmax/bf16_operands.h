@@ -28,7 +28,7 @@ class Bf16Operands final : public TileOperands {
   float to_weights(float* row, std::int64_t offset, std::int64_t n, float unit, float shift) const override;
   void clear_weights(float* row, std::int64_t first, std::int64_t last) const override;
   float weight_at(const float* row, std::int64_t offset) const override;
-  std::int64_t rows_at_a_time() const override { return Bf16Kernels::kRowsAtATime; }
+  std::int64_t rows_at_a_time() const override { return products_.rows_at_a_time; }
   KeySpan whole_steps(KeySpan keys) const override;
   void add_values(const float* weights, std::int64_t rows, KeySpan keys, float* output) const override;
 
