@@ -41,6 +41,9 @@ struct Bf16Kernels {
   // any of them is added up in the result as 1 and 2.
   int (*pair_rows)(const Bf16* row, const Bf16* next, std::int64_t n, Bf16* pairs);
 
+  // pairs[n][2] = the rows side by side, rounded, n a multiple of 16.
+  void (*round_pairs)(const float* row, const float* next, std::int64_t n, Bf16* pairs);
+
   // p = 2^(factor * (s - shift)) rounded to bfloat16; p may be the storage of s. Padded as TileKernels::exp2 is.
   // Returns the sum before the rounding: its errors cancel in sums, and lse is a number of its own. Where shift is the
   // largest score, p is exactly 1 there.

@@ -143,6 +143,7 @@ void score_panel(const Bf16* queries, int64_t rows, int64_t dim, const Bf16* pan
 
 namespace rattention::detail {
 
-const Bf16Kernels kAmxBf16Kernels = {kTile, 3 * kTile, begin, end, score_panel, multiply_add, pair_rows, exp2_rounded};
+const Bf16Kernels kAmxBf16Kernels = {kTile,        3 * kTile, begin,       end,         score_panel,
+                                     multiply_add, pair_rows, round_pairs, exp2_rounded};
 
 }  // namespace rattention::detail

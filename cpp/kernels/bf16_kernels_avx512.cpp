@@ -113,6 +113,7 @@ void multiply_add(const Bf16* weights, int64_t stride, int64_t rows, int64_t dep
 
 namespace rattention::detail {
 
-const Bf16Kernels kAvx512Bf16Kernels = {1, kRows, begin, end, score_panel, multiply_add, pair_rows, exp2_rounded};
+const Bf16Kernels kAvx512Bf16Kernels = {1,         kRows,       begin,       end, score_panel, multiply_add,
+                                        pair_rows, round_pairs, exp2_rounded};
 
 }  // namespace rattention::detail

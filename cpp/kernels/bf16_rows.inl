@@ -17,6 +17,8 @@ struct Count {
 };
 
 typedef Bf16 UnalignedHalves __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
+typedef Bf16 HalfVec __attribute__((vector_size(kVectorBytes)));
+typedef Bf16 UnalignedHalfVec __attribute__((vector_size(kVectorBytes), aligned(2), may_alias));
 typedef std::uint32_t PairVec __attribute__((vector_size(kVectorBytes)));
 typedef std::uint32_t UnalignedPairs __attribute__((vector_size(kVectorBytes), aligned(2), may_alias));
 
@@ -44,6 +46,16 @@ int pair_rows(const Bf16* row, const Bf16* next, int64_t n, Bf16* pairs) {
     *reinterpret_cast<UnalignedPairs*>(pairs + 2 * j) = low | (high << 16);
   }
   return (any(others[0]) ? 1 : 0) + (any(others[1]) ? 2 : 0);
+}
+
+void round_pairs(const float* row, const float* next, int64_t n, Bf16* pairs) {
+  for (int64_t j = 0; j < n; j += kLanes) {
+    const auto both = reinterpret_cast<HalfVec>(
+        _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(load(next + j)), reinterpret_cast<__m512>(load(row + j))));
+    *reinterpret_cast<UnalignedHalfVec*>(pairs + 2 * j) =
+        __builtin_shufflevector(both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10,
+                                26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  }
 }
 
 // exp2_vector with a term less: relative error below 3e-6, a thousandth of the rounding to bfloat16.

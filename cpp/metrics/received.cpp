@@ -64,7 +64,7 @@ class ColumnTask {
     tile.load_keys(batch_, head_ / problem_.group(), keys_);
     for (std::int64_t first = 0; first < problem_.row_count; first += kBlockRows) {
       stop_if_asked();
-      QueryBlock block{head_, first, std::min(kBlockRows, problem_.row_count - first), 0, {}};
+      QueryBlock block{head_, first, std::min(kBlockRows, problem_.row_count - first), 0, 0, {}};
       if (!sees_keys(block)) continue;
       tile.load_queries(batch_, block);
       tile.score(batch_, block);

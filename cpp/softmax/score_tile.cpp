@@ -184,6 +184,7 @@ void ScoreTile::to_weights(std::int64_t batch, const QueryBlock& block, std::int
   if (!std::isnan(lse)) {
     const double shift = lse - problem_.discount_left_out(batch, block.head, query_row);
     const auto high = static_cast<float>(shift);
+    apply_unit(r);
     const float rest = std::isfinite(high) ? static_cast<float>(shift - high) : 0.0F;
     kernels_.exp_twice_shifted(scores_of(r), keys.size(), high, rest);
     return;

@@ -3,20 +3,18 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "core/threads.h"
 #include "kernels/rows.h"
-#include "softmax/float_operands.h"
+#include "softmax/gradient_products.h"
 #include "softmax/score_tile.h"
 #include "softmax/tile_turns.h"
 
 namespace rattention {
 namespace {
 
-// Three products and their accumulators share the second-level cache here, so tiles are half as long as in the forward
-// pass. In parts of 40 blocks: 4 % faster at 4096 tokens than tiles of 256 keys in parts of 20.
-constexpr std::int64_t kBackwardKeys = 512;
 // Fixed, because gradients of keys and values are summed part by part.
 constexpr std::int64_t kPartBlocks = 40;
 
@@ -35,36 +33,30 @@ class BackwardTask {
         columns_(padded(dim_)),
         value_dim_(saved.value.dim()),
         value_columns_(padded(value_dim_)),
-        operands_(problem, nullptr, task.rows, scratch),
-        tile_(problem, operands_, task.rows, scratch, &gradients.rule),
         queries_(scratch.take(task.rows * columns_)),
         grad_outputs_(scratch.take(task.rows * value_columns_)),
-        finite_queries_(scratch.take(kBlockRows * columns_)),
-        finite_grads_(scratch.take(kBlockRows * value_columns_)),
+        finite_(scratch.take(task.rows)),
         lse_(reinterpret_cast<double*>(scratch.take(2 * task.rows))),
         grad_queries_(scratch.take(task.rows * columns_)),
         rows_(scratch.take(task.rows * kRowNumbers)),
         key_rows_(scratch.take(kBackwardKeys * columns_)),
         staging_(scratch.take(columns_)),
         value_rows_(scratch.take(kBackwardKeys * value_columns_)),
-        value_panels_(scratch.take((kBackwardKeys + kernels_.panel) * value_columns_)),
         grad_keys_(scratch.take(kBackwardKeys * columns_)),
         grad_values_(scratch.take(kBackwardKeys * value_columns_)),
         grad_scores_(scratch.take(kBlockRows * ScoreTile::kStride)),
-        maxima_(scratch.take(kBlockRows * kernels_.lanes)) {
-    std::fill_n(maxima_, kBlockRows * kernels_.lanes, 0.0F);  // of no use here, but read and written
-  }
+        products_(GradientProducts::make(problem, saved, task, rows(), scratch)),
+        tile_(problem, products_->operands(), task.rows, scratch, &gradients.rule) {}
 
-  static std::int64_t floats(const ScoreProblem& problem, const SoftmaxSaved& saved, std::int64_t rows) {
+  static std::int64_t floats(const ScoreProblem& problem, const SoftmaxSaved& saved, const Task& task) {
     const auto up = Scratch::round_up;
+    const std::int64_t rows = task.rows;
     const std::int64_t columns = padded(problem.query.dim());
     const std::int64_t value_columns = padded(saved.value.dim());
-    return FloatOperands::floats(problem, nullptr, rows) + ScoreTile::floats(problem, rows, true) +
-           2 * up(rows * columns) + up(rows * value_columns) + up(kBlockRows * columns) +
-           up(kBlockRows * value_columns) + up(2 * rows) + up(columns) + up(rows * kRowNumbers) +
-           2 * up(kBackwardKeys * columns) + 2 * up(kBackwardKeys * value_columns) +
-           up((kBackwardKeys + tile_kernels().panel) * value_columns) + up(kBlockRows * ScoreTile::kStride) +
-           up(kBlockRows * tile_kernels().lanes);
+    return GradientProducts::floats(problem, saved, task) + ScoreTile::floats(problem, rows, true) +
+           2 * up(rows * columns) + up(rows * value_columns) + up(rows) + up(2 * rows) + up(columns) +
+           up(rows * kRowNumbers) + 2 * up(kBackwardKeys * columns) + 2 * up(kBackwardKeys * value_columns) +
+           up(kBlockRows * ScoreTile::kStride);
   }
 
   void run() {
@@ -81,6 +73,7 @@ class BackwardTask {
         tile_.score(task_.batch, block);
         add_block(block);
       }
+      products_->finish_tile(keys.size());
       turns_.wait(task_, index);
       store_tile();
       turns_.pass(task_, index);
@@ -90,12 +83,17 @@ class BackwardTask {
 
  private:
   // Numbers kept per row, side by side.
-  enum RowNumber { kFinite, kDelta, kDistance, kRowNumbers };
+  enum RowNumber { kDelta, kDistance, kRowNumbers };
+
+  GradientRows rows() const {
+    return {columns_,      value_columns_, queries_,    grad_outputs_, finite_,
+            grad_queries_, key_rows_,      value_rows_, grad_keys_,    grad_values_};
+  }
 
   float& number(const QueryBlock& block, std::int64_t r, RowNumber which) {
     return rows_[(block.slot + r) * kRowNumbers + which];
   }
-  bool row_finite(const QueryBlock& block, std::int64_t r) { return number(block, r, kFinite) != 0; }
+  bool row_finite(const QueryBlock& block, std::int64_t r) { return finite_[block.slot + r] != 0; }
   std::int64_t row_index(const QueryBlock& block, std::int64_t r) const {
     return (task_.batch * problem_.query.heads() + block.head) * problem_.row_count + block.first + r;
   }
@@ -109,8 +107,9 @@ class BackwardTask {
     for (std::int64_t r = 0; r < block.rows; ++r) {
       const std::int64_t row = block.first + r;
       float* query = queries_ + (block.slot + r) * columns_;
-      std::copy_n(operands_.queries_of(block) + r * dim_, dim_, query);
-      std::fill(query + dim_, query + columns_, 0.0F);
+      load_row(problem_.query, task_.batch, block.head, row, query, columns_);
+      if (problem_.rotary != nullptr) problem_.rotary->apply(query, problem_.masks.position(row));
+      if (problem_.rule->product() == PairProduct::dot) kernels_.scale(query, dim_, problem_.scale);
       std::fill_n(grad_queries_ + (block.slot + r) * columns_, columns_, 0.0F);
       float* grad_output = grad_outputs_ + (block.slot + r) * value_columns_;
       load_row(saved_.output, task_.batch, block.head, row, value_rows_, value_columns_);
@@ -125,9 +124,10 @@ class BackwardTask {
       number(block, r, kDelta) = kernels_.dot_in_order(value_rows_, grad_output, value_dim_) -
                                  (saved_.grad_lse != nullptr ? saved_.grad_lse[index] : 0.0F);
       const bool finite = kernels_.all_finite(query, dim_) && kernels_.all_finite(grad_output, value_dim_);
-      number(block, r, kFinite) = finite ? 1 : 0;
+      finite_[block.slot + r] = finite ? 1 : 0;
       number(block, r, kDistance) = 0;
     }
+    products_->load_block(task_.batch, block);
   }
 
   void load_tile(KeySpan keys) {
@@ -138,11 +138,8 @@ class BackwardTask {
       load_row(saved_.value, task_.batch, task_.kv_head, keys.first + j, value_rows_ + j * value_columns_,
                value_columns_);
     }
-    for (std::int64_t j = 0; j < keys.size(); j += kernels_.panel) {
-      kernels_.pack_panel(value_rows_ + j * value_columns_, value_columns_, std::min(kernels_.panel, keys.size() - j),
-                          value_columns_, value_panels_ + j * value_columns_);
-    }
     take_out_not_finite_keys(keys);
+    products_->load_tile(task_.batch, task_.kv_head, keys);
     std::fill_n(grad_keys_, keys.size() * columns_, 0.0F);
     std::fill_n(grad_values_, keys.size() * value_columns_, 0.0F);
   }
@@ -166,40 +163,22 @@ class BackwardTask {
 
   // Weights of the block, gradients of its scores, and the three products that spread them.
   void add_block(const QueryBlock& block) {
-    KeySpan keys;
-    for (std::int64_t r = 0; r < block.rows; ++r) keys = keys.join(tile_.keys_of(r));
-    if (keys.empty()) return;
-    const std::int64_t offset = keys.first - tile_.keys().first;
-    weight_gradients(block, keys);
+    KeySpan seen;
+    for (std::int64_t r = 0; r < block.rows; ++r) seen = seen.join(tile_.keys_of(r));
+    if (seen.empty()) return;
+    const std::int64_t first = tile_.keys().first;
+    const KeySpan steps = products_->whole_steps({seen.first - first, seen.last - first});
+    const KeySpan keys{first + steps.first, first + steps.last};
+    products_->weight_gradients(block, steps, grad_scores_);
     for (std::int64_t r = 0; r < block.rows; ++r) finish_row(block, r, keys);
-    bool finite = true;
-    for (std::int64_t r = 0; r < block.rows; ++r) finite = finite && row_finite(block, r);
-    if (!finite) take_out_not_finite_rows(block);
-    const float* queries = finite ? queries_ + block.slot * columns_ : finite_queries_;
-    const float* grads = finite ? grad_outputs_ + block.slot * value_columns_ : finite_grads_;
-    kernels_.multiply_add({tile_.at(0, keys.first), ScoreTile::kStride, true}, keys.size(), block.rows, grads,
-                          value_columns_, value_columns_, grad_values_ + offset * value_columns_, value_columns_);
-    kernels_.multiply_add({grad_scores_ + offset, ScoreTile::kStride}, block.rows, keys.size(),
-                          key_rows_ + offset * columns_, columns_, columns_, grad_queries_ + block.slot * columns_,
-                          columns_);
-    kernels_.multiply_add({grad_scores_ + offset, ScoreTile::kStride, true}, keys.size(), block.rows, queries, columns_,
-                          columns_, grad_keys_ + offset * columns_, columns_);
-    for (std::int64_t r = 0; !finite && r < block.rows; ++r) add_row_not_finite(block, r, keys);
-    for (const std::int64_t key : keys_not_finite_) add_key_not_finite(block, key, keys);
+    products_->add(block, steps, tile_.row(0), grad_scores_);
+    for (std::int64_t r = 0; r < block.rows; ++r) add_row_not_finite(block, r, seen);
+    for (const std::int64_t key : keys_not_finite_) add_key_not_finite(block, key, seen);
   }
 
   // sum[columns] += factor * row
   void add_multiple(const float* factor, const float* row, std::int64_t columns, float* sum) const {
     kernels_.multiply_add({factor, 1}, 1, 1, row, columns, columns, sum, columns);
-  }
-
-  // dL/dp = grad_output . value, by panels.
-  void weight_gradients(const QueryBlock& block, KeySpan keys) {
-    const std::int64_t first = (keys.first - tile_.keys().first) / kernels_.panel * kernels_.panel;
-    for (std::int64_t j = first; j < keys.last - tile_.keys().first; j += kernels_.panel) {
-      kernels_.score_panel(grad_outputs_ + block.slot * value_columns_, block.rows, value_columns_,
-                           value_panels_ + j * value_columns_, grad_scores_ + j, ScoreTile::kStride, maxima_);
-    }
   }
 
   float* grad_scores_of(std::int64_t r, std::int64_t key) {
@@ -242,19 +221,6 @@ class BackwardTask {
     if (gradients_.attn_mask != nullptr) {
       std::copy_n(grad, seen.size(),
                   gradients_.attn_mask + row_index(block, r) * problem_.masks.key_length + seen.first);
-    }
-  }
-
-  // The block's queries and gradients of outputs with 0 in rows that are not finite: times a weight of 0 those would
-  // reach keys that they do not see.
-  void take_out_not_finite_rows(const QueryBlock& block) {
-    for (std::int64_t r = 0; r < block.rows; ++r) {
-      const std::int64_t slot = block.slot + r;
-      std::copy_n(queries_ + slot * columns_, columns_, finite_queries_ + r * columns_);
-      std::copy_n(grad_outputs_ + slot * value_columns_, value_columns_, finite_grads_ + r * value_columns_);
-      if (row_finite(block, r)) continue;
-      std::fill_n(finite_queries_ + r * columns_, columns_, 0.0F);
-      std::fill_n(finite_grads_ + r * value_columns_, value_columns_, 0.0F);
     }
   }
 
@@ -332,23 +298,20 @@ class BackwardTask {
   const std::int64_t columns_;
   const std::int64_t value_dim_;
   const std::int64_t value_columns_;
-  FloatOperands operands_;
-  ScoreTile tile_;
-  float* queries_;  // as the tile has them, rows of whole vectors
+  float* queries_;  // times scale for dot products, rows of whole vectors
   float* grad_outputs_;
-  float* finite_queries_;  // of one block, with 0 in rows that are not finite
-  float* finite_grads_;
+  float* finite_;  // per row, 0 where its query or its gradient is not
   double* lse_;
   float* grad_queries_;
   float* rows_;
   float* key_rows_;  // 0 where not finite
   float* staging_;
   float* value_rows_;
-  float* value_panels_;
   float* grad_keys_;
   float* grad_values_;
   float* grad_scores_;
-  float* maxima_;
+  const std::unique_ptr<GradientProducts> products_;
+  ScoreTile tile_;
   std::vector<std::int64_t> keys_not_finite_;  // of the tile
 };
 
@@ -360,7 +323,7 @@ void softmax_backward(const ScoreProblem& problem, const SoftmaxSaved& saved, co
   parallel_for(plan.count(), [&](std::int64_t index) {
     const Task task = plan.task(index);
     Scratch& scratch = thread_scratch();
-    scratch.reset(BackwardTask::floats(problem, saved, task.rows));
+    scratch.reset(BackwardTask::floats(problem, saved, task));
     BackwardTask(problem, saved, gradients, task, turns, scratch).run();
   });
 }

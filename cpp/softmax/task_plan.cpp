@@ -27,6 +27,7 @@ QueryBlock query_block(const ScoreProblem& problem, std::int64_t batch, std::int
 
 void Task::add(QueryBlock block) {
   block.slot = rows;
+  block.index = static_cast<std::int64_t>(blocks.size());
   rows += block.rows;
   keys = keys.join(block.keys);
   blocks.push_back(block);

@@ -13,8 +13,9 @@ struct QueryBlock {
   std::int64_t head = 0;
   std::int64_t first = 0;
   std::int64_t rows = 0;
-  std::int64_t slot = 0;  // where the block's rows lie in the task's buffers
-  KeySpan keys;           // all that its rows can see
+  std::int64_t slot = 0;   // where the block's rows lie in the task's buffers
+  std::int64_t index = 0;  // among the task's blocks
+  KeySpan keys;            // all that its rows can see
 };
 
 // Blocks per task, at most: all rows of a head of 4608 tokens, so that its keys are packed once. Fewer balance better
