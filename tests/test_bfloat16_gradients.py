@@ -1,4 +1,4 @@
-"""Gradients of bfloat16 inputs, where they have kernels of their own: rounding, edges of tiles, what nobody sees.
+"""Gradients of bfloat16 inputs, where they have kernels of their own: rounding, edges, what nobody sees.
 
 All of it holds for processors without such kernels as well.
 """
@@ -44,7 +44,7 @@ def rounded(array):
 
 
 def evaluated(inputs, grad, visible, scale, rounding=rounded):
-    """By the formulas in float64, weights and gradients of scores rounded as an evaluation in bfloat16 has them."""
+    """By the formulas in float64; outputs, weights and gradients of scores are rounded."""
     query, key, value = (np.asarray(inputs[name], np.float64) for name in NAMES)
     group = query.shape[1] // key.shape[1]
     keys, values = (np.repeat(x, group, axis=1) for x in (key, value))
