@@ -131,7 +131,7 @@ struct GradientArrays {
   }
   LinearGradients views() {
     return {query.mutable_data(), key.mutable_data(), value.mutable_data(),
-            initial_state ? initial_state->mutable_data() : nullptr};
+            initial_state ? initial_state->mutable_data() : nullptr, false};
   }
   py::dict dict() const {
     py::dict names;

@@ -129,8 +129,8 @@ class BackwardScan {
     }
     const float* rows_of_gradient = input_gradient(phi, n);
     for (std::int64_t i = 0; i < n; ++i) {
-      add_row(rows_of_gradient + i * padded(problem_.query.dim()), problem_.query, stretch.batch, head, rows.first + i,
-              gradients_.query);
+      give_row(rows_of_gradient + i * padded(problem_.query.dim()), problem_.query, stretch.batch, head, rows.first + i,
+               gradients_.query);
     }
   }
 
@@ -174,8 +174,8 @@ class BackwardScan {
     for (std::int64_t i = 0; i < keys.size(); ++i) {
       const std::int64_t key = keys.first + i;
       if (problem_.hidden(stretch.batch, key)) continue;
-      add_row(grad_keys + i * padded(problem_.key.dim()), problem_.key, stretch.batch, kv_head, key, gradients_.key);
-      add_row(grad_values_ + i * problem_.columns(), problem_.value, stretch.batch, kv_head, key, gradients_.value);
+      give_row(grad_keys + i * padded(problem_.key.dim()), problem_.key, stretch.batch, kv_head, key, gradients_.key);
+      give_row(grad_values_ + i * problem_.columns(), problem_.value, stretch.batch, kv_head, key, gradients_.value);
     }
   }
 
@@ -187,11 +187,15 @@ class BackwardScan {
     return staging_;
   }
 
-  // Adds to a row of the gradient of `view`.
-  static void add_row(const float* row, const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t i,
-                      float* gradient) {
-    const std::int64_t index = (batch * view.heads() + head) * view.length() + i;
-    tile_kernels().add(gradient + index * view.dim(), row, view.dim());
+  // To the gradient of row i of `view`, once per row: to read fresh pages of zeros takes longer than to write them.
+  void give_row(const float* row, const TensorView& view, std::int64_t batch, std::int64_t head, std::int64_t i,
+                float* gradient) const {
+    float* own = gradient + ((batch * view.heads() + head) * view.length() + i) * view.dim();
+    if (gradients_.add) {
+      tile_kernels().add(own, row, view.dim());
+    } else {
+      std::copy_n(row, view.dim(), own);
+    }
   }
 
   const LinearProblem& problem_;

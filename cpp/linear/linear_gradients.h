@@ -11,13 +11,14 @@ struct LinearSaved {
   const float* states = nullptr;      // as LinearForward saved them, or none: then they are summed again
 };
 
-// float32 and contiguous; gradients are added to what is there. `initial_state` is [batch, state_heads, 2 head_dim,
-// value_dim] and may be nullptr.
+// float32, contiguous and zero on entry, unless `add` is set: then gradients are added to what is there.
+// `initial_state` is [batch, state_heads, 2 head_dim, value_dim] and may be nullptr.
 struct LinearGradients {
   float* query = nullptr;
   float* key = nullptr;
   float* value = nullptr;
   float* initial_state = nullptr;
+  bool add = false;
 };
 
 }  // namespace rattention

@@ -112,6 +112,8 @@ void rattention_backward(const RAttentionProblem& problem, const RAttentionSaved
   norms_backward(problem, branches, saved.grad_output, between);
   between.local_weight.store(gradients.local_norm_weight);
   between.linear_weight.store(gradients.linear_norm_weight);
+  LinearGradients of_inputs = gradients.linear;
+  of_inputs.add = branches.has_local();
   if (branches.has_local()) {
     SoftmaxSaved local{problem.linear.value, between.local_output.view(), between.local.view()};
     local.lse = between.lse.get();
@@ -122,7 +124,7 @@ void rattention_backward(const RAttentionProblem& problem, const RAttentionSaved
     softmax_backward(branches.score(), local, local_gradients);
   }
   linear_backward(problem.linear, branches.plan(), {between.linear.view(), saved.grad_state, between.states.get()},
-                  gradients.linear);
+                  of_inputs);
 }
 
 }  // namespace rattention
