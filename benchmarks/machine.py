@@ -29,6 +29,11 @@ def has(flag: str) -> bool:
     return flag in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether our kernels do."""
+    return ra.show_config()["instruction_set"] in ("avx512_bf16", "amx")
+
+
 def available_bytes() -> int:
     """Memory that can be had without swapping; as much as one likes where /proc does not say."""
     try:

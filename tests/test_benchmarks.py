@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rattention.mechanisms.rattention import reference_rattention
 
-from benchmarks import summary
+from benchmarks import page, summary
 from benchmarks.cases import CASES, generation, models
 from benchmarks.clock import alternate
 from benchmarks.inputs import random_inputs
@@ -156,6 +156,55 @@ def test_summary_shows_what_was_measured():
     assert rows[-1][1:] == ["6.1x", "6.2x", "-", "6.4x", "6 MiB; does not fit"]
     assert "3 threads" in text
     assert "PyTorch 2.99" in text
+
+
+def a_run(when, **cases):
+    """A run of made-up cases: figures by case."""
+    machine = {
+        "processor": "A Processor",
+        "instruction_set": "avx2",
+        "when": when,
+        "peers": {"torch": "2.99"},
+    }
+    versions = {"rattention": "0.1", "numpy": "2.9", "python": "3.11"}
+    made = {
+        name: {"figures": figures, "samples": {}, "missing": {"a peer": "not installed"}}
+        for name, figures in cases.items()
+    }
+    return {"machine": machine | versions, "options": {"threads": 1}, "cases": made}
+
+
+def test_page_shows_wins_losses_and_what_is_missing():
+    def figure(against, value, unit="x", sign=None):
+        goal = {"sign": sign, "limit": 1} if sign else None
+        return {"against": against, "value": value, "unit": unit, "goal": goal, "ours": 0.002, "theirs": 3.0}
+
+    figures = [
+        figure("slow", 1500),
+        figure("fast", 0.5),
+        figure("equal", 0.995),
+        figure("a part of ours", 0.9, sign="<="),
+        figure("best: fast", 0.5),
+        figure("FMA peak, 9 GFLOP/s", 80, "%"),
+    ]
+    text = page.page(
+        {"old.json": a_run("2026-01-01", other=[]), "new.json": a_run("2026-02-02", work=figures)}
+    )
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert rows[2] == ["other", "a peer", "", "", "missing"]
+    assert rows[5:] == [
+        ["work", "slow", "2 ms", "3 s", "1,500x"],
+        ["fast", "2 ms", "3 s", "**0.5x**"],
+        ["equal", "2 ms", "3 s", "0.995x"],
+        ["a part of ours", "2 ms", "3 s", "0.9x"],
+        ["share of peak", "2 ms", "", "80 %"],
+        ["a peer", "", "", "missing"],
+    ]
+    assert "1 thread," in text
+
+
+def test_page_is_that_of_the_runs():
+    assert page.PAGE.read_text("utf-8") == page.page(page.runs())
 
 
 def test_summary_is_drawn(tmp_path):

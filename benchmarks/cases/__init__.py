@@ -55,6 +55,7 @@ CASES = (
     Case("backward-full-4096", gradients.full, 4096, quick=256),
     Case("backward-causal-4096", gradients.causal, 4096, quick=256),
     Case("backward-window-4096", gradients.window, 4096, quick=256),
+    Case("backward-bf16-4096", gradients.bfloat16, 4096, quick=256),
     Case("residual-linear-4096", linear.residual, 4096, quick=256),
     Case("residual-linear-16384", linear.residual, 16384, quick=320),
     Case("residual-linear-backward-4096", linear.residual_gradients, 4096, quick=256),

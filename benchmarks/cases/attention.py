@@ -89,7 +89,7 @@ def bfloat16(setup: Setup) -> Outcome:
         return Outcome([], missing={"ml_dtypes": str(error)})
     inputs = Inputs(*(array.astype(storage) for array in random_inputs(setup.length)))
     exact = Inputs(*(array.astype(np.float32) for array in inputs))
-    fast = machine.has("avx512_bf16")
+    fast = machine.multiplies_bfloat16()
     peers = [
         Peer(
             "PyTorch SDPA bfloat16",

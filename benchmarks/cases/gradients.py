@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import rattention as ra
 from rattention.mechanisms.softmax import attention_backward
 
+from benchmarks import machine
+from benchmarks.cases.attention import BFLOAT16_TOLERANCE
 from benchmarks.inputs import random_gradient, random_inputs
-from benchmarks.outcome import at_least
+from benchmarks.outcome import Outcome, at_least
 from benchmarks.peers import pytorch_gradients
 from benchmarks.peers.numpy_gradients import softmax_gradients
-from benchmarks.race import Peer, Runner, race
+from benchmarks.race import OURS, Peer, Runner, race
 
 if TYPE_CHECKING:
-    from benchmarks.outcome import Outcome
     from benchmarks.race import Setup
 
 TOLERANCE = 1e-4
@@ -35,6 +36,25 @@ def causal(setup: Setup) -> Outcome:
 def window(setup: Setup) -> Outcome:
     """Backward pass of a causal sliding window of 512 (64 in a quick run)."""
     return _race(setup, "PyTorch SDPA with a mask", 8, causal=True, window=64 if setup.quick else 512)
+
+
+def bfloat16(setup: Setup) -> Outcome:
+    """Forward and backward pass of full attention of bfloat16 tensors, and of the same numbers in float32."""
+    names = ("PyTorch SDPA bfloat16", "our float32")
+    try:
+        ours = pytorch_gradients.both_passes(setup, OURS, "bfloat16")
+    except ImportError as error:
+        return Outcome([], missing=dict.fromkeys(names, str(error)))
+    build = partial(pytorch_gradients.both_passes, setup)
+    peers = [
+        Peer(names[0], partial(build, "sdpa", "bfloat16"), at_least(1.3)),
+        Peer(
+            names[1],
+            partial(build, OURS, "float32"),
+            at_least(1.4) if machine.multiplies_bfloat16() else None,
+        ),
+    ]
+    return race(setup, ours, peers, tolerance=BFLOAT16_TOLERANCE)
 
 
 def _race(setup: Setup, peer: str, goal: float, **options: Any) -> Outcome:

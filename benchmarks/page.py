@@ -1,0 +1,128 @@
+"""docs/benchmarks.md, from the runs in benchmarks/results: ``python -m benchmarks.page``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rattention._files import write_text
+
+from benchmarks.cases import CASES
+from benchmarks.growth import WINDOW
+from benchmarks.race import PEAK
+
+ROOT = Path(__file__).parents[1]
+RESULTS = "benchmarks/results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+SAME = 0.01
+"""Ratios within this of 1 are called neither faster nor slower."""
+SUMMARIES = {case.name: case.summary for case in CASES}
+
+Run = dict[str, Any]
+
+
+def main() -> None:
+    write_text(PAGE, page(runs()))
+
+
+def runs() -> dict[str, Run]:
+    """Every committed run by the name of its file, the newest first."""
+    files = {path.name: json.loads(path.read_text("utf-8")) for path in (ROOT / RESULTS).glob("*.json")}
+    return dict(sorted(files.items(), key=lambda item: item[1]["machine"]["when"], reverse=True))
+
+
+def page(runs: dict[str, Run]) -> str:
+    """The whole page in Markdown."""
+    return "\n\n".join([HEAD, *(section(name, run) for name, run in runs.items())]) + "\n"
+
+
+HEAD = f"""# Benchmarks
+
+What was measured, machine by machine, the newest run first. `python -m benchmarks.page` writes this page from
+the runs in [{RESULTS}](../{RESULTS}), which have every single timing;
+[benchmarks/README.md](../benchmarks/README.md) says how they are made and how to repeat them.
+
+Times are medians, and answers were compared first. A ratio is their time over ours: above 1 we are faster.
+**Ratios in bold are losses** of more than {SAME:.0%}. *Share of peak* is the part of the machine's measured
+multiply-add rate that the arithmetic reaches. Inputs are `[1, 8, n, 64]` in float32 unless a row says
+otherwise."""
+
+
+def section(name: str, run: Run) -> str:
+    """One run: machine, versions, and its table."""
+    machine, threads = run["machine"], run["options"]["threads"]
+    peers = ", ".join(f"{title} {version}" for title, version in machine["peers"].items() if version)
+    count = f"{threads} thread" + ("s" if threads != 1 else "")
+    head = f"""## {machine["processor"]}, {machine["instruction_set"]}, {count}, {machine["when"][:10]}
+
+{_peak(run)}rattention {machine["rattention"]}, NumPy {machine["numpy"]}, {peers}, Python {machine["python"]};
+[{name}](../{RESULTS}/{name})"""
+    return f"{head}\n\n{_growth(run) if 'growth' in run else _cases(run)}"
+
+
+def _peak(run: Run) -> str:
+    """The machine's multiply-add rate, where the run has it."""
+    rates = [
+        case["samples"][PEAK]["median"] for case in run.get("cases", {}).values() if PEAK in case["samples"]
+    ]
+    return f"{sum(rates) / len(rates):.0f} GFLOP/s of multiply-adds in float32. " if rates else ""
+
+
+def _cases(run: Run) -> str:
+    rows = [["work", "against", "ours", "theirs", "result"], ["---"] * 5]
+    for name, case in run["cases"].items():
+        work = SUMMARIES.get(name, name)
+        for figure in case["figures"]:
+            if figure["against"].startswith("best: "):
+                continue  # a repetition
+            rows.append([work, *_cells(figure)])
+            work = ""
+        rows += [["" if case["figures"] else work, peer, "", "", "missing"] for peer in case["missing"]]
+    return _markdown(rows)
+
+
+def _cells(figure: Run) -> list[str]:
+    against = "share of peak" if figure["against"].startswith(PEAK) else figure["against"]
+    times = [_time(figure["ours"]), _time(figure["theirs"]) if against != "share of peak" else ""]
+    return [against, *times, _result(figure)]
+
+
+def _result(figure: Run) -> str:
+    value, unit = figure["value"], figure["unit"]
+    if unit != "x":
+        return f"{_number(value)} {unit}"
+    lost = figure["ours"] is not None and value < 1 - SAME and not _is_ceiling(figure)
+    return f"**{_number(value)}x**" if lost else f"{_number(value)}x"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _is_ceiling(figure: Run) -> bool:
+    """Whether the ratio is ours over theirs, and small is good."""
+    return figure["goal"] is not None and figure["goal"]["sign"] == "<="
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _growth(run: Run) -> str:
+    """Microseconds a token by length."""
+    growth = run["growth"]
+    lengths = list(next(iter(growth.values())))
+    rows = [["microseconds a token, n =", *(f"{int(n):,}" for n in lengths)], ["---"] * (len(lengths) + 1)]
+    rows += [[name, *(f"{1e6 * times[n] / int(n):.3g}" for n in lengths)] for name, times in growth.items()]
+    return f"Window {WINDOW}.\n\n{_markdown(rows)}"
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    main()
