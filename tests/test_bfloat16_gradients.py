@@ -226,3 +226,17 @@ def test_a_gradient_in_float32_is_multiplied_in_float32():
     exact = gradients(widened(inputs), grad.astype(np.float32))
     got = gradients(inputs, grad.astype(np.float32))
     assert np.linalg.norm(got["key"] - exact["key"]) <= 2e-3 * np.linalg.norm(exact["key"])
+
+
+@pytest.mark.row("N13")
+@pytest.mark.parametrize("window", [None, 31, 70])
+@pytest.mark.parametrize("first", [1, 33, 81, 600])
+def test_rows_by_themselves_have_the_same_gradients(first, window):
+    """Bit by bit, whichever keys their tiles begin with."""
+    inputs, grad = draw(700)
+    options = {"causal": True, "window": window}
+    together = gradients(inputs, grad, **options)["query"]
+    rows = slice(first, first + 60)
+    part = inputs | {"query": inputs["query"][:, :, rows]}
+    alone = gradients(part, grad[:, :, rows], query_offset=first, **options)["query"]
+    assert np.array_equal(alone, together[:, :, rows])

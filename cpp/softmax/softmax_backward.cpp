@@ -64,8 +64,9 @@ class BackwardTask {
     const std::int64_t first = task_.keys.first / kBackwardKeys;
     for (std::int64_t index = first; index * kBackwardKeys < task_.keys.last; ++index) {
       const std::int64_t start = index * kBackwardKeys;
-      const KeySpan keys = task_.keys.intersect({start, start + kBackwardKeys});
-      if (keys.empty()) continue;
+      const KeySpan span = task_.keys.intersect({start, start + kBackwardKeys});
+      if (span.empty()) continue;
+      const KeySpan keys = tile_.whole_panels(span);
       stop_if_asked();
       load_tile(keys);
       for (const QueryBlock& block : task_.blocks) {
