@@ -93,13 +93,22 @@ def _allowed(problem: Problem, name: str, wanted: NDArray[np.float64]) -> Any:
         return 2 * worse * WEIGHT * size + 1e-9
     largest = size.max(initial=0)
     if name.startswith("grad"):
-        return (GRADIENT * worse + rounding(problem)) * max(
-            largest, 1
-        )  # the output they start from is rounded
+        # The output they start from is rounded, and in bfloat16 their terms are, which cancel.
+        return (GRADIENT * worse + rounding(problem)) * max(largest, 1, _terms(problem))
     if problem.case.linear:
         return (rounding(problem) + LINEAR * (worse if name == "output" else 1)) * largest
     values = np.abs(problem.inputs["value"].astype(np.float64))
     return (rounding(problem) + OUTPUT * worse) * _largest(values)
+
+
+def _terms(problem: Problem) -> float:
+    """The largest terms of a gradient that are rounded: at most, by Cauchy-Schwarz."""
+    if problem.case.dtype != "bfloat16" or "output" not in problem.gradients:
+        return 0.0
+    arrays = wide(problem.inputs)
+    lengths = [_largest(np.sqrt((a**2).sum(-1))) for a in (arrays["value"], problem.gradients["output"])]
+    other = max(_largest(np.abs(arrays[name])) for name in ("query", "key"))
+    return lengths[0] * lengths[1] * other / problem.case.dim**0.5
 
 
 def against_the_law(problem: Problem) -> int:
