@@ -128,6 +128,26 @@ def test_gradients_of_a_cache():
         assert torch.equal(grad, torch.full_like(key, 2))
 
 
+def test_gradients_of_queries_alone():
+    """Autograd keeps views of the cache, beside which tokens are written."""
+    gradients = []
+    for make in (transformers.DynamicCache, rattention.hf.InPlaceCache):
+        model = build("llama", "rattention").requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("q_proj" in name)
+        cache = make(config=model.config)
+        total = sum(model(part, past_key_values=cache).logits.sum() for part in tokens().split(5, dim=1))
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        gradients.append(torch.autograd.grad(total, trained))
+    assert_equal(*gradients)
+
+
+def test_the_room_of_a_window_shrinks_after_a_prompt():
+    pair = Pair(64)
+    pair.update(4000)
+    assert pair.update(1)[0].untyped_storage().nbytes() < 3 * 64 * 4 * 30
+
+
 def test_inference_mode_and_back():
     pair = Pair()
     with torch.inference_mode():
@@ -143,6 +163,26 @@ def test_sizes_that_differ_are_refused():
     for cache in pair.caches:
         with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
             cache.update(torch.ones(1, 3, 1, 5), torch.ones(1, 3, 1, 5), 0)
+        with pytest.raises(RuntimeError, match="same number of dimensions"):
+            cache.update(torch.ones(3, 1, 5), torch.ones(3, 1, 5), 0)
+
+
+def test_a_cache_from_the_contents_of_another():
+    pair = Pair(WINDOW)
+    pair.update(11)
+    pair.caches = [type(cache)(iter(cache)) for cache in pair.caches]
+    pair.check()
+    pair.update(1)
+
+
+def test_within_vmap():
+    def grown(key):
+        cache = rattention.hf.InPlaceCache()
+        cache.update(key, key, 0)
+        return cache.update(key, key, 0)[0]
+
+    keys = torch.randn(4, *SHAPE[:2], 2, SHAPE[2])
+    assert torch.equal(torch.vmap(grown)(keys), torch.cat([keys, keys], dim=-2))
 
 
 def test_wider_dtypes_are_kept():

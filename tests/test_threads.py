@@ -332,3 +332,28 @@ def test_the_core_checks_numbers_per_head(name):
         )
         with pytest.raises(ValueError, match=name):
             _core.attention(x, x, x, options, None, False)
+
+
+@pytest.mark.row("T1")
+def test_a_limit_that_falls_while_helpers_are_started():
+    """By another thread: fewer helpers take part, and the call ends."""
+    code = """
+        import threading, time, numpy as np, rattention as ra
+        x = np.ones((1, 8, 256, 16), np.float32)
+        end = threading.Event()
+        def lower():
+            while not end.is_set():
+                ra.set_num_threads(1)
+                time.sleep(2e-4)
+        thread = threading.Thread(target=lower)
+        thread.start()
+        begin, calls = time.monotonic(), 0
+        while time.monotonic() < begin + 2:
+            ra.set_num_threads(64)
+            assert np.allclose(ra.attention(x, x, x), 1)
+            calls += 1
+        end.set()
+        thread.join()
+        print(calls > 3)
+    """
+    assert run_python(code, timeout=60).strip() == "True"

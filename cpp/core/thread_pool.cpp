@@ -136,7 +136,7 @@ class ThreadPool {
   void grow(int helpers) {
     Lock lock = locked();
     limit_ = std::max(limit_, helpers);
-    while (workers_ < helpers && Clock::now() >= next_try_) {
+    while (workers_ < std::min(helpers, limit_) && Clock::now() >= next_try_) {  // the limit may fall meanwhile
       if (starting_ > 0) {  // one at a time: another start would take the memory that the one before has let go of
         started_.wait(lock, [this] { return starting_ == 0; });
         continue;

@@ -121,7 +121,7 @@ class BackwardTask {
       load_row(saved_.grad_output, task_.batch, block.head, row, grad_output, value_columns_);
       const std::int64_t index = row_index(block, r);
       lse_[block.slot + r] = saved_.lse[index];
-      // As gradients of weights are: where one key has all the weight, both are the same and cancel.
+      // As gradients of weights are in float32: where one key has all the weight, both are the same and cancel.
       number(block, r, kDelta) = kernels_.dot_in_order(value_rows_, grad_output, value_dim_) -
                                  (saved_.grad_lse != nullptr ? saved_.grad_lse[index] : 0.0F);
       const bool finite = kernels_.all_finite(query, dim_) && kernels_.all_finite(grad_output, value_dim_);

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
 
 SPARE = 2
 """A new room has place for 1 / `SPARE` more tokens than it gets."""
@@ -27,14 +25,17 @@ class InPlaceCache(DynamicCache):
 
     Beam search, assisted generation and everything else that `DynamicCache` can do give the same results.
     Tokens are copied where writing beside the old ones could change tensors that somebody else holds, where
-    gradients are recorded, and in compiled models. Layers that are not attention are Transformers' own.
+    gradients of keys or values are recorded, and in compiled models. Layers that are not attention are
+    Transformers' own.
 
     Args:
         config: The model's; windows are read from it. Without it no layer has a window.
-        **options: Those of `DynamicCache`.
+        **options: Those of `DynamicCache`, whose first one may come by position, too.
     """
 
-    def __init__(self, config: PreTrainedConfig | None = None, **options: Any) -> None:
+    def __init__(self, config: PreTrainedConfig | Any | None = None, **options: Any) -> None:
+        if config is not None and not isinstance(config, PreTrainedConfig):
+            options["ddp_cache_data"], config = config, None
         super().__init__(config=config, **options)
         self.layers = [_in_place(layer) for layer in self.layers]
         if self.layer_class_to_replicate is DynamicLayer:
@@ -51,13 +52,14 @@ class _Room:
     def append(self, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         """[batch, heads, held + new tokens, dim]: in place where `held` lies in this room and is the last
         thing written there, so that no tensor given out before changes."""
-        if held.dim() == new.dim() and _sizes(held) != _sizes(new):
+        if held.numel() and (held.device != new.device or _sizes(held) != _sizes(new)):
             return torch.cat([held, new], dim=-2)  # raises
         start, count = self._start(held, new), new.shape[-2]
         if start is None:
             start = self._move(held, new)
         assert self.memory is not None
-        self.memory.narrow(-2, self.used, count).copy_(new)
+        # By `data`, because what autograd saved beside it would count as changed.
+        self.memory.data.narrow(-2, self.used, count).copy_(new)
         self.used += count
         return self.memory.narrow(-2, start, self.used - start)
 
@@ -65,6 +67,8 @@ class _Room:
         """The place of `held` in this room; None where `new` cannot be written after it."""
         memory = self.memory
         if memory is None or held.dim() != new.dim() or self.used + new.shape[-2] > memory.shape[-2]:
+            return None
+        if memory.shape[-2] > 2 * _with_spare(held.shape[-2] + new.shape[-2]):  # a window's, after a prompt
             return None
         if memory.dtype != new.dtype or _sizes(memory) != _sizes(new):
             return None
@@ -78,13 +82,16 @@ class _Room:
     def _move(self, held: torch.Tensor, new: torch.Tensor) -> int:
         """To a new room that begins with what is held."""
         self.used = held.shape[-2] if held.dim() == new.dim() else 0
-        tokens = self.used + new.shape[-2]
-        room = tokens + max(tokens // SPARE, LEAST_SPARE)
+        room = _with_spare(self.used + new.shape[-2])
         dtype = torch.promote_types(held.dtype, new.dtype)
         self.memory = new.new_empty(*new.shape[:-2], room, new.shape[-1], dtype=dtype)
         if self.used:
             self.memory.narrow(-2, 0, self.used).copy_(held)
         return 0
+
+
+def _with_spare(tokens: int) -> int:
+    return tokens + max(tokens // SPARE, LEAST_SPARE)
 
 
 def _sizes(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -102,7 +109,7 @@ def _in_place(layer: Any) -> Any:
 
 
 def _must_copy(*tensors: torch.Tensor) -> bool:
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
         return True
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
@@ -123,6 +130,7 @@ class InPlaceLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         assert self.keys is not None
         assert self.values is not None
         if _must_copy(self.keys, self.values, key_states, value_states):
+            self.rooms = _Room(), _Room()
             return super().update(key_states, value_states, *args, **kwargs)
         keys, values = self.rooms
         return self._keep(
@@ -133,6 +141,12 @@ class InPlaceLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         """What is kept of the held and the new tokens; returns what these may see."""
         self.keys, self.values = keys, values
         return keys, values
+
+    def offload(self) -> None:
+        """To the CPU; no memory stays on the device."""
+        super().offload()  # type: ignore[no-untyped-call]
+        if self.is_initialized and self.keys is not None and self.keys.device != self.device:
+            self.rooms = _Room(), _Room()
 
     def reset(self) -> None:
         """Empty, without memory."""
