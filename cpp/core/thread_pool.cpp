@@ -2,6 +2,7 @@
 
 #include <omp.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <xmmintrin.h>
 
 #include <algorithm>
@@ -56,6 +57,19 @@ class SignalsBlocked {
  private:
   sigset_t before_;
 };
+
+constexpr std::size_t kReserve = std::size_t{4} << 20;
+
+struct Unmap {
+  void operator()(void* pages) const { munmap(pages, kReserve); }
+};
+// Pages, not memory of the heap: a thread without an arena of its own gets its first memory from the system alone.
+using Reserve = std::unique_ptr<void, Unmap>;
+
+Reserve reserve_pages() {
+  void* pages = mmap(nullptr, kReserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return Reserve(pages != MAP_FAILED ? pages : nullptr);
+}
 
 std::atomic<int> forks{0};
 
@@ -158,8 +172,8 @@ class ThreadPool {
     try {
       // Memory for the thread's data is reserved here and let go of by the new thread just before it makes them, while
       // those who wait for it leave memory alone.
-      constexpr std::size_t kReserve = std::size_t{4} << 20;
-      std::unique_ptr<std::byte[]> reserve(new std::byte[kReserve]);
+      Reserve reserve = reserve_pages();
+      if (!reserve) return false;
       const SignalsBlocked blocked;
       std::thread([this, reserve = std::move(reserve)]() mutable {
         reserve.reset();

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "core/openmp_team.h"
+#include "core/scratch.h"
 #include "core/thread_pool.h"
 
 namespace rattention {
@@ -149,6 +150,7 @@ int get_num_threads() {
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task) {
   if (count <= 0) return;
+  make_thread_data();  // while there is memory for it: a call that finds none throws
   if (asking) return run_elsewhere(count, task);
   Work work(count, task, current_work);
   const int threads = static_cast<int>(std::min<std::int64_t>(get_num_threads(), count));
