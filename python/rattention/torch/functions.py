@@ -110,10 +110,14 @@ def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]
     return arguments
 
 
+AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "xpu", "mps", "hpu")))
+"""Devices that have it; asked once, because compilers of older releases cannot ask."""
+
+
 def autocast(tensor: Tensor) -> Tensor:
     """The tensor in the dtype of autocast, where that is on."""
     device = tensor.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device in AUTOCAST and torch.is_autocast_enabled(device):
         return tensor.to(torch.get_autocast_dtype(device))
     return tensor
 
