@@ -57,8 +57,13 @@ def section(name: str, run: Run) -> str:
     head = f"""## {machine["processor"]}, {machine["instruction_set"]}, {count}, {machine["when"][:10]}
 
 {_peak(run)}rattention {machine["rattention"]}, NumPy {machine["numpy"]}, {peers}, Python {machine["python"]};
-[{name}](../{RESULTS}/{name})"""
+[{name}](../{RESULTS}/{name}){_note(run)}"""
     return f"{head}\n\n{_growth(run) if 'growth' in run else _cases(run)}"
+
+
+def _note(run: Run) -> str:
+    """What has to be known of a run that was put together from several."""
+    return f". {run['note']}" if "note" in run else ""
 
 
 def _peak(run: Run) -> str:
