@@ -73,6 +73,7 @@ class Work final : public Job {
 // What a thread is doing.
 thread_local const Work* current_work = nullptr;
 thread_local bool asking = false;
+thread_local bool alone = false;
 thread_local Interrupts::Hook interrupt_hook = nullptr;
 thread_local Clock::time_point next_question{};
 
@@ -144,6 +145,7 @@ void set_num_threads(int n) {
 }
 
 int get_num_threads() {
+  if (alone) return 1;
   const int requested = requested_threads;
   return requested > 0 ? requested : std::max(1, omp_get_max_threads());
 }
@@ -176,6 +178,9 @@ Interrupts::~Interrupts() {
   interrupt_hook = previous_;
   next_question = previous_time_;
 }
+
+OneThread::OneThread(bool wanted) : previous_(alone) { alone = alone || wanted; }
+OneThread::~OneThread() { alone = previous_; }
 
 OneLibraryThread::OneLibraryThread() : previous_(omp_get_max_threads()) { omp_set_num_threads(1); }
 OneLibraryThread::~OneLibraryThread() { omp_set_num_threads(previous_); }

@@ -39,6 +39,19 @@ class Interrupts {
   std::chrono::steady_clock::time_point previous_time_;
 };
 
+// While it lives, and if it is `wanted`, calls of this thread take no other: for work that takes less time than another
+// thread needs to wake. get_num_threads() is 1 then.
+class OneThread {
+ public:
+  explicit OneThread(bool wanted);
+  ~OneThread();
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  bool previous_;
+};
+
 // While it lives, a library's own parallel regions entered from this thread stay on this thread: work is divided by
 // parallel_for alone, so that results cannot depend on the number of threads.
 class OneLibraryThread {

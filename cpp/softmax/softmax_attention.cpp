@@ -250,6 +250,16 @@ ScoreProblem with_heads_as_rows(const ScoreProblem& problem, std::int64_t rows) 
   return folded;
 }
 
+// Less than another thread takes to wake: some microseconds.
+constexpr double kLittleWork = 1 << 17;
+
+// Of both products, at most: masks may leave some out.
+double multiply_adds(const ScoreProblem& problem, const SoftmaxForward& want) {
+  const std::int64_t rows = problem.query.batch() * problem.query.heads() * problem.row_count;
+  const std::int64_t columns = problem.query.dim() + (want.value != nullptr ? want.value->dim() : 0);
+  return static_cast<double>(rows) * static_cast<double>(problem.key.length()) * static_cast<double>(columns);
+}
+
 void forward_tasks(const ScoreProblem& problem, const SoftmaxForward& want) {
   const TaskPlan plan(problem);
   parallel_for(plan.count(), [&](std::int64_t index) { softmax_task(problem, want, plan.task(index)); });
@@ -264,6 +274,7 @@ float* softmax_task(const ScoreProblem& problem, const SoftmaxForward& want, con
 }
 
 void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want) {
+  const OneThread one(multiply_adds(problem, want) < kLittleWork);
   const std::int64_t rows = heads_are_alike(problem, want) ? heads_as_rows(problem) : 1;
   if (rows == 1) return forward_tasks(problem, want);
   const ScoreProblem folded = with_heads_as_rows(problem, rows);
