@@ -33,7 +33,7 @@ EXTRA_OF = {
 """The extra of ``pyproject.toml`` that brings a package."""
 
 
-SUPPORTED = {"torch": ((2, 5), None), "transformers": ((5, 23), (5, 24))}
+SUPPORTED = {"torch": ((2, 10), None), "transformers": ((5, 23), (5, 24))}
 """Oldest and newest minor versions of packages of which others fail late, obscurely or not at all: what
 Transformers hands to attention implementations changes without notice. As in ``pyproject.toml``."""
 
