@@ -322,3 +322,31 @@ def test_models_without_attention_can_be_parts():
 @pytest.mark.parametrize("module", [rattention.hf, implementation], ids=lambda m: m.__name__)
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {},
+        {"softcap": 0.5},
+        {"sinks": torch.tensor([1.0, -1.0])},
+        {"s_aux": torch.tensor([1.0, -1.0])},
+        {"position_bias": torch.linspace(-1, 1, 10).reshape(1, 2, 1, 5)},
+    ],
+)
+def test_a_step_has_the_terms_of_longer_calls(terms):
+    """One row that sees every key has a shorter way, which these leave."""
+    query, key, value = (torch.randn(1, 2, n, 8) for n in (5, 5, 5))
+    sizes = {"batch_size": 1, "kv_length": 5, "mask_function": mu.causal_mask_function}
+    row = rattention_mask(q_length=1, q_offset=4, **sizes)
+    rows = rattention_mask(q_length=5, **sizes)
+    longer = dict(terms)
+    if "position_bias" in terms:
+        longer["position_bias"] = terms["position_bias"].expand(1, 2, 5, 5)
+    module = torch.nn.Module()
+    attend = implementation.attention_forward
+    got, _ = attend(module, query[:, :, 4:], key, value, row, scaling=0.4, **terms)
+    expected, _ = attend(module, query, key, value, rows, scaling=0.4, **longer)
+    torch.testing.assert_close(got, expected[:, 4:])
+    with pytest.raises(ValueError, match="dropout"):
+        attend(module, query[:, :, 4:], key, value, row, dropout=0.1, **terms)

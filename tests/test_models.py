@@ -92,7 +92,14 @@ FAULTS = {
     "no mask": lambda forward, mask, arguments: forward(*arguments, None),
     "sees what is later": lambda forward, mask, arguments: forward(
         *arguments,
-        checks.PatternMask(mask, mask.visible, (mask.pattern or {}) | {"causal": False}, mask.keys),
+        checks.PatternMask(
+            mask.shape,
+            mask.visible,
+            (mask.pattern or {}) | {"causal": False},
+            mask.keys,
+            dtype=mask.dtype,
+            device=mask.device,
+        ),
     ),
 }
 

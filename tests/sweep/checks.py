@@ -88,7 +88,7 @@ class Seen:
             pattern["window"] = (pattern["window"][0] + 1, pattern["window"][1])
         else:
             pattern.pop(self.sabotage, None)
-        return PatternMask(mask, mask.visible, pattern, mask.keys)
+        return PatternMask(mask.shape, mask.visible, pattern, mask.keys, dtype=mask.dtype, device=mask.device)
 
 
 @contextmanager

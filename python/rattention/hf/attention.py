@@ -9,7 +9,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 import rattention.torch as rt
 from rattention.hf.interface import guard
-from rattention.hf.masks import PatternMask, rattention_mask
+from rattention.hf.masks import SEES_ALL, PatternMask, rattention_mask
+from rattention.torch.short_calls import dot_product_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,8 @@ REFUSED = {
     "cache": "a paged cache",
 }
 """Arguments of models that the kernels do not support; to ignore them would change results."""
+SPECIAL = ("softcap", "s_aux", "sinks", "position_bias", *REFUSED)
+"""Arguments that change results where they are given."""
 
 
 def register() -> None:
@@ -91,12 +94,37 @@ def attention_forward(
     ValueError
         The model asks for something that the kernels do not support; the message names it.
     """
+    if attend is rt.attention:
+        row = _row_at_once(query, key, value, attention_mask, arguments)
+        if row is not None:
+            return row, None
     if isinstance(attention_mask, PatternMask) and not attention_mask.fits(query, key):
         attention_mask = attention_mask.visible()  # which fits by broadcasting, or is refused
     options = kernel_options(module, attention_mask, **arguments)
     key, value = known_keys(attention_mask, key, value)
     output: torch.Tensor = attend(query, key, value, **options)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _row_at_once(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    arguments: dict[str, Any],
+) -> torch.Tensor | None:
+    """The output for one row that sees every key, with nothing else to see to: a step of generation, of which
+    Python is most. None where it is another call."""
+    if type(mask) is not PatternMask or mask.pattern is not SEES_ALL or mask.shape[3] != key.shape[2]:
+        return None
+    if query.shape[2] != 1 or query.shape[0] != mask.shape[0]:
+        return None
+    if arguments.get("dropout") or arguments.get("output_attentions"):
+        return None
+    if any(arguments.get(name) is not None for name in SPECIAL):
+        return None
+    output = dot_product_at_once(query, key, value, arguments.get("scaling"))
+    return None if output is None else output.transpose(1, 2).contiguous()
 
 
 def kernel_options(

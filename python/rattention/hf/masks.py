@@ -33,6 +33,8 @@ EVERYTHING = "bidirectional_mask_function"
 CONJUNCTION = "and_masks.<locals>.and_mask"
 DISJUNCTION = "or_masks.<locals>.or_mask"
 ENDLESS = 2**62
+SEES_ALL: dict[str, Any] = {"causal": True, "window": None}
+"""The pattern of the last row where it sees every key."""
 REMAPPED = "remap_positions_for_packed_sequence.<locals>.inner_mask"
 """Positions within a segment increase by one: distances are those of the rows."""
 
@@ -63,18 +65,25 @@ class PatternMask(torch.Tensor):
 
     @staticmethod
     def __new__(
-        cls, like: torch.Tensor, build: Callable[[], torch.Tensor], pattern: dict[str, Any] | None, keys: int
+        cls,
+        shape: tuple[int, ...],
+        build: Callable[[], torch.Tensor],
+        pattern: dict[str, Any] | None,
+        keys: int | None,
+        **options: Any,
     ) -> PatternMask:
-        """Shape, dtype and device are those of `like`. `build` makes the table, bool, True = attend; with
-        `pattern` None only the table can say it."""
-        return cls._of(like, _Contents(build, pattern), keys)
+        """`build` makes the table, bool, True = attend; with `pattern` None only the table can say it.
+        `options` are dtype and device."""
+        mask: PatternMask = torch.Tensor._make_wrapper_subclass(cls, shape, **options)
+        mask._contents, mask.keys = _Contents(build, pattern), keys
+        return mask
 
     @classmethod
-    def _of(cls, like: torch.Tensor, contents: _Contents, keys: int | None) -> PatternMask:
-        mask: PatternMask = torch.Tensor._make_wrapper_subclass(
-            cls, like.shape, dtype=like.dtype, device=like.device
-        )
-        mask._contents, mask.keys = contents, keys
+    def _of(cls, like: PatternMask, keys: int | None) -> PatternMask:
+        """Another with the same contents."""
+        contents = like._contents
+        mask = cls(like.shape, contents.build, None, keys, dtype=like.dtype, device=like.device)
+        mask._contents = contents
         return mask
 
     def __repr__(self) -> str:  # type: ignore[override]
@@ -87,7 +96,7 @@ class PatternMask(torch.Tensor):
 
     def of_held_keys(self) -> PatternMask:
         """This mask for a cache that no longer holds all keys that the mask is about."""
-        return self._of(self, self._contents, None)
+        return self._of(self, None)
 
     def fits(self, query: torch.Tensor, key: torch.Tensor) -> bool:
         """Whether batch, queries and keys are those of the mask; a causal one may be for the first keys of a
@@ -123,7 +132,7 @@ class PatternMask(torch.Tensor):
     ) -> Any:
         if function in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
             mask = args[0]
-            return cls._of(mask, mask._contents, mask.keys)
+            return cls._of(mask, mask.keys)
         schema = function._schema
         shares_memory = schema.is_mutable or any(result.alias_info for result in schema.returns)
 
@@ -195,12 +204,11 @@ def rattention_mask(
         return table(q_offset, kv_offset, use_vmap)
     first, start = int(q_offset), int(kv_offset)
     sizes = (batch_size, 1, q_length, kv_length)
-    like = torch.empty((), dtype=dtype, device=device).expand(sizes)
     build = partial(table, first, start, use_vmap=False)  # functions that are known take tensors of positions
     parts = list(_parts(mask_function))
     last = q_length == 1 and first + 1 == start + kv_length
     if last and _all_before(parts, kv_length) and not _padding(attention_mask, start, kv_length):
-        return PatternMask(like, build, {"causal": True, "window": None}, kv_length)
+        return PatternMask(sizes, build, SEES_ALL, kv_length, dtype=dtype, device=device)
     parts, block_ids = _beside_blocks(parts)
     pattern = _pattern(parts, start, kv_length)
     keys = kv_length
@@ -213,7 +221,7 @@ def rattention_mask(
         pattern |= _padding(attention_mask, start, keys)
         if allow_is_bidirectional_skip and pattern == {"causal": False, "window": None}:
             return None
-    mask = PatternMask(like, build, pattern, keys)
+    mask = PatternMask(sizes, build, pattern, keys, dtype=dtype, device=device)
     if pattern is None and use_vmap:  # at once: within the dispatch of an operation, vmap fails
         mask._contents.visible = table(first, start, use_vmap).expand(sizes)
     return mask

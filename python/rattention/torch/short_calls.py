@@ -14,6 +14,8 @@ from rattention._arguments import real_number, truth
 from rattention.torch.checks import as_array, as_tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rattention.torch.ops import Signature
 
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -48,6 +50,16 @@ def at_once(signature: Signature, given: dict[str, Any]) -> Tensor | None:
         return None
 
 
+def dot_product_at_once(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor | None:
+    """`at_once` for rows that see every key."""
+    if EXCHANGE is None or not _nobody_looks((query, key, value)):
+        return None
+    try:
+        return as_tensor(_dot_product(query, key, value, scale=scale))
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
 def _is_dot_product(given: dict[str, Any]) -> bool:
     return EXCHANGE is not None and given.keys() <= DOT_PRODUCT and given.get("window") is None
 
@@ -64,7 +76,7 @@ def _dot_product(
     return _core.attention_of_tensors(EXCHANGE, query, key, value, truth("causal", causal), number)
 
 
-def _nobody_looks(tensors: list[Any]) -> bool:
+def _nobody_looks(tensors: Sequence[Any]) -> bool:
     """Whether a call may bypass PyTorch's dispatcher: for plain tensors on the CPU that need no gradients,
     outside compilers, transforms, autocast and modes that intercept operations."""
     return not (
