@@ -78,6 +78,11 @@ inline void store_tiles(float* c, int64_t stride) {
   if (Columns > 1 && Rows > 2) _tile_stored(5, third + kTile, bytes);
 }
 
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
 // Calls visit(Count<tiles>, first row) for up to 3 tiles of rows at a time.
 template <typename Visit>
 void by_tiles(int64_t rows, Visit visit) {

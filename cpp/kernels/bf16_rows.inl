@@ -11,11 +11,6 @@ using std::int64_t;
 
 constexpr int64_t kPanel = rattention::Bf16Kernels::kPanel;
 
-template <int N>
-struct Count {
-  static constexpr int value = N;
-};
-
 typedef Bf16 UnalignedHalves __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
 typedef Bf16 HalfVec __attribute__((vector_size(kVectorBytes)));
 typedef Bf16 UnalignedHalfVec __attribute__((vector_size(kVectorBytes), aligned(2), may_alias));

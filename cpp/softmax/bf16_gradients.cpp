@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/rows.h"
+#include "softmax/bf16_pairs.h"
 
 namespace rattention {
 namespace {
@@ -15,15 +16,10 @@ constexpr std::int64_t kBlockDepth = kPanel;
 constexpr std::int64_t kSumStride = kBackwardKeys + 16;
 static_assert(kBlockRows <= kBlockDepth && kBlockDepth % kStep == 0, "a block is transposed as one panel");
 
-Bf16* halves(float* pairs) { return reinterpret_cast<Bf16*>(pairs); }
-const Bf16* halves(const float* pairs) { return reinterpret_cast<const Bf16*>(pairs); }
-
 void round_to_halves(const float* row, std::int64_t n, float* pairs) {
   store_row(row, n, reinterpret_cast<std::byte*>(pairs), DType::bf16);
 }
 
-std::int64_t pairs_of_row(std::int64_t dim) { return ceil_div(dim, kStep) * kStep / 2; }
-std::int64_t rows_with_room(std::int64_t rows) { return rows + Bf16Kernels::kRows; }
 // Rows or panels on their way to another layout.
 std::int64_t staged(std::int64_t columns, std::int64_t value_columns) {
   return std::max(kBlockRows * std::max(columns, value_columns), kPanel * kPanel) +
@@ -46,15 +42,14 @@ std::int64_t Bf16Gradients::floats(const ScoreProblem& problem, const SoftmaxSav
          up(rows_with_room(task.rows) * value_dim) + up((kBackwardKeys + kPanel) * value_dim) +
          up(kBackwardKeys / 2 * columns) + up(kBlockDepth / 2 * kBackwardKeys) +
          up(rows_with_room(kBlockRows) * kSumStride / 2) + up((columns + value_columns) * kSumStride) +
-         up(staged(columns, value_columns)) + up(kBlockRows * tile_kernels().lanes);
+         up(staged(columns, value_columns));
 }
 
 Bf16Gradients::Bf16Gradients(const ScoreProblem& problem, const SoftmaxSaved& saved, const Task& task,
                              const GradientRows& rows, Scratch& scratch)
-    : GradientProducts(rows),
+    : GradientProducts(rows, scratch),
       problem_(problem),
       saved_(saved),
-      kernels_(tile_kernels()),
       products_(*bf16_kernels()),
       operands_(problem, nullptr, task.rows, scratch),
       value_dim_(pairs_of_row(saved.value.dim())),
@@ -68,10 +63,7 @@ Bf16Gradients::Bf16Gradients(const ScoreProblem& problem, const SoftmaxSaved& sa
       tile_rows_(scratch.take(rows_with_room(kBlockRows) * kSumStride / 2)),
       key_sums_(scratch.take((rows.columns + rows.value_columns) * kSumStride)),
       value_sums_(key_sums_ + rows.columns * kSumStride),
-      staging_(scratch.take(staged(rows.columns, rows.value_columns))),
-      maxima_(scratch.take(kBlockRows * kernels_.lanes)) {
-  std::fill_n(maxima_, kBlockRows * kernels_.lanes, 0.0F);  // of no use here, but read and written
-}
+      staging_(scratch.take(staged(rows.columns, rows.value_columns))) {}
 
 void Bf16Gradients::load_block(std::int64_t batch, const QueryBlock& block) {
   const std::int64_t depth = kBlockDepth / 2;

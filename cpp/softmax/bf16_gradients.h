@@ -36,7 +36,6 @@ class Bf16Gradients final : public GradientProducts {
 
   const ScoreProblem& problem_;
   const SoftmaxSaved& saved_;
-  const TileKernels& kernels_;
   const Bf16Kernels& products_;
   Bf16Operands operands_;
   const std::int64_t value_dim_;  // of a row as it lies here, in floats: pairs
@@ -51,7 +50,6 @@ class Bf16Gradients final : public GradientProducts {
   float* key_sums_;      // [columns][keys], without scale
   float* value_sums_;
   float* staging_;
-  float* maxima_;
 };
 
 }  // namespace rattention

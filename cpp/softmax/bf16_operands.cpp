@@ -4,21 +4,13 @@
 #include <cmath>
 
 #include "kernels/rows.h"
+#include "softmax/bf16_pairs.h"
 #include "softmax/score_rule.h"
 
 namespace rattention {
 namespace {
 
 constexpr std::int64_t kStep = Bf16Kernels::kDepth;
-
-Bf16* halves(float* pairs) { return reinterpret_cast<Bf16*>(pairs); }
-const Bf16* halves(const float* pairs) { return reinterpret_cast<const Bf16*>(pairs); }
-
-// Two bfloat16 take the room of a float.
-std::int64_t floats_per_row(const ScoreProblem& problem) { return ceil_div(problem.query.dim(), kStep) * kStep / 2; }
-
-// They are multiplied in whole tile registers of rows.
-std::int64_t rows_with_room(std::int64_t rows) { return rows + Bf16Kernels::kRows; }
 
 }  // namespace
 
@@ -31,7 +23,7 @@ bool Bf16Operands::possible(const ScoreProblem& problem, const TensorView* value
 
 std::int64_t Bf16Operands::floats(const ScoreProblem& problem, const TensorView* value, std::int64_t query_rows) {
   const auto up = Scratch::round_up;
-  const std::int64_t dim = floats_per_row(problem);
+  const std::int64_t dim = pairs_of_row(problem.query.dim());
   const std::int64_t panel = tile_kernels().panel;
   return up(rows_with_room(query_rows) * dim) + up((kTileKeys + panel) * dim) + up(panel * dim) +
          up(kTileKeys / 2 * columns(value)) + up(columns(value));
@@ -42,7 +34,7 @@ Bf16Operands::Bf16Operands(const ScoreProblem& problem, const TensorView* value,
     : TileOperands(problem, value),
       products_(*bf16_kernels()),
       session_(&products_),
-      dim_(floats_per_row(problem)),
+      dim_(pairs_of_row(problem.query.dim())),
       queries_(scratch.take(rows_with_room(query_rows) * dim_)),
       panels_(scratch.take((kTileKeys + kernels_.panel) * dim_)),
       staging_(scratch.take(kernels_.panel * dim_)),

@@ -2,34 +2,37 @@
 
 #include <algorithm>
 
+#include "kernels/rows.h"
+
 namespace rattention {
 
 std::int64_t FloatGradients::floats(const ScoreProblem& problem, const SoftmaxSaved& saved, const Task& task) {
   const auto up = Scratch::round_up;
   const std::int64_t columns = padded(problem.query.dim());
   const std::int64_t value_columns = padded(saved.value.dim());
-  return FloatOperands::floats(problem, nullptr, task.rows) +
+  return FloatOperands::floats(problem, nullptr, task.rows) + up(tile_kernels().panel * value_columns) +
          up((kBackwardKeys + tile_kernels().panel) * value_columns) + up(kBlockRows * columns) +
-         up(kBlockRows * value_columns) + up(kBlockRows * tile_kernels().lanes);
+         up(kBlockRows * value_columns);
 }
 
-FloatGradients::FloatGradients(const ScoreProblem& problem, const Task& task, const GradientRows& rows,
-                               Scratch& scratch)
-    : GradientProducts(rows),
-      kernels_(tile_kernels()),
+FloatGradients::FloatGradients(const ScoreProblem& problem, const SoftmaxSaved& saved, const Task& task,
+                               const GradientRows& rows, Scratch& scratch)
+    : GradientProducts(rows, scratch),
+      value_(saved.value),
       operands_(problem, nullptr, task.rows, scratch),
+      staging_(scratch.take(kernels_.panel * rows.value_columns)),
       value_panels_(scratch.take((kBackwardKeys + kernels_.panel) * rows.value_columns)),
       finite_queries_(scratch.take(kBlockRows * rows.columns)),
-      finite_grads_(scratch.take(kBlockRows * rows.value_columns)),
-      maxima_(scratch.take(kBlockRows * kernels_.lanes)) {
-  std::fill_n(maxima_, kBlockRows * kernels_.lanes, 0.0F);  // of no use here, but read and written
-}
+      finite_grads_(scratch.take(kBlockRows * rows.value_columns)) {}
 
-void FloatGradients::load_tile(std::int64_t /*batch*/, std::int64_t /*kv_head*/, KeySpan keys) {
+void FloatGradients::load_tile(std::int64_t batch, std::int64_t kv_head, KeySpan keys) {
   const std::int64_t columns = rows_.value_columns;
   for (std::int64_t j = 0; j < keys.size(); j += kernels_.panel) {
-    kernels_.pack_panel(rows_.values + j * columns, columns, std::min(kernels_.panel, keys.size() - j), columns,
-                        value_panels_ + j * columns);
+    const std::int64_t n = std::min(kernels_.panel, keys.size() - j);
+    for (std::int64_t i = 0; i < n; ++i) {
+      load_row(value_, batch, kv_head, keys.first + j + i, staging_ + i * columns, columns);
+    }
+    kernels_.pack_panel(staging_, columns, n, columns, value_panels_ + j * columns);
   }
 }
 

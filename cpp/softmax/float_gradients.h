@@ -8,7 +8,8 @@ namespace rattention {
 
 class FloatGradients final : public GradientProducts {
  public:
-  FloatGradients(const ScoreProblem& problem, const Task& task, const GradientRows& rows, Scratch& scratch);
+  FloatGradients(const ScoreProblem& problem, const SoftmaxSaved& saved, const Task& task, const GradientRows& rows,
+                 Scratch& scratch);
   static std::int64_t floats(const ScoreProblem& problem, const SoftmaxSaved& saved, const Task& task);
 
   TileOperands& operands() override { return operands_; }
@@ -20,12 +21,12 @@ class FloatGradients final : public GradientProducts {
   bool all_finite(const QueryBlock& block) const;
   void take_out_not_finite_rows(const QueryBlock& block);
 
-  const TileKernels& kernels_;
+  const TensorView& value_;
   FloatOperands operands_;
+  float* staging_;  // a panel of values in rows
   float* value_panels_;
   float* finite_queries_;  // of one block, with 0 in rows that are not finite
   float* finite_grads_;
-  float* maxima_;
 };
 
 }  // namespace rattention

@@ -32,11 +32,8 @@ FloatOperands::FloatOperands(const ScoreProblem& problem, const TensorView* valu
 void FloatOperands::load_queries(std::int64_t batch, const QueryBlock& block) {
   float* rows = queries_ + block.slot * dim_;
   for (std::int64_t r = 0; r < block.rows; ++r) {
-    const std::int64_t row = problem_.query_row(block.first + r);
-    load_row(problem_.query, batch, block.head, row, rows + r * dim_, dim_);
-    if (problem_.rotary != nullptr) problem_.rotary->apply(rows + r * dim_, problem_.masks.position(row));
+    load_query(problem_, batch, block.head, problem_.query_row(block.first + r), rows + r * dim_, dim_);
   }
-  if (dot_) kernels_.scale(rows, block.rows * dim_, problem_.scale);
 }
 
 void FloatOperands::pack_keys() {
@@ -84,7 +81,7 @@ void FloatOperands::load_floats(KeySpan span, float* rows) const {
 
 void FloatOperands::score_panel(const QueryBlock& block, KeySpan rows, std::int64_t offset, float* tile,
                                 float* maxima) const {
-  const float* queries = queries_of(block) + rows.first * dim_;
+  const float* queries = queries_ + (block.slot + rows.first) * dim_;
   float* scores = tile + rows.first * kTileStride + offset;
   maxima += rows.first * kernels_.lanes;
   if (keys_in_rows_) {

@@ -24,9 +24,6 @@ class FloatOperands final : public TileOperands {
   KeySpan whole_steps(KeySpan keys) const override { return keys; }
   void add_values(const float* weights, std::int64_t rows, KeySpan keys, float* output) const override;
 
-  // The block's queries as loaded: times scale for dot products.
-  const float* queries_of(const QueryBlock& block) const { return queries_ + block.slot * dim_; }
-
  private:
   void pack_keys() override;
   void pack_values() override;

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "core/scratch.h"
+#include "kernels/tile_kernels.h"
 #include "softmax/softmax_backward.h"
 #include "softmax/task_plan.h"
 #include "softmax/tile_operands.h"
@@ -25,7 +26,6 @@ struct GradientRows {
   const float* finite;        // per query row, 0 where its query or its gradient is not
   float* grad_queries;
   const float* keys;  // 0 where not finite
-  const float* values;
   float* grad_keys;
   float* grad_values;
 };
@@ -59,9 +59,11 @@ class GradientProducts {
   virtual void finish_tile(std::int64_t /*keys*/) {}
 
  protected:
-  explicit GradientProducts(const GradientRows& rows) : rows_(rows) {}
+  GradientProducts(const GradientRows& rows, Scratch& scratch);
 
   const GradientRows rows_;
+  const TileKernels& kernels_;
+  float* maxima_;  // of no use here, but score_panel() reads and writes them
 };
 
 }  // namespace rattention

@@ -75,4 +75,8 @@ struct ScoreProblem {
 // hidden: what callers start from. std::invalid_argument where query and key do not fit.
 ScoreProblem scaled_dot_product(const TensorView& query, const TensorView& key);
 
+// A query row as the products take it, turned to its position and for dot products times the scale; `padded` floats.
+void load_query(const ScoreProblem& problem, std::int64_t batch, std::int64_t head, std::int64_t row, float* floats,
+                std::int64_t padded);
+
 }  // namespace rattention

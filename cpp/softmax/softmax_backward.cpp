@@ -41,7 +41,7 @@ class BackwardTask {
         rows_(scratch.take(task.rows * kRowNumbers)),
         key_rows_(scratch.take(kBackwardKeys * columns_)),
         staging_(scratch.take(columns_)),
-        value_rows_(scratch.take(kBackwardKeys * value_columns_)),
+        outputs_(scratch.take(2 * value_columns_)),
         grad_keys_(scratch.take(kBackwardKeys * columns_)),
         grad_values_(scratch.take(kBackwardKeys * value_columns_)),
         grad_scores_(scratch.take(kBlockRows * ScoreTile::kStride)),
@@ -55,8 +55,8 @@ class BackwardTask {
     const std::int64_t value_columns = padded(saved.value.dim());
     return GradientProducts::floats(problem, saved, task) + ScoreTile::floats(problem, rows, true) +
            2 * up(rows * columns) + up(rows * value_columns) + up(rows) + up(2 * rows) + up(columns) +
-           up(rows * kRowNumbers) + 2 * up(kBackwardKeys * columns) + 2 * up(kBackwardKeys * value_columns) +
-           up(kBlockRows * ScoreTile::kStride);
+           up(2 * value_columns) + up(rows * kRowNumbers) + 2 * up(kBackwardKeys * columns) +
+           up(kBackwardKeys * value_columns) + up(kBlockRows * ScoreTile::kStride);
   }
 
   void run() {
@@ -87,8 +87,8 @@ class BackwardTask {
   enum RowNumber { kDelta, kDistance, kRowNumbers };
 
   GradientRows rows() const {
-    return {columns_,      value_columns_, queries_,    grad_outputs_, finite_,
-            grad_queries_, key_rows_,      value_rows_, grad_keys_,    grad_values_};
+    return {columns_,      value_columns_, queries_,   grad_outputs_, finite_,
+            grad_queries_, key_rows_,      grad_keys_, grad_values_};
   }
 
   float& number(const QueryBlock& block, std::int64_t r, RowNumber which) {
@@ -108,21 +108,19 @@ class BackwardTask {
     for (std::int64_t r = 0; r < block.rows; ++r) {
       const std::int64_t row = block.first + r;
       float* query = queries_ + (block.slot + r) * columns_;
-      load_row(problem_.query, task_.batch, block.head, row, query, columns_);
-      if (problem_.rotary != nullptr) problem_.rotary->apply(query, problem_.masks.position(row));
-      if (problem_.rule->product() == PairProduct::dot) kernels_.scale(query, dim_, problem_.scale);
+      load_query(problem_, task_.batch, block.head, row, query, columns_);
       std::fill_n(grad_queries_ + (block.slot + r) * columns_, columns_, 0.0F);
       float* grad_output = grad_outputs_ + (block.slot + r) * value_columns_;
-      load_row(saved_.output, task_.batch, block.head, row, value_rows_, value_columns_);
+      load_row(saved_.output, task_.batch, block.head, row, outputs_, value_columns_);
       if (saved_.output_rest != nullptr) {
-        load_row(*saved_.output_rest, task_.batch, block.head, row, value_rows_ + value_columns_, value_columns_);
-        kernels_.add(value_rows_, value_rows_ + value_columns_, value_dim_);
+        load_row(*saved_.output_rest, task_.batch, block.head, row, outputs_ + value_columns_, value_columns_);
+        kernels_.add(outputs_, outputs_ + value_columns_, value_dim_);
       }
       load_row(saved_.grad_output, task_.batch, block.head, row, grad_output, value_columns_);
       const std::int64_t index = row_index(block, r);
       lse_[block.slot + r] = saved_.lse[index];
       // As gradients of weights are in float32: where one key has all the weight, both are the same and cancel.
-      number(block, r, kDelta) = kernels_.dot_in_order(value_rows_, grad_output, value_dim_) -
+      number(block, r, kDelta) = kernels_.dot_in_order(outputs_, grad_output, value_dim_) -
                                  (saved_.grad_lse != nullptr ? saved_.grad_lse[index] : 0.0F);
       const bool finite = kernels_.all_finite(query, dim_) && kernels_.all_finite(grad_output, value_dim_);
       finite_[block.slot + r] = finite ? 1 : 0;
@@ -134,11 +132,7 @@ class BackwardTask {
   void load_tile(KeySpan keys) {
     tile_.load_keys(task_.batch, task_.kv_head, keys);
     tile_.rule().begin_keys(task_.batch, task_.kv_head, keys);
-    for (std::int64_t j = 0; j < keys.size(); ++j) {
-      load_key(keys.first + j, key_rows_ + j * columns_);
-      load_row(saved_.value, task_.batch, task_.kv_head, keys.first + j, value_rows_ + j * value_columns_,
-               value_columns_);
-    }
+    for (std::int64_t j = 0; j < keys.size(); ++j) load_key(keys.first + j, key_rows_ + j * columns_);
     take_out_not_finite_keys(keys);
     products_->load_tile(task_.batch, task_.kv_head, keys);
     std::fill_n(grad_keys_, keys.size() * columns_, 0.0F);
@@ -307,7 +301,7 @@ class BackwardTask {
   float* rows_;
   float* key_rows_;  // 0 where not finite
   float* staging_;
-  float* value_rows_;
+  float* outputs_;  // of a row, and its rest
   float* grad_keys_;
   float* grad_values_;
   float* grad_scores_;
