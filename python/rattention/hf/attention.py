@@ -123,7 +123,7 @@ def _row_at_once(
         return None
     if any(arguments.get(name) is not None for name in SPECIAL):
         return None
-    output = dot_product_at_once(query, key, value, arguments.get("scaling"))
+    output = dot_product_at_once(query, key, value, scale=arguments.get("scaling"))
     return None if output is None else output.transpose(1, 2).contiguous()
 
 

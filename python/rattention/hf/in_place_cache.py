@@ -119,6 +119,9 @@ class InPlaceLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
+        self._leave_rooms()
+
+    def _leave_rooms(self) -> None:
         self.rooms = _Room(), _Room()
 
     def update(
@@ -130,7 +133,7 @@ class InPlaceLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         assert self.keys is not None
         assert self.values is not None
         if _must_copy(self.keys, self.values, key_states, value_states):
-            self.rooms = _Room(), _Room()
+            self._leave_rooms()
             return super().update(key_states, value_states, *args, **kwargs)
         keys, values = self.rooms
         return self._keep(
@@ -146,12 +149,12 @@ class InPlaceLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         """To the CPU; no memory stays on the device."""
         super().offload()  # type: ignore[no-untyped-call]
         if self.is_initialized and self.keys is not None and self.keys.device != self.device:
-            self.rooms = _Room(), _Room()
+            self._leave_rooms()
 
     def reset(self) -> None:
         """Empty, without memory."""
         super().reset()
-        self.rooms = _Room(), _Room()
+        self._leave_rooms()
 
 
 class InPlaceWindowLayer(InPlaceLayer, DynamicSlidingWindowLayer):  # type: ignore[no-untyped-call]

@@ -32,48 +32,43 @@ def at_once(signature: Signature, given: dict[str, Any]) -> Tensor | None:
     None where that cannot be, and for arguments that fit no array, of which others speak in terms of tensors.
     """
     function = signature.functions.forward
-    dot_product = function is ra.attention and _is_dot_product(given)
-    if not dot_product and any(given.get(flag) for flag in signature.results.flags):
+    if function is ra.attention and _is_dot_product(given):
+        return dot_product_at_once(**given)
+    if any(given.get(flag) for flag in signature.results.flags):
         return None
     tensors = [given.get(name) for name in signature.of_query_dtype]
-    if not dot_product:
-        others = (given.get(n) for n in signature.on_one_device if n not in signature.of_query_dtype)
-        tensors += [value for value in others if not isinstance(value, int | float | None)]
+    others = (given.get(n) for n in signature.on_one_device if n not in signature.of_query_dtype)
+    tensors += [value for value in others if not isinstance(value, int | float | None)]
     if not _nobody_looks(tensors):
         return None
     try:
-        if dot_product:
-            return as_tensor(_dot_product(**given))
         arrays = {n: as_array(value) if isinstance(value, Tensor) else value for n, value in given.items()}
         return as_tensor(function(**arrays))
     except (TypeError, ValueError, RuntimeError):
         return None
 
 
-def dot_product_at_once(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor | None:
-    """`at_once` for rows that see every key."""
-    if EXCHANGE is None or not _nobody_looks((query, key, value)):
-        return None
-    try:
-        return as_tensor(_dot_product(query, key, value, scale=scale))
-    except (TypeError, ValueError, RuntimeError):
-        return None
-
-
-def _is_dot_product(given: dict[str, Any]) -> bool:
-    return EXCHANGE is not None and given.keys() <= DOT_PRODUCT and given.get("window") is None
-
-
-def _dot_product(
+def dot_product_at_once(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     causal: bool = False,
     scale: float | None = None,
     window: None = None,
-) -> Any:
-    number = None if scale is None else real_number("scale", scale)
-    return _core.attention_of_tensors(EXCHANGE, query, key, value, truth("causal", causal), number)
+) -> Tensor | None:
+    """`at_once` for attention without terms in its scores and masks, whose tensors the core reads itself."""
+    if EXCHANGE is None or not _nobody_looks((query, key, value)):
+        return None
+    try:
+        number = None if scale is None else real_number("scale", scale)
+        output = _core.attention_of_tensors(EXCHANGE, query, key, value, truth("causal", causal), number)
+        return as_tensor(output)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _is_dot_product(given: dict[str, Any]) -> bool:
+    return EXCHANGE is not None and given.keys() <= DOT_PRODUCT and given.get("window") is None
 
 
 def _nobody_looks(tensors: Sequence[Any]) -> bool:
