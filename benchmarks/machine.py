@@ -24,11 +24,6 @@ def describe() -> dict[str, Any]:
     }
 
 
-def has(flag: str) -> bool:
-    """Whether the processor has an instruction set, by its name in /proc/cpuinfo."""
-    return flag in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
-
-
 def multiplies_bfloat16() -> bool:
     """Whether our kernels do."""
     return ra.show_config()["instruction_set"] in ("avx512_bf16", "amx")

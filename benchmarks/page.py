@@ -11,6 +11,7 @@ from rattention._files import write_text
 from benchmarks.cases import CASES
 from benchmarks.growth import WINDOW
 from benchmarks.race import PEAK
+from benchmarks.report import markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = "benchmarks/results"
@@ -84,7 +85,7 @@ def _cases(run: Run) -> str:
             rows.append([work, *_cells(figure)])
             work = ""
         rows += [["" if case["figures"] else work, peer, "", "", "missing"] for peer in case["missing"]]
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def _cells(figure: Run) -> list[str]:
@@ -122,11 +123,7 @@ def _growth(run: Run) -> str:
     lengths = list(next(iter(growth.values())))
     rows = [["microseconds a token, n =", *(f"{int(n):,}" for n in lengths)], ["---"] * (len(lengths) + 1)]
     rows += [[name, *(f"{1e6 * times[n] / int(n):.3g}" for n in lengths)] for name, times in growth.items()]
-    return f"Window {WINDOW}.\n\n{_markdown(rows)}"
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"Window {WINDOW}.\n\n{markdown(rows)}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.outcome import DISTURBANCE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.outcome import Figure, Outcome
 
 HEAD = ("against", "ours", "theirs", "figure", "pairwise", "goal", "")
@@ -62,6 +64,11 @@ def _time(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f"{seconds * 1e3:.1f} ms" if seconds < 10 else f"{seconds:.1f} s"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, whose second row is the rule."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def closing_line(outcomes: dict[str, Outcome], quick: bool) -> str:

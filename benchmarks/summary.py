@@ -19,6 +19,7 @@ from benchmarks.cases.models import NAMES, against, title
 from benchmarks.outcome import MEBI
 from benchmarks.peers.transformers_layers import LAYERS
 from benchmarks.race import OURS
+from benchmarks.report import markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("benchmarks/results/transformers_2_threads.json")
@@ -56,7 +57,7 @@ def block(run: Run) -> str:
     machine, peers = run["machine"], run["machine"]["peers"]
     head = ("model", *TIMES, "memory, 32,768 tokens")
     rows = [head, ["---"] * len(head), *((title(name), *_cells(run, name)) for name in _measured(run))]
-    table = _markdown(rows)
+    table = markdown(rows)
     layers = any(name in LAYERS for name in _measured(run))
     eager = ' (gpt-oss: `"eager"`)' if layers else ""
     alone = "; gpt-oss\nand T5 call `rattention.torch.attention` itself" if layers else ""
@@ -86,10 +87,6 @@ def _measured(run: Run) -> list[str]:
     return [name for name in NAMES if MEMORY.format(name) in run["cases"]]
 
 
-def _markdown(rows: list[Any]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 def _steps(run: Run) -> str:
     """A token of a model after contexts of growing length, by dtype and cache."""
     ratios = {figure["against"]: figure["value"] for figure in run["cases"]["transformers-steps"]["figures"]}
@@ -98,7 +95,7 @@ def _steps(run: Run) -> str:
         (dtype, f"`{cache}`", *(f"{ratios[step_name(dtype, context, cache)]:.3g}x" for context in CONTEXTS))
         for dtype, cache in product(STEP_TOLERANCES, STEP_CACHES)
     ]
-    return _markdown([head, ["---"] * len(head), *rows])
+    return markdown([head, ["---"] * len(head), *rows])
 
 
 def _cells(run: Run, name: str) -> list[str]:
