@@ -45,7 +45,11 @@ COMPACT_SUITE = [
     "tests/test_rotary.py::test_as_exact_far_away_as_at_the_start",
 ]
 
-BFLOAT16_SUITE = ["tests/test_bfloat16.py", "tests/test_numerics.py::test_half_precision"]
+BFLOAT16_SUITE = [
+    "tests/test_bfloat16.py",
+    "tests/test_bfloat16_gradients.py",
+    "tests/test_numerics.py::test_half_precision",
+]
 """What differs from AVX-512 alone."""
 
 
