@@ -24,7 +24,7 @@ def both_ways(mechanism, inputs, **masks):
     options = dict(signature.defaults)
     prepared = functions._prepared(signature, options | inputs | masks)
     is_softmax = mechanism.family == "softmax"
-    prepared |= {"metrics": None, "return_lse": True} if is_softmax else {"return_state": True}
+    prepared |= {"metrics": None, "return_lse": True} if is_softmax else {"return_state": True, "keep": True}
     prepared = {name: prepared[name] for name in signature.names}
     output, second, *_ = ops.OPERATIONS[mechanism.forward](*prepared.values())
     return [output, second.to(torch.float32)], functions._composed(signature, prepared)
@@ -55,7 +55,7 @@ def test_plain_pytorch_equals_the_kernels(mechanism, masks):
 
 
 @pytest.mark.parametrize("window", [-1, 0, 1, 63, 64, 129, 200])
-@pytest.mark.parametrize("name", ["residual_linear", "rattention"])
+@pytest.mark.parametrize("name", ["residual_linear", "gated_linear", "rattention"])
 def test_plain_windows(name, window):
     """Of the linear family, longer than its chunks; with a relu and one state per query head."""
     state = torch.randn(2, 4, 8, 4)
@@ -63,6 +63,9 @@ def test_plain_windows(name, window):
     query, (key, value) = torch.randn(2, 4, 130, 4), torch.randn(2, 2, 2, 130, 4)
     inputs = {"query": query, "key": key, "value": value, "initial_state": state, "segment_ids": ids}
     mechanism = ra.MECHANISMS[name]
+    if name == "gated_linear":
+        gates = -torch.rand(2, 2, 130)
+        inputs["log_gate"] = torch.where(gates < -0.95, -torch.inf, gates)
     kernels, plain = both_ways(mechanism, inputs, window=window, feature_map="relu")
     for got, expected in zip(plain, kernels, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=2e-4)
@@ -132,10 +135,11 @@ class Largest(TorchDispatchMode):
     ("function", "options"),
     [
         (rt.residual_linear_attention, {"window": 64}),
+        (lambda q, k, v: rt.gated_linear_attention(q, k, v, q[..., 0]), {}),
         (rt.rattention, {"window": 64, "rope_theta": 100.0}),
         (rt.attention, {"causal": True, "window": 64}),
     ],
-    ids=["residual linear", "rattention", "window"],
+    ids=["residual linear", "gated linear", "rattention", "window"],
 )
 def test_nothing_of_the_maps_size(function, options):
     """Forward and backward."""
@@ -215,6 +219,8 @@ WRONG = {
     "discounts": (
         rt.attention, (Q, Q, Q), {"log_discount": torch.zeros(3)}, ValueError, r"one per head \(2\), got"
     ),
+    "positive gate": (rt.gated_linear_attention, (Q, Q, Q, MASS), {}, ValueError, "log_gate must be <= 0"),
+    "double gates": (rt.gated_linear_attention, (Q, Q, Q, -MASS.double()), {}, TypeError, "log_gate has"),
     "window": (rt.attention, (Q, Q, Q), {"window": 1.5}, TypeError, "window must be an integer"),
     "negative window": (rt.attention, (Q, Q, Q), {"window": (-1, 2)}, ValueError, "window must be >= 0"),
     "causal": (rt.attention, (Q, Q, Q), {"causal": 1}, TypeError, "causal must be True or False"),
@@ -254,6 +260,14 @@ WRONG_META = {
     "odd rotation": (rt.rattention, (META[..., :7],) * 3, {"window": 2, "rope_theta": 9.0}, "even"),
     "mass": (rt.gravitational_attention, (*[META] * 3, META[..., 0], ROW), {}, "key_mass must have shape"),
     "state": (rt.rattention, (META,) * 3, {"window": 2, "initial_state": META}, "initial_state must have"),
+    "gates": (rt.gated_linear_attention, (*[META] * 3, META[:, :1, :, 0]), {}, "log_gate must have shape"),
+    "its state": (
+        rt.gated_linear_attention,
+        (*[META] * 3, META[..., 0]),
+        {"initial_state": META[:, :, :3]},
+        r"initial_state must have shape \(1, 2, 8, 8\)",
+    ),
+    "gate": (rt.rattention, (META,) * 3, {"window": 2, "gate": ROW}, "gate must have shape"),
     "norms": (rt.rattention, (META,) * 3, {"window": 2, "local_norm_weight": ROW}, "local_norm_weight must"),
     "padding": (rt.attention, (META,) * 3, {"key_mask": ROW > 0}, "key_mask must have"),
     "segments": (rt.attention, (META,) * 3, {"segment_ids": ROW.long()}, "segment_ids must have"),

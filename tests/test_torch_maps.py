@@ -32,6 +32,10 @@ FUNCTIONS = {
     "rows": ("attention_rows", {"rows": [0, -1, 3]}),
     "a tensor of rows": ("attention_rows", {"rows": torch.tensor([2, 2])}),
     "map": ("attention_map", {"shape": (4, 5), "rows": (1, 9)}),
+    "segments": ("attention_segments", {"query_edges": [0, 2, 9], "key_edges": torch.tensor([1, 5, 11])}),
+    "distances": ("attention_distances", {"edges": [0, 1, 4, 20]}),
+    "rows by lse": ("attention_rows", {"rows": [8], "lse": torch.linspace(0, 3, 72).reshape(2, 4, 9)}),
+    "map by lse": ("attention_map", {"lse": torch.linspace(0, 3, 72).double().reshape(2, 4, 9)}),
 }
 
 
@@ -65,6 +69,7 @@ def test_refused(case):
     function = getattr(rt, name)
     wrong = {
         "query must be a torch.Tensor, got ndarray": (TypeError, {"query": QUERY.numpy()}),
+        "key must be a torch.Tensor, got NoneType": (TypeError, {"key": None}),
         "query must be on the CPU, got meta": (
             ValueError,
             {"query": QUERY.to("meta"), "key": KEY.to("meta")},
@@ -106,3 +111,20 @@ def test_steps_are_on_the_cpu():
         rt.rattention_step(*[QUERY[:, :2, :1].to("meta")] * 3, cache)
     with pytest.raises(TypeError, match=r"^write query\.float\(\): query has dtype torch\.float64"):
         rt.rattention_step(QUERY[:, :, :1].double(), KEY[:, :, :1], KEY[:, :, :1], cache)
+    with pytest.raises(TypeError, match=r"^query must be a torch\.Tensor, got NoneType"):
+        rt.rattention_step(None, KEY[:, :, :1], KEY[:, :, :1], cache)
+    with pytest.raises(TypeError, match=r"^beta must be a torch\.Tensor, got NoneType"):
+        rt.gated_delta_step(*[QUERY[:, :2, :1]] * 3, -torch.ones(2, 2, 1), None, ra.GatedDeltaCache(2, 2, 8))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_top_keys_equal_those_of_arrays(dtype):
+    query, key = QUERY.to(DTYPES[dtype]), KEY.to(DTYPES[dtype])
+    got = rt.attention_top_keys(query, key, 3, rows=(2, 9), causal=True)
+    expected = ra.attention_top_keys(to_numpy(query), to_numpy(key), 3, rows=(2, 9), causal=True)
+    assert isinstance(got, ra.TopKeys)
+    assert (got.positions.dtype, got.weights.dtype) == (torch.int64, torch.float32)
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs)
+    with pytest.raises(NotImplementedError, match="not differentiable, nor are rows and maps"):
+        rt.attention_top_keys(query.clone().requires_grad_(), key).weights.sum().backward()

@@ -22,7 +22,7 @@ def operation_inputs(mechanism, dtype="float32"):
     options = dict(signature.defaults)
     inputs = functions._prepared(signature, options | draw(mechanism, dtype=dtype) | MASKS["both"])
     softmax = {"metrics": None, "return_lse": True}
-    inputs |= softmax if mechanism.family == "softmax" else {"return_state": True}
+    inputs |= softmax if mechanism.family == "softmax" else {"return_state": True, "keep": True}
     return signature, [inputs[name] for name in signature.names]
 
 
@@ -46,7 +46,7 @@ def test_opcheck_backward(mechanism, dtype):
     signature, values = operation_inputs(mechanism, dtype)
     values = [v.detach() if isinstance(v, torch.Tensor) else v for v in values]
     results = ops.run_forward(signature, *values)
-    saved = results[: len(signature.results.saved)]
+    saved = signature.results.to_save(results, dict(zip(signature.names, values, strict=True)))
     grads = [torch.ones_like(r) for r in results[:2]]
     operation = getattr(torch.ops.rattention, f"{signature.name}_backward").default
     assert_checked(torch.library.opcheck(operation, (*grads, *saved, *values, False)))

@@ -75,6 +75,12 @@ TensorView mass_view(const std::string& name, const py::array& array) {
   return view;
 }
 
+py::dtype storage_of(DType dtype) {
+  constexpr int kHalf = 23;  // NPY_HALF; a name would take longer to find than a short call takes
+  if (dtype == DType::f16) return py::dtype(kHalf);
+  return dtype == DType::f32 ? py::dtype::of<float>() : py::dtype::of<std::uint16_t>();
+}
+
 PaddingMask padding_mask(const py::array& array, std::int64_t batch, std::int64_t key_length) {
   require_shape("key_mask", array, {batch, key_length});
   return {bytes(array), {array.strides(0), array.strides(1)}};
@@ -112,6 +118,21 @@ const float* floats(const std::string& name, const py::array& array, const std::
   return static_cast<const float*>(array.data());
 }
 
+void require_log_gate(const std::string& name, const FloatArray& gates, const std::optional<PaddingMask>& padding) {
+  const std::int64_t length = gates.shape(2);
+  const std::int64_t channels = gates.ndim() == 4 ? gates.shape(3) : 1;
+  // Tokens that are checked together: all, where none is hidden.
+  const std::int64_t span = padding ? channels : gates.size();
+  std::int64_t wrong = 0;
+  for (std::int64_t at = 0; at < gates.size(); at += span) {
+    const std::int64_t token = at / channels;
+    if (padding && padding->hides(token / length / gates.shape(1), token % length)) continue;
+    wrong += std::count_if(gates.data() + at, gates.data() + at + span, [](float gate) { return !(gate <= 0.0F); });
+  }
+  require(wrong == 0, name + " must be <= 0, the logarithm of a decay; " + std::to_string(wrong) + " of " +
+                          std::to_string(gates.size()) + " are not");
+}
+
 const float* norm_weight(const std::string& name, const std::optional<FloatArray>& weight, std::int64_t heads,
                          std::int64_t value_dim) {
   if (!weight) return nullptr;
@@ -145,8 +166,7 @@ template py::array_t<std::int64_t> new_array<std::int64_t>(const std::vector<std
 py::array new_output(DType dtype, const std::array<std::int64_t, 4>& shape, OutputView* view) {
   const std::vector<std::int64_t> extents(shape.begin(), shape.end());
   require_size(extents, size_of(dtype));
-  const char* names[] = {"float32", "uint16", "float16"};
-  py::array array(py::dtype(names[static_cast<int>(dtype)]), extents);
+  py::array array(storage_of(dtype), extents);
   *view = {static_cast<std::byte*>(array.mutable_data()), dtype, shape};
   return array;
 }

@@ -30,6 +30,9 @@ void require_shape(const std::string& name, const pybind11::array& array, const 
 // A float array of rank 4. bfloat16 comes as its storage, uint16. The view lives as long as the array.
 TensorView tensor_view(const std::string& name, const pybind11::array& array);
 
+// In which arrays hold numbers: bfloat16 as uint16.
+pybind11::dtype storage_of(DType dtype);
+
 // Masses [batch, heads, length] as a view whose rows have one element.
 TensorView mass_view(const std::string& name, const pybind11::array& array);
 
@@ -40,6 +43,10 @@ const std::int64_t* key_ids(const std::string& name, const pybind11::array& arra
                             std::int64_t key_length);
 // A contiguous float32 array of just this shape; ValueError for others.
 const float* floats(const std::string& name, const pybind11::array& array, const std::vector<std::int64_t>& shape);
+
+// ValueError where a gate of a visible token, [batch, heads, length] or [batch, heads, length, head_dim], is no
+// logarithm of a decay.
+void require_log_gate(const std::string& name, const FloatArray& gates, const std::optional<PaddingMask>& padding);
 
 // Weights of a norm, [heads, value_dim], or nullptr without them.
 const float* norm_weight(const std::string& name, const std::optional<FloatArray>& weight, std::int64_t heads,

@@ -1,10 +1,7 @@
 // Softmax attention and what is measured on it.
 #include <pybind11/stl.h>
 
-#include <algorithm>
-#include <array>
 #include <limits>
-#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -15,7 +12,6 @@
 #include "bindings/score_options.h"
 #include "core/threads.h"
 #include "kernels/fma_rate.h"
-#include "metrics/pooled_map.h"
 #include "metrics/received.h"
 #include "metrics/row_metrics.h"
 #include "softmax/checks.h"
@@ -162,64 +158,16 @@ py::dict attention_metrics(const py::array& query, const py::array& key, const S
   return arrays.as_dict();
 }
 
-py::array attention_rows(const py::array& query, const py::array& key, const py::array& rows,
-                         const ScoreOptions& options) {
-  ScoreProblem problem = make_problem(query, key, options);
-  const py::array own_rows = own_integers(rows);
-  problem.rows = static_cast<const std::int64_t*>(own_rows.data());
-  problem.row_count = own_rows.size();
-  for (std::int64_t r = 0; r < problem.row_count; ++r) {
-    if (problem.rows[r] < 0 || problem.rows[r] >= problem.query.length()) {
-      throw py::value_error("rows holds " + std::to_string(problem.rows[r]) + "; query rows are 0 to " +
-                            std::to_string(problem.query.length() - 1));
-    }
-  }
-  const std::int64_t heads = problem.query.batch() * problem.query.heads();
-  auto weights =
-      new_array<float>({problem.query.batch(), problem.query.heads(), problem.row_count, problem.masks.key_length});
-  float* data = weights.mutable_data();
-  std::fill(data, data + weights.size(), 0.0F);
-  std::vector<double> lse(static_cast<std::size_t>(heads * problem.row_count));
-  {
-    const CoreCall call;
-    SoftmaxForward want;
-    want.lse = lse.data();
-    softmax_forward(problem, want);
-    softmax_rows(problem, lse.data(), data);
-  }
-  return std::move(weights);
-}
-
-// Ranges are [start, stop) within the rows and the keys there are, the shape is positive: the Python package checks.
-py::array attention_map(const py::array& query, const py::array& key, const ScoreOptions& options,
-                        std::array<std::int64_t, 2> shape, std::array<std::int64_t, 2> row_range,
-                        std::array<std::int64_t, 2> key_range) {
-  ScoreProblem problem = make_problem(query, key, options);
-  std::vector<std::int64_t> chosen(static_cast<std::size_t>(row_range[1] - row_range[0]));
-  std::iota(chosen.begin(), chosen.end(), row_range[0]);
-  problem.rows = chosen.data();
-  problem.row_count = row_range[1] - row_range[0];
-  const Bins rows({0, problem.row_count}, shape[0]);
-  const Bins keys({key_range[0], key_range[1]}, shape[1]);
-  auto map = new_array<float>({problem.query.batch(), problem.query.heads(), rows.count(), keys.count()});
-  float* data = map.mutable_data();
-  {
-    const CoreCall call;
-    pooled_map(problem, rows, keys, data);
-  }
-  return std::move(map);
-}
-
-// Sum over `threads` threads of the multiply-add rate, in GFLOP/s: the bound every kernel is measured against.
-double fma_peak(double seconds, int threads) {
+// Sum over `threads` threads of the rate of products, in GFLOP/s: the bound every kernel is measured against.
+double peak(double (*rate)(double), double seconds, int threads) {
   const CoreCall call;
   std::vector<double> rates(static_cast<std::size_t>(threads));
   const int before = get_num_threads();
   set_num_threads(threads);
-  parallel_for(threads, [&](std::int64_t i) { rates[static_cast<std::size_t>(i)] = fma_rate(seconds); });
+  parallel_for(threads, [&](std::int64_t i) { rates[static_cast<std::size_t>(i)] = rate(seconds); });
   set_num_threads(before);
   double total = 0;
-  for (const double rate : rates) total += rate;
+  for (const double of_thread : rates) total += of_thread;
   return total;
 }
 
@@ -234,12 +182,12 @@ void bind_attention(py::module_& module) {
              "The output for tensors of a library, by the exchange protocol of DLPack");
   module.def("attention_metrics", &attention_metrics, py::arg("query"), py::arg("key"), py::arg("options"),
              py::arg("metrics"));
-  module.def("attention_rows", &attention_rows, py::arg("query"), py::arg("key"), py::arg("rows"), py::arg("options"));
-  module.def("attention_map", &attention_map, py::arg("query"), py::arg("key"), py::arg("options"), py::arg("shape"),
-             py::arg("rows"), py::arg("keys"),
-             "The map of a range of rows and of keys, mean-pooled to at most `shape`");
-  module.def("fma_peak", &fma_peak, py::arg("seconds"), py::arg("threads"),
-             "Measured single-precision multiply-add rate of `threads` threads, in GFLOP/s.");
+  module.def(
+      "fma_peak", [](double seconds, int threads) { return peak(&fma_rate, seconds, threads); }, py::arg("seconds"),
+      py::arg("threads"), "Measured single-precision multiply-add rate of `threads` threads, in GFLOP/s.");
+  module.def(
+      "bf16_peak", [](double seconds, int threads) { return peak(&bf16_rate, seconds, threads); }, py::arg("seconds"),
+      py::arg("threads"), "The same of bfloat16 summed in float32; 0 where no kernel multiplies bfloat16.");
 }
 
 }  // namespace rattention::bindings

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "bindings/arrays.h"
 
@@ -58,6 +59,33 @@ DType dtype_of(const ExchangedTensor& tensor) {
   throw py::type_error("a tensor must be float32, bfloat16 or float16");
 }
 
+ExchangedTensor exchanged_of(const void* table, const py::handle& tensor) {
+  ExchangedTensor exchanged{};
+  if (static_cast<const ExchangeApi*>(table)->dltensor_from_py_object_no_sync(tensor.ptr(), &exchanged) != 0) {
+    PyErr_Clear();
+    throw py::value_error("the tensor cannot be exchanged");
+  }
+  require(exchanged.device.device_type == kCpu, "a tensor must be on the CPU");
+  const bool empty = std::count(exchanged.shape, exchanged.shape + exchanged.ndim, 0) > 0;
+  require(exchanged.data != nullptr || empty, "the tensor has no memory");
+  return exchanged;
+}
+
+const std::byte* data_of(const ExchangedTensor& tensor) {
+  return static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
+}
+
+// In bytes.
+std::vector<std::int64_t> strides_of(const ExchangedTensor& tensor, std::int64_t item_size) {
+  std::vector<std::int64_t> strides(static_cast<std::size_t>(tensor.ndim));
+  std::int64_t contiguous = item_size;
+  for (std::size_t i = strides.size(); i-- > 0;) {
+    strides[i] = tensor.strides != nullptr ? tensor.strides[i] * item_size : contiguous;
+    contiguous *= tensor.shape[i];
+  }
+  return strides;
+}
+
 }  // namespace
 
 ExchangeTable::ExchangeTable(const py::capsule& capsule)
@@ -71,26 +99,22 @@ ExchangeTable::ExchangeTable(const py::capsule& capsule)
 }
 
 TensorView ExchangeTable::view(const py::handle& tensor) const {
-  ExchangedTensor exchanged{};
-  if (static_cast<const ExchangeApi*>(table_)->dltensor_from_py_object_no_sync(tensor.ptr(), &exchanged) != 0) {
-    PyErr_Clear();
-    throw py::value_error("the tensor cannot be exchanged");
-  }
-  if (exchanged.device.device_type != kCpu || exchanged.ndim != 4) {
-    throw py::value_error("a tensor must have 4 dimensions and be on the CPU");
-  }
+  const ExchangedTensor exchanged = exchanged_of(table_, tensor);
+  require(exchanged.ndim == 4, "a tensor must have 4 dimensions");
   TensorView view;
-  view.data = static_cast<const std::byte*>(exchanged.data) + exchanged.byte_offset;
+  view.data = data_of(exchanged);
   view.dtype = dtype_of(exchanged);
-  std::int64_t stride = size_of(view.dtype);
-  for (std::size_t i = 4; i-- > 0;) {
-    view.shape[i] = exchanged.shape[i];
-    view.strides[i] = exchanged.strides != nullptr ? exchanged.strides[i] * size_of(view.dtype) : stride;
-    stride *= view.shape[i];
-  }
-  const bool empty = std::count(view.shape.begin(), view.shape.end(), 0) > 0;
-  require(exchanged.data != nullptr || empty, "the tensor has no memory");
+  const std::vector<std::int64_t> strides = strides_of(exchanged, size_of(view.dtype));
+  std::copy_n(exchanged.shape, 4, view.shape.begin());
+  std::copy_n(strides.begin(), 4, view.strides.begin());
   return view;
+}
+
+py::array ExchangeTable::array(const py::handle& tensor) const {
+  const ExchangedTensor exchanged = exchanged_of(table_, tensor);
+  const DType dtype = dtype_of(exchanged);
+  const std::vector<std::int64_t> shape(exchanged.shape, exchanged.shape + exchanged.ndim);
+  return {storage_of(dtype), shape, strides_of(exchanged, size_of(dtype)), data_of(exchanged), tensor};
 }
 
 }  // namespace rattention::bindings

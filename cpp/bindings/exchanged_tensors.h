@@ -2,6 +2,7 @@
 // functions, found once, reads a tensor's memory without a call of Python.
 #pragma once
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include "core/tensor.h"
@@ -16,6 +17,8 @@ class ExchangeTable {
 
   // A tensor of rank 4 on the CPU, float32, bfloat16 or float16; TypeError or ValueError for others.
   TensorView view(const pybind11::handle& tensor) const;
+  // The memory of a tensor of any rank as an array, which keeps the tensor.
+  pybind11::array array(const pybind11::handle& tensor) const;
 
  private:
   const void* table_;

@@ -8,6 +8,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/core_call.h"
+#include "bindings/kept_words.h"
 #include "bindings/module.h"
 #include "linear/residual_linear.h"
 #include "linear/residual_linear_backward.h"
@@ -25,6 +26,8 @@ using Shape = std::vector<std::int64_t>;
 struct LinearOptions {
   std::int64_t window;
   FeatureMap feature_map;
+  std::optional<FloatArray> log_gate;
+  float scale;
   std::optional<FloatArray> initial_state;
   std::optional<py::array> key_mask;
   std::optional<py::array> segment_ids;
@@ -35,11 +38,12 @@ std::array<std::int64_t, 4> output_shape(const LinearProblem& problem) {
 }
 
 Shape state_shape(const LinearProblem& problem, std::int64_t heads) {
-  return {problem.key.batch(), heads, 2 * problem.key.dim(), problem.value.dim()};
+  return {problem.key.batch(), heads, problem.features(), problem.value.dim()};
 }
 
+// `gate`: what users call the gates.
 LinearProblem make_linear_problem(const py::array& query, const py::array& key, const py::array& value,
-                                  const LinearOptions& options) {
+                                  const LinearOptions& options, const char* gate = "log_gate") {
   LinearProblem problem;
   problem.query = tensor_view("query", query);
   problem.key = tensor_view("key", key);
@@ -48,12 +52,14 @@ LinearProblem make_linear_problem(const py::array& query, const py::array& key, 
   check_value(problem.key, problem.value);
   const std::int64_t length = problem.key.length();
   const std::int64_t batch = problem.key.batch();
-  if (problem.query.length() != length) {
-    throw py::value_error("key has length " + std::to_string(length) + ", query has " +
-                          std::to_string(problem.query.length()) + "; they must be equal");
-  }
+  check_equal_lengths(problem.query, problem.key);
   problem.feature_map = options.feature_map;
   problem.window = std::clamp<std::int64_t>(options.window, -1, length);
+  if (options.log_gate) {
+    require_shape(gate, *options.log_gate, {batch, problem.key.heads(), length});
+    problem.log_gates = options.log_gate->data();
+    problem.scale = options.scale;
+  }
   if (options.initial_state) {
     const FloatArray& state = *options.initial_state;
     const bool per_query_head = state.ndim() == 4 && state.shape(1) == problem.query.heads();
@@ -62,6 +68,7 @@ LinearProblem make_linear_problem(const py::array& query, const py::array& key, 
     problem.initial_state = state.data();
   }
   if (options.key_mask) problem.padding = padding_mask(*options.key_mask, batch, length);
+  if (options.log_gate) require_log_gate(gate, *options.log_gate, problem.padding);
   if (options.segment_ids) problem.segments = key_ids("segment_ids", *options.segment_ids, batch, length);
   return problem;
 }
@@ -82,15 +89,8 @@ const float* grad_of_state(const LinearProblem& problem, const std::optional<Flo
   return grad_state->data();
 }
 
-const float* saved_states(const LinearProblem& problem, const ScanPlan& plan, const FloatArray& states) {
-  if (states.size() != plan.saved_states() * problem.state_size()) {
-    throw py::value_error("states must be what the forward pass of the same call saved");
-  }
-  return states.data();
-}
-
 py::tuple residual_linear_attention(const py::array& query, const py::array& key, const py::array& value,
-                                    const LinearOptions& options, bool return_state, bool save_states) {
+                                    const LinearOptions& options, bool return_state, bool keep) {
   const LinearProblem problem = make_linear_problem(query, key, value, options);
   const ScanPlan plan(problem);
   OutputView view;
@@ -98,62 +98,63 @@ py::tuple residual_linear_attention(const py::array& query, const py::array& key
   LinearForward want;
   want.output = &view;
   py::object state = py::none();
-  py::object states = py::none();
+  py::object kept = py::none();
   if (return_state) {
     py::array_t<float> array = new_state(problem);
     want.final_state = array.mutable_data();
     state = array;
   }
-  if (save_states) {
-    py::array_t<float> array = new_array<float>({plan.saved_states(), problem.state_size()});
-    want.states = array.mutable_data();
-    states = array;
+  if (keep) {
+    Words words = new_words(most_saved_floats(problem));
+    want.states = floats_of(words);
+    kept = words;
   }
   {
     const CoreCall call;
     linear_forward(problem, plan, want);
   }
-  return py::make_tuple(output, state, states);
+  return py::make_tuple(output, state, kept);
 }
-
-// By NumPy, whose zeros are pages that the kernels are the first to touch.
-py::array_t<float> zero_pages(const Shape& shape) {
-  return py::module_::import("numpy").attr("zeros")(shape, "float32");
-}
-
-py::array_t<float> zero_pages(const TensorView& like) { return zero_pages({like.shape.begin(), like.shape.end()}); }
 
 // The gradients of one call by name.
 struct GradientArrays {
   explicit GradientArrays(const LinearProblem& problem)
       : query(zero_pages(problem.query)), key(zero_pages(problem.key)), value(zero_pages(problem.value)) {
     if (problem.initial_state != nullptr) initial_state = zero_pages(state_shape(problem, problem.state_heads));
+    if (problem.log_gates != nullptr) {
+      log_gate = zero_pages(Shape{problem.key.batch(), problem.key.heads(), problem.key.length()});
+    }
   }
   LinearGradients views() {
-    return {query.mutable_data(), key.mutable_data(), value.mutable_data(),
-            initial_state ? initial_state->mutable_data() : nullptr, false};
+    return {query.mutable_data(),
+            key.mutable_data(),
+            value.mutable_data(),
+            initial_state ? initial_state->mutable_data() : nullptr,
+            log_gate ? log_gate->mutable_data() : nullptr,
+            false};
   }
-  py::dict dict() const {
+  py::dict dict(const char* gate = "log_gate") const {
     py::dict names;
     names["query"] = query;
     names["key"] = key;
     names["value"] = value;
     if (initial_state) names["initial_state"] = *initial_state;
+    if (log_gate) names[gate] = *log_gate;
     return names;
   }
 
   py::array_t<float> query, key, value;
   std::optional<py::array_t<float>> initial_state;
+  std::optional<py::array_t<float>> log_gate;
 };
 
 py::dict residual_linear_attention_backward(const py::array& query, const py::array& key, const py::array& value,
                                             const LinearOptions& options, const py::array& grad_output,
-                                            const std::optional<FloatArray>& grad_state,
-                                            const std::optional<FloatArray>& states) {
+                                            const std::optional<FloatArray>& grad_state, std::optional<Words> kept) {
   const LinearProblem problem = make_linear_problem(query, key, value, options);
   const ScanPlan plan(problem);
   LinearSaved saved{gradient_view(problem, grad_output), grad_of_state(problem, grad_state)};
-  if (states) saved.states = saved_states(problem, plan, *states);
+  if (kept) saved.states = kept_by_forward(*kept, most_saved_floats(problem));
   GradientArrays arrays(problem);
   const LinearGradients gradients = arrays.views();
   {
@@ -173,7 +174,7 @@ RAttentionProblem make_rattention_problem(const py::array& query, const py::arra
                                           const LinearOptions& options, float scale,
                                           const std::optional<RateArray>& rope, float eps, const NormArrays& weights) {
   RAttentionProblem problem;
-  problem.linear = make_linear_problem(query, key, value, options);
+  problem.linear = make_linear_problem(query, key, value, options, "gate");
   problem.scale = scale;
   problem.rope = rates_of(rope);
   problem.norms.eps = eps;
@@ -187,7 +188,7 @@ RAttentionProblem make_rattention_problem(const py::array& query, const py::arra
 py::tuple rattention(const py::array& query, const py::array& key, const py::array& value, const LinearOptions& options,
                      float scale, const std::optional<RateArray>& rope, float eps,
                      const std::optional<FloatArray>& local_norm_weight,
-                     const std::optional<FloatArray>& linear_norm_weight, bool return_state) {
+                     const std::optional<FloatArray>& linear_norm_weight, bool return_state, bool keep) {
   const NormArrays weights{local_norm_weight, linear_norm_weight};
   const RAttentionProblem problem = make_rattention_problem(query, key, value, options, scale, rope, eps, weights);
   OutputView view;
@@ -200,11 +201,18 @@ py::tuple rattention(const py::array& query, const py::array& key, const py::arr
     want.final_state = array.mutable_data();
     state = array;
   }
+  py::object kept = py::none();
+  std::optional<RAttentionKept> memory;
+  if (keep) {
+    Words words = new_words(RAttentionKept::floats(problem));
+    memory.emplace(problem, floats_of(words));
+    kept = words;
+  }
   {
     const CoreCall call;
-    rattention_forward(problem, want);
+    rattention_forward(problem, want, memory ? &*memory : nullptr);
   }
-  return py::make_tuple(output, state);
+  return py::make_tuple(output, state, kept);
 }
 
 py::dict rattention_backward_by_name(const py::array& query, const py::array& key, const py::array& value,
@@ -212,10 +220,13 @@ py::dict rattention_backward_by_name(const py::array& query, const py::array& ke
                                      const std::optional<RateArray>& rope, float eps,
                                      const std::optional<FloatArray>& local_norm_weight,
                                      const std::optional<FloatArray>& linear_norm_weight,
-                                     const std::optional<FloatArray>& grad_state) {
+                                     const std::optional<FloatArray>& grad_state, std::optional<Words> kept) {
   const NormArrays weights{local_norm_weight, linear_norm_weight};
   const RAttentionProblem problem = make_rattention_problem(query, key, value, options, scale, rope, eps, weights);
-  const RAttentionSaved saved{gradient_view(problem.linear, grad_output), grad_of_state(problem.linear, grad_state)};
+  std::optional<RAttentionKept> memory;
+  if (kept) memory.emplace(problem, kept_by_forward(*kept, RAttentionKept::floats(problem)));
+  const RAttentionSaved saved{gradient_view(problem.linear, grad_output), grad_of_state(problem.linear, grad_state),
+                              memory ? &*memory : nullptr};
   GradientArrays arrays(problem.linear);
   py::array_t<float> local_weight = zero_pages(Shape{problem.linear.query.heads(), problem.linear.value.dim()});
   py::array_t<float> linear_weight = zero_pages(Shape{problem.linear.query.heads(), problem.linear.value.dim()});
@@ -224,7 +235,7 @@ py::dict rattention_backward_by_name(const py::array& query, const py::array& ke
     const CoreCall call;
     rattention_backward(problem, saved, gradients);
   }
-  py::dict names = arrays.dict();
+  py::dict names = arrays.dict("gate");
   names["local_norm_weight"] = local_weight;
   names["linear_norm_weight"] = linear_weight;
   return names;
@@ -234,34 +245,47 @@ py::dict rattention_backward_by_name(const py::array& query, const py::array& ke
 
 void bind_linear(py::module_& module) {
   const py::object none = py::none();
-  py::enum_<FeatureMap>(module, "FeatureMap").value("softmax", FeatureMap::softmax).value("relu", FeatureMap::relu);
+  py::enum_<FeatureMap>(module, "FeatureMap")
+      .value("softmax", FeatureMap::softmax)
+      .value("relu", FeatureMap::relu)
+      .value("none", FeatureMap::none);
   py::class_<LinearOptions>(module, "LinearOptions",
                             "Options of the linear family; arrays are checked where they meet query and key.")
-      .def(py::init([](std::int64_t window, FeatureMap feature_map, std::optional<FloatArray> initial_state,
-                       std::optional<py::array> key_mask, std::optional<py::array> segment_ids) {
+      .def(py::init([](std::int64_t window, FeatureMap feature_map, std::optional<FloatArray> log_gate, float scale,
+                       std::optional<FloatArray> initial_state, std::optional<py::array> key_mask,
+                       std::optional<py::array> segment_ids) {
              if (segment_ids) segment_ids = own_integers(*segment_ids);
-             return LinearOptions{window, feature_map, std::move(initial_state), std::move(key_mask),
+             return LinearOptions{window,
+                                  feature_map,
+                                  std::move(log_gate),
+                                  scale,
+                                  std::move(initial_state),
+                                  std::move(key_mask),
                                   std::move(segment_ids)};
            }),
            py::kw_only(), py::arg("window"), py::arg("feature_map") = FeatureMap::softmax,
-           py::arg("initial_state").noconvert() = none, py::arg("key_mask") = none, py::arg("segment_ids") = none);
+           py::arg("log_gate").noconvert() = none, py::arg("scale") = 1.0F, py::arg("initial_state").noconvert() = none,
+           py::arg("key_mask") = none, py::arg("segment_ids") = none);
+  module.def("stretch_tokens", &stretch_tokens, py::arg("group"),
+             "Tokens between two states that a forward pass keeps, where as many query heads share a state.");
   module.def("residual_linear_attention", &residual_linear_attention, py::arg("query"), py::arg("key"),
-             py::arg("value"), py::arg("options"), py::arg("return_state") = false, py::arg("save_states") = false,
-             "(output, final state or None, saved states or None)");
+             py::arg("value"), py::arg("options"), py::arg("return_state") = false, py::arg("keep") = false,
+             "(output, final state or None, what the backward pass takes as `kept` or None)");
   module.def("residual_linear_attention_backward", &residual_linear_attention_backward, py::arg("query"),
              py::arg("key"), py::arg("value"), py::arg("options"), py::arg("grad_output"),
-             py::arg("grad_state").noconvert() = none, py::arg("states").noconvert() = none,
+             py::arg("grad_state").noconvert() = none, py::arg("kept").noconvert() = none,
              "Gradients by name, float32.");
   module.def("rattention", &rattention, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("options"),
              py::kw_only(), py::arg("scale"), py::arg("rope").noconvert(), py::arg("eps"),
              py::arg("local_norm_weight").noconvert() = none, py::arg("linear_norm_weight").noconvert() = none,
-             py::arg("return_state") = false,
-             "(output, final state or None); rope holds frequencies and factors, [2, head_dim / 2].");
+             py::arg("return_state") = false, py::arg("keep") = false,
+             "(output, final state or None, what the backward pass takes or None); rope holds frequencies and factors, "
+             "[2, head_dim / 2].");
   module.def("rattention_backward", &rattention_backward_by_name, py::arg("query"), py::arg("key"), py::arg("value"),
              py::arg("options"), py::arg("grad_output"), py::kw_only(), py::arg("scale"), py::arg("rope").noconvert(),
              py::arg("eps"), py::arg("local_norm_weight").noconvert() = none,
              py::arg("linear_norm_weight").noconvert() = none, py::arg("grad_state").noconvert() = none,
-             "Gradients by name, float32.");
+             py::arg("kept").noconvert() = none, "Gradients by name, float32.");
 }
 
 }  // namespace rattention::bindings

@@ -1,10 +1,13 @@
 // The table of contents of rattention._core.
 #include "bindings/module.h"
 
+#include <pybind11/stl.h>
+
 #include "core/isa.h"
 #include "core/onednn.h"
 #include "core/openmp_team.h"
 #include "core/scratch.h"
+#include "core/task_times.h"
 #include "core/threads.h"
 
 namespace py = pybind11;
@@ -38,13 +41,19 @@ PYBIND11_MODULE(_core, module) {
   module.def("share_openmp_team", &rattention::share_openmp_team,
              "Calls of the main thread use OpenMP's threads, as PyTorch does, from now on.");
   module.def("get_num_threads", &rattention::get_num_threads);
+  module.def("record_task_times", &rattention::record_task_times,
+             "From now on, note the processor time of every task of this thread's calls.");
+  module.def("recorded_task_times", &rattention::recorded_task_times,
+             "End that: seconds by loop and task. A call is one loop after the other; tasks start in order.");
   module.def("instruction_set", [] { return rattention::name_of(rattention::active_isa()); });
   module.def("onednn_version", &rattention::onednn_version);
 
   rattention::bindings::bind_score_options(module);
   rattention::bindings::bind_attention(module);
+  rattention::bindings::bind_maps(module);
   rattention::bindings::bind_gradients(module);
   rattention::bindings::bind_linear(module);
+  rattention::bindings::bind_delta(module);
   rattention::bindings::bind_cache(module);
   rattention::bindings::bind_rotary(module);
   rattention::bindings::bind_nn(module);

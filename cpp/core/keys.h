@@ -29,6 +29,8 @@ struct KeySpan {
 struct PaddingMask {
   const std::byte* data;
   std::array<std::int64_t, 2> strides;
+
+  bool hides(std::int64_t b, std::int64_t j) const { return data[b * strides[0] + j * strides[1]] == std::byte{0}; }
 };
 
 }  // namespace rattention

@@ -11,6 +11,7 @@
 
 #include "core/openmp_team.h"
 #include "core/scratch.h"
+#include "core/task_times.h"
 #include "core/thread_pool.h"
 
 namespace rattention {
@@ -91,8 +92,10 @@ class Set {
 };
 
 constexpr std::chrono::milliseconds kQuestions{50};
-// Asking can take long, where the hook waits for a lock: that may cost a twentieth of the time.
+// Asking can take long, where the hook waits for a lock: that may cost a twentieth of the time. A system that stops for
+// seconds meanwhile must not make Ctrl-C wait for minutes, though.
 constexpr int kShareOfQuestions = 20;
+constexpr std::chrono::milliseconds kFewestQuestions{500};
 
 void ask() {
   if (interrupt_hook == nullptr || asking) return;
@@ -104,7 +107,8 @@ void ask() {
     interrupt_hook();
   }
   const Clock::time_point answered = Clock::now();
-  next_question = answered + std::max<Clock::duration>(kQuestions, kShareOfQuestions * (answered - now));
+  next_question =
+      answered + std::clamp<Clock::duration>(kShareOfQuestions * (answered - now), kQuestions, kFewestQuestions);
 }
 
 void Work::run() noexcept {
@@ -124,17 +128,33 @@ void Work::run() noexcept {
   }
 }
 
+void run_loop(std::int64_t count, const std::function<void(std::int64_t)>& task);
+
 // For hooks that compute: the task that asked holds this thread's working memory and registers.
 void run_elsewhere(std::int64_t count, const std::function<void(std::int64_t)>& task) {
   std::exception_ptr error;
   std::thread([&] {
     try {
-      parallel_for(count, task);
+      run_loop(count, task);
     } catch (...) {
       error = std::current_exception();
     }
   }).join();
   if (error) std::rethrow_exception(error);
+}
+
+void run_loop(std::int64_t count, const std::function<void(std::int64_t)>& task) {
+  if (count <= 0) return;
+  make_thread_data();  // while there is memory for it: a call that finds none throws
+  if (asking) return run_elsewhere(count, task);
+  Work work(count, task, current_work);
+  const int threads = static_cast<int>(std::min<std::int64_t>(get_num_threads(), count));
+  if (threads == 1 || current_work != nullptr || omp_in_parallel()) {
+    work.run();
+  } else if (!run_with_openmp_team(work, threads - 1) && !run_with_helpers(work, threads - 1)) {
+    throw std::runtime_error("the process was forked during this call, which only the parent can finish");
+  }
+  work.rethrow();
 }
 
 }  // namespace
@@ -151,17 +171,8 @@ int get_num_threads() {
 }
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task) {
-  if (count <= 0) return;
-  make_thread_data();  // while there is memory for it: a call that finds none throws
-  if (asking) return run_elsewhere(count, task);
-  Work work(count, task, current_work);
-  const int threads = static_cast<int>(std::min<std::int64_t>(get_num_threads(), count));
-  if (threads == 1 || current_work != nullptr || omp_in_parallel()) {
-    work.run();
-  } else if (!run_with_openmp_team(work, threads - 1) && !run_with_helpers(work, threads - 1)) {
-    throw std::runtime_error("the process was forked during this call, which only the parent can finish");
-  }
-  work.rethrow();
+  if (task_times_are_recorded() && current_work == nullptr) return run_loop(count, timed(count, task));
+  run_loop(count, task);
 }
 
 void stop_if_asked() {

@@ -1,6 +1,7 @@
 // See bf16_kernels.h: products by vdpbf16ps, which adds the products of a pair to each float. Internal linkage only, as
 // in tile_kernels.inl.
 #include "kernels/bf16_rows.inl"
+#include "kernels/fma_rate.h"
 
 namespace {
 
@@ -109,9 +110,27 @@ void multiply_add(const Bf16* weights, int64_t stride, int64_t rows, int64_t dep
   }
 }
 
+// As many sums as a block has, of registers alone.
+void run_at_full_rate(int64_t turns) {
+  constexpr int kSums = 4 * kRows;
+  Vec sums[kSums];
+#pragma GCC unroll 24
+  for (int i = 0; i < kSums; ++i) sums[i] = broadcast(static_cast<float>(i));  // equal sums would be computed once
+  Vec pair = broadcast(1.0F);
+  for (int64_t i = 0; i < turns; ++i) {
+    asm volatile("" : "+v"(pair));  // or the products would be taken out of the loop
+#pragma GCC unroll 24
+    for (Vec& sum : sums) sum = dot_pairs(sum, pair, pair);
+  }
+#pragma GCC unroll 24
+  for (Vec& sum : sums) asm volatile("" : : "v"(sum));
+}
+
 }  // namespace
 
 namespace rattention::detail {
+
+const FmaLoop kAvx512Bf16Loop = {run_at_full_rate, 4.0 * kRows * 4 * kLanes};
 
 const Bf16Kernels kAvx512Bf16Kernels = {1,         kRows,       begin,       end, score_panel, multiply_add,
                                         pair_rows, round_pairs, exp2_rounded};

@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "core/isa.h"
+#include "kernels/bf16_kernels.h"
 
 namespace rattention {
 namespace {
@@ -13,12 +14,10 @@ const detail::FmaLoop& fma_loop() {
   return detail::kBaselineFmaLoop;
 }
 
-}  // namespace
-
-double fma_rate(double seconds) {
+// GFLOP/s of turns of the loop for about `seconds`.
+double rate_of(const detail::FmaLoop& loop, double seconds) {
   using Clock = std::chrono::steady_clock;
   constexpr std::int64_t kTurns = 20000;
-  const detail::FmaLoop& loop = fma_loop();
   const Clock::time_point start = Clock::now();
   std::chrono::duration<double> elapsed{0};
   double operations = 0;
@@ -28,6 +27,16 @@ double fma_rate(double seconds) {
     elapsed = Clock::now() - start;
   }
   return operations / elapsed.count() / 1e9;
+}
+
+}  // namespace
+
+double fma_rate(double seconds) { return rate_of(fma_loop(), seconds); }
+
+double bf16_rate(double seconds) {
+  if (bf16_kernels() == nullptr) return 0;
+  const Bf16Session session(bf16_kernels());
+  return rate_of(active_isa() == Isa::amx ? detail::kAmxBf16Loop : detail::kAvx512Bf16Loop, seconds);
 }
 
 }  // namespace rattention

@@ -9,6 +9,9 @@ namespace rattention {
 // the calling thread.
 double fma_rate(double seconds);
 
+// The same of products of bfloat16 summed in float32, by those of bf16_kernels(); 0 without.
+double bf16_rate(double seconds);
+
 namespace detail {
 
 struct FmaLoop {
@@ -19,6 +22,8 @@ struct FmaLoop {
 extern const FmaLoop kBaselineFmaLoop;
 extern const FmaLoop kAvx2FmaLoop;
 extern const FmaLoop kAvx512FmaLoop;
+extern const FmaLoop kAvx512Bf16Loop;
+extern const FmaLoop kAmxBf16Loop;  // within a Bf16Session
 
 }  // namespace detail
 }  // namespace rattention

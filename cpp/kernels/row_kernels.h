@@ -1,5 +1,5 @@
 // Operations on rows, compiled once per instruction set: feature maps, norms, rotary embedding, numbers of 16 bits,
-// transposition and sums, each in a file row_<subject>.inl.
+// transposition, sums and the delta rule, each in a file row_<subject>.inl.
 //
 // "Padded" rows take whole vectors of tile_kernels().lanes floats; `padded` below is the row length rounded up to that.
 #pragma once
@@ -8,6 +8,21 @@
 #include <cstdint>
 
 namespace rattention {
+
+// A token of the delta rule: a state S [rows][columns] decays, error = value - decay * read, S += key^T (beta * error);
+// or, where nothing is corrected, S += key^T value. Without a value S stays as it is.
+struct DeltaToken {
+  const float* key;
+  const float* query;
+  const float* next;  // the key that reads S behind this token, or none; where nothing is corrected there is none
+  const float* value;
+  // One decay, or one per row: decay less 1, and all bits set; or the decay, and none. See RowKernels::decay_rates.
+  const float* rates;
+  const std::int32_t* keeps;
+  float decay;  // of what was read, 1 where the key that read it has decayed already
+  float beta;
+  bool corrects;
+};
 
 struct RowKernels {
   // phi[rows][2 * padded] = f(x) and f(-x) of each row of x[rows][padded], f = softmax or relu over the first `dim`
@@ -46,14 +61,60 @@ struct RowKernels {
   void (*transpose)(const float* x, std::int64_t stride, std::int64_t rows, std::int64_t columns, float* out,
                     std::int64_t out_stride);
 
-  // out = x + y over n elements, a multiple of lanes.
+  // out = x + y, and x * y, over n elements, a multiple of lanes; out may be x.
   void (*sum)(const float* x, const float* y, std::int64_t n, float* out);
+  void (*product)(const float* x, const float* y, std::int64_t n, float* out);
   // total += factor * x over n elements, a multiple of lanes, by Kahan's compensated summation: `excess` is what
   // rounding has added to the total beyond the true sum so far.
   void (*add_compensated)(const float* x, float factor, std::int64_t n, float* total, float* excess);
   // The same for total[rows][n] += factors[rows] * x.
   void (*add_outer_compensated)(const float* factors, std::int64_t rows, const float* x, std::int64_t n, float* total,
                                 float* excess);
+  // out = factor * x + y, factor from 0 to 1; `out` may be x or y.
+  void (*decay_sum)(const float* x, double factor, const float* y, std::int64_t n, float* out);
+  // total = factor * total + x with compensation, as add_compensated().
+  void (*decay_compensated)(const float* x, double factor, std::int64_t n, float* total, float* excess);
+  // products[i][stride] + j = scale * factors[j + 1] * ... * factors[i] for j <= i < n, multiplied up in `row`, of n
+  // elements; 0 where a float would be denormal, which would take more time than it is worth.
+  void (*running_products)(const double* factors, std::int64_t n, float scale, double* row, float* products,
+                           std::int64_t stride);
+  // matrix[rows][stride] by columns: column i times factors[i], n of them, a multiple of lanes; a factor of 0 makes
+  // zeros of anything.
+  void (*scale_columns)(const float* factors, std::int64_t n, std::int64_t rows, std::int64_t stride, float* matrix);
+  // sums[i] += the dot product of columns i of both matrices.
+  void (*dot_columns)(const float* a, const float* b, std::int64_t n, std::int64_t rows, std::int64_t stride,
+                      float* sums);
+
+  // What the delta rule needs; columns is a multiple of lanes, and few rows are at most TileKernels::block.
+  //
+  // Rates of log gates <= 0 in place, n of them in whole vectors: where a gate is near 0 decay less 1, which is added
+  // to what a state keeps, so that slow decay has all its digits; else the decay itself, so that strong decay has them.
+  void (*decay_rates)(float* gates, std::int32_t* keeps, std::int64_t n);
+  // state[rows][columns] decays so, rows at a stride.
+  void (*decay)(float* state, std::int64_t stride, const float* rates, const std::int32_t* keeps, std::int64_t rows,
+                std::int64_t columns);
+  // out[columns] = query . S; read[columns] = key . S on entry of a token that corrects, and next . S on exit where
+  // there is a next key; rows of S have a stride. The second has a rate for each row.
+  void (*delta_token)(const DeltaToken& token, float* state, std::int64_t stride, std::int64_t rows,
+                      std::int64_t columns, float* read, float* out);
+  void (*delta_token_of_channels)(const DeltaToken& token, float* state, std::int64_t stride, std::int64_t rows,
+                                  std::int64_t columns, float* read, float* out);
+  // out[rows][columns]: each row times a number of its own, or all times the same row; out may be x.
+  void (*scale_rows)(const float* x, const float* factors, std::int64_t rows, std::int64_t columns, float* out);
+  void (*multiply_rows)(const float* x, const float* factors, std::int64_t rows, std::int64_t columns, float* out);
+  // Products of few rows and keys [n][columns], c_ij = sum_c rows_ic keys_jc steps_{j+1,c} ... steps_ic for j <= i, and
+  // the way back: adds to the gradients of rows and keys.
+  void (*decayed_products)(const float* rows, const float* keys, const float* steps, std::int64_t n,
+                           std::int64_t columns, float* c, std::int64_t stride);
+  void (*decayed_products_back)(const float* grad, std::int64_t stride, const float* rows, const float* keys,
+                                const float* steps, std::int64_t n, std::int64_t columns, float* grad_rows,
+                                float* grad_keys);
+  // Row by row, few of them: error_i += sum_{j < i} ties[i][j] update_j, update_i = beta_i error_i.
+  void (*substitute)(const float* ties, std::int64_t stride, const float* beta, std::int64_t rows, std::int64_t columns,
+                     float* error, float* update);
+  // From the last to the first: error_j += sum_{i > j} ties[i][j] update_i, update_j = beta_j error_j.
+  void (*substitute_back)(const float* ties, std::int64_t stride, const float* beta, std::int64_t rows,
+                          std::int64_t columns, float* error, float* update);
 };
 
 // The kernels of active_isa().

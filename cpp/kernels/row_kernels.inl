@@ -1,4 +1,5 @@
 // The table of row_kernels.h. Compiled once per instruction set; internal linkage only.
+#include "kernels/row_delta.inl"
 #include "kernels/row_features.inl"
 #include "kernels/row_halves.inl"
 #include "kernels/row_norms.inl"
@@ -24,8 +25,24 @@ const RowKernels RATTENTION_KERNELS = {
     narrow_halves<float_to_float16>,
     transpose_blocks,
     sum,
+    product,
     add_compensated,
     add_outer_compensated,
+    decay_sum,
+    decay_compensated,
+    running_products,
+    scale_columns,
+    dot_columns,
+    decay_rates,
+    decay,
+    delta_token<false>,
+    delta_token<true>,
+    scale_rows,
+    multiply_rows,
+    decayed_products,
+    decayed_products_back,
+    substitute,
+    substitute_back,
 };
 
 }  // namespace rattention::detail

@@ -133,6 +133,18 @@ inline float horizontal_sum(Vec v) {
   return v[0];
 }
 
+// Whether a lane of `a` is larger than that of `b`, or either is NaN.
+inline bool any_above(Vec a, Vec b) {
+#if RATTENTION_LANES == 16
+  return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_NLE_UQ) != 0;
+#elif RATTENTION_LANES == 8
+  const __m256 above = _mm256_cmp_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), _CMP_NLE_UQ);
+  return _mm256_movemask_ps(above) != 0;
+#else
+  return _mm_movemask_ps(_mm_cmpnle_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b))) != 0;
+#endif
+}
+
 inline float horizontal_max(Vec v) {
 #if RATTENTION_LANES == 16
   v = max_or_second(v, exchange<8>(v));

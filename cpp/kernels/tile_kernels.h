@@ -129,6 +129,8 @@ struct TileKernels {
   bool (*all_finite_bf16)(const std::uint16_t* x, std::int64_t n);
   // Lowest index whose element equals `value`, n if there is none.
   std::int64_t (*find)(const float* x, std::int64_t n, float value);
+  // Lowest index whose element is larger than `value` or NaN, n if there is none.
+  std::int64_t (*find_above)(const float* x, std::int64_t n, float value);
 };
 
 // The kernels of active_isa().

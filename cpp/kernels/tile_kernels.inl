@@ -45,6 +45,7 @@ const TileKernels RATTENTION_KERNELS = {
     all_finite<float>,
     all_finite<std::uint16_t>,
     find,
+    find_above,
 };
 
 }  // namespace rattention::detail

@@ -17,6 +17,8 @@ constexpr int kVectors = kLanes == 16 ? 4 : 2;
 constexpr int64_t kPanel = kVectors * kLanes;
 // Values stream from the second-level cache; packed keys are in the first by the second group of rows.
 constexpr int64_t kAhead = 4;
+// Where rows are few, values and keys come from memory, once each.
+constexpr int64_t kFarAhead = 32;
 
 template <int N>
 struct Count {
@@ -55,7 +57,9 @@ inline void multiply_block(Left<Transposed> a, const Element* b, int64_t b_strid
     for (int j = 0; j < Vectors; ++j) row[j] = load(b + k * b_stride + j * kLanes);
     if (Kind == Product::sums) {
 #pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) __builtin_prefetch(b + (k + kAhead) * b_stride + j * kLanes);
+      for (int j = 0; j < Vectors; ++j) {
+        __builtin_prefetch(b + (k + (Rows < 4 ? kFarAhead : kAhead)) * b_stride + j * kLanes);
+      }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
@@ -190,15 +194,25 @@ inline void score_some_keys(const float* queries, int64_t dim, const Element* ke
   Vec sums[kLanes];
 #pragma GCC unroll 16
   for (Vec& sum : sums) sum = broadcast(0.0F);
-  for (int64_t d = 0; d < dim; d += kLanes) {
-    Vec key[kKeys];
+  // Keys come from memory, which gives one row after the other faster than many side by side; several of them share the
+  // loads of several queries.
+  constexpr int kTogether = Rows < kKeys ? Rows : kKeys;
 #pragma GCC unroll 16
-    for (int i = 0; i < kKeys; ++i) key[i] = load(keys + i * key_stride + d);
+  for (int first = 0; first < kKeys; first += kTogether) {
+    for (int64_t d = 0; d < dim; d += kLanes) {
+      Vec key[kTogether];
 #pragma GCC unroll 4
-    for (int r = 0; r < Rows; ++r) {
-      const Vec query = load(queries + r * dim + d);
-#pragma GCC unroll 16
-      for (int i = 0; i < kKeys; ++i) sums[r * kKeys + i] += query * key[i];
+      for (int i = 0; i < kTogether; ++i) {
+        const Element* at = keys + (first + i) * key_stride + d;
+        __builtin_prefetch(at + kFarAhead * key_stride);
+        key[i] = load(at);
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < Rows; ++r) {
+        const Vec query = load(queries + r * dim + d);
+#pragma GCC unroll 4
+        for (int i = 0; i < kTogether; ++i) sums[r * kKeys + first + i] += query * key[i];
+      }
     }
   }
   const Vec totals = horizontal_sums(sums);

@@ -115,4 +115,12 @@ int64_t find(const float* x, int64_t n, float value) {
   return j;
 }
 
+int64_t find_above(const float* x, int64_t n, float value) {
+  int64_t j = 0;
+  const Vec bound = broadcast(value);
+  while (j + kLanes <= n && !any_above(load(x + j), bound)) j += kLanes;
+  while (j < n && x[j] <= value) ++j;
+  return j;
+}
+
 }  // namespace

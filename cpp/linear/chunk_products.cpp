@@ -68,7 +68,7 @@ void prefetch_chunk(const LinearProblem& problem, std::int64_t batch, std::int64
 
 void load_phi_queries(const LinearProblem& problem, const Stretch& stretch, std::int64_t head, KeySpan rows,
                       float* staging, float* phi) {
-  float* columns = phi + problem.query.dim() * kChunk;
+  float* columns = phi + problem.input_row() * kChunk;
   load_columns(problem.query, stretch.batch, head, rows, staging, columns);
   apply_feature_map_to_columns(problem.feature_map, columns, kChunk, padded(rows.size()), problem.query.dim(), phi);
   const KeySpan unseeing = rows.intersect({rows.first, stretch.first_seeing});
@@ -119,7 +119,7 @@ ChunkKeys::ChunkKeys(const LinearProblem& problem, Scratch& scratch)
 void ChunkKeys::load(std::int64_t batch, std::int64_t kv_head, KeySpan keys) {
   size_ = keys.size();
   if (size_ == 0) return;
-  float* columns = phi_ + problem_.key.dim() * kChunk;
+  float* columns = phi_ + problem_.input_row() * kChunk;
   load_columns(problem_.key, batch, kv_head, keys, staging_, columns);
   apply_feature_map_to_columns(problem_.feature_map, columns, kChunk, padded(size_), problem_.key.dim(), phi_);
   values_.load(batch, kv_head, keys, problem_.padding.has_value());

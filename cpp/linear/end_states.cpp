@@ -1,7 +1,9 @@
 #include "linear/end_states.h"
 
 #include <algorithm>
+#include <limits>
 
+#include "linear/decay_products.h"
 #include "linear/feature_map.h"
 
 namespace rattention {
@@ -12,8 +14,15 @@ void load_or_clear(const LinearProblem& problem, const float* states, std::int64
   if (states == nullptr) {
     std::fill_n(state, problem.state_size(), 0.0F);
   } else {
-    load_state(states + state_head * problem.user_state_size(), problem.key.dim(), problem.value.dim(), state);
+    load_state(states + state_head * problem.user_state_size(), problem.features(), problem.value.dim(), state);
   }
+}
+
+// What is left of an initial state; never nothing of an infinite one, unless it is forgotten.
+void add_own(double left, const float* own, std::int64_t size, float* state) {
+  if (left == 0.0) return;
+  const float factor = std::max(static_cast<float>(left), std::numeric_limits<float>::min());
+  for (std::int64_t i = 0; i < size; ++i) state[i] += factor * own[i];
 }
 
 }  // namespace
@@ -27,6 +36,7 @@ void load_initial(const LinearProblem& problem, const Stretch& stretch, std::int
   const bool given = stretch.initial && !problem.state_per_query_head();
   const std::int64_t state_head = stretch.batch * problem.state_heads + kv_head;
   load_or_clear(problem, given ? problem.initial_state : nullptr, state_head, state);
+  set_left(problem, 1.0, state);
   load_or_clear(problem, given ? problem.initial_excess : nullptr, state_head, excess);
 }
 
@@ -37,12 +47,12 @@ void FinalStates::store(const LinearProblem& problem, const Stretch& last, std::
   for (std::int64_t g = 0; g < copies; ++g) {
     const std::int64_t head = kv_head * copies + g;
     const std::int64_t at = (last.batch * problem.final_heads() + head) * size;
-    if (excesses != nullptr) store_state(excess, problem.key.dim(), problem.value.dim(), excesses + at);
+    if (excesses != nullptr) store_state(excess, problem.features(), problem.value.dim(), excesses + at);
     if (states == nullptr) continue;
-    store_state(base, problem.key.dim(), problem.value.dim(), states + at);
+    store_state(base, problem.features(), problem.value.dim(), states + at);
     if (copies == 1 || !last.initial) continue;
     const float* own = initial_state(problem, last.batch, head);
-    for (std::int64_t i = 0; i < size; ++i) states[at + i] += own[i];
+    add_own(left_of(problem, base), own, size, states + at);
   }
 }
 

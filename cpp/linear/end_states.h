@@ -14,7 +14,7 @@ const float* initial_state(const LinearProblem& problem, std::int64_t batch, std
 void load_initial(const LinearProblem& problem, const Stretch& stretch, std::int64_t kv_head, float* state,
                   float* excess);
 
-// Where final states go, in the caller's form: [batch, final_heads, 2 head_dim, value_dim], or nowhere.
+// Where final states go, in the caller's form: [batch, final_heads, features, value_dim], or nowhere.
 struct FinalStates {
   float* states = nullptr;
   float* excesses = nullptr;

@@ -1,4 +1,5 @@
-// phi(x) = [f(x), f(-x)] of the linear family (Hedgehog, arXiv 2402.04347), and the states it is summed into.
+// phi(x) = [f(x), f(-x)] of the linear family (Hedgehog, arXiv 2402.04347), or x itself, and the states it is summed
+// into.
 //
 // In working memory rows are padded with zeros to whole vectors: x to padded(dim), either half of phi to as much,
 // values and the rows of a state to padded(value_dim). A state is [features][columns], and has no rows for the padding
@@ -11,15 +12,16 @@
 
 namespace rattention {
 
-enum class FeatureMap : std::uint8_t { softmax, relu };
+enum class FeatureMap : std::uint8_t { softmax, relu, none };
 
-inline std::int64_t features(std::int64_t dim) { return 2 * dim; }
+inline std::int64_t features(FeatureMap map, std::int64_t dim) { return map == FeatureMap::none ? dim : 2 * dim; }
 
-// phi[rows][2 padded] of x[rows][padded].
+// phi[rows][2 padded] of x[rows][padded], softmax or relu.
 void apply_feature_map(FeatureMap map, const float* x, std::int64_t rows, std::int64_t dim, float* phi);
 
 // The same for n rows that lie in columns, n a multiple of the vectors' lanes: phi[features][stride] of x[dim][stride],
-// which may be the second half of phi, and grad_x[padded][stride] from phi and its gradient, where grad_x may lie.
+// which may be the last dim rows of phi (and is phi where that is x itself), and grad_x[padded][stride] from phi and
+// its gradient, where grad_x may lie.
 void apply_feature_map_to_columns(FeatureMap map, const float* x, std::int64_t stride, std::int64_t n, std::int64_t dim,
                                   float* phi);
 void feature_map_gradient_of_columns(FeatureMap map, const float* phi, const float* grad_phi, std::int64_t stride,
@@ -29,8 +31,8 @@ void feature_map_gradient_of_columns(FeatureMap map, const float* phi, const flo
 void add_state_rows(const float* phi, std::int64_t rows, std::int64_t dim, const float* state, std::int64_t columns,
                     float* out);
 
-// Between a caller's contiguous [2 dim][value_dim] and the padded form.
-void load_state(const float* state, std::int64_t dim, std::int64_t value_dim, float* working);
-void store_state(const float* working, std::int64_t dim, std::int64_t value_dim, float* state);
+// Between a caller's contiguous [features][value_dim] and the padded form.
+void load_state(const float* state, std::int64_t features, std::int64_t value_dim, float* working);
+void store_state(const float* working, std::int64_t features, std::int64_t value_dim, float* state);
 
 }  // namespace rattention

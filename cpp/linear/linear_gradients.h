@@ -12,12 +12,14 @@ struct LinearSaved {
 };
 
 // float32, contiguous and zero on entry, unless `add` is set: then gradients are added to what is there.
-// `initial_state` is [batch, state_heads, 2 head_dim, value_dim] and may be nullptr.
+// `initial_state` is [batch, state_heads, features, value_dim] and may be nullptr; `log_gates` as those of the problem,
+// where it has any, and never added to.
 struct LinearGradients {
   float* query = nullptr;
   float* key = nullptr;
   float* value = nullptr;
   float* initial_state = nullptr;
+  float* log_gates = nullptr;
   bool add = false;
 };
 

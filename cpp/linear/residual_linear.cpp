@@ -8,6 +8,7 @@
 #include "linear/end_states.h"
 #include "linear/state_scan.h"
 #include "linear/stretch_states.h"
+#include "linear/update_decay.h"
 #include "linear/update_sum.h"
 
 namespace rattention {
@@ -106,7 +107,11 @@ void pass_states_on(const LinearProblem& problem, const LinearForward& want) {
 
 void linear_forward(const LinearProblem& problem, const ScanPlan& plan, const LinearForward& want) {
   if (problem.key.length() == 0) pass_states_on(problem, want);
-  run_forward<SumUpdate>(problem, plan, want);
+  if (problem.log_gates != nullptr) {
+    run_forward<DecayUpdate>(problem, plan, want);
+  } else {
+    run_forward<SumUpdate>(problem, plan, want);
+  }
 }
 
 }  // namespace rattention

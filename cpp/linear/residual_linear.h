@@ -9,7 +9,7 @@ namespace rattention {
 
 struct LinearForward {
   const OutputView* output = nullptr;
-  // The state that the last row reads, contiguous [batch, final_heads, 2 head_dim, value_dim], or none.
+  // The state that the last row reads, contiguous [batch, final_heads, features, value_dim], or none.
   float* final_state = nullptr;
   // What rounding has added to it, to go on from as initial_excess; or none.
   float* final_excess = nullptr;

@@ -6,6 +6,7 @@
 #include "core/threads.h"
 #include "linear/backward_scan.h"
 #include "linear/stretch_states.h"
+#include "linear/update_decay.h"
 #include "linear/update_sum.h"
 
 namespace rattention {
@@ -121,7 +122,11 @@ void linear_backward(const LinearProblem& problem, const ScanPlan& plan, const L
     std::copy_n(saved.grad_state, problem.key.batch() * problem.state_heads * problem.user_state_size(),
                 gradients.initial_state);
   }
-  run_backward<SumUpdate>(problem, plan, saved, gradients);
+  if (problem.log_gates != nullptr) {
+    run_backward<DecayUpdate>(problem, plan, saved, gradients);
+  } else {
+    run_backward<SumUpdate>(problem, plan, saved, gradients);
+  }
 }
 
 }  // namespace rattention

@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "core/scratch.h"
-#include "kernels/row_kernels.h"
 #include "kernels/tile_kernels.h"
 #include "linear/chunk_products.h"
 #include "linear/linear_problem.h"
@@ -42,7 +41,7 @@ class RunningGradient {
     if (grad_state != nullptr && stretch.ends) {
       for (std::int64_t c = 0; c < copies_; ++c) {
         const std::int64_t head = stretch.batch * problem_.final_heads() + kv_head * copies_ + c;
-        load_state(grad_state + head * problem_.user_state_size(), problem_.key.dim(), problem_.value.dim(),
+        load_state(grad_state + head * problem_.user_state_size(), problem_.features(), problem_.value.dim(),
                    copy(base_, c));
       }
     }
@@ -56,13 +55,22 @@ class RunningGradient {
   void add(const Update& update, std::int64_t head, const float* phi, const ChunkRows& grads, std::int64_t n) {
     update.add_rows(phi, grads, n, copy(local_, copies_ == 1 ? 0 : head % copies_));
   }
+  // From behind a chunk to before it, once its keys have received theirs.
+  void pass(const Update& update) {
+    for (std::int64_t c = 0; c < copies_; ++c) update.pass_on(copy(local_, c));
+  }
   // What the keys of the chunks so far may receive.
   const float* read() {
     Update::join(problem_, base_, local_, total_);
     for (std::int64_t c = 1; c < copies_; ++c) {
-      row_kernels().sum(total_, copy(base_, c), problem_.state_size(), total_);
-      row_kernels().sum(total_, copy(local_, c), problem_.state_size(), total_);
+      Update::join_more(problem_, copy(base_, c), copy(local_, c), total_);
     }
+    return total_;
+  }
+  const float* total() const { return total_; }  // what read() gave
+  // That of one copy of the state, in the same place.
+  const float* read_copy(std::int64_t c) {
+    Update::join(problem_, copy(base_, c), copy(local_, c), total_);
     return total_;
   }
   void close_stretch() {

@@ -9,20 +9,33 @@ namespace {
 
 std::int64_t floor_div(std::int64_t a, std::int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
 
-// One past the end of the segment that starts at `first`.
-std::int64_t segment_end(const LinearProblem& problem, std::int64_t b, std::int64_t first) {
-  const std::int64_t length = problem.key.length();
-  if (problem.segments == nullptr) return length;
-  const std::int64_t* ids = problem.segments + b * length;
+}  // namespace
+
+std::int64_t segment_end(const std::int64_t* segments, std::int64_t length, std::int64_t b, std::int64_t first) {
+  if (segments == nullptr || first >= length) return length;
+  const std::int64_t* ids = segments + b * length;
   return std::find_if(ids + first, ids + length, [&](std::int64_t id) { return id != ids[first]; }) - ids;
 }
 
-}  // namespace
+std::int64_t kept_columns(std::int64_t value_dim) {
+  constexpr std::int64_t kMostLanes = 16;
+  return ceil_div(value_dim, kMostLanes) * kMostLanes;
+}
 
 // What the backward pass keeps of a stretch should stay in the second-level cache: 80 KiB per chunk and head of 64.
-std::int64_t stretch_chunks(const LinearProblem& problem) {
+std::int64_t stretch_chunks(std::int64_t group) {
   constexpr std::int64_t kRows = 384;
-  return std::max<std::int64_t>(1, kRows / (kChunk * problem.group()));
+  return std::max<std::int64_t>(1, kRows / (kChunk * std::max<std::int64_t>(1, group)));
+}
+
+// A stretch that resumes its sequence has a whole one before it. From an initial state all keep theirs: those without
+// keys, and what begins or ends between multiples.
+std::int64_t most_saved_floats(const LinearProblem& problem) {
+  constexpr std::int64_t kBesideWhole = 3;
+  const std::int64_t whole = problem.key.length() / (stretch_tokens(problem.group()));
+  const std::int64_t states = whole + (problem.initial_state != nullptr ? kBesideWhole : 0);
+  const std::int64_t columns = kept_columns(problem.value.dim());
+  return problem.key.batch() * problem.key.heads() * states * (2 * problem.key.dim() * columns + kBesideState);
 }
 
 Chunk Stretch::chunk(std::int64_t index) const {
@@ -39,12 +52,12 @@ Chunk Stretch::chunk(std::int64_t index) const {
 
 ScanPlan::ScanPlan(const LinearProblem& problem)
     : kv_heads_(problem.key.heads()), batch_heads_(problem.key.batch() * problem.key.heads()) {
-  const std::int64_t chunks = stretch_chunks(problem);
+  const std::int64_t chunks = stretch_chunks(problem.group());
   const std::int64_t length = problem.key.length();
   for (std::int64_t b = 0; b < problem.key.batch(); ++b) {
     begins_.push_back(static_cast<std::int64_t>(stretches_.size()));
     for (std::int64_t first = 0, last = 0; first < length; first = last) {
-      last = segment_end(problem, b, first);
+      last = segment_end(problem.segments, length, b, first);
       Stretch sequence;
       sequence.batch = b;
       sequence.tokens = {first, last};

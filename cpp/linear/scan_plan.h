@@ -89,7 +89,18 @@ class ScanPlan {
   std::vector<std::int64_t> section_begins_;
 };
 
-// Chunks per stretch, from the shapes alone.
-std::int64_t stretch_chunks(const LinearProblem& problem);
+// One past the end of the segment of batch entry b that starts at `first`; all tokens where `segments` is none.
+std::int64_t segment_end(const std::int64_t* segments, std::int64_t length, std::int64_t b, std::int64_t first);
+
+// Columns of a state that is kept for the backward pass: as many on every processor.
+std::int64_t kept_columns(std::int64_t value_dim);
+
+// Chunks and tokens per stretch, from the shapes alone: query heads per key/value head.
+std::int64_t stretch_chunks(std::int64_t group);
+inline std::int64_t stretch_tokens(std::int64_t group) { return stretch_chunks(group) * kChunk; }
+
+// Floats that the states of any plan of these shapes take at most, whatever its segments, map, gates and the vectors'
+// lanes: tracers know shapes alone, and have the same formula in Python.
+std::int64_t most_saved_floats(const LinearProblem& problem);
 
 }  // namespace rattention

@@ -6,6 +6,7 @@
 #include "kernels/row_kernels.h"
 #include "kernels/tile_kernels.h"
 #include "linear/end_states.h"
+#include "linear/update_decay.h"
 #include "linear/update_sum.h"
 
 namespace rattention {
@@ -51,18 +52,18 @@ template <typename Update>
 void RunningState<Update>::load_head_states(const Stretch& stretch, std::int64_t kv_head) {
   if (!problem_.state_per_query_head() || !stretch.initial) return;
   for (std::int64_t g = 0; g < problem_.group(); ++g) {
-    load_state(initial_state(problem_, stretch.batch, kv_head * problem_.group() + g), problem_.key.dim(),
+    load_state(initial_state(problem_, stretch.batch, kv_head * problem_.group() + g), problem_.features(),
                problem_.value.dim(), head_states_ + g * problem_.state_size());
   }
 }
 
 template <typename Update>
 const float* RunningState<Update>::read(const Stretch& stretch, std::int64_t head) {
-  const float* shared = chunks_ > 0 ? total_ : (blank_ ? nullptr : base_);
-  if (!problem_.state_per_query_head() || !stretch.initial) return shared;
-  const float* own = head_states_ + head % problem_.group() * problem_.state_size();
+  const float* shared = this->shared();
+  const float* own = this->own(stretch, head);
+  if (own == nullptr) return shared;
   if (shared == nullptr) return own;
-  row_kernels().sum(shared, own, problem_.state_size(), head_total_);
+  Update::join_own(problem_, shared, own, head_total_);
   return head_total_;
 }
 
@@ -137,11 +138,13 @@ void StateScan<Update>::mend_rows(const float* state, std::int64_t n) {
     if (i < clean && column_finite(phi_, features, i)) continue;
     float* row = output_ + i * columns;
     std::fill_n(row, columns, 0.0F);
-    tile_kernels().multiply_add({phi_ + i, kChunk, true}, 1, features, sum.data(), columns, columns, row, columns);
+    update_.read_one(phi_, i, sum.data(), row);
   }
 }
 
 template class RunningState<SumUpdate>;
+template class RunningState<DecayUpdate>;
 template class StateScan<SumUpdate>;
+template class StateScan<DecayUpdate>;
 
 }  // namespace rattention

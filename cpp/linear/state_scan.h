@@ -23,8 +23,14 @@ class RunningState {
   void begin(const Stretch& stretch, std::int64_t kv_head);
   void go_to(const Stretch& stretch, std::int64_t kv_head, const float* saved);
 
-  // What a query head reads now, nullptr where that is zero.
+  // What a query head reads now, nullptr where that is zero: what the heads share, and what is left of its own initial
+  // state, which own() gives as it was.
   const float* read(const Stretch& stretch, std::int64_t head);
+  const float* shared() const { return chunks_ > 0 ? total_ : (blank_ ? nullptr : base_); }
+  const float* own(const Stretch& stretch, std::int64_t head) const {
+    if (!problem_.state_per_query_head() || !stretch.initial) return nullptr;
+    return head_states_ + head % problem_.group() * problem_.state_size();
+  }
   void add(const Update& update);
   void close_stretch();
 

@@ -5,6 +5,7 @@
 
 #include "core/scratch.h"
 #include "core/threads.h"
+#include "linear/update_decay.h"
 #include "linear/update_sum.h"
 
 namespace rattention {
@@ -87,6 +88,7 @@ void stretch_states(const LinearProblem& problem, const ScanPlan& plan, float* s
 }
 
 template void stretch_states<SumUpdate>(const LinearProblem&, const ScanPlan&, float*, const FinalStates&);
+template void stretch_states<DecayUpdate>(const LinearProblem&, const ScanPlan&, float*, const FinalStates&);
 
 std::unique_ptr<float[]> new_states(const LinearProblem& problem, const ScanPlan& plan) {
   return std::unique_ptr<float[]>(new float[static_cast<std::size_t>(plan.saved_states() * problem.state_size())]);

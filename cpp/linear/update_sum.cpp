@@ -12,6 +12,10 @@ void SumUpdate::read(const float* phi, std::int64_t n, const float* state, float
   tile_kernels().multiply_add({phi, kChunk, true}, n, problem_.features(), state, columns, columns, out, columns);
 }
 
+void SumUpdate::read_one(const float* phi, std::int64_t i, const float* state, float* row) const {
+  read(phi + i, 1, state, row);
+}
+
 void SumUpdate::read_back(const float* grad_columns, std::int64_t n, const float* state, float* grad_phi) const {
   tile_kernels().multiply_add({state, problem_.columns()}, problem_.features(), problem_.value.dim(), grad_columns,
                               kChunk, padded(n), grad_phi, kChunk);
@@ -47,6 +51,15 @@ void SumUpdate::add_rows(const float* phi, const ChunkRows& grads, std::int64_t 
 
 void SumUpdate::join(const LinearProblem& problem, const float* base, const float* sum, float* joined) {
   row_kernels().sum(base, sum, problem.state_size(), joined);
+}
+
+void SumUpdate::join_more(const LinearProblem& problem, const float* base, const float* sum, float* joined) {
+  row_kernels().sum(joined, base, problem.state_size(), joined);
+  row_kernels().sum(joined, sum, problem.state_size(), joined);
+}
+
+void SumUpdate::join_own(const LinearProblem& problem, const float* state, const float* own, float* joined) {
+  row_kernels().sum(state, own, problem.state_size(), joined);
 }
 
 void SumUpdate::fold(const LinearProblem& problem, const float* sum, float* base, float* excess) {

@@ -1,18 +1,12 @@
 #include "metrics/pooled_map.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "core/threads.h"
-#include "softmax/float_operands.h"
-#include "softmax/softmax_attention.h"
-#include "softmax/sweep.h"
+#include "metrics/row_lse.h"
 
 namespace rattention {
 namespace {
-
-// Of a part of the rows. Bins that reach over parts are summed part by part, so parts must not depend on the threads.
-constexpr std::int64_t kPartBlocks = 16;
 
 // The map's rows that a task adds to, counted over batch, heads and bins: its first and last may be another's as well.
 KeySpan map_rows(const ScoreProblem& problem, const Bins& rows, const Task& task) {
@@ -23,30 +17,20 @@ KeySpan map_rows(const ScoreProblem& problem, const Bins& rows, const Task& task
   return {index(task.blocks.front(), task.blocks.front().first), index(end, end.first + end.rows - 1) + 1};
 }
 
-Task within(const Task& task, KeySpan keys) {
-  Task narrowed = task;
-  narrowed.keys = {};
-  for (QueryBlock& block : narrowed.blocks) {
-    block.keys = block.keys.intersect(keys);
-    narrowed.keys = narrowed.keys.join(block.keys);
-  }
-  return narrowed;
-}
-
 // Adds the weights of a task's rows to the map. Rows that one bin holds are summed key by key before keys are pooled:
 // sums across a vector then cost next to nothing.
 class MapSums {
  public:
   // `edges` holds the task's first and last row of the map, [2][keys.count()].
-  MapSums(const ScoreProblem& problem, const Bins& rows, const Bins& keys, const Task& task, const double* lse,
+  MapSums(const ScoreProblem& problem, const Bins& rows, const Bins& keys, const Task& task, const RowLse& lse,
           float* map, float* edges)
-      : problem_(problem),
-        rows_(rows),
+      : rows_(rows),
         keys_(keys),
         kernels_(tile_kernels()),
         lse_(lse),
         map_(map),
         edges_(edges),
+        batch_(task.batch),
         first_head_(task.batch * problem.query.heads()),
         own_(map_rows(problem, rows, task)) {}
 
@@ -54,8 +38,7 @@ class MapSums {
 
   void block(ScoreTile& tile, const QueryBlock& block) {
     std::int64_t last = 0;
-    for (std::int64_t r = 0; r < block.rows; r = last) {
-      const std::int64_t bin = rows_.of(block.first + r);
+    for (std::int64_t r = 0, bin = rows_.of(block.first); r < block.rows; r = last, ++bin) {
       last = std::min(block.rows, rows_.last(bin) - block.first);
       const KeySpan keys = sum_rows(tile, block, r, last);
       if (!keys.empty()) pool(keys, map_row((first_head_ + block.head) * rows_.count() + bin));
@@ -68,12 +51,9 @@ class MapSums {
     KeySpan seen;
     for (std::int64_t r = first; r < last; ++r) seen = seen.join(tile.keys_of(r));
     std::fill_n(sums_, seen.size(), 0.0F);
-    const double* lse = lse_ + (first_head_ + block.head) * problem_.row_count + block.first;
     for (std::int64_t r = first; r < last; ++r) {
-      const KeySpan keys = tile.keys_of(r);
-      if (keys.empty() || lse[r] == -std::numeric_limits<float>::infinity()) continue;
-      tile.to_weights(first_head_ / problem_.query.heads(), block, r, lse[r]);
-      kernels_.add(sums_ + (keys.first - seen.first), tile.scores_of(r), keys.size());
+      const KeySpan keys = lse_.to_weights(tile, batch_, block, r);
+      if (!keys.empty()) kernels_.add(sums_ + (keys.first - seen.first), tile.scores_of(r), keys.size());
     }
     return seen;
   }
@@ -96,28 +76,28 @@ class MapSums {
     return map_ + index * keys_.count();
   }
 
-  const ScoreProblem& problem_;
   const Bins& rows_;
   const Bins& keys_;
   const TileKernels& kernels_;
-  const double* lse_;
+  const RowLse& lse_;
   float* map_;
   float* edges_;
+  std::int64_t batch_;
   std::int64_t first_head_;  // of the batch entry, counted over the batch
   KeySpan own_;
   float sums_[kTileKeys] = {};
 };
 
-class PooledMap {
+class SegmentMass {
  public:
-  PooledMap(const ScoreProblem& problem, const Bins& rows, const Bins& keys, float* map)
+  SegmentMass(const ScoreProblem& problem, const Bins& rows, const Bins& keys, const double* lse, float* map)
       : problem_(problem),
         rows_(rows),
         keys_(keys),
         plan_(problem, kPartBlocks),
         heads_(problem.query.batch() * problem.query.heads()),
         map_(map),
-        lse_(static_cast<std::size_t>(heads_ * problem.row_count)),
+        lse_(problem, lse),
         edges_(static_cast<std::size_t>(plan_.count() * 2 * keys.count())) {}
 
   void run() {
@@ -125,21 +105,14 @@ class PooledMap {
     // Under causality the last rows are the longest and should start first.
     parallel_for(plan_.count(), [this](std::int64_t turn) { sum(plan_.count() - 1 - turn); });
     for (std::int64_t index = 0; index < plan_.count(); ++index) join_edges(index);
-    parallel_for(heads_ * rows_.count(), [this](std::int64_t row) { average(row); });
   }
 
  private:
   void sum(std::int64_t index) {
     const Task task = plan_.task(index);
-    SoftmaxForward want;
-    want.lse = lse_.data();
-    softmax_task(problem_, want, task);
-    Scratch& scratch = thread_scratch();
-    scratch.reset(FloatOperands::floats(problem_, nullptr, task.rows) + ScoreTile::floats(problem_, task.rows));
-    FloatOperands operands(problem_, nullptr, task.rows, scratch);
-    ScoreTile tile(problem_, operands, task.rows, scratch);
-    MapSums sums(problem_, rows_, keys_, task, lse_.data(), map_, edges_of(index));
-    sweep(within(task, keys_.range()), tile, sums);
+    lse_.prepare(task);
+    MapSums sums(problem_, rows_, keys_, task, lse_, map_, edges_of(index));
+    sweep_scores(problem_, narrowed(task, [this](const QueryBlock&) { return keys_.range(); }), sums);
   }
 
   // In the order of the plan, whoever computed them.
@@ -150,16 +123,6 @@ class PooledMap {
     if (own.size() > 1) tile_kernels().add(map_ + (own.last - 1) * columns, edges_of(index) + columns, columns);
   }
 
-  // Sums to means over all cells of a bin.
-  void average(std::int64_t row) {
-    const std::int64_t bin = row % rows_.count();
-    const std::int64_t height = rows_.last(bin) - rows_.first(bin);
-    float* means = map_ + row * keys_.count();
-    for (std::int64_t c = 0; c < keys_.count(); ++c) {
-      means[c] /= static_cast<float>(height * (keys_.last(c) - keys_.first(c)));
-    }
-  }
-
   float* edges_of(std::int64_t index) { return edges_.data() + index * 2 * keys_.count(); }
 
   const ScoreProblem& problem_;
@@ -168,21 +131,24 @@ class PooledMap {
   const TaskPlan plan_;
   const std::int64_t heads_;  // counted over the batch
   float* map_;
-  std::vector<double> lse_;
+  RowLse lse_;
   std::vector<float> edges_;  // of every task: its first and last row of the map
 };
 
 }  // namespace
 
-Bins::Bins(KeySpan range, std::int64_t most) : range_(range) {
-  const std::int64_t bins = std::min(most, range.size());
-  for (std::int64_t bin = 0; bin <= bins; ++bin) {
-    edges_.push_back(range.first + (bins > 0 ? bin * range.size() / bins : 0));
-  }
+void segment_mass(const ScoreProblem& problem, const Bins& rows, const Bins& keys, const double* lse, float* mass) {
+  SegmentMass(problem, rows, keys, lse, mass).run();
 }
 
-void pooled_map(const ScoreProblem& problem, const Bins& rows, const Bins& keys, float* map) {
-  PooledMap(problem, rows, keys, map).run();
+void pooled_map(const ScoreProblem& problem, const Bins& rows, const Bins& keys, const double* lse, float* map) {
+  segment_mass(problem, rows, keys, lse, map);
+  const std::int64_t heads = problem.query.batch() * problem.query.heads();
+  parallel_for(heads * rows.count(), [&](std::int64_t row) {
+    const std::int64_t height = rows.bin(row % rows.count()).size();
+    float* means = map + row * keys.count();
+    for (std::int64_t c = 0; c < keys.count(); ++c) means[c] /= static_cast<float>(height * keys.bin(c).size());
+  });
 }
 
 }  // namespace rattention

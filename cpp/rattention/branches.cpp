@@ -7,6 +7,8 @@
 #include "core/scratch.h"
 #include "core/threads.h"
 #include "linear/stretch_states.h"
+#include "linear/update_decay.h"
+#include "linear/update_sum.h"
 #include "softmax/softmax_attention.h"
 
 namespace rattention {
@@ -20,11 +22,10 @@ constexpr std::int64_t kRangeStretches = 6;
 // Ranges per thread that let the dynamic schedule even out differences.
 constexpr std::int64_t kRangesPerThread = 8;
 
-using Scan = StateScan<SumUpdate>;
-
-Scan make_scan(const LinearProblem& problem) {
+template <typename Update>
+StateScan<Update> make_scan(const LinearProblem& problem) {
   Scratch& scratch = thread_scratch(ScratchUse::states);
-  scratch.reset(Scan::floats(problem));
+  scratch.reset(StateScan<Update>::floats(problem));
   return {problem, scratch};
 }
 
@@ -67,26 +68,28 @@ std::vector<Branches::Range> Branches::tasks() const {
 }
 
 // The sliding window of a few stretches of one sequence is computed at once.
-void Branches::run_stretches(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
-                             const Visit& visit) const {
-  Scan scan = make_scan(linear_);
+template <typename Update>
+void Branches::run_stretches(const Range& range, std::int64_t kv_head, bool summed, float* states,
+                             const BranchWants& want, const Visit& visit) const {
+  StateScan<Update> scan = make_scan<Update>(linear_);
   for (Range part{range.first, range.first}; part.first < range.last; part.first = part.last) {
     do {
       ++part.last;
     } while (part.last < range.last && !plan_.stretch(part.last).begins && part.last - part.first < kRangeStretches);
-    run_range(part, kv_head, summed, want, visit, scan);
+    run_range(part, kv_head, summed, states, want, visit, scan);
   }
 }
 
-void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
-                         const Visit& visit, Scan& scan) const {
+template <typename Update>
+void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, float* states, const BranchWants& want,
+                         const Visit& visit, StateScan<Update>& scan) const {
   const KeySpan rows{plan_.stretch(range.first).rows().first, plan_.stretch(range.last - 1).rows().last};
   const std::int64_t batch = plan_.stretch(range.first).batch;
   const std::int64_t columns = linear_.columns();
   const std::int64_t group = linear_.group();
   SoftmaxForward local;
   local.value = &problem_.local_value();
-  local.lse = want.lse;
+  local.lse = want.kept != nullptr ? want.kept->lse : nullptr;
   float* local_rows = has_local() ? softmax_task(score_, local, row_task(score_, batch, kv_head, rows)) : nullptr;
   std::vector<float> none(static_cast<std::size_t>(has_local() ? 0 : columns));
   for (std::int64_t s = range.first; s < range.last; ++s) {
@@ -94,11 +97,11 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
     const Stretch& stretch = plan_.stretch(s);
     const std::int64_t saved = plan_.saved_state(stretch, kv_head) * linear_.state_size();
     if (summed) {
-      scan.state().go_to(stretch, kv_head, want.states + saved);
+      scan.state().go_to(stretch, kv_head, states + saved);
     } else if (stretch.begins) {
       scan.state().begin(stretch, kv_head);
-    } else if (want.states != nullptr && stretch.resumes()) {
-      std::copy_n(scan.state().base(), linear_.state_size(), want.states + saved);
+    } else if (states != nullptr && stretch.resumes()) {
+      std::copy_n(scan.state().base(), linear_.state_size(), states + saved);
     }
     scan.run(stretch, kv_head, [&](std::int64_t head, KeySpan chunk, float* linear_rows) {
       for (std::int64_t i = 0; i < chunk.size(); ++i) {
@@ -106,7 +109,9 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
         std::fill(none.begin(), none.end(), 0.0F);
         float* local_row =
             has_local() ? local_rows + (head % group * rows.size() + row - rows.first) * columns : none.data();
-        visit({stretch.section, batch, head, row, local_row, linear_rows + i * columns});
+        const BranchRow both{batch, head, row, local_row, linear_rows + i * columns};
+        if (want.kept != nullptr) keep(*want.kept, both);
+        visit(both);
       }
     });
     if (!summed && stretch.ends) {
@@ -115,34 +120,53 @@ void Branches::run_range(const Range& range, std::int64_t kv_head, bool summed, 
   }
 }
 
-void Branches::run_heads(const BranchWants& want, const Visit& visit) const {
+void Branches::keep(const RAttentionKept& kept, const BranchRow& row) const {
+  const std::int64_t dim = linear_.value.dim();
+  const std::int64_t at = ((row.batch * linear_.query.heads() + row.head) * linear_.query.length() + row.row) * dim;
+  std::copy_n(row.local, dim, kept.local + at);
+  std::copy_n(row.linear, dim, kept.linear + at);
+}
+
+template <typename Update>
+void Branches::run_heads(float* states, const BranchWants& want, const Visit& visit) const {
   const std::int64_t heads = linear_.key.heads();
   parallel_for(plan_.batch_heads(), [&](std::int64_t index) {
-    run_stretches({plan_.begin(index / heads), plan_.begin(index / heads + 1)}, index % heads, false, want, visit);
+    const Range all{plan_.begin(index / heads), plan_.begin(index / heads + 1)};
+    run_stretches<Update>(all, index % heads, false, states, want, visit);
   });
 }
 
-void Branches::run_pieces(const BranchWants& want, const Visit& visit) const {
+template <typename Update>
+void Branches::run_pieces(float* states, const BranchWants& want, const Visit& visit) const {
   const std::vector<Range> all = tasks();
   const std::int64_t heads = linear_.key.heads();
   parallel_for(static_cast<std::int64_t>(all.size()) * heads, [&](std::int64_t index) {
-    run_stretches(all[static_cast<std::size_t>(index / heads)], index % heads, true, want, visit);
+    run_stretches<Update>(all[static_cast<std::size_t>(index / heads)], index % heads, true, states, want, visit);
   });
 }
 
-void Branches::run(const BranchWants& want, const Visit& visit) const {
+template <typename Update>
+void Branches::run_all(const BranchWants& want, const Visit& visit) const {
+  float* states = want.kept != nullptr ? want.kept->states : nullptr;
   if (!plan_.split_heads(kSplitCost)) {
-    run_heads(want, visit);
+    run_heads<Update>(states, want, visit);
     return;
   }
-  BranchWants with_states = want;
   std::unique_ptr<float[]> own;
-  if (want.states == nullptr) {
+  if (states == nullptr) {
     own = new_states(linear_, plan_);
-    with_states.states = own.get();
+    states = own.get();
   }
-  stretch_states<SumUpdate>(linear_, plan_, with_states.states, want.final);
-  run_pieces(with_states, visit);
+  stretch_states<Update>(linear_, plan_, states, want.final);
+  run_pieces<Update>(states, want, visit);
+}
+
+void Branches::run(const BranchWants& want, const Visit& visit) const {
+  if (linear_.log_gates != nullptr) {
+    run_all<DecayUpdate>(want, visit);
+  } else {
+    run_all<SumUpdate>(want, visit);
+  }
 }
 
 }  // namespace rattention

@@ -10,7 +10,7 @@
 #include "kernels/rotary.h"
 #include "linear/end_states.h"
 #include "linear/state_scan.h"
-#include "linear/update_sum.h"
+#include "rattention/kept.h"
 #include "rattention/rattention_problem.h"
 #include "softmax/score_problem.h"
 
@@ -18,7 +18,6 @@ namespace rattention {
 
 // A row of either branch before the norms, padded with zeros to whole vectors. Both may be changed.
 struct BranchRow {
-  std::int64_t section;  // of the plan
   std::int64_t batch;
   std::int64_t head;
   std::int64_t row;
@@ -28,8 +27,7 @@ struct BranchRow {
 
 // What is wanted besides the rows.
 struct BranchWants {
-  double* lse = nullptr;    // of the sliding window, [batch, heads, length]
-  float* states = nullptr;  // as in LinearForward
+  const RAttentionKept* kept = nullptr;  // filled, rows before they are visited
   FinalStates final;
 };
 
@@ -57,12 +55,20 @@ class Branches {
   };
 
   std::vector<Range> tasks() const;
-  void run_stretches(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want,
+  // `states`: those of stretches, to be read where they are `summed` and else to be written; or none.
+  template <typename Update>
+  void run_stretches(const Range& range, std::int64_t kv_head, bool summed, float* states, const BranchWants& want,
                      const Visit& visit) const;
-  void run_range(const Range& range, std::int64_t kv_head, bool summed, const BranchWants& want, const Visit& visit,
-                 StateScan<SumUpdate>& scan) const;
-  void run_pieces(const BranchWants& want, const Visit& visit) const;
-  void run_heads(const BranchWants& want, const Visit& visit) const;
+  template <typename Update>
+  void run_range(const Range& range, std::int64_t kv_head, bool summed, float* states, const BranchWants& want,
+                 const Visit& visit, StateScan<Update>& scan) const;
+  template <typename Update>
+  void run_all(const BranchWants& want, const Visit& visit) const;
+  template <typename Update>
+  void run_pieces(float* states, const BranchWants& want, const Visit& visit) const;
+  template <typename Update>
+  void run_heads(float* states, const BranchWants& want, const Visit& visit) const;
+  void keep(const RAttentionKept& kept, const BranchRow& row) const;
 
   const RAttentionProblem& problem_;
   const LinearProblem& linear_;

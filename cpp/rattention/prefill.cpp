@@ -162,8 +162,8 @@ class NewStates {
         row_(new float[static_cast<std::size_t>(3 * padded(config_.head_dim) + padded(config_.value_dim))]) {
     for (std::int64_t index = 0; index < cache.heads(); ++index) {
       const CacheHead kept = cache.head(index);
-      store_state(kept.state, config_.head_dim, config_.value_dim, sums_.get() + index * size_);
-      store_state(kept.excess, config_.head_dim, config_.value_dim, excesses_.get() + index * size_);
+      store_state(kept.state, 2 * config_.head_dim, config_.value_dim, sums_.get() + index * size_);
+      store_state(kept.excess, 2 * config_.head_dim, config_.value_dim, excesses_.get() + index * size_);
     }
   }
 
@@ -178,8 +178,8 @@ class NewStates {
       const std::int64_t b = index / config_.kv_heads;
       if (problem_.count(b) == 0) continue;
       const CacheHead kept = cache_.head(index);
-      load_state(sums_.get() + index * size_, config_.head_dim, config_.value_dim, kept.state);
-      load_state(excesses_.get() + index * size_, config_.head_dim, config_.value_dim, kept.excess);
+      load_state(sums_.get() + index * size_, 2 * config_.head_dim, config_.value_dim, kept.state);
+      load_state(excesses_.get() + index * size_, 2 * config_.head_dim, config_.value_dim, kept.excess);
       add_next(kept, b, index % config_.kv_heads);
     }
   }

@@ -5,17 +5,20 @@
 #include "core/tensor.h"
 #include "linear/residual_linear.h"
 #include "linear/residual_linear_backward.h"
+#include "rattention/kept.h"
 #include "rattention/rattention_problem.h"
 
 namespace rattention {
 
-// Neither branch's output is ever written out: a few hundred rows of the sliding window are joined with those of the
-// state scan while they are in cache. `states` is as in LinearForward.
-void rattention_forward(const RAttentionProblem& problem, const LinearForward& want);
+// Neither branch's output is written out, unless it is kept: a few hundred rows of the sliding window are joined with
+// those of the state scan while they are in cache.
+void rattention_forward(const RAttentionProblem& problem, const LinearForward& want,
+                        const RAttentionKept* kept = nullptr);
 
 struct RAttentionSaved {
-  TensorView grad_output;             // [batch, heads, length, value_dim]
-  const float* grad_state = nullptr;  // of the final state, or none
+  TensorView grad_output;                // [batch, heads, length, value_dim]
+  const float* grad_state = nullptr;     // of the final state, or none
+  const RAttentionKept* kept = nullptr;  // none: both branches are computed again
 };
 
 // `linear` as for linear_backward; norm weights contiguous [heads, value_dim]. Zero on entry.
@@ -25,7 +28,6 @@ struct RAttentionGradients {
   float* linear_norm_weight = nullptr;
 };
 
-// Both branches are computed again; nothing is kept from the forward pass.
 void rattention_backward(const RAttentionProblem& problem, const RAttentionSaved& saved,
                          const RAttentionGradients& gradients);
 

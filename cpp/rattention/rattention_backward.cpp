@@ -1,12 +1,12 @@
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/scratch.h"
 #include "core/threads.h"
 #include "kernels/rows.h"
 #include "linear/residual_linear_backward.h"
-#include "linear/stretch_states.h"
 #include "rattention/branches.h"
 #include "rattention/norm_join.h"
 #include "rattention/rattention.h"
@@ -15,92 +15,89 @@
 namespace rattention {
 namespace {
 
-// A contiguous float32 array in the shape of the output.
-class Rows {
+// Of a head, that go through the norms as a task. Fixed, because gradients of their weights are summed by tasks.
+constexpr std::int64_t kNormRows = 384;
+
+std::unique_ptr<float[]> new_floats(std::int64_t n) {
+  return std::unique_ptr<float[]>(new float[static_cast<std::size_t>(n)]);
+}
+
+// Gradients of the rows of both branches, and of the weights of their norms.
+class NormGradients {
  public:
-  explicit Rows(const LinearProblem& problem)
-      : shape_{problem.query.batch(), problem.query.heads(), problem.query.length(), problem.value.dim()},
-        data_(new float[static_cast<std::size_t>(shape_[0] * shape_[1] * shape_[2] * shape_[3])]) {}
-
-  void store(const BranchRow& at, const float* row) {
-    std::copy_n(row, shape_[3], data_.get() + ((at.batch * shape_[1] + at.head) * shape_[2] + at.row) * shape_[3]);
-  }
-  TensorView view() const { return view_of(data_.get(), shape_); }
-
- private:
-  std::array<std::int64_t, 4> shape_;
-  std::unique_ptr<float[]> data_;
-};
-
-// Gradients of one norm's weights, summed by sections and heads first: no two threads meet, and the order is
-// fixed.
-class WeightGradients {
- public:
-  WeightGradients(const LinearProblem& problem, const ScanPlan& plan)
+  explicit NormGradients(const RAttentionProblem& problem)
       : problem_(problem),
-        sections_(plan.sections()),
-        width_(problem.columns()),
-        sums_(static_cast<std::size_t>(sections_ * problem.query.heads() * width_)) {}
+        heads_(problem.linear.query.heads()),
+        parts_(ceil_div(problem.linear.query.length(), kNormRows)),
+        dim_(problem.linear.value.dim()),
+        width_(padded(dim_)),
+        shape_{problem.linear.query.batch(), heads_, problem.linear.query.length(), dim_},
+        local_(new_floats(shape_[0] * shape_[1] * shape_[2] * dim_)),
+        linear_(new_floats(shape_[0] * shape_[1] * shape_[2] * dim_)),
+        sums_(static_cast<std::size_t>(tasks() * 2 * width_)) {}
 
-  float* of(const BranchRow& row) { return sums_.data() + (row.section * problem_.query.heads() + row.head) * width_; }
+  void run(const TensorView& grad_output, const RAttentionKept& kept) {
+    const NormJoin norms(problem_.norms, heads_, dim_);
+    parallel_for(tasks(), [&](std::int64_t task) { run_task(norms, grad_output, kept, task); });
+  }
 
-  void store(float* gradient) const {
-    const std::int64_t dim = problem_.value.dim();
-    for (std::int64_t g = 0; g < sections_; ++g) {
-      for (std::int64_t head = 0; head < problem_.query.heads(); ++head) {
-        const float* sum = sums_.data() + (g * problem_.query.heads() + head) * width_;
-        for (std::int64_t d = 0; d < dim; ++d) gradient[head * dim + d] += sum[d];
+  TensorView local() const { return view_of(local_.get(), shape_); }
+  TensorView linear() const { return view_of(linear_.get(), shape_); }
+  void add_weights(const RAttentionGradients& gradients) const {
+    for (std::int64_t task = 0; task < tasks(); ++task) {
+      const std::int64_t head = task / parts_ % heads_;
+      const float* sum = sums_.data() + task * 2 * width_;
+      for (std::int64_t d = 0; d < dim_; ++d) {
+        gradients.local_norm_weight[head * dim_ + d] += sum[d];
+        gradients.linear_norm_weight[head * dim_ + d] += sum[width_ + d];
       }
     }
   }
 
  private:
-  const LinearProblem& problem_;
-  std::int64_t sections_;
-  std::int64_t width_;
-  std::vector<float> sums_;
-};
+  std::int64_t tasks() const { return shape_[0] * heads_ * parts_; }
 
-// What the norms leave for the two branches to go on with.
-struct BranchGradients {
-  explicit BranchGradients(const RAttentionProblem& problem, const ScanPlan& plan)
-      : local_output(problem.linear),
-        local(problem.linear),
-        linear(problem.linear),
-        lse(new double[static_cast<std::size_t>(problem.linear.query.batch() * problem.linear.query.heads() *
-                                                problem.linear.query.length())]),
-        states(new_states(problem.linear, plan)),
-        local_weight(problem.linear, plan),
-        linear_weight(problem.linear, plan) {}
-
-  Rows local_output;
-  Rows local;
-  Rows linear;
-  std::unique_ptr<double[]> lse;
-  std::unique_ptr<float[]> states;
-  WeightGradients local_weight;
-  WeightGradients linear_weight;
-};
-
-// Computes the branches again and takes the gradients through the norms.
-void norms_backward(const RAttentionProblem& problem, const Branches& branches, const TensorView& grad_output,
-                    BranchGradients& gradients) {
-  const std::int64_t dim = problem.linear.value.dim();
-  const NormJoin norms(problem.norms, problem.linear.query.heads(), dim);
-  BranchWants wants;
-  wants.lse = gradients.lse.get();
-  wants.states = gradients.states.get();
-  branches.run(wants, [&](const BranchRow& row) {
+  void run_task(const NormJoin& norms, const TensorView& grad_output, const RAttentionKept& kept, std::int64_t task) {
+    stop_if_asked();
     Scratch& scratch = thread_scratch(ScratchUse::row);
-    scratch.reset(padded(dim));
-    float* grad = scratch.take(padded(dim));
-    load_row(grad_output, row.batch, row.head, row.row, grad, padded(dim));
-    gradients.local_output.store(row, row.local);
-    norms.backward(row.head, grad, row.local, row.linear, gradients.local_weight.of(row),
-                   gradients.linear_weight.of(row));
-    gradients.local.store(row, row.local);
-    gradients.linear.store(row, row.linear);
-  });
+    scratch.reset(3 * Scratch::round_up(width_));
+    float* grad = scratch.take(width_);
+    float* local = scratch.take(width_);
+    float* linear = scratch.take(width_);
+    const std::int64_t head = task / parts_;  // counted over the batch
+    float* sum = sums_.data() + task * 2 * width_;
+    const std::int64_t last = std::min(shape_[2], (task % parts_ + 1) * kNormRows);
+    for (std::int64_t row = task % parts_ * kNormRows; row < last; ++row) {
+      const std::int64_t at = (head * shape_[2] + row) * dim_;
+      load_row(grad_output, head / heads_, head % heads_, row, grad, width_);
+      std::fill(std::copy_n(kept.local + at, dim_, local), local + width_, 0.0F);
+      std::fill(std::copy_n(kept.linear + at, dim_, linear), linear + width_, 0.0F);
+      norms.backward(head % heads_, grad, local, linear, sum, sum + width_);
+      std::copy_n(local, dim_, local_.get() + at);
+      std::copy_n(linear, dim_, linear_.get() + at);
+    }
+  }
+
+  const RAttentionProblem& problem_;
+  const std::int64_t heads_;
+  const std::int64_t parts_;
+  const std::int64_t dim_;
+  const std::int64_t width_;
+  const std::array<std::int64_t, 4> shape_;
+  const std::unique_ptr<float[]> local_;
+  const std::unique_ptr<float[]> linear_;
+  std::vector<float> sums_;  // [tasks][local, linear][width]
+};
+
+void local_backward(const RAttentionProblem& problem, const ScoreProblem& score, const TensorView& grad_output,
+                    const RAttentionKept& kept, const LinearGradients& gradients) {
+  SoftmaxSaved saved{problem.linear.value, view_of(kept.local, grad_output.shape), grad_output};
+  saved.lse = kept.lse;
+  SoftmaxGradients wanted;
+  wanted.query = gradients.query;
+  wanted.key = gradients.key;
+  wanted.value = gradients.value;
+  softmax_backward(score, saved, wanted);
 }
 
 }  // namespace
@@ -108,23 +105,23 @@ void norms_backward(const RAttentionProblem& problem, const Branches& branches, 
 void rattention_backward(const RAttentionProblem& problem, const RAttentionSaved& saved,
                          const RAttentionGradients& gradients) {
   const Branches branches(problem);
-  BranchGradients between(problem, branches.plan());
-  norms_backward(problem, branches, saved.grad_output, between);
-  between.local_weight.store(gradients.local_norm_weight);
-  between.linear_weight.store(gradients.linear_norm_weight);
+  std::unique_ptr<float[]> memory;
+  std::optional<RAttentionKept> own;
+  if (saved.kept == nullptr) {
+    memory = new_floats(RAttentionKept::floats(problem));
+    own.emplace(problem, memory.get());
+    BranchWants wants;
+    wants.kept = &*own;
+    branches.run(wants, [](const BranchRow&) {});
+  }
+  const RAttentionKept& kept = own ? *own : *saved.kept;
+  NormGradients norms(problem);
+  norms.run(saved.grad_output, kept);
+  norms.add_weights(gradients);
   LinearGradients of_inputs = gradients.linear;
   of_inputs.add = branches.has_local();
-  if (branches.has_local()) {
-    SoftmaxSaved local{problem.linear.value, between.local_output.view(), between.local.view()};
-    local.lse = between.lse.get();
-    SoftmaxGradients local_gradients;
-    local_gradients.query = gradients.linear.query;
-    local_gradients.key = gradients.linear.key;
-    local_gradients.value = gradients.linear.value;
-    softmax_backward(branches.score(), local, local_gradients);
-  }
-  linear_backward(problem.linear, branches.plan(), {between.linear.view(), saved.grad_state, between.states.get()},
-                  of_inputs);
+  if (branches.has_local()) local_backward(problem, branches.score(), norms.local(), kept, gradients.linear);
+  linear_backward(problem.linear, branches.plan(), {norms.linear(), saved.grad_state, kept.states}, of_inputs);
 }
 
 }  // namespace rattention

@@ -72,7 +72,7 @@ RAttentionCache::RAttentionCache(const CacheConfig& config)
     : config_(checked(config)), panel_(tile_kernels().panel), columns_(rattention::padded(config.value_dim)) {
   const std::int64_t size = size_of(config.dtype);
   const std::int64_t panels = config.window / panel_ + (config.window % panel_ != 0 ? 1 : 0);
-  const std::int64_t state = line_bytes(features(config.head_dim), columns_, sizeof(float));
+  const std::int64_t state = line_bytes(features(config.feature_map, config.head_dim), columns_, sizeof(float));
   const bool rotates = !config.rope.empty();
   values_at_ = line_bytes(checked_product(panels, panel_), config.head_dim, rotates ? sizeof(float) : size);
   keys_at_ = values_at_ + line_bytes(config.window, columns_, size);
@@ -211,8 +211,8 @@ void RAttentionCache::write_head(std::int64_t index, const CacheContents& conten
     store_row(value.data(), config_.value_dim, values + slot * value_bytes, config_.dtype);
   }
   const std::int64_t state_size = 2 * config_.head_dim * config_.value_dim;
-  store_state(from.state, config_.head_dim, config_.value_dim, contents.states + index * state_size);
-  store_state(from.excess, config_.head_dim, config_.value_dim, contents.excesses + index * state_size);
+  store_state(from.state, 2 * config_.head_dim, config_.value_dim, contents.states + index * state_size);
+  store_state(from.excess, 2 * config_.head_dim, config_.value_dim, contents.excesses + index * state_size);
 }
 
 void RAttentionCache::read(const CacheContents& contents) {
@@ -246,8 +246,8 @@ void RAttentionCache::read_head(std::int64_t index, const CacheContents& content
     store_slot(to, slot, key.data(), rotated.data(), value.data());
   }
   const std::int64_t state_size = 2 * config_.head_dim * config_.value_dim;
-  load_state(contents.states + index * state_size, config_.head_dim, config_.value_dim, to.state);
-  load_state(contents.excesses + index * state_size, config_.head_dim, config_.value_dim, to.excess);
+  load_state(contents.states + index * state_size, 2 * config_.head_dim, config_.value_dim, to.state);
+  load_state(contents.excesses + index * state_size, 2 * config_.head_dim, config_.value_dim, to.excess);
 }
 
 }  // namespace rattention

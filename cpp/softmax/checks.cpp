@@ -21,6 +21,12 @@ void check_query_and_key(const TensorView& query, const TensorView& key) {
   }
 }
 
+void check_equal_lengths(const TensorView& query, const TensorView& key) {
+  if (key.length() == query.length()) return;
+  fail("key has length " + std::to_string(key.length()) + ", query has " + std::to_string(query.length()) +
+       "; they must be equal");
+}
+
 void check_value(const TensorView& key, const TensorView& value) {
   const char* names[] = {"batch", "heads", "length"};
   for (std::size_t i = 0; i < 3; ++i) {

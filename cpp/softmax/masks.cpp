@@ -38,6 +38,13 @@ void by_floats(const DenseMask& mask, const std::byte* entries, std::int64_t cou
 }  // namespace
 
 KeySpan Masks::span(std::int64_t b, std::int64_t row) const {
+  const KeySpan keys = span_of_all(b, row);
+  if (!part) return keys;
+  if (keys.size() > part->size()) return keys.intersect(*part);
+  return keys.first >= part->first && keys.first < part->last ? keys : KeySpan{};
+}
+
+KeySpan Masks::span_of_all(std::int64_t b, std::int64_t row) const {
   if (of_all_rows) return *of_all_rows;
   const std::int64_t at = position(row);
   KeySpan keys = reach(at);

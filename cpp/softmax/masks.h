@@ -37,11 +37,14 @@ struct Masks {
   std::optional<DenseMask> dense;
   PositionSpans within;  // rows see no more than that of their position: segments that are one run of keys each
   PositionSpans blocks;  // and all of that, whatever causality and window hide: blocks that see both sides
+  // Of equal parts of the keys, that which counts. A row that sees no more keys than a part has is not cut, so that it
+  // does not depend on other rows: the part of its first key has them all.
+  std::optional<KeySpan> part;
   std::optional<KeySpan> of_all_rows;  // in place of causality, window, blocks and runs, where rows are heads
 
   std::int64_t position(std::int64_t row) const { return row + query_offset; }
 
-  // What causality, window, blocks and runs leave of the keys. Overflow-free for any int64 reach.
+  // What causality, window, blocks and runs leave of the keys, or of their part. Overflow-free for any int64 reach.
   KeySpan span(std::int64_t b, std::int64_t row) const;
 
   // Masks beyond the span: where both are false, a row sees its whole span.
@@ -57,6 +60,7 @@ struct Masks {
   void add_bias(std::int64_t b, std::int64_t h, std::int64_t row, KeySpan keys, float* scores) const;
 
  private:
+  KeySpan span_of_all(std::int64_t b, std::int64_t row) const;
   KeySpan reach(std::int64_t at) const;
   KeySpan at_position(const PositionSpans& spans, std::int64_t b, std::int64_t at, KeySpan otherwise) const;
 };

@@ -9,17 +9,12 @@
 #include "core/threads.h"
 #include "kernels/rows.h"
 #include "softmax/bf16_operands.h"
-#include "softmax/float_operands.h"
-#include "softmax/sweep.h"
+#include "softmax/finished_row.h"
+#include "softmax/key_parts.h"
+#include "softmax/score_sweep.h"
 
 namespace rattention {
 namespace {
-
-// log(e^a + e^b); b is finite.
-double log_of_sum(double a, double b) {
-  const double top = std::max(b, a);  // NaN where a is NaN
-  return std::isnan(a) ? a : top + std::log1p(std::exp(std::min(a, b) - top));
-}
 
 // One task of the forward pass: running maximum, denominator and unnormalised output of every row.
 class ForwardTask {
@@ -33,7 +28,7 @@ class ForwardTask {
         operands_(operands),
         columns_(TileOperands::columns(want.value)),
         in_place_(in_place(want)),
-        output_(scratch.take(in_place_ ? 0 : task.rows * columns_)),
+        output_(scratch.take(owns_rows(want) ? task.rows * columns_ : 0)),
         top_(scratch.take(task.rows)),
         total_(scratch.take(task.rows)),
         sees_(scratch.take(task.rows)),
@@ -47,7 +42,7 @@ class ForwardTask {
   }
 
   static std::int64_t floats(const SoftmaxForward& want, std::int64_t rows) {
-    const std::int64_t own_rows = in_place(want) ? 0 : rows;
+    const std::int64_t own_rows = owns_rows(want) ? rows : 0;
     return Scratch::round_up(own_rows * TileOperands::columns(want.value)) + 3 * Scratch::round_up(rows);
   }
 
@@ -63,7 +58,7 @@ class ForwardTask {
   // Divides by the denominators and writes out what is wanted; returns the finished rows, unless they are in place.
   float* finish() {
     for (const QueryBlock& block : task_.blocks) {
-      for (std::int64_t r = 0; r < block.rows; ++r) finish_row(block, r);
+      for (std::int64_t r = 0; r < block.rows; ++r) finish(block, r);
     }
     return output_;
   }
@@ -75,7 +70,14 @@ class ForwardTask {
            want.value->dim() == TileOperands::columns(want.value);
   }
 
+  static bool owns_rows(const SoftmaxForward& want) { return !in_place(want) && want.partial == nullptr; }
+
+  std::int64_t row_index(const QueryBlock& block, std::int64_t r) const {
+    return (task_.batch * problem_.query.heads() + block.head) * problem_.row_count + block.first + r;
+  }
+
   float* output_of(const QueryBlock& block, std::int64_t r) const {
+    if (want_.partial != nullptr) return want_.partial->outputs + row_index(block, r) * columns_;
     if (!in_place_) return output_ + (block.slot + r) * columns_;
     return reinterpret_cast<float*>(want_.output->row(task_.batch, block.head, block.first + r));
   }
@@ -133,45 +135,21 @@ class ForwardTask {
     }
   }
 
-  void finish_row(const QueryBlock& block, std::int64_t r) {
+  void finish(const QueryBlock& block, std::int64_t r) {
     const std::int64_t slot = block.slot + r;
     const std::int64_t row = block.first + r;
-    // Scores that are -inf all of them have no softmax but beside a sink; a row that sees nothing is 0.
-    const bool undefined = total_[slot] == 0 && sees_[slot] != 0 && problem_.sinks == nullptr;
-    const float total = undefined ? std::numeric_limits<float>::quiet_NaN() : total_[slot];
-    const float kept = want_.lse != nullptr || problem_.sinks != nullptr ? store_lse(block, slot, total) : 1.0F;
-    float* output = output_of(block, r);
-    if (total != 0) kernels_.scale(output, columns_, kept / total);
-    if (want_.output != nullptr && !in_place_) store_output(output, block.head, row);
-    if (observer_) observer_->finish(slot, total, kept);
-  }
-
-  // Returns which part of all weight the keys have beside the sink.
-  float store_lse(const QueryBlock& block, std::int64_t slot, float total) const {
-    const double of_keys = total == 0 ? -kInfinity : lse(block, slot, total);
-    const double of_all = problem_.sinks != nullptr ? log_of_sum(of_keys, problem_.sinks[block.head]) : of_keys;
-    if (want_.lse != nullptr) {
-      const std::int64_t head = task_.batch * problem_.query.heads() + block.head;
-      want_.lse[head * problem_.row_count + block.first + slot - block.slot] = of_all;
+    RowTotals totals;
+    totals.top = top_[slot];
+    totals.left_out = problem_.discount_left_out(task_.batch, block.head, problem_.query_row(row));
+    totals.total = total_[slot];
+    totals.sees = sees_[slot] != 0;
+    if (want_.partial != nullptr) {
+      want_.partial->totals[row_index(block, r)] = totals;
+      return;
     }
-    return problem_.sinks != nullptr ? static_cast<float>(std::exp(of_keys - of_all)) : 1.0F;
-  }
-
-  void store_output(float* output, std::int64_t head, std::int64_t row) const {
-    const std::int64_t dim = want_.value->dim();
-    std::byte* stored = want_.output->row(task_.batch, head, row);
-    store_row(output, dim, stored, want_.output->dtype);
-    if (want_.output_rest == nullptr) return;
-    for (std::int64_t d = 0; d < dim; ++d) {
-      output[d] -= load_element(stored + d * size_of(want_.output->dtype), want_.output->dtype);
-    }
-    store_row(output, dim, want_.output_rest->row(task_.batch, head, row), want_.output->dtype);
-  }
-
-  double lse(const QueryBlock& block, std::int64_t slot, float total) const {
-    const std::int64_t query_row = problem_.query_row(block.first + slot - block.slot);
-    return top_[slot] + std::log(static_cast<double>(total)) +
-           problem_.discount_left_out(task_.batch, block.head, query_row);
+    const RowShare share =
+        finish_row(problem_, want_, {task_.batch, block.head, row}, totals, output_of(block, r), in_place_);
+    if (observer_) observer_->finish(slot, share.total, share.kept);
   }
 
   const ScoreProblem& problem_;
@@ -260,9 +238,21 @@ double multiply_adds(const ScoreProblem& problem, const SoftmaxForward& want) {
   return static_cast<double>(rows) * static_cast<double>(problem.key.length()) * static_cast<double>(columns);
 }
 
-void forward_tasks(const ScoreProblem& problem, const SoftmaxForward& want) {
+void whole_rows(const ScoreProblem& problem, const SoftmaxForward& want) {
   const TaskPlan plan(problem);
   parallel_for(plan.count(), [&](std::int64_t index) { softmax_task(problem, want, plan.task(index)); });
+}
+
+// Observers see whole rows, and outputs do not depend on them.
+void forward_tasks(const ScoreProblem& problem, const SoftmaxForward& want) {
+  const KeySpan parts = key_parts(problem, want);
+  if (parts.size() <= 1) return whole_rows(problem, want);
+  if (want.observer) {
+    SoftmaxForward observed;
+    observed.observer = want.observer;
+    whole_rows(problem, observed);
+  }
+  forward_by_key_parts(problem, want, parts);
 }
 
 }  // namespace
@@ -296,12 +286,8 @@ void softmax_rows(const ScoreProblem& problem, const double* lse, float* weights
   const TaskPlan plan(problem);
   parallel_for(plan.count(), [&](std::int64_t index) {
     const Task task = plan.task(index);
-    Scratch& scratch = thread_scratch();
-    scratch.reset(FloatOperands::floats(problem, nullptr, task.rows) + ScoreTile::floats(problem, task.rows));
-    FloatOperands operands(problem, nullptr, task.rows, scratch);
-    ScoreTile tile(problem, operands, task.rows, scratch);
     RowWriter writer{problem, task, lse, weights};
-    sweep(task, tile, writer);
+    sweep_scores(problem, task, writer);
   });
 }
 

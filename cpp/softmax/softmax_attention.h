@@ -7,6 +7,15 @@
 
 namespace rattention {
 
+struct RowTotals;
+
+// Rows that have seen a part of their keys: sums of weights times values, [rows][value_dim rounded up to whole
+// vectors], and what their weights are relative to. Rows are counted over the batch and its heads.
+struct PartialRows {
+  float* outputs;
+  RowTotals* totals;
+};
+
 // output[b, h, i] = sum_j softmax_j(score_ij) value[b, h / group, j]; lse in natural units, contiguous [batch, heads,
 // row_count], -inf for a row that sees no key. It is float64 because weights are made again from it: rounded to
 // float32, an lse of some hundreds would miss them by a relative 1e-5. `value` and `output` go together and may be
@@ -19,6 +28,7 @@ struct SoftmaxForward {
   const OutputView* output_rest = nullptr;
   double* lse = nullptr;
   MakeRowObserver observer;
+  const PartialRows* partial = nullptr;  // in place of output, lse and observer
 };
 
 void softmax_forward(const ScoreProblem& problem, const SoftmaxForward& want);

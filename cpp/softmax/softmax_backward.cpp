@@ -15,8 +15,15 @@
 namespace rattention {
 namespace {
 
-// Fixed, because gradients of keys and values are summed part by part.
-constexpr std::int64_t kPartBlocks = 40;
+// Blocks of query rows per part: from the shapes alone, because gradients of keys and values are summed part by part.
+// Every part packs the keys and adds to their gradients, so that short ones pay only where heads are too few for
+// threads.
+std::int64_t part_blocks(const ScoreProblem& problem) {
+  constexpr std::int64_t kMost = 40;
+  constexpr std::int64_t kLeast = 8;
+  constexpr std::int64_t kParts = 16;  // at least, where that leaves them long enough
+  return std::clamp(problem.key.batch() * problem.query.heads() * problem.row_blocks() / kParts, kLeast, kMost);
+}
 
 // One part of the query rows of a key/value head: all of their own gradients, and their share of the keys' and values'.
 class BackwardTask {
@@ -313,7 +320,7 @@ class BackwardTask {
 }  // namespace
 
 void softmax_backward(const ScoreProblem& problem, const SoftmaxSaved& saved, const SoftmaxGradients& gradients) {
-  const TaskPlan plan(problem, kPartBlocks);
+  const TaskPlan plan(problem, part_blocks(problem));
   TileTurns turns(plan, kBackwardKeys, problem.masks.key_length);
   parallel_for(plan.count(), [&](std::int64_t index) {
     const Task task = plan.task(index);

@@ -12,8 +12,11 @@ __version__: str
 def set_num_threads(n: int) -> None: ...
 def share_openmp_team() -> None: ...
 def get_num_threads() -> int: ...
+def record_task_times() -> None: ...
+def recorded_task_times() -> list[list[float]]: ...
 def instruction_set() -> str: ...
 def onednn_version() -> str: ...
+def bf16_peak(seconds: float, threads: int) -> float: ...
 def fma_peak(seconds: float, threads: int) -> float: ...
 
 class ScoreOptions:
@@ -54,7 +57,11 @@ def attention_metrics(
     query: NDArray[Any], key: NDArray[Any], options: ScoreOptions, metrics: MetricOptions
 ) -> dict[str, NDArray[Any]]: ...
 def attention_rows(
-    query: NDArray[Any], key: NDArray[Any], rows: NDArray[np.int64], options: ScoreOptions
+    query: NDArray[Any],
+    key: NDArray[Any],
+    rows: NDArray[np.int64],
+    options: ScoreOptions,
+    lse: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]: ...
 def attention_map(
     query: NDArray[Any],
@@ -63,6 +70,30 @@ def attention_map(
     shape: tuple[int, int],
     rows: tuple[int, int],
     keys: tuple[int, int],
+    lse: NDArray[np.float64] | None = None,
+) -> NDArray[np.float32]: ...
+def attention_segments(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    options: ScoreOptions,
+    row_edges: NDArray[np.int64],
+    key_edges: NDArray[np.int64],
+    lse: NDArray[np.float64] | None = None,
+) -> NDArray[np.float32]: ...
+def attention_top_keys(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    options: ScoreOptions,
+    count: int,
+    rows: tuple[int, int],
+    lse: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+def attention_distances(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    options: ScoreOptions,
+    edges: NDArray[np.int64],
+    lse: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]: ...
 def attention_backward(
     query: NDArray[Any],
@@ -80,6 +111,7 @@ def attention_backward(
 class FeatureMap:
     softmax: ClassVar[FeatureMap]
     relu: ClassVar[FeatureMap]
+    none: ClassVar[FeatureMap]
     __members__: ClassVar[dict[str, FeatureMap]]
     def __init__(self, value: int) -> None: ...
     def __eq__(self, other: object) -> bool: ...
@@ -98,19 +130,74 @@ class LinearOptions:
         *,
         window: int,
         feature_map: FeatureMap = ...,
+        log_gate: NDArray[np.float32] | None = None,
+        scale: float = 1.0,
         initial_state: NDArray[np.float32] | None = None,
         key_mask: NDArray[np.bool_] | None = None,
         segment_ids: NDArray[np.int64] | None = None,
     ) -> None: ...
 
+class DeltaOptions:
+    def __init__(
+        self,
+        *,
+        log_gate: NDArray[np.float32],
+        beta: NDArray[np.float32] | None = None,
+        scale: float,
+        normalize: bool = False,
+        initial_state: NDArray[np.float32] | None = None,
+        key_mask: NDArray[np.bool_] | None = None,
+        segment_ids: NDArray[np.int64] | None = None,
+    ) -> None: ...
+
+def gated_delta_rule(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    options: DeltaOptions,
+    return_state: bool = False,
+    keep: bool = False,
+) -> tuple[NDArray[Any], NDArray[np.float32] | None, NDArray[np.int32] | None]: ...
+def gated_delta_step(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    log_gate: NDArray[np.float32],
+    beta: NDArray[np.float32] | None,
+    state: NDArray[np.float32],
+    scale: float,
+    normalize: bool,
+    key_mask: NDArray[np.bool_] | None,
+) -> NDArray[Any]: ...
+def gated_delta_step_of_tensors(
+    exchange: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    log_gate: Any,
+    beta: Any,
+    state: NDArray[np.float32],
+    scale: float | None,
+    normalize: bool,
+) -> NDArray[Any]: ...
+def gated_delta_rule_backward(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    options: DeltaOptions,
+    grad_output: NDArray[Any],
+    grad_state: NDArray[np.float32] | None = None,
+    kept: NDArray[np.int32] | None = None,
+) -> dict[str, NDArray[np.float32]]: ...
+def stretch_tokens(group: int) -> int: ...
 def residual_linear_attention(
     query: NDArray[Any],
     key: NDArray[Any],
     value: NDArray[Any],
     options: LinearOptions,
     return_state: bool = False,
-    save_states: bool = False,
-) -> tuple[NDArray[Any], NDArray[np.float32] | None, NDArray[np.float32] | None]: ...
+    keep: bool = False,
+) -> tuple[NDArray[Any], NDArray[np.float32] | None, NDArray[np.int32] | None]: ...
 def residual_linear_attention_backward(
     query: NDArray[Any],
     key: NDArray[Any],
@@ -118,7 +205,7 @@ def residual_linear_attention_backward(
     options: LinearOptions,
     grad_output: NDArray[Any],
     grad_state: NDArray[np.float32] | None = None,
-    states: NDArray[np.float32] | None = None,
+    kept: NDArray[np.int32] | None = None,
 ) -> dict[str, NDArray[np.float32]]: ...
 def rattention(
     query: NDArray[Any],
@@ -132,7 +219,8 @@ def rattention(
     local_norm_weight: NDArray[np.float32] | None = None,
     linear_norm_weight: NDArray[np.float32] | None = None,
     return_state: bool = False,
-) -> tuple[NDArray[Any], NDArray[np.float32] | None]: ...
+    keep: bool = False,
+) -> tuple[NDArray[Any], NDArray[np.float32] | None, NDArray[np.int32] | None]: ...
 def rattention_backward(
     query: NDArray[Any],
     key: NDArray[Any],
@@ -146,6 +234,7 @@ def rattention_backward(
     local_norm_weight: NDArray[np.float32] | None = None,
     linear_norm_weight: NDArray[np.float32] | None = None,
     grad_state: NDArray[np.float32] | None = None,
+    kept: NDArray[np.int32] | None = None,
 ) -> dict[str, NDArray[np.float32]]: ...
 def rotary(
     x: NDArray[Any],

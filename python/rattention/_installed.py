@@ -19,6 +19,7 @@ EXTRAS = {
     "torch": "differentiable operations and modules",
     "hf": "models of Transformers",
     "inspect": "what models attend to, and compression",
+    "explore": "a page to walk through a document's attention",
     "studies": "mechanisms compared, dark rooms",
     "all": "all of the above",
     "bench": "comparing with other libraries",

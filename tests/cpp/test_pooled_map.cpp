@@ -20,7 +20,7 @@ using rattention::Masks;
 std::vector<float> map_of(const rattention::ScoreProblem& problem, const Bins& rows, const Bins& keys) {
   const std::int64_t heads = problem.query.batch() * problem.query.heads();
   std::vector<float> map(static_cast<std::size_t>(heads * rows.count() * keys.count()), -1.0F);
-  rattention::pooled_map(problem, rows, keys, map.data());
+  rattention::pooled_map(problem, rows, keys, nullptr, map.data());
   return map;
 }
 

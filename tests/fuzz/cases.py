@@ -178,7 +178,8 @@ def _linear_sizes(rng: np.random.Generator, case: Case, seen: int | None) -> Cas
     seen = seen or (int(rng.integers(least, 3)) if rng.random() < 0.3 else reach(rng))
     length = seen + (edge(rng, 512) if rng.random() < 0.5 else int(rng.integers(1, 300)))
     some = [] if case.part == "steps" else [name for name in ("padding", "segments") if rng.random() < 0.3]
-    return replace(case, rows=length, keys=length, window=seen - 1, masks="+".join(some))
+    window = -1 if SUBJECTS[case.subject].whole_past else seen - 1
+    return replace(case, rows=length, keys=length, window=window, masks="+".join(some))
 
 
 def _fitting(rng: np.random.Generator, case: Case) -> Case:
@@ -187,7 +188,7 @@ def _fitting(rng: np.random.Generator, case: Case) -> Case:
     if case.relation == "hidden" and not hiding:
         case = replace(case, place="query")
     if case.place == "query" and case.relation == "hidden" and case.batch * case.heads * case.rows == 1:
-        case = replace(case, rows=2)
+        case = replace(case, rows=2, keys=2 if case.linear else case.keys, offset=None)
     if case.subject.startswith("gravit") and case.level:
         case = replace(case, level=0.0)
     if "segments" in case.masks and not case.linear and case.rows > case.keys:

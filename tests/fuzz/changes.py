@@ -108,9 +108,14 @@ def change(problem: Problem, choice: Choice, rng: np.random.Generator) -> Proble
                 choice.rows, options["log_discount"] * 2, options["log_discount"]
             )
         return replace(problem, inputs=inputs, options=options)
-    places = {"all": ("key", "value", "key_mass"), "mass": ("key_mass",)}.get(case.place, (case.place,))
+    gate = problem.subject.gate
+    beside = ("key_mass", gate, "beta")
+    places = {"all": ("key", "value", *beside), "mass": beside}.get(case.place, (case.place,))
     if not set(places) & set(inputs):
         places = ("value",)
+    if gate and gate in places:
+        _replace_gates(problem, inputs[gate], choice.keys, rng)
+        places = tuple(name for name in places if name != gate)
     for name in places:
         _replace(inputs, name, choice.keys, problem.inputs["query"][:, :, choice.row], case, rng)
     dense = masks.get("attn_mask")
@@ -132,6 +137,7 @@ def _replace(
     if name not in inputs:
         return
     array, mass = inputs[name], name.endswith("mass")
+    like = None if name == "beta" else like
     if array.shape[1] > marks.shape[1]:  # masses of keys may be those of query heads
         marks = np.repeat(marks, array.shape[1] // marks.shape[1], axis=1)
     shape = array[marks].shape
@@ -148,6 +154,19 @@ def _replace(
         # Gravity is largest where nothing lies between.
         factor = 1 if "query_mass" in inputs and case.change == "above" else FAR[case.change]
         array[marks] = (near * factor).astype(array.dtype)
+
+
+def _replace_gates(problem: Problem, gates: NDArray[Any], marks: Bools, rng: np.random.Generator) -> None:
+    """By other ones that are allowed; by anything where no row sees them."""
+    case = problem.case
+    fresh = -np.abs(rng.standard_normal(gates.shape)) * abs(FAR.get(case.change, 1))
+    if case.odd:
+        shown = problem.masks.get("key_mask", np.ones((case.batch, case.keys), bool))
+        shown = shown[:, None] if gates.ndim == 3 else shown[:, None, :, None]
+        fresh = np.where(shown, -np.inf, NOT_FINITE[case.change])
+    if gates.shape[1] > marks.shape[1]:
+        marks = np.repeat(marks, gates.shape[1] // marks.shape[1], axis=1)
+    gates[marks] = np.broadcast_to(fresh, gates.shape)[marks]
 
 
 @dataclass(frozen=True)
@@ -181,6 +200,8 @@ class Touched:
         """Along the leading axes of a result."""
         if kind == "head":
             return self.rows.any(axis=(0, 2))
+        if kind == "mean":
+            return self.rows.any(axis=2)
         if kind == "row":
             return self.rows
         if kind == "picked":

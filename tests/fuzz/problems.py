@@ -21,6 +21,8 @@ from tests.mechanisms import DTYPES, Arrays
 DISTANCES = MetricOptions(local_radius=3, long_range_distance=40)
 MAP_SHAPE = (24, 40)
 PICKED = 40
+TOP = 7
+APART = (0, 1, 2, 17, 64, 300)
 EPS = 4.0
 """As large as squared distances, so that the scores of gravity are a few units."""
 
@@ -32,8 +34,8 @@ class Result:
     array: NDArray[Any]
     kind: str
     """Of ``[batch, heads, rows, ...]``: ``row``, and ``picked`` where the rows are `Problem.picked`; ``map``
-    where they are bins. ``key``: ``[batch, heads or kv_heads, keys, ...]``; ``state`` lacks keys; ``head``:
-    ``[heads, ...]``."""
+    where they are bins; ``mean``, of all rows, lacks them. ``key``: ``[batch, heads or kv_heads, keys,
+    ...]``; ``state`` lacks keys; ``head``: ``[heads, ...]``."""
 
 
 Results = dict[str, Result]
@@ -115,8 +117,9 @@ def problem_of(case: Case) -> Problem:
     shapes = {"output": (case.batch, case.heads, case.rows, case.value_dim)}
     if case.linear:
         inputs |= _linear_arrays(case, rng)
-        heads = inputs["initial_state"].shape[1] if "initial_state" in inputs else case.kv_heads
-        shapes["state"] = (case.batch, heads, 2 * case.dim, case.value_dim)
+        own = case.heads if subject.delta else case.kv_heads
+        heads = inputs["initial_state"].shape[1] if "initial_state" in inputs else own
+        shapes["state"] = (case.batch, heads, _features(case), case.value_dim)
     gradients = {n: rng.standard_normal(shape, np.float32) for n, shape in shapes.items()}
     gradients["output"] = gradients["output"].astype(dtype)
     return Problem(case, inputs, _masks(case, rng), options, gradients)
@@ -135,11 +138,22 @@ def _terms(case: Case, rng: np.random.Generator) -> dict[str, Any]:
     return terms
 
 
+def _features(case: Case) -> int:
+    return case.dim if SUBJECTS[case.subject].options.get("feature_map") is None else 2 * case.dim
+
+
 def _linear_arrays(case: Case, rng: np.random.Generator) -> Arrays:
     arrays: Arrays = {}
+    if gate := SUBJECTS[case.subject].gate:
+        decay = rng.choice((0.01, 1, 50))
+        gates = [getattr(case, name) for name in SUBJECTS[case.subject].gate_shape]
+        arrays[gate] = -rng.random(gates, np.float32) * np.float32(decay)
+    if SUBJECTS[case.subject].delta:
+        arrays["beta"] = 2 * rng.random((case.batch, case.heads, case.keys), np.float32)
     if case.part != "steps" and rng.random() < 0.5:
         heads = int(rng.choice((case.heads, case.kv_heads)))
-        shape = (case.batch, heads, 2 * case.dim, case.value_dim)
+        heads = case.heads if SUBJECTS[case.subject].delta else heads
+        shape = (case.batch, heads, _features(case), case.value_dim)
         arrays["initial_state"] = rng.standard_normal(shape, np.float32)
     if case.subject.startswith("rattention") and rng.random() < 0.5:
         for name in ("local_norm_weight", "linear_norm_weight"):
@@ -148,7 +162,7 @@ def _linear_arrays(case: Case, rng: np.random.Generator) -> Arrays:
 
 
 def _masks(case: Case, rng: np.random.Generator) -> dict[str, Any]:
-    masks: dict[str, Any] = {"window": case.window}
+    masks: dict[str, Any] = {} if case.linear and SUBJECTS[case.subject].delta else {"window": case.window}
     if not case.linear:
         masks |= {"causal": case.causal, "query_offset": case.offset}
     for name in filter(None, case.masks.split("+")):
@@ -202,6 +216,8 @@ def _softmax(problem: Problem, inputs: Arrays) -> Results:
         return {"rows": Result(rule.rows(**of_map, **options, rows=problem.picked), "picked")}
     if part == "map":
         return {"map": Result(rule.pooled(**of_map, **options, shape=MAP_SHAPE), "map")}
+    if part == "parts":
+        return _parts(problem, of_map | options)
     if part == "forward":
         return {"output": Result(rule.forward(**inputs, **options), "row")}
     metrics = DISTANCES if part == "fused" else None
@@ -215,10 +231,21 @@ def _softmax(problem: Problem, inputs: Arrays) -> Results:
     return results | {f"grad {n}": Result(a, _kind(n, a)) for n, a in gradients.items()}
 
 
+def _parts(problem: Problem, given: dict[str, Any]) -> Results:
+    rule, (down, across) = problem.subject.rule, map_bins(problem)
+    top = rule.top_keys(**given, k=TOP)
+    return {
+        "segments": Result(rule.segments(**given, query_edges=down, key_edges=across), "map"),
+        "top_keys": Result(top.positions, "row"),
+        "top_weights": Result(top.weights, "row"),
+        "distances": Result(rule.distances(**given, edges=APART), "mean"),
+    }
+
+
 def _kind(name: str, array: NDArray[Any]) -> str:
     if name in ("query", "query_mass") or (name == "log_discount" and array.ndim == 3):
         return "row"
-    if name in ("key", "value", "key_mass"):
+    if name in ("key", "value", "key_mass", "log_gate", "gate", "beta"):
         return "key"
     return "state" if name == "initial_state" else "head"
 

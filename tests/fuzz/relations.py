@@ -214,7 +214,9 @@ def _with_more_keys(problem: Problem, more: int, rng: np.random.Generator) -> Pr
     inputs: Arrays = {}
     for name, array in problem.inputs.items():
         inputs[name] = array
-        if name in ("key", "value", "key_mass") or (case.linear and name == "query"):
+        if name in ("key", "value", "key_mass", "log_gate", "gate", "beta") or (
+            case.linear and name == "query"
+        ):
             tail = rng.standard_normal((*array.shape[:2], more, *array.shape[3:])) ** 2
             inputs[name] = np.concatenate([array, (tail * rng.choice((1, 100))).astype(array.dtype)], axis=2)
     masks = dict(problem.masks)
@@ -292,7 +294,8 @@ def joined(case: Case) -> int:
     again = max(0, cut - window - 1)
 
     def part(first: int, last: int, **more: Any) -> Any:
-        tokens = {n: a[:, :, first:last] for n, a in problem.inputs.items() if n in ("query", "key", "value")}
+        of_tokens = {"query", "key", "value", "beta", problem.subject.gate}
+        tokens = {n: a[:, :, first:last] for n, a in problem.inputs.items() if n in of_tokens}
         masks = {n: a[:, first:last] if isinstance(a, np.ndarray) else a for n, a in problem.masks.items()}
         arguments = problem.inputs | tokens | problem.options | masks | more
         return problem.subject.row.forward(**arguments, return_state=True)
@@ -324,9 +327,9 @@ def holds_for(relation: str, subject: str, part: str) -> bool:
         case "shifted":
             return not linear and "sinks" not in SUBJECTS[subject].terms
         case "moved":
-            return bool(SUBJECTS[subject].discount) and part not in ("fused", "metrics")
+            return bool(SUBJECTS[subject].discount) and part not in ("fused", "metrics", "parts")
         case "padded":
-            return part not in ("map", "steps")  # bins would change, and caches have no masks
+            return part not in ("map", "parts", "steps")  # bins would change, and caches have no masks
         case "split":
             return part == "steps"
         case "joined":  # a rotation goes by positions from 0

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import rattention as ra
-from rattention.mechanisms.table import Mechanism as Row
+from rattention.mechanisms.row import Mechanism as Row
 
 from tests.mechanisms import GRAVITATIONAL, SOFTMAX, Mechanism
 
-SOFTMAX_PARTS = ("forward", "lse", "fused", "metrics", "rows", "map", "backward")
-"""The output alone, with lse, with metrics; metrics, rows of the map and the pooled map alone; gradients."""
+SOFTMAX_PARTS = ("forward", "lse", "fused", "metrics", "rows", "map", "parts", "backward")
+"""The output alone, with lse, with metrics; metrics, rows of the map and the pooled map alone; segments,
+largest weights and distances; gradients."""
 LINEAR_PARTS = ("forward", "state", "backward")
 
 
@@ -27,6 +28,8 @@ class Subject:
     terms: tuple[str, ...] = ()
     """Of softcap, sinks and relative_bias."""
     options: dict[str, Any] = field(default_factory=dict)
+    gate: str = ""
+    """Which argument lets the state decay."""
 
     @property
     def row(self) -> Row:
@@ -35,6 +38,23 @@ class Subject:
     @property
     def linear(self) -> bool:
         return self.row.family == "linear"
+
+    @property
+    def gate_shape(self) -> tuple[str, ...]:
+        """In attributes of a case."""
+        channels = ["dim"] if self.mechanism in ("gla", "kda") else []
+        return ("batch", "heads" if self.delta else "kv_heads", "keys", *channels)
+
+    @property
+    def delta(self) -> bool:
+        """The delta rule: gates and betas of query heads."""
+        return "beta" in self.row.parameters
+
+    @property
+    def whole_past(self) -> bool:
+        """The kernels of the delta rule, which have no window; infinity times a decay that underflows is
+        NaN."""
+        return self.delta or self.mechanism == "gla"
 
     @property
     def gravity(self) -> bool:
@@ -63,7 +83,17 @@ SUBJECTS = {
     ),
     "residual_linear": Subject("residual_linear", LINEAR_PARTS, options={"feature_map": "softmax"}),
     "residual_linear relu": Subject("residual_linear", LINEAR_PARTS, options={"feature_map": "relu"}),
+    "gated_linear": Subject("gated_linear", LINEAR_PARTS, options={"feature_map": None}, gate="log_gate"),
+    "gated_linear softmax": Subject(
+        "gated_linear", LINEAR_PARTS, options={"feature_map": "softmax"}, gate="log_gate"
+    ),
+    "gla": Subject("gla", LINEAR_PARTS, options={"feature_map": None}, gate="log_gate"),
+    "gated_delta": Subject("gated_delta", LINEAR_PARTS, options={"normalize": True}, gate="log_gate"),
+    "kda": Subject("kda", LINEAR_PARTS, options={"normalize": True}, gate="log_gate"),
     "rattention": Subject("rattention", STEPS, options={"feature_map": "softmax", "rope_theta": None}),
     "rattention relu": Subject("rattention", STEPS, options={"feature_map": "relu", "rope_theta": None}),
+    "rattention gated": Subject(
+        "rattention", LINEAR_PARTS, options={"feature_map": "softmax", "rope_theta": None}, gate="gate"
+    ),
     "rattention rope": Subject("rattention", STEPS, options={"feature_map": "softmax", "rope_theta": 1e4}),
 }

@@ -18,7 +18,8 @@ from rattention.compression.compressing import Compression, LayerUse
 from rattention.compression.past import Attention, Kept, Past, most_kept
 from rattention.compression.strategies import Strategy
 from rattention.inspect.hooks import alone
-from rattention.mechanisms.softmax import attention_metrics, attention_rows
+from rattention.mechanisms.softmax import attention_metrics
+from rattention.mechanisms.softmax_maps import attention_rows
 from rattention.nn import SelfAttention, Softmax, TransformerEncoder
 from rattention.nn.attention import LayerCache
 from rattention.nn.decoding import DecodingCache, KeyValueCache, Rows

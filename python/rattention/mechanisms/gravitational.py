@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
 from rattention._arguments import brief, float_array, positive, same_dtype
+from rattention.mechanisms.map_calls import run_distances, run_map, run_rows, run_segments, run_top_keys
 from rattention.mechanisms.masks import Masks
 from rattention.mechanisms.options import GravityCall, Typed, shows_options_of
-from rattention.mechanisms.pooled_map import MAP_SHAPE
+from rattention.mechanisms.pooled_map import MAP_SHAPE, TOP_COUNT
 from rattention.mechanisms.softmax_family import (
     core_options,
     per_head,
@@ -24,9 +25,7 @@ from rattention.mechanisms.softmax_family import (
     reference_result,
     run_backward,
     run_forward,
-    run_map,
     run_metrics,
-    run_rows,
     softmax_over_visible,
 )
 
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
     from rattention._metrics import AttentionMetrics, MetricOptions
     from rattention.mechanisms.masks import Window
     from rattention.mechanisms.options import GravityOptions
-    from rattention.mechanisms.results import AttentionResult
+    from rattention.mechanisms.results import AttentionResult, TopKeys
+    from rattention.mechanisms.softmax_family import KnownLse
 
 
 @Typed[GravityCall[ArrayLike, NDArray[Any]]]()
@@ -130,10 +130,12 @@ def gravitational_rows(
     query_mass: ArrayLike,
     key_mass: ArrayLike,
     rows: ArrayLike,
+    *,
+    lse: KnownLse = None,
     **options: Unpack[GravityOptions[ArrayLike]],
 ) -> NDArray[np.float32]:
     """`attention_rows` of gravitational scores. Options as in `gravitational_attention`."""
-    return run_rows(*_scores(query, key, query_mass, key_mass, **options), rows)
+    return run_rows(_scores(query, key, query_mass, key_mass, **options), rows, lse)
 
 
 @shows_options_of(gravitational_attention)
@@ -146,10 +148,58 @@ def gravitational_map(
     shape: tuple[int, int] = MAP_SHAPE,
     rows: tuple[int, int] | None = None,
     keys: tuple[int, int] | None = None,
+    lse: KnownLse = None,
     **options: Unpack[GravityOptions[ArrayLike]],
 ) -> NDArray[np.float32]:
     """`attention_map` of gravitational scores. Options as in `gravitational_attention`."""
-    return run_map(*_scores(query, key, query_mass, key_mass, **options), shape, rows, keys)
+    return run_map(_scores(query, key, query_mass, key_mass, **options), shape, rows, keys, lse)
+
+
+@shows_options_of(gravitational_attention)
+def gravitational_segments(
+    query: ArrayLike,
+    key: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    query_edges: ArrayLike,
+    key_edges: ArrayLike,
+    *,
+    lse: KnownLse = None,
+    **options: Unpack[GravityOptions[ArrayLike]],
+) -> NDArray[np.float32]:
+    """`attention_segments` of gravitational scores. Options as in `gravitational_attention`."""
+    return run_segments(_scores(query, key, query_mass, key_mass, **options), query_edges, key_edges, lse)
+
+
+@shows_options_of(gravitational_attention)
+def gravitational_top_keys(
+    query: ArrayLike,
+    key: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    k: int = TOP_COUNT,
+    *,
+    rows: tuple[int, int] | None = None,
+    lse: KnownLse = None,
+    **options: Unpack[GravityOptions[ArrayLike]],
+) -> TopKeys[NDArray[Any]]:
+    """`attention_top_keys` of gravitational scores. Options as in `gravitational_attention`."""
+    return run_top_keys(_scores(query, key, query_mass, key_mass, **options), k, rows, lse)
+
+
+@shows_options_of(gravitational_attention)
+def gravitational_distances(
+    query: ArrayLike,
+    key: ArrayLike,
+    query_mass: ArrayLike,
+    key_mass: ArrayLike,
+    edges: ArrayLike,
+    *,
+    lse: KnownLse = None,
+    **options: Unpack[GravityOptions[ArrayLike]],
+) -> NDArray[np.float32]:
+    """`attention_distances` of gravitational scores. Options as in `gravitational_attention`."""
+    return run_distances(_scores(query, key, query_mass, key_mass, **options), edges, lse)
 
 
 def reference_gravitational_attention(

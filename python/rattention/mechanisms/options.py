@@ -66,6 +66,27 @@ class LinearOptions(TypedDict, Generic[ArrayT], total=False):
     segment_ids: ArrayT | None
 
 
+class GatedLinearOptions(TypedDict, Generic[ArrayT], total=False):
+    """Options of `gated_linear_attention`."""
+
+    window: int
+    feature_map: str | None
+    scale: float | None
+    initial_state: ArrayT | None
+    key_mask: ArrayT | None
+    segment_ids: ArrayT | None
+
+
+class GatedDeltaOptions(TypedDict, Generic[ArrayT], total=False):
+    """Options of `gated_delta_rule`."""
+
+    scale: float | None
+    normalize: bool
+    initial_state: ArrayT | None
+    key_mask: ArrayT | None
+    segment_ids: ArrayT | None
+
+
 class RAttentionOptions(LinearOptions[ArrayT], total=False):
     """Options of `rattention`."""
 
@@ -75,6 +96,7 @@ class RAttentionOptions(LinearOptions[ArrayT], total=False):
     local_norm_weight: ArrayT | None
     linear_norm_weight: ArrayT | None
     eps: float
+    gate: ArrayT | None
 
 
 # With their flags, whose types decide that of the result. Type checkers try the parts of ``MetricOptions |
@@ -91,6 +113,14 @@ class _Gravity(GravityOptions[ArrayT], Generic[FlagT, MetricsT, ArrayT], total=F
 
 class _Linear(LinearOptions[ArrayT], Generic[FlagT, ArrayT], total=False):
     window: Required[int]
+    return_state: FlagT
+
+
+class _GatedLinear(GatedLinearOptions[ArrayT], Generic[FlagT, ArrayT], total=False):
+    return_state: FlagT
+
+
+class _GatedDelta(GatedDeltaOptions[ArrayT], Generic[FlagT, ArrayT], total=False):
     return_state: FlagT
 
 
@@ -175,6 +205,40 @@ class LinearCall(Protocol[In, Out]):
     @overload
     def __call__(
         self, query: In, key: In, value: In, **options: Unpack[_Linear[bool, In]]
+    ) -> Out | LinearResult[Out]: ...
+
+
+class GatedLinearCall(Protocol[In, Out]):
+    """Calls of `gated_linear_attention`."""
+
+    @overload
+    def __call__(
+        self, query: In, key: In, value: In, log_gate: In, **options: Unpack[_GatedLinear[No, In]]
+    ) -> Out: ...
+    @overload
+    def __call__(
+        self, query: In, key: In, value: In, log_gate: In, **options: Unpack[_GatedLinear[Yes, In]]
+    ) -> LinearResult[Out]: ...
+    @overload
+    def __call__(
+        self, query: In, key: In, value: In, log_gate: In, **options: Unpack[_GatedLinear[bool, In]]
+    ) -> Out | LinearResult[Out]: ...
+
+
+class GatedDeltaCall(Protocol[In, Out]):
+    """Calls of `gated_delta_rule`."""
+
+    @overload
+    def __call__(
+        self, query: In, key: In, value: In, log_gate: In, beta: In, **options: Unpack[_GatedDelta[No, In]]
+    ) -> Out: ...
+    @overload
+    def __call__(
+        self, query: In, key: In, value: In, log_gate: In, beta: In, **options: Unpack[_GatedDelta[Yes, In]]
+    ) -> LinearResult[Out]: ...
+    @overload
+    def __call__(
+        self, query: In, key: In, value: In, log_gate: In, beta: In, **options: Unpack[_GatedDelta[bool, In]]
     ) -> Out | LinearResult[Out]: ...
 
 

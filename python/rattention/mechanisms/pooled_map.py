@@ -1,7 +1,8 @@
-"""The attention map as a picture: how rows and keys fall into bins, and the slow reference of their means."""
+"""Bins of rows and keys, and the slow references of what is read from an attention map."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,10 +10,12 @@ import numpy as np
 from rattention._arguments import brief, whole_number
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 MAP_SHAPE = (256, 256)
 """The largest map, unless another shape is asked for."""
+TOP_COUNT = 16
+"""Keys of each row, unless another number is asked for."""
 MOST_BINS = 2**40
 """More than any sequence has tokens; the core's integers end at 2**63."""
 
@@ -59,9 +62,48 @@ def reference_map(
     """`attention_map` from stored weights ``[batch, heads, query_length, key_length]``, 0 where hidden."""
     (top, bottom), (left, right) = rows or (0, weights.shape[2]), keys or (0, weights.shape[3])
     down, across = bin_edges(top, bottom, shape[0]), bin_edges(left, right, shape[1])
-    part = weights[:, :, top:bottom, left:right]
-    sums = np.add.reduceat(np.add.reduceat(part, down[:-1] - top, axis=2), across[:-1] - left, axis=3)
-    means: NDArray[np.float64] = sums / (np.diff(down)[:, None] * np.diff(across))
+    means: NDArray[np.float64] = reference_segments(weights, down, across) / np.diff(across)
+    return means
+
+
+def reference_segments(
+    weights: NDArray[np.float64], query_edges: ArrayLike, key_edges: ArrayLike
+) -> NDArray[np.float64]:
+    """`attention_segments` from such weights."""
+    down, across = np.asarray(query_edges), np.asarray(key_edges)
+    part = weights[:, :, down[0] : down[-1], across[0] : across[-1]]
+    of_rows = np.add.reduceat(part, down[:-1] - down[0], axis=2)
+    sums = np.add.reduceat(of_rows, across[:-1] - across[0], axis=3)
+    means: NDArray[np.float64] = sums / np.diff(down)[:, None]
+    return means
+
+
+def reference_top_keys(
+    weights: NDArray[np.float64], visible: NDArray[np.bool_], count: int = TOP_COUNT
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """`attention_top_keys` from such weights and which of their keys are visible."""
+    ranked = np.where(visible, np.where(np.isnan(weights), np.inf, weights), -1.0)
+    keys = np.argsort(-ranked, axis=3, kind="stable")[..., :count]
+    missing = ~np.take_along_axis(np.broadcast_to(visible, weights.shape), keys, axis=3)
+    largest = np.where(missing, 0.0, np.take_along_axis(weights, keys, axis=3))
+    room = [(0, 0)] * 3 + [(0, count - keys.shape[3])]
+    return np.pad(np.where(missing, -1, keys), room, constant_values=-1), np.pad(largest, room)
+
+
+def reference_distances(
+    weights: NDArray[np.float64],
+    visible: NDArray[np.bool_],
+    positions: NDArray[np.int64],
+    edges: ArrayLike,
+) -> NDArray[np.float64]:
+    """`attention_distances` from such weights, and the positions of the query rows."""
+    apart = np.abs(positions[:, None] - np.arange(weights.shape[3]))
+    rows = np.broadcast_to(visible, weights.shape).any(axis=3).sum(axis=2)
+    bins = [
+        np.where((low <= apart) & (apart < high), weights, 0.0).sum(axis=(2, 3))
+        for low, high in pairwise(np.asarray(edges))
+    ]
+    means: NDArray[np.float64] = np.stack(bins, axis=2) / np.maximum(rows, 1)[..., None]
     return means
 
 

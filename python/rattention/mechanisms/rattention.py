@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rattention import _core
-from rattention._arguments import float32_array, float_array, optional, real_number, truth
+from rattention._arguments import float32_array, float_array, optional, real_number, truth, words_array
+from rattention.mechanisms.gated_linear import reference_gated_linear_attention
 from rattention.mechanisms.masks import segment_runs
 from rattention.mechanisms.options import RAttentionCall, Typed
 from rattention.mechanisms.residual_linear import (
-    as_given,
     linear_inputs,
     linear_options,
+    linear_result,
     reference_residual_linear_attention,
+    states_kept,
 )
 from rattention.mechanisms.results import LinearResult
 from rattention.mechanisms.rotary import reference_rotary, rotary_rates
@@ -28,6 +30,8 @@ from rattention.mechanisms.softmax import reference_attention
 from rattention.mechanisms.softmax_family import scale_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rattention.mechanisms.options import RAttentionOptions
 
 SMALLEST_EPS = float(np.finfo(np.float32).tiny)
@@ -47,6 +51,7 @@ def rattention(
     local_norm_weight: ArrayLike | None = None,
     linear_norm_weight: ArrayLike | None = None,
     eps: float = 1e-8,
+    gate: ArrayLike | None = None,
     initial_state: ArrayLike | None = None,
     key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
@@ -81,6 +86,9 @@ def rattention(
         ``[heads, value_dim]``, weights of the two norms; 1 by default.
     eps:
         Inside the root of the norms' mean squares, > 0: a row of zeros stays zero.
+    gate:
+        ``[batch, kv_heads, length]``, the log_gate of `gated_linear_attention`: at each token the state of
+        the linear branch decays by ``exp(gate)``. None: it does not. Caches for decoding have no gates.
     return_state:
         Also return the state that the last row reads.
 
@@ -98,12 +106,39 @@ def rattention(
     """
     arrays = linear_inputs(query, key, value)
     linear = feature_map, initial_state, key_mask, segment_ids
-    branches = scale, rope_theta, rope_frequencies, local_norm_weight, linear_norm_weight, eps
+    branches = scale, rope_theta, rope_frequencies, local_norm_weight, linear_norm_weight, eps, gate
     rule, norms = _rules(arrays[0], window, *branches, *linear)
-    with_state = truth("return_state", return_state)
-    output, state = _core.rattention(*arrays, rule, **norms, return_state=with_state)
-    output = as_given(output, query)
-    return output if state is None else LinearResult(output, state)
+    made = _core.rattention(*arrays, rule, **norms, return_state=truth("return_state", return_state))
+    return linear_result(made, query)
+
+
+def rattention_keeping(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    **options: Unpack[RAttentionOptions[ArrayLike]],
+) -> LinearResult:
+    """Output and state, and as ``kept`` what the backward pass would compute again.
+
+    That is, in float32, the output of both branches, statistics of the softmax, and a state every few
+    hundred tokens: ``2 * value_dim + 2`` numbers for each head and token, and a little.
+    """
+    arrays = linear_inputs(query, key, value)
+    rule, norms = _rules(arrays[0], window, **options)
+    result = linear_result(_core.rattention(*arrays, rule, **norms, return_state=True, keep=True), query)
+    assert isinstance(result, LinearResult)
+    return result
+
+
+def numbers_kept(
+    query_shape: Sequence[int], key_shape: Sequence[int], value_dim: int, initial_state: bool
+) -> int:
+    """Numbers in the ``kept`` of `rattention_keeping`, for tracers."""
+    batch, heads, length, _ = query_shape
+    states = states_kept(query_shape, key_shape, value_dim, initial_state)
+    return batch * heads * length * (2 + 2 * value_dim) + states
 
 
 def rattention_backward(
@@ -114,18 +149,25 @@ def rattention_backward(
     *,
     window: int,
     grad_state: ArrayLike | None = None,
+    kept: NDArray[np.int32] | None = None,
     **options: Unpack[RAttentionOptions[ArrayLike]],
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients of ``sum(output * grad_output)``, plus ``sum(state * grad_state)`` where that is given.
 
     By name, float32: query, key, value, local_norm_weight, linear_norm_weight (also where the weights were
-    left at 1) and, where given, initial_state. Both branches are computed again.
+    left at 1) and, where given, gate and initial_state. Both branches are computed again, unless `kept` is
+    given, that of the result of `rattention_keeping` with the same arguments.
     """
     arrays = linear_inputs(query, key, value)
     rule, norms = _rules(arrays[0], window, **options)
     grad = float_array("grad_output", grad_output, 4)
     return _core.rattention_backward(
-        *arrays, rule, grad, **norms, grad_state=optional(float32_array, "grad_state", grad_state, 4)
+        *arrays,
+        rule,
+        grad,
+        **norms,
+        grad_state=optional(float32_array, "grad_state", grad_state, 4),
+        kept=optional(words_array, "kept", kept, 1),
     )
 
 
@@ -141,13 +183,22 @@ def reference_rattention(
     local_norm_weight: ArrayLike | None = None,
     linear_norm_weight: ArrayLike | None = None,
     eps: float = 1e-8,
+    gate: ArrayLike | None = None,
+    feature_map: str = "softmax",
+    initial_state: ArrayLike | None = None,
     key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
-    **linear: Any,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """`rattention` by its definition, in float64: ``(output, state)``."""
     hidden: dict[str, Any] = {"key_mask": key_mask, "segment_ids": segment_ids}
-    far, state = reference_residual_linear_attention(query, key, value, window=window, **hidden, **linear)
+    inputs, linear = (
+        (query, key, value),
+        {"feature_map": feature_map, "initial_state": initial_state, **hidden},
+    )
+    if gate is None:
+        far, state = reference_residual_linear_attention(*inputs, window=window, **linear)
+    else:
+        far, state = reference_gated_linear_attention(*inputs, gate, window=window, scale=1.0, **linear)
     near = np.zeros_like(far)
     if segment_ids is not None:
         hidden["segment_ids"] = segment_runs(np.asarray(segment_ids))
@@ -187,6 +238,7 @@ def _rules(
     local_norm_weight: ArrayLike | None = None,
     linear_norm_weight: ArrayLike | None = None,
     eps: float = 1e-8,
+    gate: ArrayLike | None = None,
     *linear: Any,
     **more_linear: Any,
 ) -> tuple[_core.LinearOptions, dict[str, Any]]:
@@ -201,4 +253,4 @@ def _rules(
         "linear_norm_weight": optional(float32_array, "linear_norm_weight", linear_norm_weight, 2),
         "eps": small,
     }
-    return linear_options(window, *linear, **more_linear), norms
+    return linear_options(window, *linear, **more_linear, gate=gate), norms

@@ -22,12 +22,16 @@ from rattention._arguments import (
     same_dtype,
     truth,
     whole_number,
+    words_array,
 )
+from rattention.mechanisms.gates import gates_per_head
 from rattention.mechanisms.masks import segment_runs
 from rattention.mechanisms.options import LinearCall, Typed
 from rattention.mechanisms.results import LinearResult
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rattention.mechanisms.options import LinearOptions
 
 FEATURE_MAPS = {"softmax": _core.FeatureMap.softmax, "relu": _core.FeatureMap.relu}
@@ -93,10 +97,47 @@ def residual_linear_attention(
     """
     arrays = linear_inputs(query, key, value)
     options = linear_options(window, feature_map, initial_state, key_mask, segment_ids)
-    with_state = truth("return_state", return_state)
-    output, state, _ = _core.residual_linear_attention(*arrays, options, return_state=with_state)
+    made = _core.residual_linear_attention(*arrays, options, return_state=truth("return_state", return_state))
+    return linear_result(made, query)
+
+
+def residual_linear_attention_keeping(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    window: int,
+    **options: Unpack[LinearOptions[ArrayLike]],
+) -> LinearResult:
+    """Output and state, and as ``kept`` the states that the backward pass would sum again."""
+    arrays = linear_inputs(query, key, value)
+    rule = linear_options(window, **options)
+    made = _core.residual_linear_attention(*arrays, rule, return_state=True, keep=True)
+    result = linear_result(made, query)
+    assert isinstance(result, LinearResult)
+    return result
+
+
+def states_kept(
+    query_shape: Sequence[int], key_shape: Sequence[int], value_dim: int, initial_state: bool
+) -> int:
+    """Numbers in the ``kept`` of `residual_linear_attention_keeping`, for tracers; some of them unused.
+
+    A state every few hundred tokens, of any feature map, and what is left of the one before it; from an
+    initial state its gradient flows through all of them.
+    """
+    batch, kv_heads, length, dim = key_shape
+    states = length // _core.stretch_tokens(query_shape[1] // max(kv_heads, 1)) + 3 * initial_state
+    return batch * kv_heads * states * (2 * dim * (-(-value_dim // 16) * 16) + 16)
+
+
+def linear_result(
+    made: tuple[NDArray[Any], NDArray[np.float32] | None, NDArray[np.int32] | None], query: ArrayLike
+) -> NDArray[Any] | LinearResult:
+    """Of what the core returns: output, state or None, what is kept or None."""
+    output, state, kept = made
     output = as_given(output, query)
-    return output if state is None else LinearResult(output, state)
+    return output if state is None else LinearResult.of(output, state, kept)
 
 
 def residual_linear_attention_backward(
@@ -107,12 +148,14 @@ def residual_linear_attention_backward(
     *,
     window: int,
     grad_state: ArrayLike | None = None,
+    kept: NDArray[np.int32] | None = None,
     **options: Unpack[LinearOptions[ArrayLike]],
 ) -> dict[str, NDArray[np.float32]]:
     """Gradients of ``sum(output * grad_output)``, plus ``sum(state * grad_state)`` where that is given.
 
     By name, float32: query, key, value and, where given, initial_state. Nothing is needed of the forward
-    pass: the state is summed again.
+    pass; with `kept`, that of the result of `residual_linear_attention_keeping` with the same arguments,
+    states are not summed again.
     """
     arrays = linear_inputs(query, key, value)
     grad = float_array("grad_output", grad_output, 4)
@@ -121,6 +164,7 @@ def residual_linear_attention_backward(
         linear_options(window, **options),
         grad,
         grad_state=optional(float32_array, "grad_state", grad_state, 4),
+        kept=optional(words_array, "kept", kept, 1),
     )
 
 
@@ -182,9 +226,10 @@ def linear_inputs(
     query: ArrayLike, key: ArrayLike, value: ArrayLike
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Query, key and value as arrays of rank 4 and one dtype."""
-    arrays = float_array("query", query, 4), float_array("key", key, 4), float_array("value", value, 4)
-    same_dtype(query=arrays[0], key=arrays[1], value=arrays[2])
-    return arrays
+    q, k, v = float_array("query", query, 4), float_array("key", key, 4), float_array("value", value, 4)
+    if not q.dtype is k.dtype is v.dtype:
+        same_dtype(query=q, key=k, value=v)
+    return q, k, v
 
 
 def linear_options(
@@ -193,14 +238,33 @@ def linear_options(
     initial_state: ArrayLike | None = None,
     key_mask: ArrayLike | None = None,
     segment_ids: ArrayLike | None = None,
+    **gates: Any,
 ) -> _core.LinearOptions:
     """What all of the linear family take, in the core's form; the core checks the shapes."""
+    chosen = FEATURE_MAPS[feature_map_name(feature_map)]
+    return options_with_map(chosen, window, initial_state, key_mask, segment_ids, **gates)
+
+
+def options_with_map(
+    feature_map: _core.FeatureMap,
+    window: int,
+    initial_state: ArrayLike | None,
+    key_mask: ArrayLike | None,
+    segment_ids: ArrayLike | None,
+    *,
+    gate: ArrayLike | None = None,
+    gate_name: str = "gate",
+    scale: float = 1.0,
+) -> _core.LinearOptions:
+    """The same with a feature map of the core's, and with gates; `scale` counts beside those alone."""
     reach = whole_number("window", window)
     if reach < -1:
         raise ValueError(f"window must be >= -1, got {brief(window)}")
     return _core.LinearOptions(
         window=min(reach, 2**62),
-        feature_map=FEATURE_MAPS[feature_map_name(feature_map)],
+        feature_map=feature_map,
+        log_gate=None if gate is None else gates_per_head(gate_name, gate),
+        scale=scale,
         initial_state=optional(float32_array, "initial_state", initial_state, 4),
         key_mask=optional(bool_array, "key_mask", key_mask, 2),
         segment_ids=optional(integer_array, "segment_ids", segment_ids, 2),

@@ -52,16 +52,44 @@ class AttentionResult(_AttentionParts[ArrayT]):
     __hash__ = object.__hash__
 
 
+class _TopKeysParts(NamedTuple, Generic[ArrayT]):
+    weights: ArrayT
+    """Float32 ``[batch, heads, rows, k]``; 0 where a row sees fewer keys."""
+    positions: ArrayT
+    """Of their keys, int64, of the same shape; -1 there."""
+
+
+class TopKeys(_TopKeysParts[ArrayT]):
+    """What `attention_top_keys` returns: the keys that rows weigh most, and their weights."""
+
+    def __repr__(self) -> str:
+        return fields_in_brief(self, self._fields)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
 class _LinearParts(NamedTuple, Generic[ArrayT]):
     output: ArrayT
     """``[batch, heads, length, value_dim]``, in the dtype of the inputs."""
     state: ArrayT
-    """What the last row reads, float32 ``[batch, kv_heads, 2 * head_dim, value_dim]``, with one per query
-    head if the initial state has that."""
+    """What the last row reads, float32 ``[batch, kv_heads, features, value_dim]``, with one per query head if
+    the initial state has that; features are ``2 * head_dim``, or head_dim without a feature map."""
 
 
 class LinearResult(_LinearParts[ArrayT]):
     """What the linear family returns with ``return_state=True``: output and state."""
+
+    kept: NDArray[np.int32] | None = None
+    """What the forward pass kept for the backward pass, where it was asked to: words that only the core
+    reads."""
+
+    @classmethod
+    def of(cls, output: NDArray[Any], state: NDArray[Any], kept: NDArray[np.int32] | None) -> LinearResult:
+        """With what was kept."""
+        result = LinearResult(output, state)
+        result.kept = kept
+        return result
 
     def __repr__(self) -> str:
         return fields_in_brief(self, self._fields)

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from rattention._arguments import positive
 from rattention.mechanisms.masks import Masks, query_positions
 from rattention.mechanisms.options import SoftmaxCall, Typed, shows_options_of
-from rattention.mechanisms.pooled_map import MAP_SHAPE
 from rattention.mechanisms.softmax_family import (
     bias_table,
     core_options,
@@ -24,9 +23,7 @@ from rattention.mechanisms.softmax_family import (
     reference_result,
     run_backward,
     run_forward,
-    run_map,
     run_metrics,
-    run_rows,
     scale_of,
     softmax_over_visible,
 )
@@ -129,7 +126,7 @@ def attention(
         A dtype other than the three above, or objects that are no arrays.
     """
     masks = causal, window, key_mask, segment_ids, attn_mask, query_offset, block_ids, cu_seqlens
-    queries, keys, rule = _scores(query, key, scale, log_discount, softcap, sinks, relative_bias, *masks)
+    queries, keys, rule = scores(query, key, scale, log_discount, softcap, sinks, relative_bias, *masks)
     return run_forward(queries, keys, value, rule, metrics, return_lse, dtype=np.asarray(query).dtype)
 
 
@@ -152,7 +149,7 @@ def attention_backward(
     recomputed from its lse, tile by tile: nothing of size ``query_length x key_length`` is stored, and tiles
     outside a window are skipped.
     """
-    queries, keys, rule = _scores(query, key, **options)
+    queries, keys, rule = scores(query, key, **options)
     return run_backward(grad_output, queries, keys, value, result, rule, grad_lse, options, of_mask)
 
 
@@ -182,79 +179,10 @@ def attention_metrics(
     ValueError, TypeError
         As `attention`.
     """
-    return run_metrics(*_scores(query, key, **options), metrics)
+    return run_metrics(*scores(query, key, **options), metrics)
 
 
-@shows_options_of(attention)
-def attention_rows(
-    query: ArrayLike,
-    key: ArrayLike,
-    rows: ArrayLike,
-    **options: Unpack[SoftmaxOptions[ArrayLike]],
-) -> NDArray[np.float32]:
-    """The weights of a few query rows: work and memory are O(rows * key_length).
-
-    Parameters
-    ----------
-    query, key:
-        As in `attention`, and so are the options.
-    rows:
-        Indices of query rows, integers ``[rows]``; negative ones count from the end.
-
-    Returns
-    -------
-    Float32 ``[batch, heads, len(rows), key_length]``, 0 where a key is hidden.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `attention`, and where rows are out of range.
-    """
-    return run_rows(*_scores(query, key, **options), rows)
-
-
-@shows_options_of(attention)
-def attention_map(
-    query: ArrayLike,
-    key: ArrayLike,
-    *,
-    shape: tuple[int, int] = MAP_SHAPE,
-    rows: tuple[int, int] | None = None,
-    keys: tuple[int, int] | None = None,
-    **options: Unpack[SoftmaxOptions[ArrayLike]],
-) -> NDArray[np.float32]:
-    """The attention map, mean-pooled to at most `shape` while its tiles stream: a picture of any length,
-    with memory O(query_length + shape).
-
-    Parameters
-    ----------
-    query, key:
-        As in `attention`, and so are the other options.
-    shape:
-        Largest numbers of rows and columns of the result, a pair of integers >= 1. A range of the map that
-        fits is not pooled.
-    rows, keys:
-        ``(start, stop)``, the query rows and the keys to look at; all by default. Weights stay those of the
-        softmax over all keys.
-
-    Returns
-    -------
-    Float32 ``[batch, heads, min(shape[0], rows), min(shape[1], keys)]``. Rows and keys fall into contiguous
-    bins whose sizes differ by at most one (`rattention.mechanisms.pooled_map.bin_edges`), and each number is
-    the mean weight over all cells of its bin, 0 for those that are hidden. Means times cells are mass: with
-    all keys, those in a row of bins sum to the number of its query rows that see something. Bins without a
-    visible cell, as those above the causal diagonal, are exactly 0. A NaN is in every bin that a row of NaN
-    can see.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `attention`, and for an invalid `shape`, `rows` or `keys`.
-    """
-    return run_map(*_scores(query, key, **options), shape, rows, keys)
-
-
-def _scores(
+def scores(
     query: ArrayLike,
     key: ArrayLike,
     scale: float | None = None,

@@ -3,16 +3,16 @@ kernels, one float64 softmax over visible keys."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from rattention import _core
 from rattention._arguments import (
-    as_array,
     bool_array,
     brief,
     float32_array,
+    float64_array,
     float_array,
     integer_array,
     mask_array,
@@ -30,7 +30,6 @@ from rattention.mechanisms.masks import (
     reference_visible,
     window_bounds,
 )
-from rattention.mechanisms.pooled_map import map_range, map_shape
 from rattention.mechanisms.results import AttentionResult
 
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
 
     from rattention.mechanisms.masks import Window
 
+KnownLse: TypeAlias = "ArrayLike | AttentionResult | None"
+"""What a forward pass with ``return_lse=True`` returned, or its lse alone."""
 MAX_OFFSET = 2**40
 """Far beyond any sequence, and small enough that positions cannot overflow."""
 
@@ -232,35 +233,13 @@ def run_metrics(
     return AttentionMetrics(**_core.attention_metrics(query, key, options, chosen))
 
 
-def run_rows(
-    query: NDArray[Any], key: NDArray[Any], options: _core.ScoreOptions, rows: ArrayLike
-) -> NDArray[np.float32]:
-    """The weights of a few query rows of checked queries and keys."""
-    return _core.attention_rows(query, key, _row_indices(rows, query.shape[2]), options)
-
-
-def run_map(
-    query: NDArray[Any],
-    key: NDArray[Any],
-    options: _core.ScoreOptions,
-    shape: tuple[int, int],
-    rows: tuple[int, int] | None,
-    keys: tuple[int, int] | None,
-) -> NDArray[np.float32]:
-    """The pooled map of checked queries and keys."""
-    row_range, key_range = map_range("rows", rows, query.shape[2]), map_range("keys", keys, key.shape[2])
-    return _core.attention_map(query, key, options, map_shape(shape), row_range, key_range)
-
-
-def _row_indices(rows: ArrayLike, length: int) -> NDArray[np.int64]:
-    if isinstance(rows, list | tuple | range):
-        rows = as_array("rows", rows) if rows else np.empty(0, np.int64)
-    indices = integer_array("rows", rows, 1)
-    if indices.size and (indices.min() < -length or indices.max() >= length):
-        raise ValueError(
-            f"rows must lie in [{-length}, {length - 1}], got {indices.min()} to {indices.max()}"
-        )
-    return np.where(indices < 0, indices + length, indices)
+def known_lse(lse: KnownLse) -> NDArray[np.float64] | None:
+    """The log of every row's denominator, in float64 where a result has it so; the core checks the shape."""
+    if isinstance(lse, AttentionResult):
+        if lse.lse is None:
+            raise TypeError("lse is the result of a call without return_lse=True")
+        lse = lse.lse if lse.exact_lse is None else lse.exact_lse
+    return optional(float64_array, "lse", lse, 3)  # type: ignore[no-any-return]
 
 
 def softmax_over_visible(

@@ -5,196 +5,60 @@ Tests, benchmarks and the operations for other frameworks iterate over it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import replace
 
+from rattention.mechanisms.gated_delta import (
+    delta_states_kept,
+    gated_delta_rule,
+    gated_delta_rule_backward,
+    gated_delta_rule_keeping,
+    reference_gated_delta_rule,
+)
+from rattention.mechanisms.gated_linear import (
+    gated_linear_attention,
+    gated_linear_attention_backward,
+    gated_linear_attention_keeping,
+    reference_gated_linear_attention,
+)
 from rattention.mechanisms.gravitational import (
     gravitational_attention,
     gravitational_attention_backward,
+    gravitational_distances,
     gravitational_map,
     gravitational_metrics,
     gravitational_rows,
+    gravitational_segments,
+    gravitational_top_keys,
     reference_gravitational_attention,
 )
-from rattention.mechanisms.masks import Masks
-from rattention.mechanisms.rattention import rattention, rattention_backward, reference_rattention
+from rattention.mechanisms.rattention import (
+    numbers_kept,
+    rattention,
+    rattention_backward,
+    rattention_keeping,
+    reference_rattention,
+)
 from rattention.mechanisms.residual_linear import (
     reference_residual_linear_attention,
     residual_linear_attention,
     residual_linear_attention_backward,
+    residual_linear_attention_keeping,
+    states_kept,
 )
+from rattention.mechanisms.row import Argument, LinearFunctions, Mechanism, Sizes, SoftmaxFunctions
 from rattention.mechanisms.softmax import (
     attention,
     attention_backward,
-    attention_map,
     attention_metrics,
-    attention_rows,
     reference_attention,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-@dataclass(frozen=True)
-class Argument:
-    """An argument of a mechanism's functions; where it is optional, its default is in their signature."""
-
-    name: str
-    kind: Literal["array", "per head", "per query", "number", "integer", "choice", "table"]
-    """``"per head"`` is a number, or an array ``[heads]``; ``"per query"`` the same or an array
-    ``[batch, heads, query_length]``; ``"choice"`` one of a few strings;
-    ``"table"`` an array of any real dtype."""
-    shape: tuple[str, ...] = ()
-    """Of an array, in attributes of `Sizes`. The arrays that have a length share one dtype, that of the
-    output; all others are float32. Where it says ``kv_heads``, key_mass and initial_state may have
-    ``heads``."""
-    optional: bool = False
-    differentiable: bool = False
-    """Whether the backward function returns its gradient, a float32 array of the argument's shape
-    (``[heads]`` for numbers); those of optional arguments without a default only
-    where they were given."""
-
-
-@dataclass(frozen=True)
-class Functions:
-    """One set of functions, all with the same arguments besides `masks`, through which mechanisms run."""
-
-    family: ClassVar[Literal["softmax", "linear"]]
-    masks: ClassVar[tuple[str, ...]]
-    """Options that hide keys; of them a float attn_mask alone is differentiable, where it is asked for."""
-    second: ClassVar[str]
-    """The flag of `forward` that asks for its second result, through which gradients flow, too."""
-
-    forward: Callable[..., Any]
-    """The output ``[batch, heads, query_length, value_dim]``."""
-    backward: Callable[..., dict[str, Any]]
-    """Gradients of ``sum(output * grad_output)`` by the argument's name."""
-    reference: Callable[..., Any]
-    """The definition, in float64 NumPy with the whole map in memory. A tuple that begins with the output."""
-    arguments: tuple[Argument, ...]
-    """In the order of the signature."""
-    has_rope: bool
-    """Whether a rotary embedding may turn what is scored: the scores are dot products."""
-    metrics: Callable[..., Any] | None = None
-    """Metrics of the map; it and the next two take all arguments of `forward` but the values, by name, and
-    are None where there is no map: in the linear family."""
-    rows: Callable[..., Any] | None = None
-    """The weights of a few query rows, which it takes as ``rows``."""
-    map: Callable[..., Any] | None = None
-    """The map, mean-pooled; takes ``shape``, and ranges as ``rows`` and ``keys``."""
-
-    def gradients(self, grad_output: Any, **arguments: Any) -> dict[str, Any]:
-        """Gradients of ``sum(output * grad_output)`` by name, for the arguments of `forward`."""
-        return self.backward(grad_output, **arguments)
-
-
-class SoftmaxFunctions(Functions):
-    """Weights that sum to 1. Forward passes its result to backward::
-
-    result = forward(**inputs, return_lse=True)                # an AttentionResult
-    gradients = backward(grad_output, **inputs, result=result, grad_lse=None)
-    """
-
-    family = "softmax"
-    masks = Masks._fields
-    second = "return_lse"
-
-    def gradients(self, grad_output: Any, **arguments: Any) -> dict[str, Any]:
-        """Those gradients, after a forward pass."""
-        return self.backward(grad_output, **arguments, result=self.forward(**arguments, return_lse=True))
-
-
-class LinearFunctions(Functions):
-    """A state of fixed size. Backward needs nothing of forward::
-
-    output, state = forward(**inputs, return_state=True)       # a LinearResult
-    gradients = backward(grad_output, **inputs, grad_state=None)
-    """
-
-    family = "linear"
-    masks = ("key_mask", "segment_ids")
-    second = "return_state"
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of one problem with as many queries as keys; `window` counts neighbours to the left, None is
-    all."""
-
-    batch: int
-    heads: int
-    length: int
-    head_dim: int
-    value_dim: int
-    kv_heads: int
-    window: int | None = None
-    causal: bool = True
-
-    @property
-    def features(self) -> int:
-        """Elements of phi(query) in the linear family."""
-        return 2 * self.head_dim
-
-    query_length = key_length = property(lambda self: self.length)
-    """The length, as the softmax family calls it."""
-
-    @property
-    def distances(self) -> int:
-        """Entries of a relative bias that reaches over half the length."""
-        return 2 * (self.length // 2) + 1
-
-    @property
-    def pairs(self) -> int:
-        """Visible (query, key) pairs over batch and heads."""
-        n, w = self.length, self.length if self.window is None else min(self.window, self.length)
-        if not self.causal:
-            return self.batch * self.heads * (n * n if w == n else n * (2 * w + 1) - w * (w + 1))
-        return self.batch * self.heads * (n * (w + 1) - w * (w + 1) // 2 if w < n else n * (n + 1) // 2)
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """One row of the table."""
-
-    name: str
-    formula: str
-    source: str
-    functions: Functions
-    parameters: tuple[str, ...]
-    """The differentiable arguments that this mechanism is called with."""
-    options: dict[str, Any]
-    """What makes this mechanism of its function, such as a window."""
-    flops: Callable[[Sizes], int]
-    """Multiplications and additions of the forward pass; exponentials, divisions and roots count as one. The
-    linear family is counted token by token, the fewest there are."""
-
-    family = property(lambda self: self.functions.family)
-    """``"softmax"`` (weights that sum to 1) or ``"linear"`` (a state of fixed size)."""
-    forward = property(lambda self: self.functions.forward)
-    """The public function."""
-    backward = property(lambda self: self.functions.backward)
-    """Its gradients."""
-    reference = property(lambda self: self.functions.reference)
-    """The slow float64 reference that defines it."""
-    gradients = property(lambda self: self.functions.gradients)
-    """Gradients of ``sum(output * grad_output)`` by name, for the arguments of `forward`."""
-    has_rope = property(lambda self: self.functions.has_rope)
-    """Whether a rotary embedding may turn its queries and keys: its scores are dot products."""
-
-    @property
-    def needs_window(self) -> bool:
-        """Whether the mechanism requires a window."""
-        return "window" in self.options
-
-    @property
-    def causal_only(self) -> bool:
-        """Whether no row can see what comes after it, whatever the options."""
-        return "causal" not in self.functions.masks
-
-    def argument(self, name: str) -> Argument:
-        """One of its functions' arguments."""
-        return next(a for a in self.functions.arguments if a.name == name)
+from rattention.mechanisms.softmax_maps import (
+    attention_distances,
+    attention_map,
+    attention_rows,
+    attention_segments,
+    attention_top_keys,
+)
 
 
 def _array(name: str, shape: str, *, optional: bool = False) -> Argument:
@@ -229,6 +93,9 @@ _ATTENTION = SoftmaxFunctions(
     metrics=attention_metrics,
     rows=attention_rows,
     map=attention_map,
+    segments=attention_segments,
+    top_keys=attention_top_keys,
+    distances=attention_distances,
 )
 _GRAVITATIONAL = SoftmaxFunctions(
     gravitational_attention,
@@ -247,6 +114,9 @@ _GRAVITATIONAL = SoftmaxFunctions(
     metrics=gravitational_metrics,
     rows=gravitational_rows,
     map=gravitational_map,
+    segments=gravitational_segments,
+    top_keys=gravitational_top_keys,
+    distances=gravitational_distances,
 )
 _RESIDUAL_LINEAR = LinearFunctions(
     residual_linear_attention,
@@ -254,7 +124,52 @@ _RESIDUAL_LINEAR = LinearFunctions(
     reference_residual_linear_attention,
     (*_QUERY_KEY_VALUE, _WINDOW, _FEATURE_MAP, _INITIAL_STATE),
     has_rope=False,
+    keeping=residual_linear_attention_keeping,
+    kept=states_kept,
 )
+_GATED_LINEAR = LinearFunctions(
+    gated_linear_attention,
+    gated_linear_attention_backward,
+    reference_gated_linear_attention,
+    (
+        *_QUERY_KEY_VALUE,
+        _array("log_gate", "batch kv_heads length"),
+        replace(_WINDOW, optional=True),
+        _FEATURE_MAP,
+        _SCALE,
+        _array("initial_state", "batch kv_heads head_dim value_dim", optional=True),
+    ),
+    has_rope=False,
+    keeping=gated_linear_attention_keeping,
+    kept=states_kept,
+    kept_of_channels=delta_states_kept,
+)
+_GATED_DELTA = LinearFunctions(
+    gated_delta_rule,
+    gated_delta_rule_backward,
+    reference_gated_delta_rule,
+    (
+        *_QUERY_KEY_VALUE,
+        _array("log_gate", "batch heads length"),
+        _array("beta", "batch heads length"),
+        _SCALE,
+        Argument("normalize", "flag", optional=True),
+        _array("initial_state", "batch heads head_dim value_dim", optional=True),
+    ),
+    has_rope=False,
+    keeping=gated_delta_rule_keeping,
+    kept=delta_states_kept,
+)
+
+
+def _per_channel(functions: LinearFunctions) -> LinearFunctions:
+    """The same functions, called with a gate per key channel."""
+    arguments = (
+        replace(a, shape=(*a.shape, "head_dim")) if a.name == "log_gate" else a for a in functions.arguments
+    )
+    return replace(functions, arguments=tuple(arguments))
+
+
 _RATTENTION = LinearFunctions(
     rattention,
     rattention_backward,
@@ -268,10 +183,13 @@ _RATTENTION = LinearFunctions(
         _FEATURE_MAP,
         _array("local_norm_weight", "heads value_dim", optional=True),
         _array("linear_norm_weight", "heads value_dim", optional=True),
+        _array("gate", "batch kv_heads length", optional=True),
         _EPS,
         _INITIAL_STATE,
     ),
     has_rope=True,
+    keeping=rattention_keeping,
+    kept=numbers_kept,
 )
 
 
@@ -289,6 +207,18 @@ def _residual_linear_flops(sizes: Sizes) -> int:
     """Per head and token: phi, and 2 F Dv for the product with the state or for the addition to it."""
     per_head = 3 * sizes.features + 2 * sizes.features * sizes.value_dim
     return sizes.batch * sizes.length * (sizes.heads + sizes.kv_heads) * per_head
+
+
+def _gated_linear_flops(sizes: Sizes) -> int:
+    """Per head and token 2 D Dv for the product with the state; to add to it as much, and its decay."""
+    state = sizes.head_dim * sizes.value_dim
+    per_token = sizes.heads * (2 * state + sizes.value_dim) + sizes.kv_heads * (3 * state + 1)
+    return sizes.batch * sizes.length * per_token
+
+
+def _gated_delta_flops(sizes: Sizes) -> int:
+    """Per head and token: a decay, the state's value for the key, its correction, the value for the query."""
+    return sizes.batch * sizes.heads * sizes.length * (7 * sizes.head_dim + 3) * sizes.value_dim
 
 
 def _rattention_flops(sizes: Sizes) -> int:
@@ -359,6 +289,43 @@ MECHANISMS: dict[str, Mechanism] = {
             (*_SOFTMAX, "initial_state"),
             options={"window": 64},
             flops=_residual_linear_flops,
+        ),
+        Mechanism(
+            "gated_linear",
+            "out_t = scale q_t S_{t-w-1}, S_t = a_t S_{t-1} + k_t^T v_t, ln a_t = log_gate_t <= 0",
+            "Mamba2, arXiv 2405.21060; constant gates: RetNet, arXiv 2307.08621, section 2.1; Lightning "
+            "attention, arXiv 2405.17381",
+            _GATED_LINEAR,
+            (*_SOFTMAX, "log_gate", "initial_state"),
+            options={},
+            flops=_gated_linear_flops,
+        ),
+        Mechanism(
+            "gla",
+            "out_t = scale q_t S_t, S_t = Diag(a_t) S_{t-1} + k_t^T v_t, ln a_t = log_gate_t <= 0",
+            "Gated Linear Attention, arXiv 2312.06635, section 4.1",
+            _per_channel(_GATED_LINEAR),
+            (*_SOFTMAX, "log_gate", "initial_state"),
+            options={},
+            flops=_gated_linear_flops,
+        ),
+        Mechanism(
+            "gated_delta",
+            "out_t = scale q_t S_t, S_t = a_t S_{t-1} + b_t k_t^T (v_t - a_t k_t S_{t-1})",
+            "Gated DeltaNet, arXiv 2412.06464, section 3.1; a_t = 1: DeltaNet, arXiv 2406.06484, section 2.2",
+            _GATED_DELTA,
+            (*_SOFTMAX, "log_gate", "beta", "initial_state"),
+            options={"normalize": True},
+            flops=_gated_delta_flops,
+        ),
+        Mechanism(
+            "kda",
+            "out_t = scale q_t S_t, S_t = D_t S_{t-1} + b_t k_t^T (v_t - k_t D_t S_{t-1}), D_t diagonal",
+            "Kimi Delta Attention, arXiv 2510.26692, section 3",
+            _per_channel(_GATED_DELTA),
+            (*_SOFTMAX, "log_gate", "beta", "initial_state"),
+            options={"normalize": True},
+            flops=_gated_delta_flops,
         ),
         Mechanism(
             "rattention",

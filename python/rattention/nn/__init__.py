@@ -23,8 +23,11 @@ _extras.require("torch")
 from rattention.nn.attention import SelfAttention
 from rattention.nn.decoding import DecodingCache
 from rattention.nn.mechanisms import (
+    GatedDelta,
+    GatedLinear,
     Gravitational,
     GravitationalMultiTimescale,
+    KimiDelta,
     MultiTimescale,
     RAttention,
     SlidingWindow,
@@ -35,8 +38,11 @@ from rattention.nn.models import LanguageModel, TransformerEncoder, count_parame
 
 __all__ = [
     "DecodingCache",
+    "GatedDelta",
+    "GatedLinear",
     "Gravitational",
     "GravitationalMultiTimescale",
+    "KimiDelta",
     "LanguageModel",
     "MultiTimescale",
     "RAttention",

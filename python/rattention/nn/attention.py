@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 import rattention.torch as rt
 from rattention.mechanisms.table import MECHANISMS
-from rattention.nn.mechanisms import RAttention, WithGravity, WithTimescales, as_mechanism
+from rattention.nn.mechanisms import RAttention, Recurrent, WithGravity, WithTimescales, as_mechanism
 from rattention.nn.parts import BranchNorms, Gravity, Timescales
+from rattention.nn.recurrence import Recurrence
 from rattention.torch.rotary import aligned_rotary, rotary
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ class SelfAttention(nn.Module):
         Query heads, and key/value heads, which must divide them (all by default). For mechanisms
         with timescales, per timescale.
     mechanism:
-        `Softmax`, `SlidingWindow`, `MultiTimescale`, `Gravitational`, `GravitationalMultiTimescale` or
-        `RAttention` of `rattention.nn`, with its options; or its name in `rattention.MECHANISMS`, for the
-        default options; or what its `as_dict` gives.
+        `Softmax`, `SlidingWindow`, `MultiTimescale`, `Gravitational`, `GravitationalMultiTimescale`,
+        `GatedLinear`, `GatedDelta`, `KimiDelta` or `RAttention` of `rattention.nn`, with its options; or its
+        name in `rattention.MECHANISMS`, for the default options; or what its `as_dict` gives.
     causal:
-        Tokens see no later tokens. RAttention is always causal and requires True.
+        Tokens see no later tokens. The last four are always causal and require True.
     head_dim:
         ``dim // heads`` by default.
     bias:
@@ -70,7 +71,8 @@ class SelfAttention(nn.Module):
 
     Notes
     -----
-    There is no dropout of attention weights: they are never stored.
+    There is no dropout of attention weights: they are never stored. `GatedLinear`, `GatedDelta` and
+    `KimiDelta` have no map of weights at all: `rattention.observe` and its like pass over these layers.
 
     >>> import torch
     >>> from rattention.nn import RAttention, SelfAttention
@@ -111,9 +113,14 @@ class SelfAttention(nn.Module):
         )
         self.timescales = Timescales(options, heads, dim) if isinstance(options, WithTimescales) else None
         self.norms = BranchNorms(heads, self.head_dim) if isinstance(options, RAttention) else None
-        self.attention_hook: Hook | None = None
-        """Called as ``attention_hook(function, query, key, value, options)`` in the place of the function,
-        with heads that are rotated. For RAttention's local branch function and value are None."""
+        self.recurrence: Recurrence | None = None
+        if isinstance(options, Recurrent):
+            self.recurrence = Recurrence(options, dim, all_heads, all_kv_heads, self.head_dim)
+        else:
+            self.attention_hook: Hook | None = None
+            """Called as ``attention_hook(function, query, key, value, options)`` in the place of the
+            function, with heads that are rotated. For RAttention's local branch function and value are None.
+            Layers without a map have no such attribute."""
 
     def forward(
         self,
@@ -153,6 +160,8 @@ class SelfAttention(nn.Module):
         else:
             _require_decoding(self.causal, attention_mask, segment_ids)
             heads = cache.attend(self, query, key, value, self._rule(x))
+        if self.recurrence is not None:
+            heads = self.recurrence.gated(heads, x)
         joined: Tensor = self.output(heads.transpose(1, 2).flatten(2))
         return joined
 
@@ -162,6 +171,8 @@ class SelfAttention(nn.Module):
 
     def _rule(self, x: Tensor) -> dict[str, Any]:
         """What the mechanism's function takes besides query, key, value, masks and window."""
+        if self.recurrence is not None:
+            return self.recurrence.rule(x)
         rule = {} if self.gravity is None else self.gravity.rule(x)
         if self.timescales is not None:
             rule["log_discount"] = self.timescales.log_discount(x)
@@ -175,6 +186,8 @@ class SelfAttention(nn.Module):
             rule |= {"window": self.window, "rope_theta": self.rope_theta}
             rule["feature_map"] = self.mechanism.feature_map
             heads = rt.rattention(query, key, value, **rule, **masks)
+        elif self.recurrence is not None:
+            heads = self.recurrence(query, key, value, **rule, **masks)
         else:
             query, key = rotary(query, key, theta=self.rope_theta)
             heads = self.softmax_family(query, key, value, **rule, **masks)

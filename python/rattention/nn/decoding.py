@@ -1,4 +1,5 @@
-"""Caches of layers while they generate: ring and state for RAttention, keys and values for the others."""
+"""Caches of layers while they generate: ring and state for RAttention, the state where it decays, keys and
+values for the others."""
 
 from __future__ import annotations
 
@@ -7,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rattention.mechanisms.gated_delta_cache import GatedDeltaCache
 from rattention.mechanisms.masks import window_bounds
 from rattention.mechanisms.rattention_cache import RAttentionCache
 from rattention.nn.attention import LayerCache
-from rattention.nn.mechanisms import RAttention
-from rattention.torch import rattention_step
+from rattention.nn.mechanisms import GatedLinear, RAttention, Recurrent
+from rattention.torch import gated_delta_step, rattention_step
 from rattention.torch.checks import as_array, as_tensor
 from rattention.torch.rotary import rotary
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rattention.nn.attention import SelfAttention
+    from rattention.nn.recurrence import Recurrence
 
 
 LEAST_ROOM = 16
@@ -122,8 +125,7 @@ class StateCache(LayerCache):
         options, norms, weight = layer.mechanism, layer.norms, layer.key.weight
         assert isinstance(options, RAttention)
         assert norms is not None
-        if weight.device.type != "cpu":
-            raise ValueError(f"RAttention layers generate on the CPU only, the model is on {weight.device}")
+        _require_cpu(layer)
         weights: dict[str, Any] = {name: as_array(w.float()) for name, w in norms.rule().items()}
         self.length = 0
         self.contents = RAttentionCache(
@@ -154,20 +156,116 @@ class StateCache(LayerCache):
         return rattention_step(query, key, value, self.contents)
 
 
+class RecurrentCache(LayerCache):
+    """The state of a layer where it decays, float32, and the last rows that its convolution reads, in the
+    layer's dtype; their size does not depend on the context."""
+
+    def __init__(self, layer: SelfAttention, batch: int) -> None:
+        assert layer.recurrence is not None
+        _require_cpu(layer)
+        self.length = 0
+        convolution, weight = layer.recurrence.convolution, layer.key.weight
+        sizes = (0, 0) if convolution is None else (convolution.before, convolution.taps.in_channels)
+        self.recent = weight.new_zeros((batch, *sizes), requires_grad=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state and of the rows for the convolution."""
+        return self.recent.nbytes + self.state_nbytes()
+
+    def state_nbytes(self) -> int:
+        """Bytes of the state."""
+        raise NotImplementedError
+
+    def attend(
+        self, layer: SelfAttention, query: Tensor, key: Tensor, value: Tensor, rule: dict[str, Any]
+    ) -> Tensor:
+        """The convolution of what is kept and the new tokens, and one step of the state."""
+        recurrence = layer.recurrence
+        assert recurrence is not None
+        recent = self.recent
+        if recurrence.convolution is not None:
+            (query, key, value), recent = recurrence.convolution.step((query, key, value), recent)
+        rows = self.step(recurrence, query, key, value, rule)  # which may refuse the tokens
+        self.recent = recent
+        self.length += query.shape[2]
+        return rows
+
+    def step(
+        self, recurrence: Recurrence, query: Tensor, key: Tensor, value: Tensor, rule: dict[str, Any]
+    ) -> Tensor:
+        """What the heads read, after the convolution; the state goes on."""
+        raise NotImplementedError
+
+
+class LinearStateCache(RecurrentCache):
+    """Of gated linear attention."""
+
+    def __init__(self, layer: SelfAttention, batch: int) -> None:
+        super().__init__(layer, batch)
+        options, kv_heads = layer.mechanism, layer.key.out_features // layer.head_dim
+        assert isinstance(options, GatedLinear)
+        features = layer.head_dim * (1 if options.feature_map is None else 2)
+        self.state = torch.zeros(batch, kv_heads, features, layer.head_dim)
+
+    def state_nbytes(self) -> int:
+        """Bytes of the state."""
+        return self.state.nbytes
+
+    def step(
+        self, recurrence: Recurrence, query: Tensor, key: Tensor, value: Tensor, rule: dict[str, Any]
+    ) -> Tensor:
+        """The state goes in as the initial one of the new tokens."""
+        heads: Tensor
+        more: dict[str, Any] = {"initial_state": self.state, "return_state": True}
+        heads, self.state = recurrence.linear(query, key, value, **rule, **more)
+        return heads
+
+
+class DeltaStateCache(RecurrentCache):
+    """Of the delta rules."""
+
+    def __init__(self, layer: SelfAttention, batch: int) -> None:
+        super().__init__(layer, batch)
+        self.contents = GatedDeltaCache(batch, layer.query.out_features // layer.head_dim, layer.head_dim)
+
+    def state_nbytes(self) -> int:
+        """Bytes of the state."""
+        return self.contents.nbytes
+
+    def step(
+        self, recurrence: Recurrence, query: Tensor, key: Tensor, value: Tensor, rule: dict[str, Any]
+    ) -> Tensor:
+        """The state is changed in place."""
+        return gated_delta_step(query, key, value, **rule, cache=self.contents, normalize=True)
+
+
+def _require_cpu(layer: SelfAttention) -> None:
+    device = layer.key.weight.device
+    if device.type != "cpu":
+        kind = type(layer.mechanism).__name__
+        raise ValueError(f"{kind} layers generate on the CPU only, the model is on {device}")
+
+
+def _cache_of(layer: SelfAttention, batch: int) -> LayerCache:
+    if isinstance(layer.mechanism, RAttention):
+        return StateCache(layer, batch)
+    if isinstance(layer.mechanism, GatedLinear):
+        return LinearStateCache(layer, batch)
+    if isinstance(layer.mechanism, Recurrent):
+        return DeltaStateCache(layer, batch)
+    return KeyValueCache(window_bounds(layer.window, causal=True)[0])
+
+
 class DecodingCache:
     """The past of a model's layers, made by `LanguageModel.new_cache`.
 
-    Layers of RAttention and of windowed attention keep the same number of bytes for any context, the others
-    keep all keys and values.
+    Layers with a state and those of windowed attention keep the same number of bytes for any context, the
+    others keep all keys and values.
     """
 
     def __init__(self, layers: Iterable[SelfAttention], batch: int) -> None:
-        self.layers: list[LayerCache] = [
-            StateCache(layer, batch)
-            if isinstance(layer.mechanism, RAttention)
-            else KeyValueCache(window_bounds(layer.window, causal=True)[0])
-            for layer in layers
-        ]
+        self.layers: list[LayerCache] = [_cache_of(layer, batch) for layer in layers]
 
     @property
     def length(self) -> int:

@@ -5,7 +5,8 @@
     >>> layer.mechanism.timescales
     (4.0, 64.0)
 
-Residual linear attention alone is no layer: it does not see the nearest tokens.
+Residual linear attention alone is no layer: it does not see the nearest tokens. Gated linear attention with a
+gate per channel (``"gla"``) is none yet.
 """
 
 from __future__ import annotations
@@ -142,6 +143,39 @@ class RAttention(_Rotary):
         at_least("window", self.window, 0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recurrent(Mechanism):
+    """Options of states that decay. Causal; memory does not grow with the context."""
+
+    convolution: int = 4
+    """Rows of a causal convolution of queries, keys and values, each channel for itself, before SiLU; 0 is
+    neither."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedLinear(Recurrent):
+    """A state that a learned gate of every token lets decay: the core of Mamba2. A token writes its value
+    times its step."""
+
+    name: ClassVar[str] = "gated_linear"
+    feature_map: str | None = None
+    """Of queries and keys, as in `rattention.gated_linear_attention`: None, ``"softmax"`` or ``"relu"``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedDelta(Recurrent):
+    """Gated DeltaNet: the state decays, and a token corrects what the state has for its key."""
+
+    name: ClassVar[str] = "gated_delta"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KimiDelta(Recurrent):
+    """Kimi Delta Attention: the same with a gate for every channel of the keys."""
+
+    name: ClassVar[str] = "kda"
+
+
 BY_NAME: dict[str, type[Mechanism]] = {
     kind.name: kind
     for kind in (
@@ -150,6 +184,9 @@ BY_NAME: dict[str, type[Mechanism]] = {
         MultiTimescale,
         Gravitational,
         GravitationalMultiTimescale,
+        GatedLinear,
+        GatedDelta,
+        KimiDelta,
         RAttention,
     )
 }
@@ -226,5 +263,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "distance": _distance,
     "learn_exponent": truth,
     "softening": positive,
+    "convolution": lambda name, value: at_least(name, value, 0),
     "feature_map": lambda _, value: feature_map_name(value),
 }

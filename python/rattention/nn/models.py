@@ -238,8 +238,8 @@ class LanguageModel(nn.Module):
 
         Returns
         -------
-        The tokens ``[batch, length + count]``. Layers of RAttention and windowed attention need memory that
-        does not depend on the length.
+        The tokens ``[batch, length + count]``. Layers with a state, those of RAttention among them, and of
+        windowed attention need memory that does not depend on the length.
         """
         if tokens.dim() != 2 or tokens.shape[1] == 0:
             raise ValueError(

@@ -48,7 +48,8 @@ def load_model(make: Callable[..., Model], path: str | os.PathLike[str]) -> Mode
     try:
         with torch.device("meta"):  # sizes that a damaged file claims take no memory
             model = make(**json.loads(metadata[CONFIG]))
-        model.load_state_dict(tensors, assign=True)
+        # Copies, aligned as those of a new model: PyTorch's product with one row rounds by alignment.
+        model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
     except (RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} does not fit the model it describes: {error}") from error
     for parameter in model.parameters():

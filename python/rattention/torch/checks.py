@@ -12,23 +12,23 @@ from rattention._arguments import BFloat16Storage
 from rattention.mechanisms.masks import packed_segments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from rattention.mechanisms.table import Functions
+    from rattention.mechanisms.row import Functions
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 ALLOWED = "float32, bfloat16, float16"
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def require_tensors(arguments: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Refuse anything but dense tensors on one device."""
+def require_tensors(arguments: Mapping[str, Any], names: Iterable[str], needed: Sequence[str] = ()) -> None:
+    """Refuse anything but dense tensors on one device, and None for what is `needed`."""
     device = None
     for name in names:
         value = arguments[name]
-        if value is None:
+        if value is None and name not in needed:
             continue
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
@@ -97,20 +97,33 @@ def require_shapes(query: Tensor, key: Tensor, value: Tensor | None) -> None:
         )
 
 
+def features(query: Tensor, feature_map: str | None) -> int:
+    """Elements of phi(query) in the linear family."""
+    return query.shape[3] if feature_map is None else 2 * query.shape[3]
+
+
 def require_other_shapes(functions: Functions, inputs: Mapping[str, Any]) -> None:
     """The core's shape checks of all other tensors, once query, key and value fit each other."""
     query, key, value = (inputs[name] for name in ("query", "key", "value"))
     batch, heads, rows, dim = query.shape
     kv_heads, keys = key.shape[1:3]
     sizes = {"batch": batch, "heads": heads, "kv_heads": kv_heads, "query_length": rows, "key_length": keys}
-    sizes |= {"head_dim": dim, "features": 2 * dim, "value_dim": value.shape[3]}
+    sizes |= {"length": keys, "head_dim": dim, "features": 2 * dim, "value_dim": value.shape[3]}
     table = inputs.get("relative_bias")
     sizes["distances"] = 1 if table is None else table.shape[-1] | 1
     for argument in functions.arguments:
         if argument.shape and argument.name not in ("query", "key", "value"):
-            expected = tuple(sizes[name] for name in argument.shape)
-            per_head = tuple(sizes["heads" if name == "kv_heads" else name] for name in argument.shape)
-            _require_shape(argument.name, inputs[argument.name], expected, per_head)
+            own = dict(sizes)
+            if argument.name == "initial_state":
+                own["head_dim"] = features(query, inputs.get("feature_map"))
+            expected = [tuple(own[name] for name in argument.shape)]
+            if argument.name in ("key_mass", "initial_state"):
+                own["kv_heads"] = heads
+                expected.append(tuple(own[name] for name in argument.shape))
+            if argument.name == "log_gate":
+                per_head = (batch, own[argument.shape[1]], keys)
+                expected = [per_head, (*per_head, dim)]
+            _require_shape(argument.name, inputs[argument.name], *expected)
     for name in ("key_mask", "segment_ids", "block_ids"):
         _require_shape(name, inputs.get(name), (batch, keys))
     if inputs.get("cu_seqlens") is not None:

@@ -156,7 +156,8 @@ def context_parallel_rattention(
 
 def _described(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> list[float]:
     """The arguments, once checked, as the numbers of `DESCRIPTION`."""
-    require_tensors({"query": query, "key": key, "value": value}, ("query", "key", "value"))
+    inputs = {"query": query, "key": key, "value": value}
+    require_tensors(inputs, inputs, ("query", "key", "value"))
     if query.device.type != "cpu":
         raise ValueError(f"query, key and value must be on the CPU, got {query.device}")
     require_shapes(query, key, value)

@@ -1,4 +1,4 @@
-"""The mechanisms on tensors, each one call of its operation, and attention maps, on the CPU."""
+"""The mechanisms on tensors, each one call of its operation, and their metrics, on the CPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 import rattention as ra
 from rattention._arguments import positive
 from rattention.mechanisms.options import (
+    GatedDeltaCall,
+    GatedLinearCall,
     GravityCall,
     LinearCall,
     RAttentionCall,
@@ -17,26 +19,18 @@ from rattention.mechanisms.options import (
     Typed,
     shows_options_of,
 )
-from rattention.mechanisms.pooled_map import MAP_SHAPE
 from rattention.mechanisms.rotary import turning_dims
 from rattention.torch.checks import (
     INTEGERS,
-    as_array,
-    as_tensor,
     require_floats,
-    require_mask_dtypes,
     require_tensors,
 )
-from rattention.torch.functions import autocast, run
-from rattention.torch.results import not_differentiable
+from rattention.torch.functions import run
 from rattention.torch.rotary import plain_angles, plain_turn, turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from rattention._metrics import AttentionMetrics, MetricOptions
     from rattention.mechanisms.options import SoftmaxOptions
-    from rattention.mechanisms.rattention_cache import RAttentionCache
     from rattention.mechanisms.results import AttentionResult, LinearResult
 
 
@@ -113,13 +107,54 @@ def residual_linear_attention(
     return run(ra.residual_linear_attention, given)  # type: ignore[no-any-return]
 
 
+@Typed[GatedLinearCall[Tensor, Tensor]]()
+@shows_options_of(ra.gated_linear_attention, "Tensor", but=())
+def gated_linear_attention(
+    query: Tensor, key: Tensor, value: Tensor, log_gate: Tensor, **options: Any
+) -> Tensor | LinearResult[Tensor]:
+    """Gated linear attention on tensors: `rattention.gated_linear_attention`, which describes every option.
+
+    log_gate, ``[batch, kv_heads, length]`` or ``[batch, kv_heads, length, head_dim]``, may have another dtype
+    than query, key and value; it is read as float32. Other inputs, what is returned and the errors are those
+    of `residual_linear_attention`. Differentiable in query, key, value, log_gate and initial_state; the
+    gradient of a gate that forgets everything is 0.
+
+    For a backward pass with a gate per channel the state before every 48th token is kept.
+    """
+    given = {"query": query, "key": key, "value": value, "log_gate": log_gate, **options}
+    return run(ra.gated_linear_attention, given)  # type: ignore[no-any-return]
+
+
+@Typed[GatedDeltaCall[Tensor, Tensor]]()
+@shows_options_of(ra.gated_delta_rule, "Tensor", but=())
+def gated_delta_rule(
+    query: Tensor, key: Tensor, value: Tensor, log_gate: Tensor, beta: Tensor, **options: Any
+) -> Tensor | LinearResult[Tensor]:
+    """The gated delta rule on tensors: `rattention.gated_delta_rule`, which describes every option.
+
+    log_gate, ``[batch, heads, length]`` or ``[batch, heads, length, head_dim]``, and beta, ``[batch, heads,
+    length]``, may have another dtype than query, key and value; they are read as float32. Other inputs, what
+    is returned and the errors are those of `residual_linear_attention`. Differentiable in query, key, value,
+    log_gate, beta and initial_state; the gradient of a gate that forgets everything is 0.
+
+    For a backward pass the state before every 48th token is kept.
+    """
+    given = {"query": query, "key": key, "value": value, "log_gate": log_gate, "beta": beta, **options}
+    return run(ra.gated_delta_rule, given)  # type: ignore[no-any-return]
+
+
 @Typed[RAttentionCall[Tensor, Tensor]]()
 @shows_options_of(ra.rattention, "Tensor", but=())
 def rattention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor | LinearResult[Tensor]:
     """RAttention on tensors: `rattention.rattention`, which describes every option.
 
-    Norm weights are tensors ``[heads, value_dim]``. Other inputs, what is returned and errors are those of
-    `residual_linear_attention`. Differentiable in query, key, value, the norm weights and initial_state.
+    Norm weights are tensors ``[heads, value_dim]``, gate is like the log_gate of `gated_linear_attention`.
+    Other inputs, what is returned and errors are those of `residual_linear_attention`. Differentiable in
+    query, key, value, the norm weights, gate and initial_state.
+
+    For a backward pass both branches are kept rather than computed again: ``2 * value_dim + 2`` numbers of
+    float32 for each head and token, whatever the dtype of the tensors. Where memory is short,
+    ``torch.utils.checkpoint`` keeps none of it.
     """
     given = {"query": query, "key": key, "value": value, **options}
     return run(ra.rattention, given)  # type: ignore[no-any-return]
@@ -153,81 +188,12 @@ def attention_metrics(
     >>> rt.attention_metrics(query, key, causal=True).entropy.shape
     torch.Size([1, 4, 256])
     """
-    require_tensors({"query": query, "key": key}, ("query", "key"))
+    inputs = {"query": query, "key": key}
+    require_tensors(inputs, inputs, ("query", "key"))
     chosen = ra.MetricOptions() if metrics is None else metrics
     result = attention(query, key, key[..., :0], metrics=chosen, **options)
     assert result.metrics is not None
     return result.metrics
-
-
-@shows_options_of(ra.attention, "Tensor")
-def attention_rows(
-    query: Tensor,
-    key: Tensor,
-    rows: Tensor | Sequence[int],
-    **options: Unpack[SoftmaxOptions[Tensor]],
-) -> Tensor:
-    """The weights of a few query rows, on tensors: `rattention.attention_rows`.
-
-    Parameters
-    ----------
-    query, key:
-        CPU tensors as in `attention`, and so are the options.
-    rows:
-        Indices of query rows, a tensor or sequence of integers; negative ones count from the end.
-
-    Returns
-    -------
-    Float32 ``[batch, heads, len(rows), key_length]``; a backward pass through it raises NotImplementedError.
-    It does not go into a graph of ``torch.compile``. Other errors are those of `attention`.
-    """
-    indices = as_array(rows) if isinstance(rows, torch.Tensor) else rows
-    return _looked_at(ra.attention_rows, query, key, {"rows": indices}, options)
-
-
-@shows_options_of(ra.attention, "Tensor")
-def attention_map(
-    query: Tensor,
-    key: Tensor,
-    *,
-    shape: tuple[int, int] = MAP_SHAPE,
-    rows: tuple[int, int] | None = None,
-    keys: tuple[int, int] | None = None,
-    **options: Unpack[SoftmaxOptions[Tensor]],
-) -> Tensor:
-    """The attention map, mean-pooled to at most `shape`, on tensors: `rattention.attention_map`.
-
-    Parameters
-    ----------
-    query, key:
-        CPU tensors as in `attention`, and so are the options.
-    shape, rows, keys:
-        The size of the result, and the ``(start, stop)`` of the rows and keys to look at.
-
-    Returns
-    -------
-    Float32 ``[batch, heads, min(shape[0], rows), min(shape[1], keys)]``; a backward pass through it raises
-    NotImplementedError. It does not go into a graph of ``torch.compile``. Other errors are those of
-    `attention`.
-    """
-    return _looked_at(ra.attention_map, query, key, {"shape": shape, "rows": rows, "keys": keys}, options)
-
-
-def _looked_at(
-    function: Callable[..., Any], query: Tensor, key: Tensor, part: dict[str, Any], options: Mapping[str, Any]
-) -> Tensor:
-    inputs = {"query": query, "key": key}
-    require_tensors(inputs, inputs)
-    require_floats(inputs, inputs)
-    query, key = autocast(query), autocast(key)
-    if query.device.type != "cpu":
-        raise ValueError(f"query must be on the CPU, got {query.device}: move the tensors with .cpu()")
-    tensors = {name: value for name, value in options.items() if isinstance(value, torch.Tensor)}
-    require_tensors(tensors, tensors)
-    require_mask_dtypes(tensors)
-    arrays = {name: as_array(value.cpu()) for name, value in tensors.items()}
-    rows = function(as_array(query), as_array(key), **part, **{**options, **arrays})
-    return not_differentiable(as_tensor(rows), query, key)
 
 
 def rotary(
@@ -271,7 +237,7 @@ def rotary(
     torch.Size([1, 4, 256, 32])
     """
     tensors = {"x": x, "positions": positions, "cos": cos, "sin": sin}
-    require_tensors(tensors, tensors)
+    require_tensors(tensors, tensors, ("x",))
     require_floats(tensors, ("x", "cos", "sin"))
     if positions is not None and positions.dtype not in INTEGERS:
         raise TypeError(f"positions must be a tensor of integers, got {positions.dtype}")
@@ -291,50 +257,3 @@ def rotary(
     else:
         halves = table[..., : turning // 2], table[..., turning // 2 :]
     return plain_turn(x, *halves, interleaved=bool(interleaved))
-
-
-def rattention_step(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cache: RAttentionCache,
-    *,
-    scale: float | None = None,
-    local_norm_weight: Tensor | None = None,
-    linear_norm_weight: Tensor | None = None,
-    eps: float | None = None,
-    lengths: Tensor | None = None,
-) -> Tensor:
-    """The rows of `rattention` for the next tokens, on tensors: `rattention.rattention_step`.
-
-    Parameters
-    ----------
-    query, key, value:
-        CPU tensors in the dtype of the cache, ``[batch, heads, tokens, head_dim]``, ``[batch, kv_heads,
-        tokens, head_dim]`` and ``[batch, kv_heads, tokens, value_dim]``.
-    cache, scale, local_norm_weight, linear_norm_weight, eps, lengths:
-        As in `rattention.rattention_step`.
-
-    Returns
-    -------
-    ``[batch, heads, tokens, value_dim]``, without gradients.
-
-    Raises
-    ------
-    ValueError, TypeError, RuntimeError
-        As `rattention.rattention_step`; tensors that are not dense or not on the CPU.
-    """
-    tensors = {
-        "query": query,
-        "key": key,
-        "value": value,
-        "local_norm_weight": local_norm_weight,
-        "linear_norm_weight": linear_norm_weight,
-        "lengths": lengths,
-    }
-    require_tensors(tensors, tensors)
-    require_floats(tensors, ("query", "key", "value", "local_norm_weight", "linear_norm_weight"))
-    if query.device.type != "cpu":
-        raise ValueError(f"query must be on the CPU, got {query.device}: the cache is there")
-    arrays: dict[str, Any] = {name: None if x is None else as_array(x) for name, x in tensors.items()}
-    return as_tensor(ra.rattention_step(**arrays, cache=cache, scale=scale, eps=eps))

@@ -10,7 +10,7 @@ from torch import Tensor
 from rattention._arguments import positive, real_number, truth, whole_number
 from rattention.mechanisms.rotary import rotary_rates
 from rattention.mechanisms.softmax_family import core_window
-from rattention.torch import linear_composition, softmax_composition
+from rattention.torch import delta_composition, linear_composition, softmax_composition
 from rattention.torch.checks import (
     as_array,
     require_floats,
@@ -34,6 +34,8 @@ COMPOSITIONS: dict[str, Callable[..., list[Tensor]]] = {
         softmax_composition.attention,
         softmax_composition.gravitational_attention,
         linear_composition.residual_linear_attention,
+        linear_composition.gated_linear_attention,
+        delta_composition.gated_delta_rule,
         linear_composition.rattention,
     )
 }
@@ -48,7 +50,7 @@ def run(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     arguments, results = {**signature.defaults, **given}, signature.results
     if arguments.keys() != signature.parameters:
         _refuse_names(signature, arguments)
-    wanted = {flag: arguments.pop(flag) for flag in results.flags}
+    wanted = {flag: arguments.pop(flag) for flag in results.flags if flag in signature.parameters}
     inputs = _prepared(signature, arguments)
     given_tensors = [t for n in (*signature.differentiable, "attn_mask") if (t := inputs.get(n)) is not None]
     differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given_tensors)
@@ -80,7 +82,7 @@ def _operated(signature: Signature, inputs: dict[str, Any]) -> list[Tensor]:
 
 def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]:
     """Checked tensors in the dtypes of the operation, and windows as pairs."""
-    require_tensors(arguments, signature.of_query_dtype)
+    require_tensors(arguments, signature.of_query_dtype, signature.needed)
     for name in signature.of_query_dtype:
         arguments[name] = autocast(arguments[name])
     for argument in signature.functions.arguments:
@@ -91,13 +93,15 @@ def _prepared(signature: Signature, arguments: dict[str, Any]) -> dict[str, Any]
             arguments[argument.name] = _table(value)
         elif argument.kind in ("per head", "per query") and value is not None:
             arguments[argument.name] = _per_head(argument.name, value, arguments["query"])
-    require_tensors(arguments, signature.on_one_device)
+    require_tensors(arguments, signature.on_one_device, signature.needed)
     require_floats(arguments, signature.differentiable)
     require_one_dtype(arguments, signature.of_query_dtype)
     require_mask_dtypes(arguments)
     for name in ("scale", "eps", "rope_theta", "softcap"):
         if arguments.get(name) is not None:
             (real_number if name == "scale" else positive)(name, arguments[name])
+    if "normalize" in arguments:
+        arguments["normalize"] = truth("normalize", arguments["normalize"])
     for name in signature.in_float32:
         if arguments[name] is not None:
             arguments[name] = arguments[name].to(torch.float32)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from rattention._metrics import MetricOptions
-from rattention.mechanisms.table import MECHANISMS, Functions
+from rattention.mechanisms.row import Functions
+from rattention.mechanisms.table import MECHANISMS
 from rattention.torch.checks import as_array, as_tensor, require_shapes
 from rattention.torch.results import RESULTS
 
@@ -48,6 +49,7 @@ KIND_TYPES = {
     "per query": "Tensor",
     "number": "float",
     "integer": "SymInt",
+    "flag": "bool",
     "choice": "str",
     "table": "Tensor",
 }
@@ -73,6 +75,7 @@ class Signature:
         self.types = _types(functions, defaults) | self.results.flags
         self.names = tuple(self.types)
         self.tensors = tuple(name for name, type_ in self.types.items() if type_.startswith("Tensor"))
+        self.needed = tuple(name for name in self.tensors if name not in self.defaults)
         tables = {a.name for a in arguments if a.kind == "table"}
         self.on_one_device = tuple(name for name in self.tensors if name not in tables)
         self.differentiable = tuple(a.name for a in arguments if a.differentiable)
@@ -144,7 +147,7 @@ def define(signature: Signature) -> Operation:
 
 def run_forward(signature: Signature, *values: Any) -> list[Tensor]:
     """The results, in the order of the operation."""
-    result = signature.functions.forward(**_on_arrays(signature, values))
+    result = signature.results.run(signature.functions, _on_arrays(signature, values))
     return [as_tensor(array) for array in signature.results.arrays(result)]
 
 
@@ -156,7 +159,7 @@ def _run_backward(signature: Signature, *values: Any) -> list[Tensor]:
     for flag in signature.results.flags:
         del arguments[flag]
     second = None if grad_second is None else as_array(grad_second.to(torch.float32))
-    given = signature.results.for_backward(rest[:count], second)
+    given = signature.results.for_backward(signature.functions, rest[:count], second, arguments)
     if signature.has_dense_mask:
         given["of_mask"] = of_mask
     gradients = signature.functions.backward(as_array(grad_output), **arguments, **given)
@@ -186,7 +189,7 @@ def _empty_results(signature: Signature, *values: Any) -> list[Tensor]:
     query, key, value = (arguments[name] for name in ("query", "key", "value"))
     require_shapes(query, key, value)
     output = query.new_empty(*query.shape[:3], value.shape[3])
-    return [output, *signature.results.empty(output, arguments)]
+    return [output, *signature.results.empty(signature.functions, output, arguments)]
 
 
 def _empty_gradients(signature: Signature, *values: Any) -> list[Tensor]:
@@ -199,7 +202,7 @@ def _save(signature: Signature, ctx: Any, inputs: Sequence[Any], output: Sequenc
     ctx.set_materialize_grads(False)
     arguments = dict(zip(signature.names, inputs, strict=True))
     tensors = [arguments.pop(name) for name in signature.tensors]
-    ctx.save_for_backward(*output[: len(signature.results.saved)], *tensors)
+    ctx.save_for_backward(*signature.results.to_save(output, arguments), *tensors)
     ctx.numbers = arguments
     ctx.output_shape = output[0].shape
 

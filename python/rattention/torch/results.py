@@ -9,15 +9,19 @@ import torch
 from torch import Tensor
 
 from rattention._metrics import ROW_METRICS, AttentionMetrics, MetricOptions
+from rattention.mechanisms.gates import require_whole_past
 from rattention.mechanisms.residual_linear import feature_map_name
 from rattention.mechanisms.results import AttentionResult, LinearResult
+from rattention.mechanisms.row import LinearFunctions
 from rattention.mechanisms.softmax_family import require_metric_options
-from rattention.torch.checks import as_array
+from rattention.torch.checks import as_array, as_tensor, features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from rattention.mechanisms.row import Functions
 
 Arguments = dict[str, Any]
 
@@ -31,6 +35,10 @@ class SoftmaxResults:
     """What an operation takes to say what it returns, with the types of its schema."""
     saved: ClassVar[tuple[str, ...]] = ("output", "lse", "rest")
     """Results of the forward pass that the backward pass takes."""
+
+    def run(self, functions: Functions, arguments: Arguments) -> Any:
+        """The forward pass on arrays."""
+        return functions.forward(**arguments)
 
     def asked(self, wanted: Arguments, differentiated: bool) -> Arguments:
         """The flags of the operation for those of the public function."""
@@ -60,7 +68,7 @@ class SoftmaxResults:
                 "move the tensors with .cpu()"
             )
 
-    def empty(self, output: Tensor, arguments: Arguments) -> list[Tensor]:
+    def empty(self, functions: Functions, output: Tensor, arguments: Arguments) -> list[Tensor]:
         """Tensors like those that follow the output."""
         saved = []
         if arguments["return_lse"]:
@@ -79,52 +87,90 @@ class SoftmaxResults:
             arrays += [result.exact_lse, rest]
         return arrays + ([] if result.metrics is None else [array for _, array in result.metrics])
 
-    def for_backward(self, saved: Sequence[Tensor], grad_second: NDArray[Any] | None) -> Arguments:
+    def to_save(self, made: Sequence[Tensor], arguments: Arguments) -> list[Tensor]:
+        """What `saved` names, of what the operation does; empty where it was not asked for, which happens
+        where wrapped or sample tensors hide that they ask for gradients."""
+        if arguments["return_lse"]:
+            return list(made[:3])
+        return [made[0], made[0].new_empty(0, dtype=torch.float64), made[0].new_empty(0)]
+
+    def for_backward(
+        self, functions: Functions, saved: Sequence[Tensor], second: NDArray[Any] | None, arguments: Arguments
+    ) -> Arguments:
         """What the backward function on arrays takes besides the arguments of the forward pass."""
+        if saved[1].dim() != 3:
+            result = functions.forward(**arguments, return_lse=True)
+            saved = [as_tensor(array) for array in self.arrays(result)]
         output, lse, rest = (as_array(tensor) for tensor in saved)
         result = AttentionResult.of(output, lse, rest if rest.ndim == 4 else None, None)
-        return {"grad_lse": grad_second, "result": result}
+        return {"grad_lse": second, "result": result}
 
 
 class LinearResults:
-    """The state."""
+    """The state. With `keep`, also what the backward pass would compute again, as one row of words."""
 
-    flags: ClassVar = {"return_state": "bool"}
-    saved: ClassVar[tuple[str, ...]] = ()
+    flags: ClassVar = {"return_state": "bool", "keep": "bool"}
+    saved: ClassVar[tuple[str, ...]] = ("kept",)
+
+    def run(self, functions: Functions, arguments: Arguments) -> Any:
+        """The forward pass on arrays."""
+        if not arguments.pop("keep"):
+            return functions.forward(**arguments)
+        assert isinstance(functions, LinearFunctions)
+        return functions.keeping(**{n: value for n, value in arguments.items() if n != "return_state"})
 
     def asked(self, wanted: Arguments, differentiated: bool) -> Arguments:
-        """The flag, which is the public function's."""
-        return {"return_state": bool(wanted["return_state"])}
+        """The flags of the operation for those of the public function."""
+        return {"return_state": bool(wanted["return_state"]), "keep": differentiated}
 
     def returned(self, made: Sequence[Tensor], wanted: Arguments, inputs: Arguments) -> Any:
         """What the public function returns of what the operation does."""
-        return LinearResult(made[0], made[1]) if inputs["return_state"] else made[0]
+        return LinearResult(made[0], made[1]) if wanted["return_state"] else made[0]
 
     def require_beside_cpu(self, inputs: Arguments) -> None:
-        """Refuse what the core would refuse."""
+        """Refuse what the core would refuse; take out the flag that plain PyTorch has no use for."""
+        del inputs["keep"]
         rows, keys = inputs["query"].shape[2], inputs["key"].shape[2]
-        if inputs["window"] < -1:
+        if inputs.get("window", -1) < -1:
             raise ValueError(f"window must be >= -1, got {inputs['window']}")
-        feature_map_name(inputs["feature_map"])
+        if inputs.get("feature_map") is not None or "log_gate" not in inputs:
+            feature_map_name(inputs["feature_map"])
+        if "window" in inputs and "log_gate" in inputs and inputs["log_gate"].dim() == 4:
+            require_whole_past(inputs["window"], inputs["feature_map"])
         if rows != keys:
             raise ValueError(f"key has length {keys}, query has {rows}; they must be equal")
 
-    def empty(self, output: Tensor, arguments: Arguments) -> list[Tensor]:
-        """A tensor like the state."""
-        if not arguments["return_state"]:
+    def empty(self, functions: Functions, output: Tensor, arguments: Arguments) -> list[Tensor]:
+        """Tensors like those that follow the output."""
+        if not arguments["return_state"] and not arguments["keep"]:
             return []
-        query, start = arguments["query"], arguments["initial_state"]
-        heads = arguments["key"].shape[1] if start is None else start.shape[1]
-        shape = (query.shape[0], heads, 2 * query.shape[3], output.shape[3])
-        return [output.new_empty(shape, dtype=torch.float32)]
+        assert isinstance(functions, LinearFunctions)
+        query, key, start = arguments["query"], arguments["key"], arguments["initial_state"]
+        heads = functions.state_heads(query.shape, key.shape) if start is None else start.shape[1]
+        shape = (query.shape[0], heads, features(query, arguments.get("feature_map")), output.shape[3])
+        state = output.new_empty(shape, dtype=torch.float32)
+        if not arguments["keep"]:
+            return [state]
+        return [state, output.new_empty(functions.numbers_kept(arguments), dtype=torch.int32)]
 
     def arrays(self, result: Any) -> list[NDArray[Any]]:
         """Those of the function on arrays, in the order of the operation."""
-        return list(result) if isinstance(result, LinearResult) else [result]
+        if not isinstance(result, LinearResult):
+            return [result]
+        return [*result] if result.kept is None else [*result, result.kept]
 
-    def for_backward(self, saved: Sequence[Tensor], grad_second: NDArray[Any] | None) -> Arguments:
+    def to_save(self, made: Sequence[Tensor], arguments: Arguments) -> list[Tensor]:
+        """What `saved` names; empty where it was not asked for, see `SoftmaxResults.to_save`."""
+        return [made[2] if arguments["keep"] else made[0].new_empty(0, dtype=torch.int32)]
+
+    def for_backward(
+        self, functions: Functions, saved: Sequence[Tensor], second: NDArray[Any] | None, arguments: Arguments
+    ) -> Arguments:
         """What the backward function on arrays takes besides the arguments of the forward pass."""
-        return {"grad_state": grad_second}
+        assert isinstance(functions, LinearFunctions)
+        kept = as_array(saved[0])
+        whole = kept.size == functions.numbers_kept(arguments)
+        return {"grad_state": second, "kept": kept if whole else None}
 
 
 RESULTS: dict[str, SoftmaxResults | LinearResults] = {

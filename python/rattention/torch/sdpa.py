@@ -89,7 +89,8 @@ def scaled_dot_product_attention(
     >>> scaled_dot_product_attention(query, key, value, is_causal=True, window=15).shape
     torch.Size([2, 8, 100, 32])
     """
-    require_tensors({"query": query, "key": key, "value": value}, ("query", "key", "value"))
+    inputs = {"query": query, "key": key, "value": value}
+    require_tensors(inputs, inputs, ("query", "key", "value"))
     if real_number("dropout_p", dropout_p) != 0:
         raise ValueError(
             f"dropout_p must be 0, got {dropout_p}: the weights are never stored, so none can be dropped"
