@@ -19,7 +19,10 @@ here, with the same logits as with the implementation "eager"::
 
 A model can also be loaded with it: ``from_pretrained(..., attn_implementation="rattention")``.
 
+`use_linear_kernels` does the same for the linear layers of Qwen3-Next, Qwen3.5, OLMo-hybrid and Kimi Linear,
+and for the Mamba2 layers of Granite 4, Bamba, Nemotron-H, Zamba2 and Falcon-H1.
 `InPlaceCache` spares generation the copy of the whole cache at every token.
+`snapshot` and `restore` take tokens back that a cache has seen, from recurrent states as well.
 `convert` turns layers of a model into RAttention, whose cache does not grow with the text.
 `rattention.observe` measures the attention of a model while it runs.
 """
@@ -34,5 +37,18 @@ _extras.require("transformers")
 from rattention.hf.attention import register
 from rattention.hf.conversion import CacheReport, Conversion, cache_report, convert
 from rattention.hf.in_place_cache import InPlaceCache
+from rattention.hf.linear_layers import use_linear_kernels
+from rattention.hf.rollback import CacheSnapshot, restore, snapshot
 
-__all__ = ["CacheReport", "Conversion", "InPlaceCache", "cache_report", "convert", "register"]
+__all__ = [
+    "CacheReport",
+    "CacheSnapshot",
+    "Conversion",
+    "InPlaceCache",
+    "cache_report",
+    "convert",
+    "register",
+    "restore",
+    "snapshot",
+    "use_linear_kernels",
+]

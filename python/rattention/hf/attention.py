@@ -9,6 +9,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 import rattention.torch as rt
 from rattention.hf.interface import guard
+from rattention.hf.linear_layers import follow_implementation
 from rattention.hf.masks import SEES_ALL, PatternMask, rattention_mask
 from rattention.torch.short_calls import dot_product_at_once
 
@@ -28,7 +29,7 @@ SPECIAL = ("softcap", "s_aux", "sinks", "position_bias", *REFUSED)
 """Arguments that change results where they are given."""
 
 
-def register() -> None:
+def register(*, linear_layers: bool = False) -> None:
     """Make ``attn_implementation="rattention"`` known to Transformers; calling it again does no harm.
 
     What a row sees is what its model's mask says, as with "eager". Causality, sliding windows, chunks, packed
@@ -39,6 +40,12 @@ def register() -> None:
     keys and, in training, dropout of attention weights raise ValueError; so do models that take attention
     from the interface in none of their layers, when they are made or loaded with this implementation.
 
+    Parameters
+    ----------
+    linear_layers:
+        Whether models that are made or loaded from now on have their linear layers computed here, too, while
+        they have this implementation; `use_linear_kernels` does so for one model, whatever its attention has.
+
     >>> import rattention.hf
     >>> rattention.hf.register()
     >>> from transformers import AttentionInterface
@@ -47,6 +54,8 @@ def register() -> None:
     """
     register_as(NAME, attention_forward)
     guard(NAME)
+    if linear_layers:
+        follow_implementation(NAME)
 
 
 def register_as(name: str, forward: Callable[..., Any]) -> None:
