@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FOLDER = Path("runs/dark_room")
 HISTORIES = "histories.safetensors"
 PATTERNS = tuple(name for name in MECHANISMS if name != "residual_linear")
-"""Mechanisms that can stand alone in a layer; that one is a branch of RAttention."""
+"""Mechanisms that `rattention.nn` has layers of: that one is a branch of RAttention."""
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ class Chosen(Computed):
 
     preset: Literal["smoke", "small", "paper"] | None = option(
         None,
-        "Run this study: smoke takes 2 minutes on 2 cores, small about an hour, paper needs a large machine. "
-        "By default the study in --out goes on or, where there is none, smoke is run.",
+        "Run this study: smoke takes a few minutes on 2 cores, small up to two hours, paper needs a large "
+        "machine. By default the study in --out goes on or, where there is none, smoke is run.",
     )
     config: Path | None = option(None, "Read the study from this YAML file; what is missing has its default.")
     tasks: Names = option(None, "Run these tasks: listops, text, images. Default: listops,text.")
@@ -82,8 +82,8 @@ class Run(Chosen):
     """
 
     EXAMPLES = (
-        "# the smoke preset, about 2 minutes on 2 cores",
-        "--preset small --out runs/small    # about an hour; the same again goes on where it stopped",
+        "# the smoke preset, a few minutes on 2 cores",
+        "--preset small --out runs/small    # up to two hours; the same again goes on where it stopped",
         "--preset small --tasks listops --mechanisms softmax,rattention --seeds 0,1",
         "--config study.yaml --epochs 40 --out runs/mine    # study.yaml as in any results folder",
         "--preset paper --imdb ~/aclImdb --threads 32",
@@ -163,7 +163,7 @@ class Analyze(Printed):
     )
 
     folders: tuple[Path, ...] = option(
-        (), "Analyse these folders of rattention lra run, several together.", positional=True
+        (), "Analyse these folders of rattention lra run, several together.", positional="FOLDER"
     )
     out: Folder | None = option(None, "Write files into this folder; by default the only one.")
     format: Literal["png", "svg", "pdf"] = option("png", "Write figures in this format.")
@@ -294,6 +294,6 @@ LRA = Group(
     review is positive, read byte by byte (text). The same encoder is trained with each mechanism (run);
     tables and figures of finished studies are made again at any time (analyze).
     """,
-    ("data    # what the tasks consist of", "run     # 2 minutes on 2 cores"),
+    ("data    # what the tasks consist of", "run     # a few minutes on 2 cores"),
     {"data": Data, "run": Run, "analyze": Analyze},
 )

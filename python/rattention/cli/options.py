@@ -101,8 +101,8 @@ Folder = Annotated[Path, Reads(Path, "DIR")]
 ModelName = Annotated[str | None, Reads(str, "FOLDER|ID")]
 
 
-def option(default: Any, help: str, *, shared: bool = False, positional: bool = False) -> Any:
-    """A field that is an option, or what is named without one."""
+def option(default: Any, help: str, *, shared: bool = False, positional: str = "") -> Any:
+    """A field that is an option, or paths that are named without one, called `positional` in the help."""
     return field(default=default, metadata={"help": help, "shared": shared, "positional": positional})
 
 

@@ -20,6 +20,7 @@ from rattention.cli.all import All
 from rattention.cli.check import Check
 from rattention.cli.compress import Compress
 from rattention.cli.demo import Demo
+from rattention.cli.explore import Explore
 from rattention.cli.lra import LRA
 from rattention.cli.options import BASIC, Command, Group, Reads, one_of
 from rattention.cli.paper import Paper
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type[Command] | Group] = {
     "check": Check,
     "demo": Demo,
     "visualize": Visualize,
+    "explore": Explore,
     "compress": Compress,
     "paper": Paper,
     "ad": AD,
@@ -48,6 +50,7 @@ ABOUT = Group(
         "demo           # a real BERT from 50 to 500 tokens: table, summary, figures",
         "demo --simple  # the same on synthetic numbers, with NumPy alone",
         "visualize      # maps, statistics and advice for a transformer that learns from histories",
+        "explore        # walk through the attention of a document in a browser",
         "compress       # what of its history may be dropped; --validate measures the cost",
     ),
     COMMANDS,
@@ -127,7 +130,8 @@ class Parser(argparse.ArgumentParser):
             if dataclasses.is_dataclass(kind):
                 self._add_group(each.name, kind, about)
             elif each.metadata["positional"]:
-                self.add_argument(each.name, nargs="*", type=Path, help=about, metavar="FOLDER")
+                metavar = each.metadata["positional"]
+                self.add_argument(each.name, nargs="*", type=Path, help=about, metavar=metavar)
             else:
                 _add(shared if each.metadata["shared"] else own, each.name, kind, each.default, about)
         shared.add_argument("-h", "--help", action="help", help="Show this help and stop.")

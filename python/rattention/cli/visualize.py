@@ -107,6 +107,7 @@ class Visualize(LooksInside, ChoosesHeads):
             with_report=self.report,
             record=self.circumstances(),
             progress=progress,
+            walk=lambda sample: _page_of(model, sample, data["name"]),
         )
         found = _as_data(data, seen)
         found |= {**self.circumstances(), "seconds": round(time.perf_counter() - began, 3)}
@@ -114,6 +115,15 @@ class Visualize(LooksInside, ChoosesHeads):
         seen.saved.append(folder / "attention.json")
         self.show(found, lambda style: _text(data, seen, style))
         return 0
+
+
+def _page_of(model: Any, sample: Sample, name: str) -> str:
+    """To walk through what the model attends to in a sample."""
+    from rattention.explorer.explorer import Explorer
+    from rattention.explorer.offline import offline_page
+    from rattention.explorer.reading import read_sample
+
+    return offline_page(Explorer(read_sample(model, sample, name)))
 
 
 Chosen = tuple[Any, tuple[Sample, ...], dict[str, Any]]
@@ -124,6 +134,7 @@ def _from_checkpoint(options: Visualize) -> Chosen:
     """A dark room's transformer acting in rooms with goals that it was not trained on: the histories that it
     has made when its context is full."""
     from rattention.studies.dark_room.evaluation import collection_of
+    from rattention.studies.dark_room.samples import samples
 
     model, file = inputs.history_transformer(options.checkpoint)
     context = model.config["context"]
@@ -141,48 +152,7 @@ def _from_checkpoint(options: Visualize) -> Chosen:
         "config": dict(model.config),
         "goals": goals.tolist(),
     }
-    return model, _histories(model, goals, steps, options.seed), data
-
-
-def _histories(model: Any, goals: Any, steps: int, seed: int) -> tuple[Sample, ...]:
-    """What the model has done in each room by the time it has seen `steps` transitions."""
-    import torch
-
-    from rattention.studies.dark_room import History, evaluate
-    from rattention.studies.dark_room.evaluation import collection_of
-
-    seen = History.empty(len(goals))
-
-    def keep(history: History) -> History:
-        nonlocal seen
-        seen = history
-        return history
-
-    room = collection_of(model).room
-    evaluate(model, goals, -(-(steps + 1) // room.steps), seed=seed, compress=keep)
-    history = seen.last(steps)
-    labels = _step_labels(history, room.size)
-    arrays = [np.ascontiguousarray(array) for array in (*history.arrays(), history.next_states[:, -1])]
-    return tuple(
-        Sample(f"goal {goal}", tuple(torch.from_numpy(a[i : i + 1]) for a in arrays), {}, labels[i])
-        for i, goal in enumerate(goals.tolist())
-    )
-
-
-def _step_labels(history: Any, side: int) -> list[tuple[str, ...]]:
-    """Where the agent was and what it did, and the query; "+1" where there was reward."""
-    from rattention.studies.dark_room import ACTIONS
-
-    def place(state: int) -> str:
-        return f"({state // side},{state % side})"
-
-    return [
-        (
-            *(f"{place(s)} {ACTIONS[a]}{' +1' if r > 0 else ''}" for s, a, r in zip(*steps, strict=True)),
-            f"query {place(reached[-1])}",
-        )
-        for *steps, reached in zip(*(array.tolist() for array in history.arrays()), strict=True)
-    ]
+    return model, samples(model, goals.tolist(), steps, options.seed), data
 
 
 def _from_model(options: Visualize) -> Chosen:

@@ -16,11 +16,14 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rattention._arguments import fields_in_brief
 from rattention._metrics import AttentionMetrics, MetricOptions
 from rattention._models import kind_of
+from rattention.mechanisms.pooled_map import TOP_COUNT
+from rattention.mechanisms.results import TopKeys
 from rattention.mechanisms.table import MECHANISMS
 
 Callback = Callable[["LayerAttention"], None]
@@ -49,16 +52,25 @@ class LayerAttention:
     None in RAttention layers, whose local branch is not computed alone."""
     output: Any = None
     """A callback may put here what the layer uses in the place of its own output."""
+    lse: NDArray[Any] | None = None
+    """The logarithm of every row's denominator, ``[batch, heads, query_length]``, once `attend` was asked for
+    it: the methods below then compute nothing but what they return."""
 
     def __repr__(self) -> str:
         return fields_in_brief(self, ("index", "name", "query", "key"))
 
-    def attend(self, metrics: MetricOptions | None = None) -> AttentionMetrics:
-        """`metrics`, in the same pass as the layer's output where that is possible: within a callback."""
+    def attend(self, metrics: MetricOptions | None = None, *, with_lse: bool = False) -> AttentionMetrics:
+        """`metrics`, in the same pass as the layer's output where that is possible: within a callback. Also
+        sets `lse`, where it is asked for."""
         if self.call is None:
+            if with_lse:
+                nothing = np.zeros((*self.key.shape[:3], 1), np.float32)
+                self.lse = self._measure("forward", value=nothing, return_lse=True).lse
             return self.metrics(metrics)
-        result = self.call(metrics=metrics or MetricOptions())
+        result = self.call(metrics=metrics or MetricOptions(), return_lse=with_lse)
         self.output = result.output
+        if with_lse:
+            self.lse = _plain("lse", result.lse)
         return AttentionMetrics(**{name: _plain(name, values) for name, values in result.metrics})
 
     def metrics(self, metrics: MetricOptions | None = None) -> AttentionMetrics:
@@ -67,7 +79,7 @@ class LayerAttention:
 
     def rows(self, rows: ArrayLike) -> NDArray[Any]:
         """The weights of a few query rows, ``[batch, heads, len(rows), key_length]``."""
-        return self._measure("rows", rows=rows)  # type: ignore[no-any-return]
+        return self._part("rows", rows=rows)  # type: ignore[no-any-return]
 
     def map(
         self,
@@ -77,10 +89,25 @@ class LayerAttention:
     ) -> NDArray[Any]:
         """The map, or the part of it in the ranges `rows` and `keys`, ``(start, stop)`` each, pooled to at
         most `shape`; see `rattention.attention_map`."""
-        return self._measure("map", shape=shape, rows=rows, keys=keys)  # type: ignore[no-any-return]
+        return self._part("map", shape=shape, rows=rows, keys=keys)  # type: ignore[no-any-return]
+
+    def segments(self, query_edges: ArrayLike, key_edges: ArrayLike) -> NDArray[Any]:
+        """What segments of rows give to segments of keys; see `rattention.attention_segments`."""
+        return self._part("segments", query_edges=query_edges, key_edges=key_edges)  # type: ignore[no-any-return]
+
+    def top_keys(self, k: int = TOP_COUNT, rows: tuple[int, int] | None = None) -> TopKeys[NDArray[Any]]:
+        """The keys that each row weighs most; see `rattention.attention_top_keys`."""
+        return self._part("top_keys", k=k, rows=rows)  # type: ignore[no-any-return]
+
+    def distances(self, edges: ArrayLike) -> NDArray[Any]:
+        """The mass by distance, ``[batch, heads, len(edges) - 1]``; see `rattention.attention_distances`."""
+        return self._part("distances", edges=edges)  # type: ignore[no-any-return]
+
+    def _part(self, what: str, **asked: Any) -> Any:
+        return self._measure(what, lse=self.lse, **asked)
 
     def _measure(self, what: str, **more: Any) -> Any:
-        """The mechanism's function of that name in the table: metrics, rows or map."""
+        """The mechanism's function of that name in the table."""
         mechanism = MECHANISMS["gravitational" if "query_mass" in self.options else "softmax"]
         return getattr(mechanism.functions, what)(query=self.query, key=self.key, **self.options, **more)
 
@@ -114,7 +141,8 @@ def capture(model: Any) -> Iterator[list[LayerAttention]]:
     -----
     Arrays are views of what the model computed with: a sliding static cache of Transformers writes over the
     keys of earlier tokens when later ones come. Of RAttention layers the local branch is recorded: rotated
-    queries and keys under the window; the state beside it has no weights to look at.
+    queries and keys under the window; the state beside it has no weights to look at. Layers that are a state
+    alone (`GatedLinear`, `GatedDelta`, `KimiDelta`) are passed over and not counted.
 
     >>> import torch
     >>> from rattention.inspect import capture
@@ -166,9 +194,8 @@ def attention_layers(model: Any) -> dict[str, Any]:
         layers = {n: part for n, part in parts if has_hook(part) or (foreign and takes_implementation(part))}
         if not layers:
             other = "that take their attention from Transformers' AttentionInterface"
-            raise ValueError(
-                f"{type(model).__name__} has no attention layers {other if foreign else 'of rattention.nn'}"
-            )
+            ours = "of rattention.nn with a map of weights"
+            raise ValueError(f"{type(model).__name__} has no attention layers {other if foreign else ours}")
         return layers
     if not hasattr(model, "attention_layers"):
         raise TypeError(

@@ -89,6 +89,7 @@ def report(
     overview: Sequence[Mapping[str, str]],
     samples: Mapping[str, Sequence[Mapping[str, str]]],
     record: Mapping[str, Any],
+    walk: str = "",
 ) -> str:
     """The page.
 
@@ -102,9 +103,11 @@ def report(
         Figures over all samples, and those of each sample by its name.
     record:
         Configuration, versions and hardware, as plain data.
+    walk:
+        A page of the first sample, which stands within this one; none where it is empty.
     """
     source = files("rattention.inspect").joinpath("report.html.j2").read_text("utf-8")
     written = {"query_row": QUERY_ROW, "heading": heading, "cell": cell}
     template = require("jinja2").Environment(autoescape=True).from_string(source, written)
     given = {"findings": findings, "advice": advice, "overview": overview, "samples": samples}
-    return str(template.render(title=title, description=description, record=record, **given))
+    return str(template.render(title=title, description=description, record=record, walk=walk, **given))

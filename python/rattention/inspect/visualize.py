@@ -92,6 +92,7 @@ def visualize(
     with_report: bool = True,
     record: Mapping[str, Any] | None = None,
     progress: Callable[[Sequence[Sample], str], Iterable[Sample]] | None = None,
+    walk: Callable[[Sample], str] | None = None,
 ) -> Visualization:
     """Draw and measure the attention of `model` to `samples`; needs the extra ``plots``.
 
@@ -113,6 +114,8 @@ def visualize(
         Whether to write the report.
     record:
         What the report says of configuration and versions; by default what this machine is.
+    walk:
+        Makes a page of the first sample, which the report shows within itself.
 
     Raises
     ------
@@ -150,7 +153,8 @@ def visualize(
     write_csv(saver.path("heads.csv"), [*rows[0]], ([*row.values()] for row in rows))
     if with_report:
         origin = {"hardware": show_config()} if record is None else record
-        page = report(f"Attention of {name}", description, findings, advice, overview, figures, origin)
+        inner = walk(samples[0]) if walk else ""
+        page = report(f"Attention of {name}", description, findings, advice, overview, figures, origin, inner)
         write_text(saver.path("report.html"), page)
     return Visualization(findings, advice, saver.saved)
 

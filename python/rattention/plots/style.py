@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6B6B6B"
 
-COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-MARKERS = "osD^vPX"
+COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#8C564B", "#999933")
+MARKERS = "osD^vPX<>"
 """Lines that are told apart by colour have a marker of their own as well."""
 
 BACKING = {"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.8}

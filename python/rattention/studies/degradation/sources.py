@@ -239,6 +239,7 @@ class SyntheticSource(Source):
 
     def __init__(self, seed: int = 0) -> None:
         """The same `seed` gives the same numbers."""
+        np.random.default_rng(seed)  # loads NumPy's module here: Ctrl-C is lost within Cython meanwhile
         self._seed = seed
         self._model = _SyntheticModel()
 

@@ -159,5 +159,5 @@ PRESETS = {
     ),
     "paper": _preset("paper"),
 }
-"""smoke: ListOps and text with all mechanisms in about 2 minutes on 2 cores; small: about an hour; paper: the
+"""smoke: ListOps and text with all mechanisms in a few minutes on 2 cores; small: up to two hours; paper: the
 sizes of the benchmark and of the published models, for a large machine."""

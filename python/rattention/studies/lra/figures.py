@@ -111,12 +111,13 @@ def _attention(results: StudyResults, task: str) -> Iterator[Drawn]:
         name: seeds[0] for name, some in runs.items() if (seeds := [run.maps for run in some if run.maps])
     }
     label = task_label(task)
+    without = ", ".join(mechanism_label(name) for name, some in runs.items() if some and name not in maps)
     if maps:
         yield Drawn(
             f"attention_{task}",
             f"{label}: what the best models attend to in the first test sample, the mean over heads; maps "
             "are pooled, and each has a colour scale of its own (light is more); of RAttention the local "
-            "branch.",
+            "branch." + f" Without maps: {without}." * bool(without),
             mean_maps_figure(maps, title=f"{label}: attention, mean over heads"),
         )
     for mechanism, some in maps.items():

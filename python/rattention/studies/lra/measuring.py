@@ -14,7 +14,7 @@ from rattention._extras import require
 from rattention._files import json_ready, replacing
 from rattention._metrics import MetricOptions
 from rattention._models import evaluating
-from rattention.inspect.hooks import visiting
+from rattention.inspect.hooks import has_hook, visiting
 from rattention.mechanisms.masks import window_bounds
 from rattention.studies.lra.data import collate
 
@@ -46,9 +46,9 @@ def attention_by_head(model: SequenceClassifier, split: Split, samples: int) -> 
     """Metrics of every layer and head: means over the rows of each of the longest samples, and over these.
 
     They are streamed; nothing of size n x n is stored. None where a metric has no value in any row, and for
-    ``long_range`` where no row sees a key so far away. Of RAttention the local branch is measured. Each line
-    says how many samples were measured (``samples``) and how many tokens these have (``shortest``,
-    ``longest``).
+    ``long_range`` where no row sees a key so far away. Of RAttention the local branch is measured, and
+    mechanisms without a map have no lines. Each line says how many samples were measured (``samples``) and
+    how many tokens these have (``shortest``, ``longest``).
     """
     pandas, seen = require("pandas"), []
 
@@ -83,7 +83,7 @@ def _farthest(layer: LayerAttention) -> int:
 
 def save_maps(model: SequenceClassifier, split: Split, path: Path) -> None:
     """Write the maps of the first sample, ``layer0`` and so on ``[heads, rows, keys]``, pooled to at most
-    64 x 64."""
+    64 x 64; none of mechanisms that have no maps."""
     maps: dict[str, NDArray[np.float32]] = {}
 
     def visit(layer: LayerAttention) -> None:
@@ -95,7 +95,9 @@ def save_maps(model: SequenceClassifier, split: Split, path: Path) -> None:
 
 
 def _run(model: SequenceClassifier, split: Split, index: int, visit: Any) -> None:
-    """The model on one sample, without dropout."""
+    """The model on one sample, without dropout, if `visit` can see any of its layers."""
+    if not any(has_hook(layer) for layer in model.encoder.attention_layers()):
+        return
     inputs = collate(split, np.array([index]))
     with evaluating(model), visiting(model, visit):
         model(inputs["tokens"], inputs["lengths"])

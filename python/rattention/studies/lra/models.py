@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from rattention._arguments import at_least
-from rattention.nn import RAttention, TransformerEncoder, count_parameters
+from rattention.mechanisms.table import MECHANISMS as TABLE
+from rattention.nn import TransformerEncoder, count_parameters
 from rattention.nn.mechanisms import Mechanism, as_mechanism
 from rattention.nn.weights import load_model, save_model
 from rattention.studies.kit.settings import require_name
@@ -50,7 +51,8 @@ class SequenceClassifier(nn.Module):
     classes:
         Number of labels.
     mechanism:
-        A name in `rattention.studies.lra.MECHANISMS`. RAttention is causal; all others see both sides.
+        A name in `rattention.studies.lra.MECHANISMS`. RAttention and the gated
+        ones are causal; all others see both sides.
     size:
         The sizes; with ``match_parameters`` those that `matched_size` gives.
     length:
@@ -98,7 +100,7 @@ class SequenceClassifier(nn.Module):
             size.heads,
             size.depth,
             pattern=layers,
-            causal=isinstance(layers, RAttention),
+            causal=TABLE[layers.name].causal_only,
             head_dim=size.head_dim,
             mlp_dim=size.mlp_dim,
             dropout=size.dropout,

@@ -36,7 +36,16 @@ if TYPE_CHECKING:
     from rattention.studies.lra.results import RunRecord
     from rattention.studies.lra.summary import Cell
 
-ORDER = ("gravitational", "gravitational_multi_timescale", "multi_timescale", "rattention", "softmax")
+ORDER = (
+    "gravitational",
+    "gravitational_multi_timescale",
+    "multi_timescale",
+    "rattention",
+    "softmax",
+    "gated_linear",
+    "gated_delta",
+    "kda",
+)
 """Which mechanism has which of `COLOURS` and `MARKERS`, the same in every figure."""
 
 COSTS = {

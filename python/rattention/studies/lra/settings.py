@@ -14,6 +14,9 @@ MECHANISMS = {
     "gravitational": "Gravitational",
     "multi_timescale": "Multi-timescale",
     "gravitational_multi_timescale": "Gravitational multi-timescale",
+    "gated_linear": "Gated linear",
+    "gated_delta": "Gated delta rule",
+    "kda": "Kimi Delta",
     "rattention": "RAttention",
 }
 """Mechanisms of `rattention.MECHANISMS` in the order of tables and figures, and their labels there."""

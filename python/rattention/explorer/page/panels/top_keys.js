@@ -1,0 +1,74 @@
+/** The strongest passages for the selection (or those that receive most). */
+
+import { h, replace } from '../dom.js';
+import { hue } from '../colours.js';
+import { count, percent, snippet } from '../format.js';
+
+const TITLES = {
+  reads: 'What the selection reads, strongest first',
+  readers: 'What reads the selection, strongest first',
+  received: 'What receives most attention',
+};
+
+/** @param {Object} context */
+export function createTopKeys({ store, data, ui }) {
+  const { tokens } = data;
+  const title = h('h3', {});
+  const lists = h('div', { class: 'top-lists' });
+  const node = h('div', {}, title, lists);
+
+  function around({ first, stop }) {
+    const near = (by, from) => tokens.tokenAt(Math.max(0, Math.min(tokens.text.length, from + by)));
+    const before = snippet(tokens.textOf(Math.min(first, near(-24, tokens.starts[first])), first) + tokens.gapBefore(first), 40);
+    const after = snippet(tokens.gapBefore(stop) + tokens.textOf(stop, Math.max(stop, near(40, tokens.ends[stop - 1]))), 50);
+    return h(
+      'span',
+      { class: 'around', dir: 'ltr' },
+      h('bdi', {}, before),
+      h('b', {}, h('bdi', {}, snippet(tokens.textOf(first, stop) || '⟨special⟩', 70))),
+      h('bdi', {}, after),
+    );
+  }
+
+  function entry(unit, most, show) {
+    const bar = h('i', { class: 'bar' });
+    bar.style.width = `${(100 * unit.share) / most}%`;
+    bar.style.backgroundColor = hue(show, ui.theme());
+    const go = () => ui.goto(unit.first, 'middle');
+    const choose = () => store.set({ selection: [unit.first, unit.stop] }, { push: true });
+    return h('li', {},
+      h('button', { type: 'button', title: 'Go there; double click selects it', onclick: go, ondblclick: choose },
+        h('span', { class: 'share' }, percent(unit.share)), h('span', { class: 'bar-track' }, bar),
+        h('span', { class: 'place' }, count(unit.first)), around(unit)));
+  }
+
+  function list(slot, i) {
+    const { marks } = slot;
+    const heading = data.slots.length > 1 ? h('h4', { class: `slot-title slot-${i}` }, ui.slotTitle(slot)) : null;
+    if (!marks) return h(
+      'div',
+      {},
+      heading,
+      h('p', { class: 'quiet' }, tokens.n ? 'Reading…' : 'There is nothing to list.'),
+    );
+    const items = marks.strongest.slice(0, 24).map((unit) => entry(unit, marks.most, marks.show));
+    return h(
+      'div',
+      {},
+      heading,
+      items.length ? h('ol', { class: 'top' }, items) : h('p', { class: 'quiet' }, 'No attention beyond the sinks.'),
+    );
+  }
+
+  function refresh() {
+    const [slot] = data.slots;
+    const whole = slot?.marks?.selection && slot.reads?.unit;
+    replace(
+      title,
+      TITLES[slot?.marks?.show ?? store.get().show],
+      whole && h('span', { class: 'quiet' }, `; shares are those of whole ${whole}s here`),
+    );
+    replace(lists, data.slots.map(list));
+  }
+  return { node, refresh };
+}

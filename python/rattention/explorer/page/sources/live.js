@@ -1,0 +1,45 @@
+/** Answers from the server that gave this page. */
+
+import { decode, query } from '../wire.js';
+
+const HEADERS = { 'X-Explorer': '1' };
+
+async function refusal(response) {
+  try {
+    return (await response.json()).error || `the server answered ${response.status}`;
+  } catch {
+    return `the server answered ${response.status}`;
+  }
+}
+
+async function fetched(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === 'AbortError') throw error;
+    throw new Error('the server cannot be reached');
+  }
+  if (!response.ok) throw new Error(await refusal(response));
+  return response;
+}
+
+function post(path, body) {
+  const headers = { ...HEADERS, 'Content-Type': 'application/json' };
+  return fetched(path, { method: 'POST', headers, body: JSON.stringify(body) });
+}
+
+/** A source: `ask(question, params, signal)` and what else a server can do. */
+export function createLive() {
+  const ask = async (question, params, signal) => {
+    const text = query(params);
+    const response = await fetched(`api/${question}${text ? `?${encodeURI(text)}` : ''}`, { headers: HEADERS, signal });
+    return decode(await response.arrayBuffer());
+  };
+  return {
+    ask,
+    turn: (text) => post('api/turn', { text }),
+    open: (what) => post('api/open', what),
+    cancel: () => post('api/cancel', {}),
+  };
+}
