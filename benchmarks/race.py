@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 OURS = "rattention"
 PEAK = "FMA peak"
+BFLOAT16_PEAK = "bfloat16 peak"
 PEAK_SECONDS = 0.05
 PEAK_LIMIT = 105
 
@@ -65,7 +66,7 @@ class Peer:
     `build` prepares the work in the peer's own layout; it raises ImportError where the package is missing.
     `rows`: the query rows the answer is for, None for all. `timed=False`: only the answer counts.
     `comparable=False`: it does other work, such as exact attention beside an approximation, and only its time
-    counts.
+    counts. `rival=False`: it is ours in another way, and no candidate for the fastest peer.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Peer:
     rows: NDArray[np.int64] | None = None
     timed: bool = True
     comparable: bool = True
+    rival: bool = True
 
 
 def race(
@@ -85,27 +87,29 @@ def race(
     best: Goal | None = None,
     flops: float = 0.0,
     peak_share: Goal | None = None,
+    bfloat16: bool = False,
 ) -> Outcome:
     """Compare answers to `tolerance`, time in alternation, and return the figures.
 
     A peer's goal with ``>=`` is on its time over ours, with ``<=`` on our time over its. `best` is a goal
     against the fastest of the peers, and stands only where none is missing; `peak_share` one on the share
-    of the FMA peak that `flops` reach.
+    of the FMA peak that `flops` reach, or of the peak of products of `bfloat16`.
     """
     runners, missing = _prepare(peers)
     answers = _compare(ours, peers, runners, tolerance)
     samplers = {OURS: stopwatch(ours.call)}
     samplers |= {p.name: stopwatch(runners[p.name].call) for p in peers if p.timed and p.name in runners}
+    peak, rate = (BFLOAT16_PEAK, _core.bf16_peak) if bfloat16 else (PEAK, _core.fma_peak)
     if flops:
-        samplers[PEAK] = lambda: float(_core.fma_peak(PEAK_SECONDS, setup.threads))
+        samplers[peak] = lambda: float(rate(PEAK_SECONDS, setup.threads))
     used, begin = elsewhere(), time.perf_counter()
     samples = alternate(samplers, setup.budget, setup.rounds)
     others = (elsewhere() - used) / (time.perf_counter() - begin)
     figures = [_against(p.name, p.goal, samples) for p in peers if p.name in samples]
     if best:
         figures += _against_best(best, peers, samples)
-    if PEAK in samples:
-        figures.append(_share_of_peak(flops, samples, peak_share))
+    if peak in samples:
+        figures.append(_share_of_peak(peak, flops, samples, peak_share))
     del runners, samplers
     gc.collect()
     return Outcome(figures, samples, answers, missing, {DISTURBANCE: max(0.0, others)})
@@ -183,18 +187,18 @@ def _against(name: str, goal: Goal | None, samples: dict[str, Samples]) -> Figur
 
 
 def _against_best(goal: Goal, peers: list[Peer], samples: dict[str, Samples]) -> list[Figure]:
-    names = [p.name for p in peers if p.timed]
+    names = [p.name for p in peers if p.timed and p.rival]
     if any(name not in samples for name in names):
         return []
     fastest = min(names, key=lambda name: samples[name].median)
     return [replace(_against(fastest, goal, samples), against=f"best: {fastest}")]
 
 
-def _share_of_peak(flops: float, samples: dict[str, Samples], goal: Goal | None) -> Figure:
-    seconds, rates = samples[OURS], samples[PEAK]
+def _share_of_peak(peak: str, flops: float, samples: dict[str, Samples], goal: Goal | None) -> Figure:
+    seconds, rates = samples[OURS], samples[peak]
     at_peak = Samples(tuple(flops / rate / 1e9 for rate in rates.values))
     value, pairwise = (100 * share for share in ratio(at_peak, seconds))
-    name = f"{PEAK}, {rates.median:.0f} GFLOP/s"
+    name = f"{peak}, {rates.median:.0f} GFLOP/s"
     if max(value, pairwise) > PEAK_LIMIT:  # more than everything: nobody can say what share it was
         name, goal = f"{name} (measured too low)", None
     return Figure(name, value, "%", goal, pairwise, seconds.median, at_peak.median)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HEAD = ("against", "ours", "theirs", "figure", "pairwise", "goal", "")
 DISTURBED = 0.05
-WIDTHS = (46, 10, 10, 9, 9, 9, 8)
+WIDTHS = (62, 10, 10, 9, 9, 9, 8)
 EXTRA = "pip install 'rattention[bench]'"
 
 

@@ -9,14 +9,16 @@ import rattention as ra
 from rattention.mechanisms.softmax import attention_backward
 
 from benchmarks import machine
-from benchmarks.cases.attention import BFLOAT16_TOLERANCE
+from benchmarks.cases.attention import BFLOAT16_TOLERANCE, window_of
 from benchmarks.inputs import random_gradient, random_inputs
 from benchmarks.outcome import Outcome, at_least
-from benchmarks.peers import pytorch_gradients
+from benchmarks.peers import pytorch_gradients, pytorch_windows
 from benchmarks.peers.numpy_gradients import softmax_gradients
 from benchmarks.race import OURS, Peer, Runner, race
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benchmarks.race import Setup
 
 TOLERANCE = 1e-4
@@ -25,17 +27,19 @@ TOLERANCE = 1e-4
 
 def full(setup: Setup) -> Outcome:
     """Backward pass of full attention."""
-    return _race(setup, "PyTorch SDPA", 1.2)
+    return _race(setup, "PyTorch SDPA", 1.2, pytorch_gradients.sdpa_backward)
 
 
 def causal(setup: Setup) -> Outcome:
     """Backward pass of causal attention."""
-    return _race(setup, "PyTorch SDPA is_causal", 1.3, causal=True)
+    return _race(setup, "PyTorch SDPA is_causal", 1.3, pytorch_gradients.sdpa_backward, causal=True)
 
 
 def window(setup: Setup) -> Outcome:
     """Backward pass of a causal sliding window of 512 (64 in a quick run)."""
-    return _race(setup, "PyTorch SDPA with a mask", 8, causal=True, window=64 if setup.quick else 512)
+    width = window_of(setup)
+    peer = partial(pytorch_windows.sdpa_backward, window=width)
+    return _race(setup, "PyTorch SDPA in blocks of rows", 1.5, peer, causal=True, window=width)
 
 
 def bfloat16(setup: Setup) -> Outcome:
@@ -52,17 +56,19 @@ def bfloat16(setup: Setup) -> Outcome:
             names[1],
             partial(build, OURS, "float32"),
             at_least(1.4) if machine.multiplies_bfloat16() else None,
+            rival=False,
         ),
     ]
     return race(setup, ours, peers, tolerance=BFLOAT16_TOLERANCE)
 
 
-def _race(setup: Setup, peer: str, goal: float, **options: Any) -> Outcome:
+def _race(setup: Setup, name: str, goal: float, peer: Callable[..., Runner], **options: Any) -> Outcome:
     inputs = random_inputs(setup.length)
     grad = random_gradient(inputs)
     result = ra.attention(*inputs, **options, return_lse=True)
+    causal = {"causal": True} if options.get("causal") and "window" not in options else {}
     peers = [
-        Peer(peer, partial(pytorch_gradients.sdpa_backward, setup, inputs, grad, **options), at_least(goal)),
+        Peer(name, partial(peer, setup, inputs, grad, **causal), at_least(goal)),
         softmax_gradients(setup, inputs, grad, **options),
     ]
     ours = Runner(lambda: attention_backward(grad, *inputs, result=result, **options), dict)

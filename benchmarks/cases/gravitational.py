@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 HEADS, HEAD_DIM = 4, 32
 EPS = 1.0
+PYTORCH = "PyTorch, compiled or not"
 TOLERANCE = 1e-3
 """``cdist`` takes squares of distances from products of the vectors, which costs it digits."""
 
@@ -36,7 +37,7 @@ def forward(setup: Setup) -> Outcome:
     inputs = _inputs(setup.length)
     rows = sampled_rows(setup, setup.length)
     peers = [
-        Peer("PyTorch eager", partial(pytorch_gravitational.forward, setup, inputs, EPS), at_least(5)),
+        Peer(PYTORCH, partial(pytorch_gravitational.forward, setup, inputs, EPS), at_least(5)),
         Peer(
             NAME,
             lambda: Runner(lambda: _law(inputs, rows) @ inputs["value"], output),
@@ -59,9 +60,7 @@ def gradients(setup: Setup) -> Outcome:
 
     every = np.arange(setup.length)
     peers = [
-        Peer(
-            "PyTorch eager", partial(pytorch_gravitational.gradients, setup, inputs, grad, EPS), at_least(6)
-        ),
+        Peer(PYTORCH, partial(pytorch_gravitational.gradients, setup, inputs, grad, EPS), at_least(6)),
         Peer(
             NAME,
             lambda: Runner(lambda: _law(inputs, every).swapaxes(2, 3) @ grad, lambda a: {"value": a}),

@@ -26,6 +26,10 @@ def residual_linear(setup: Setup, inputs: Inputs, *, window: int) -> Peer:
     return _peer(setup, inputs, lambda rows: linear_rows(inputs, rows, window))
 
 
+def gated_linear(setup: Setup, inputs: Inputs, log_gate: NDArray[np.float32]) -> Peer:
+    return _peer(setup, inputs, lambda rows: gated_rows(inputs, log_gate, rows))
+
+
 def rattention(setup: Setup, inputs: Inputs, *, window: int, rope_theta: float) -> Peer:
     return _peer(setup, inputs, lambda rows: rattention_rows(inputs, rows, window, rope_theta))
 
@@ -46,6 +50,18 @@ def linear_rows(inputs: Inputs, rows: NDArray[np.int64], window: int) -> NDArray
         weights = features[:, :, i, None] @ keys[:, :, seen].swapaxes(2, 3)
         output[:, :, i] = (weights @ value[:, :, seen])[:, :, 0]
     return output
+
+
+def gated_rows(inputs: Inputs, log_gate: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``sum_{j <= t} (q_t . k_j) e^(sum of the gates after j) v_j / sqrt(head_dim)`` for the rows t."""
+    query, key, value = (array.astype(np.float64) for array in inputs)
+    total = log_gate.astype(np.float64).cumsum(axis=2)
+    output = np.zeros((*query.shape[:2], len(rows), value.shape[3]))
+    for i, row in enumerate(rows):
+        left = np.exp(total[:, :, row, None] - total[:, :, : row + 1])
+        weights = (key[:, :, : row + 1] @ query[:, :, row, :, None])[..., 0] * left
+        output[:, :, i] = (weights[:, :, None] @ value[:, :, : row + 1])[:, :, 0]
+    return output / query.shape[3] ** 0.5
 
 
 def rattention_rows(

@@ -1,10 +1,12 @@
-"""PyTorch: scaled_dot_product_attention, and FlexAttention under torch.compile."""
+"""PyTorch: scaled_dot_product_attention, and what its other peers share."""
 
 from __future__ import annotations
 
 import itertools
+import time
 from contextlib import contextmanager
 from importlib import import_module
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rattention.mechanisms.pooled_map import MAP_SHAPE, bin_edges
@@ -18,26 +20,32 @@ if TYPE_CHECKING:
     from benchmarks.inputs import Inputs
     from benchmarks.race import Answer
 
+WARM_UPS, TRIALS, TRIAL_SECONDS = 2, 9, 1.0
+RECOMPILATIONS = 64
+
 
 def load(setup: Setup) -> ModuleType:
     """Torch with our number of threads."""
     torch = import_module("torch")
     torch.set_num_threads(setup.threads)
+    # Every way and length is compiled for itself; beyond the limit PyTorch would go on without its compiler.
+    import_module("torch._dynamo").config.recompile_limit = RECOMPILATIONS
     return torch
 
 
-def sdpa(setup: Setup, inputs: Inputs, *, causal: bool = False) -> Runner:
+def sdpa(setup: Setup, inputs: Inputs, *, causal: bool = False, mask: Any = None) -> Runner:
     """Inputs may be bfloat16."""
     torch = load(setup)
-    tensors = [_tensor(torch, array) for array in inputs]
+    tensors = [tensor(torch, array) for array in inputs]
     attend = torch.nn.functional.scaled_dot_product_attention
-    return Runner(lambda: attend(*tensors, is_causal=causal), output)
+    bias = None if mask is None else torch.from_numpy(mask)
+    return Runner(lambda: attend(*tensors, attn_mask=bias, is_causal=causal), output)
 
 
 def sdpa_steps(setup: Setup, inputs: Inputs, steps: int) -> Runner:
     """Attention of the last token to all of them, several times over."""
     torch = load(setup)
-    query, key, value = (_tensor(torch, array) for array in inputs)
+    query, key, value = (tensor(torch, array) for array in inputs)
     attend, token = torch.nn.functional.scaled_dot_product_attention, query[:, :, -1:].contiguous()
 
     def call() -> Any:
@@ -46,37 +54,6 @@ def sdpa_steps(setup: Setup, inputs: Inputs, steps: int) -> Runner:
         return result
 
     return Runner(call, output)
-
-
-def masked_sdpa(setup: Setup, inputs: Inputs, *, window: int) -> Runner:
-    """SDPA with a causal window as a floating mask; a boolean one, converted in every call, is slower."""
-    torch = load(setup)
-    tensors = [torch.from_numpy(array) for array in inputs]
-    mask = window_mask(torch, inputs.length, window)
-    attend = torch.nn.functional.scaled_dot_product_attention
-    return Runner(lambda: attend(*tensors, attn_mask=mask), output)
-
-
-def window_mask(torch: ModuleType, length: int, window: int) -> Any:
-    position = torch.arange(length, dtype=torch.int32)
-    distance = position[:, None] - position[None, :]
-    return torch.zeros(length, length).masked_fill_((distance < 0) | (distance > window), -torch.inf)
-
-
-def flex(setup: Setup, inputs: Inputs, *, window: int) -> Runner:
-    """Compiled FlexAttention with a block mask. The default blocks of 128 are fastest of 32, 64, 128, 256."""
-    torch = load(setup)
-    flexible = import_module("torch.nn.attention.flex_attention")
-
-    def visible(_batch: Any, _head: Any, i: Any, j: Any) -> Any:
-        return (i >= j) & (i - j <= window)
-
-    blocks = flexible.create_block_mask(visible, None, None, inputs.length, inputs.length, device="cpu")
-    attend = torch.compile(flexible.flex_attention, dynamic=False)
-    tensors = [torch.from_numpy(array) for array in inputs]
-    with needs_compiler(torch):
-        attend(*tensors, block_mask=blocks)
-    return Runner(lambda: attend(*tensors, block_mask=blocks), output)
 
 
 def pooled_map(setup: Setup, inputs: Inputs) -> Runner:
@@ -100,7 +77,8 @@ def pooled_map(setup: Setup, inputs: Inputs) -> Runner:
     return Runner(call, lambda means: {"map": means.numpy()})
 
 
-def _tensor(torch: ModuleType, array: Any) -> Any:
+def tensor(torch: ModuleType, array: Any) -> Any:
+    """Of an array, bfloat16 as well."""
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
     return torch.from_numpy(array)
@@ -121,6 +99,26 @@ def compiled(setup: Setup, torch: ModuleType, function: Callable[..., Any]) -> C
     return function if setup.quick else torch.compile(function, dynamic=False)  # type: ignore[no-any-return]
 
 
-def output(tensor: Any) -> Answer:
+def fastest(calls: list[Callable[[], Any]]) -> Callable[[], Any]:
+    """The peer's best way: of several, each tried a few times."""
+    return calls[0] if len(calls) == 1 else min(calls, key=_seconds)
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    for _ in range(WARM_UPS):
+        call()
+    times = [_timed(call)]
+    while len(times) < TRIALS and sum(times) < TRIAL_SECONDS:
+        times.append(_timed(call))
+    return median(times)
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def output(result: Any) -> Answer:
     """The answer of a call that returns the output alone."""
-    return {"output": tensor.float().numpy()}
+    return {"output": result.float().numpy()}

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.inputs import random_inputs
-from benchmarks.peers.pytorch import load, window_mask
+from benchmarks.peers.pytorch import load
 from benchmarks.race import OURS, Runner, Setup
 
 if TYPE_CHECKING:
@@ -18,15 +18,10 @@ if TYPE_CHECKING:
 NAMES = ("query", "key", "value")
 
 
-def sdpa_backward(
-    setup: Setup, inputs: Inputs, grad: NDArray[Any], *, causal: bool = False, window: int | None = None
-) -> Runner:
-    """With a window its mask is a floating one, as in the forward pass."""
+def sdpa_backward(setup: Setup, inputs: Inputs, grad: NDArray[Any], *, causal: bool = False) -> Runner:
     torch = load(setup)
     tensors = [torch.from_numpy(array).requires_grad_() for array in inputs]
-    mask = None if window is None else window_mask(torch, inputs.length, window)
-    attend = torch.nn.functional.scaled_dot_product_attention
-    output = attend(*tensors, attn_mask=mask, is_causal=causal and mask is None)
+    output = torch.nn.functional.scaled_dot_product_attention(*tensors, is_causal=causal)
     gradient = torch.from_numpy(grad)
     return Runner(lambda: torch.autograd.grad(output, tensors, gradient, retain_graph=True), by_name)
 

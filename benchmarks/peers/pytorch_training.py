@@ -7,7 +7,9 @@ from importlib import import_module
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.pytorch import load, window_mask
+from benchmarks.peers.pytorch import load
+from benchmarks.peers.pytorch_linear import BLOCK_ROWS, CHUNK, rms_norm, running_state
+from benchmarks.peers.pytorch_windows import in_blocks
 from benchmarks.race import Runner
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def sdpa(setup: Setup, *, autocast: bool) -> Runner:
 
 def same_layer(setup: Setup, layer: dict[str, Any], *, autocast: bool) -> Runner:
     """Steps of the model with the same mechanism in plain PyTorch: for its answer."""
-    attend = _plain_rattention if layer["mechanism"] == "rattention" else partial(_masked_sdpa, setup)
+    attend = partial(_plain_rattention if layer["mechanism"] == "rattention" else _window_sdpa, setup)
     return _steps(setup, _with_attention(model(setup, layer), attend), autocast)
 
 
@@ -55,26 +57,19 @@ def _sdpa(layer: Any, query: Any, key: Any, value: Any, rule: Any, masks: Any, *
     return attend(query, key, value, **(options or {"is_causal": True}))
 
 
-def _masked_sdpa(setup: Setup, layer: Any, query: Any, *others: Any) -> Any:
-    mask = window_mask(load(setup), query.shape[2], layer.window).to(query.dtype)
-    return _sdpa(layer, query, *others, attn_mask=mask)
+def _window_sdpa(setup: Setup, layer: Any, query: Any, key: Any, value: Any, *others: Any) -> Any:
+    query, key = import_module("rattention.torch.rotary").rotary(query, key, theta=layer.rope_theta)
+    return in_blocks(load(setup), query.shape[2], layer.window, BLOCK_ROWS, query.dtype)(query, key, value)
 
 
-def _plain_rattention(layer: Any, query: Any, key: Any, value: Any, rule: Any, masks: Any) -> Any:
-    plain = import_module("rattention.torch.linear_composition").rattention
-    rest = dict.fromkeys(("scale", "rope_frequencies", "initial_state", "key_mask", "segment_ids"))
-    return plain(
-        query,
-        key,
-        value,
-        **rest,
-        **rule,
-        window=layer.window,
-        rope_theta=layer.rope_theta,
-        feature_map=layer.mechanism.feature_map,
-        eps=1e-8,
-        return_state=False,
-    )[0]
+def _plain_rattention(
+    setup: Setup, layer: Any, query: Any, key: Any, value: Any, rule: Any, masks: Any
+) -> Any:
+    near = _window_sdpa(setup, layer, query, key, value)
+    far = running_state(load(setup), query, key, value, window=layer.window, chunk=CHUNK)
+    weights = (rule["local_norm_weight"], rule["linear_norm_weight"])
+    normed = [rms_norm(rows, weight) for rows, weight in zip((near, far), weights, strict=True)]
+    return sum(normed).to(query.dtype)
 
 
 def _steps(setup: Setup, model: Any, autocast: bool) -> Runner:

@@ -109,13 +109,10 @@ SHAPES = {
 }
 
 
-def prefill(
+def prepared(
     setup: Setup, name: str, implementation: str, *, dtype: str = "float32", batch: int = 1, **changes: Any
-) -> Runner:
-    """The forward pass over a prompt, the cache included where the model has one; all its hidden states.
-
-    `changes` are of the configuration. ImportError where a package or the memory is missing.
-    """
+) -> tuple[Any, dict[str, Any]]:
+    """The model and its inputs; `changes` are of the configuration."""
     require_memory(tables(name, implementation, setup.length))
     torch, transformers = load(setup), import_module("transformers")
     import_module("rattention.hf").register()
@@ -128,11 +125,22 @@ def prefill(
     model = model.to(getattr(torch, dtype)).eval()
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(1, VOCABULARY, (batch, setup.length), generator=generator)
-    mask = torch.ones_like(tokens)
+    return model, {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+
+def prefill(
+    setup: Setup, name: str, implementation: str, *, dtype: str = "float32", batch: int = 1, **changes: Any
+) -> Runner:
+    """The forward pass over a prompt, the cache included where the model has one; all its hidden states.
+
+    `changes` are of the configuration. ImportError where a package or the memory is missing.
+    """
+    model, inputs = prepared(setup, name, implementation, dtype=dtype, batch=batch, **changes)
+    torch = load(setup)
 
     def call() -> Any:
         with torch.no_grad():
-            return model(input_ids=tokens, attention_mask=mask).last_hidden_state
+            return model(**inputs).last_hidden_state
 
     return Runner(call, hidden_states)
 

@@ -1,0 +1,119 @@
+"""The explorer: what reading a document costs beside the model's pass, and how soon a page is answered."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rattention as ra
+
+from benchmarks.inputs import random_inputs
+from benchmarks.outcome import Figure, Outcome, Samples, at_least, at_most
+from benchmarks.peers import transformers_models
+from benchmarks.race import Peer, Runner, race
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rattention.explorer import Document
+
+    from benchmarks.race import Setup
+
+OWN = "the model's own forward pass, SDPA"
+MOVES = 100
+PIXELS = 512
+"""Bins along a side of the map on the page."""
+READING = 1.2
+"""A reading may take this many times the model's own pass."""
+MOVE, LONG_MOVE, CLICK = 0.1, 0.3, 0.05
+"""Seconds that an answer may take; `LONG_MOVE` for more than `LONG` tokens."""
+LONG = 32768
+HEAD = {"layer": "0", "head": "0"}
+
+
+def reading(setup: Setup) -> Outcome:
+    """A Qwen3-0.6B-shaped model of two layers reads a document, beside its own forward pass."""
+    from rattention.explorer import read
+    from rattention.inspect import Sample
+
+    try:
+        model, inputs = transformers_models.prepared(setup, "qwen3", "sdpa")
+    except ImportError as error:
+        return Outcome([], missing={OWN: str(error)})
+    own = Runner(partial(_forward, model, inputs), lambda _: {})
+    document, sample = _document(setup.length), Sample("tokens", (), inputs)
+    ours = Runner(lambda: read(model, sample, document), lambda _: {})
+    peer = Peer(OWN, lambda: own, at_least(1 / READING), comparable=False)
+    return race(setup, ours, [peer], tolerance=0)
+
+
+def looking(setup: Setup) -> Outcome:
+    """One moves about in the causal map of one head, and clicks on tokens; seconds of the answers."""
+    from rattention.explorer import Reading
+    from rattention.explorer.explorer import Explorer
+    from rattention.inspect import LayerAttention
+
+    length, inputs = setup.length, random_inputs(setup.length, heads=1)
+    lse = ra.attention(*inputs, causal=True, return_lse=True).lse
+    layer = LayerAttention(0, "layer", inputs.query, inputs.key, {"causal": True}, lse=lse)
+    ask = Explorer(Reading(_document(length), "seeded", [layer])).ask
+    moves = _timed(ask, "map", map(HEAD.__or__, _moves(length)))
+    clicks = _timed(ask, "reads", map(HEAD.__or__, _clicks(length)))
+    limit = at_most(LONG_MOVE if length > LONG else MOVE)
+    figures = [
+        Figure(f"median of {MOVES} moves in the map", median(moves), "s", limit),
+        Figure(f"worst of {MOVES} moves", max(moves), "s", limit),
+        Figure(f"median of {MOVES} clicks on a token", median(clicks), "s", at_most(CLICK)),
+        Figure(f"worst of {MOVES} clicks", max(clicks), "s", at_most(CLICK)),
+    ]
+    return Outcome(figures, {"moves": Samples(moves), "clicks": Samples(clicks)})
+
+
+def _document(length: int) -> Document:
+    from rattention.explorer import Document
+
+    return Document("a" * length, np.arange(length, dtype=np.int32)[:, None] + [0, 1])
+
+
+def _forward(model: Any, inputs: dict[str, Any]) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return model(**inputs).last_hidden_state
+
+
+def _timed(ask: Callable[..., Any], question: str, asked: Iterator[dict[str, str]]) -> tuple[float, ...]:
+    """Seconds of each answer, after a first one that is not counted: it prepares the head's map."""
+    took = []
+    for params in asked:
+        begin = time.perf_counter()
+        ask(question, params)
+        took.append(time.perf_counter() - begin)
+    return tuple(took[1:])
+
+
+def _moves(length: int) -> Iterator[dict[str, str]]:
+    """The whole map, then parts of all sizes, seeded."""
+    rng = np.random.default_rng(0)
+    yield _part(0, 0, length, length)
+    for _ in range(MOVES):
+        size = max(1, int(length ** rng.random()))
+        row, key = (int(rng.integers(0, length - size + 1)) for _ in range(2))
+        yield _part(row, key, size, length)
+
+
+def _part(row: int, key: int, size: int, length: int) -> dict[str, str]:
+    last = min(size, length)
+    return {
+        "rows": f"{row},{row + last}",
+        "keys": f"{key},{key + last}",
+        "shape": f"{PIXELS},{PIXELS}",
+    }
+
+
+def _clicks(length: int) -> Iterator[dict[str, str]]:
+    for token in np.random.default_rng(1).integers(0, length, MOVES + 1).tolist():
+        yield {"start": str(token), "stop": str(token + 1)}
