@@ -1,4 +1,4 @@
-"""What the tests of residual linear attention and RAttention share: inputs, masks, float64 derivatives."""
+"""What the tests of the linear family share: inputs, masks, float64 derivatives."""
 
 from __future__ import annotations
 
@@ -49,6 +49,29 @@ def draw(
     if state_heads is not None:
         shape = (batch, state_heads, 2 * dim, value_dim or dim)
         inputs["initial_state"] = np.random.default_rng(seed + 1).standard_normal(shape, np.float32)
+    return inputs
+
+
+def draw_gated(
+    length: int = 62,
+    *,
+    decay: float = 0.5,
+    forgets: float = 0.0,
+    features: int = 2,
+    channels: bool = False,
+    **sizes: Any,
+) -> Arrays:
+    """The same with log_gate: from 0 to `-decay`, and -inf with the probability `forgets`.
+
+    An initial state is that of a map to `features` times head_dim.
+    """
+    inputs = draw(length, **sizes)
+    rng = np.random.default_rng(length + sizes.get("seed", 0))
+    shape = inputs["key"].shape if channels else inputs["key"].shape[:3]
+    gates = np.float32(-decay) * rng.random(shape, np.float32)
+    inputs["log_gate"] = np.where(rng.random(gates.shape) < forgets, np.float32(-np.inf), gates)
+    if "initial_state" in inputs:
+        inputs["initial_state"] = inputs["initial_state"][:, :, : features * inputs["key"].shape[3]].copy()
     return inputs
 
 

@@ -13,9 +13,12 @@ import pytest
 import rattention as ra
 from numpy.typing import NDArray
 from rattention.mechanisms.gravitational import (
+    gravitational_distances,
     gravitational_map,
     gravitational_metrics,
     gravitational_rows,
+    gravitational_segments,
+    gravitational_top_keys,
     reference_gravitational_attention,
     reference_gravitational_weights,
 )
@@ -70,6 +73,12 @@ class Mechanism:
     """A few rows of the map."""
     pooled: Callable[..., NDArray[np.float32]]
     """The map, mean-pooled."""
+    segments: Callable[..., NDArray[np.float32]]
+    """The mass between segments of it."""
+    top_keys: Callable[..., ra.TopKeys]
+    """The largest weights of each row."""
+    distances: Callable[..., NDArray[np.float32]]
+    """The mass by distance."""
     sink: float = -np.inf
     """The score of a key without a value that every row sees."""
 
@@ -236,10 +245,14 @@ def naive_mean(
         return (p @ repeat_heads(value, heads).astype(np.float32)).astype(value.dtype)
 
 
+OF_MAP = ("metrics", "rows", "pooled", "segments", "top_keys", "distances")
+FUNCTIONS = ("forward", "reference", "weights", "naive", *OF_MAP)
+"""Of a mechanism, all with its options."""
+
+
 def _variant(mechanism: Mechanism, name: str, **options: Any) -> Mechanism:
     """The same with options of its own, which a call can still overrule."""
-    functions = ("forward", "reference", "weights", "naive", "metrics", "rows", "pooled")
-    bound = {f: partial(getattr(mechanism, f), **options) for f in functions}
+    bound = {f: partial(getattr(mechanism, f), **options) for f in FUNCTIONS}
     return replace(mechanism, name=name, **bound)
 
 
@@ -254,8 +267,7 @@ def with_bias(mechanism: Mechanism, name: str, reach: int) -> Mechanism:
 
         return call
 
-    functions = ("forward", "reference", "weights", "naive", "metrics", "rows", "pooled")
-    return replace(mechanism, name=name, **{f: biased(getattr(mechanism, f)) for f in functions})
+    return replace(mechanism, name=name, **{f: biased(getattr(mechanism, f)) for f in FUNCTIONS})
 
 
 SOFTMAX = Mechanism(
@@ -268,6 +280,9 @@ SOFTMAX = Mechanism(
     metrics=ra.attention_metrics,
     rows=ra.attention_rows,
     pooled=ra.attention_map,
+    segments=ra.attention_segments,
+    top_keys=ra.attention_top_keys,
+    distances=ra.attention_distances,
 )
 GRAVITATIONAL = _variant(
     Mechanism(
@@ -280,6 +295,9 @@ GRAVITATIONAL = _variant(
         metrics=gravitational_metrics,
         rows=gravitational_rows,
         pooled=gravitational_map,
+        segments=gravitational_segments,
+        top_keys=gravitational_top_keys,
+        distances=gravitational_distances,
     ),
     "gravitational",
     eps=4.0,

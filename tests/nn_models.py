@@ -27,6 +27,11 @@ PATTERNS = {
             timescales=TIMESCALES, adaptive=True, distance="euclidean", learn_exponent=True, window=50
         )
     ],
+    "gated_linear": [rn.GatedLinear()],
+    "gated_linear, softmax": [rn.GatedLinear(convolution=1, feature_map="softmax")],
+    "gated_delta": [rn.GatedDelta()],
+    "gated_delta, no convolution": [rn.GatedDelta(convolution=0)],
+    "kda": [rn.KimiDelta(convolution=3)],
     "rattention": [rn.RAttention(8, rope_theta=100.0)],
     "rattention, relu": [rn.RAttention(0, feature_map="relu")],
     "hybrid": rn.rattention_pattern(window=8, rope_theta=100.0),

@@ -1,39 +1,19 @@
 """The operators of ONNX that the public functions express, and the backend cases that come with `onnx`.
 
 A node of `Attention` (opset 23 to 25), `LinearAttention` (27) or `RotaryEmbedding` (23) becomes calls of
-`rattention`, or `NotExpressible` with what is missing.
+`rattention`.
 """
 
 from __future__ import annotations
 
-import inspect
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import rattention as ra
 
-HAS_SOFTCAP = "softcap" in inspect.signature(ra.attention).parameters
 RAW, CAPPED, WITH_BIAS, WEIGHTS = range(4)
 """What `qk_matmul_output` holds, by `qk_matmul_output_mode`."""
-
-
-NOT_EXPRESSIBLE = {
-    "softcap": "scores through a tanh",
-    "gated": "states that decay, by a number per key dimension",
-    "delta": "states that forget what a key held before",
-    "gated_delta": "states that decay and forget what a key held before",
-    "past_state": "an initial state without a feature map, of head_dim rows",
-    "scores": "scores where every batch entry has positions of its own",
-}
-"""What nodes can ask for and the public functions do not have."""
-
-
-class NotExpressible(Exception):
-    """For one of those reasons."""
-
-    def __init__(self, reason: str):
-        super().__init__(f"not expressible: {NOT_EXPRESSIBLE[reason]} ({reason})")
 
 
 def load_cases() -> list[Any]:
@@ -77,26 +57,23 @@ def attention(inputs: dict[str, Any], attributes: dict[str, Any], wanted: list[s
         key = np.concatenate([inputs["past_key"], key], axis=2)
         value = np.concatenate([inputs["past_value"], value], axis=2)
     softcap = attributes.get("softcap", 0.0)
-    if softcap and not HAS_SOFTCAP:
-        raise NotExpressible("softcap")
     score: dict[str, Any] = {"scale": attributes.get("scale")} | ({"softcap": softcap} if softcap else {})
     masks = {"attn_mask": padded_mask(inputs.get("attn_mask"), key.shape[2])} | visible(attributes)
     # Lengths of its own for every batch entry are positions of their own.
     entries = [slice(b, b + 1) for b in range(len(query))] if "nonpad_kv_seqlen" in inputs else [slice(None)]
-    outputs = []
+    mode = attributes.get("qk_matmul_output_mode", RAW)
+    made: dict[str, list[Any]] = {"Y": [], "qk_matmul_output": []}
     for entry in entries:
         own = masks | positions(inputs, entry, past, query.shape[2], key.shape[2])
         mask = masks["attn_mask"]
         own["attn_mask"] = mask[entry] if mask is not None and mask.ndim == 4 and len(mask) > 1 else mask
-        outputs.append(ra.attention(query[entry], key[entry], value[entry], **score, **own))
-    output = np.concatenate(outputs)
-    results = {"Y": rows_of(output) if flat else output, "present_key": key, "present_value": value}
-    if "qk_matmul_output" in wanted:
-        if len(entries) > 1:
-            raise NotExpressible("scores")
-        mode = attributes.get("qk_matmul_output_mode", RAW)
-        results["qk_matmul_output"] = scores(query, key, value, mode, score, own)
-    return results
+        rows = query[entry], key[entry], value[entry]
+        made["Y"].append(ra.attention(*rows, **score, **own))
+        if "qk_matmul_output" in wanted:
+            made["qk_matmul_output"].append(scores(*rows, mode, score, own))
+    results = {name: np.concatenate(parts) for name, parts in made.items() if parts}
+    results["Y"] = rows_of(results["Y"]) if flat else results["Y"]
+    return results | {"present_key": key, "present_value": value}
 
 
 def visible(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -139,20 +116,24 @@ def scores(query: Any, key: Any, value: Any, mode: int, score: dict[str, Any], m
 
 def linear_attention(inputs: dict[str, Any], attributes: dict[str, Any], wanted: list[str]) -> dict[str, Any]:
     rule = attributes.get("update_rule", b"gated_delta").decode()
-    if rule != "linear":
-        raise NotExpressible(rule)
-    if "past_state" in inputs:
-        raise NotExpressible("past_state")
-    query = heads_of(inputs["query"], attributes["q_num_heads"])
-    key, value = (heads_of(inputs[name], attributes["kv_num_heads"]) for name in ("key", "value"))
-    scale = attributes.get("scale", 0.0) or query.shape[3] ** -0.5
-    # There is no map without features. With phi(x) = [relu(x), relu(-x)] products count where signs agree,
-    # and those with -k where they differ: q . k = phi(q) . phi(k) - phi(q) . phi(-k).
-    options: dict[str, Any] = {"window": -1, "feature_map": "relu", "return_state": True}
-    same, state = ra.residual_linear_attention(query, key, value, **options)
-    other, _ = ra.residual_linear_attention(query, -key, value, **options)
-    up, down = np.split(state, 2, axis=2)
-    return {"output": rows_of(scale * (same - other)), "present_state": up - down}
+    heads, kv_heads = attributes["q_num_heads"], attributes["kv_num_heads"]
+    query = heads_of(inputs["query"], heads)
+    key, value = (heads_of(inputs[name], kv_heads) for name in ("key", "value"))
+    decay = inputs.get("decay", np.zeros((*inputs["key"].shape[:2], kv_heads), np.float32))
+    gates = heads_of(decay, kv_heads)  # one per head, or one per channel
+    gates = gates[..., 0] if gates.shape[3] == 1 else gates
+    options = {"scale": attributes.get("scale", 0.0) or None, "return_state": True}
+    past = inputs.get("past_state")
+    past = None if past is None else past.astype(np.float32)
+    if rule in ("linear", "gated"):
+        output, state = ra.gated_linear_attention(query, key, value, gates, initial_state=past, **options)
+        return {"output": rows_of(output), "present_state": state}
+    group = heads // kv_heads  # with betas every query head has gates and a state of its own
+    beta = np.broadcast_to(inputs["beta"], (*inputs["key"].shape[:2], kv_heads)).swapaxes(1, 2)
+    gates, beta = (np.repeat(x, group, axis=1) for x in (gates, beta))
+    past = None if past is None else np.repeat(past, group, axis=1)
+    output, state = ra.gated_delta_rule(query, key, value, gates, beta, initial_state=past, **options)
+    return {"output": rows_of(output), "present_state": state[:, ::group]}
 
 
 def rotary_embedding(inputs: dict[str, Any], attributes: dict[str, Any], wanted: list[str]) -> dict[str, Any]:

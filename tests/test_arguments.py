@@ -244,6 +244,13 @@ def test_rows(mechanism, case):
         mechanism.rows(**mechanism.map_inputs(mechanism.draw(Sizes(rows=7))), rows=rows)
 
 
+@by_rule
+def test_rows_of_no_rows(mechanism):
+    inputs = mechanism.map_inputs(mechanism.draw(Sizes(rows=0)))
+    with pytest.raises(ValueError, match="rows must be empty where query has no rows, got 0 to 0"):
+        mechanism.rows(**inputs, rows=[0])
+
+
 PARTS = {
     "a number": ({"shape": 256}, TypeError, "shape must be a pair of integers, got 256"),
     "three numbers": ({"shape": (1, 2, 3)}, ValueError, "shape must be a pair"),

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rattention as ra
+from rattention import _core
 from rattention.mechanisms.rattention import reference_rattention
 
-from benchmarks import page, summary
+from benchmarks import page, schedule, summary
 from benchmarks.cases import CASES, generation, models
 from benchmarks.clock import alternate
 from benchmarks.inputs import random_inputs
@@ -196,7 +198,7 @@ def test_page_shows_wins_losses_and_what_is_missing():
         ["work", "slow", "2 ms", "3 s", "1,500x"],
         ["fast", "2 ms", "3 s", "**0.5x**"],
         ["equal", "2 ms", "3 s", "0.995x"],
-        ["a part of ours", "2 ms", "3 s", "0.9x"],
+        ["a part of ours", "2 ms", "3 s", "0.9 times as long"],
         ["share of peak", "2 ms", "", "80 %"],
         ["a peer", "", "", "missing"],
     ]
@@ -301,3 +303,23 @@ def test_samples_are_taken_in_alternation():
     samples = alternate(samplers, budget=0, least=2)
     assert "".join(order) == "abc" + "abc" + "bca"
     assert {name: len(s.values) for name, s in samples.items()} == {"a": 2, "b": 2, "c": 2}
+
+
+def test_schedules_on_paper():
+    """Tasks go in order to whoever is free, loops follow each other, and parts wait for the part before."""
+    assert schedule.makespan([[3.0, 1.0, 1.0, 1.0]], 2, 0, 0) == 3.0
+    assert schedule.makespan([[2.0, 2.0, 2.0], [1.0]], 2, 0, 0) == 5.0
+    assert schedule.makespan([[2.0, 2.0]], 2, 1, 2) == 2.0
+    assert schedule.makespan([[4.0, 1.0]], 2, 1, 2) == 4.0  # passed on at 2 and 4
+    assert schedule.makespan([[4.0, 1.0]], 2, 2, 2) == 4.0
+    assert schedule.makespan([[1.0, 4.0, 2.0]], 3, 1, 2) == 4.0
+
+
+def test_task_times_are_those_of_the_loops():
+    inputs = random_inputs(300, heads=3)
+    ra.set_num_threads(3)
+    loops = schedule.recorded(lambda: ra.attention(*inputs), 3)
+    assert len(loops) == 1
+    assert len(loops[0]) >= 3
+    assert all(0 < seconds < 1 for seconds in loops[0])
+    assert _core.recorded_task_times() == []

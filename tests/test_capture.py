@@ -20,7 +20,12 @@ from rattention._metrics import MetricOptions, reference_metrics
 from rattention.inspect import LayerAttention, capture, visiting
 from rattention.inspect.statistics import visible_keys
 from rattention.mechanisms.gravitational import reference_gravitational_weights
-from rattention.mechanisms.pooled_map import reference_map
+from rattention.mechanisms.pooled_map import (
+    reference_distances,
+    reference_map,
+    reference_segments,
+    reference_top_keys,
+)
 from rattention.mechanisms.softmax import reference_weights
 from rattention.models import Bert
 from rattention.nn import LanguageModel, SelfAttention, TransformerEncoder
@@ -102,6 +107,13 @@ def test_rows_metrics_and_maps_of_modules(mechanism):
     np.testing.assert_allclose(attention.rows(range(21)), expected, atol=2e-5)
     pooled = attention.map((5, 8), rows=(3, 18), keys=(2, 20))
     np.testing.assert_allclose(pooled, reference_map(expected, (5, 8), (3, 18), (2, 20)), atol=2e-5)
+    mass = attention.segments([0, 4, 21], [2, 3, 17])
+    np.testing.assert_allclose(mass, reference_segments(expected, [0, 4, 21], [2, 3, 17]), atol=2e-4)
+    top, law = attention.top_keys(3, rows=(5, 21)), reference_top_keys(expected, expected > 0, 3)
+    np.testing.assert_allclose(top.weights, law[1][:, :, 5:], atol=2e-5)
+    shares = attention.distances([0, 2, 9])
+    exact = reference_distances(expected, expected > 0, np.arange(21), [0, 2, 9])
+    np.testing.assert_allclose(shares, exact, atol=2e-5)
     for name, values in reference_metrics(expected, expected > 0, np.arange(21), OPTIONS):
         got = getattr(attention.metrics(OPTIONS), name)
         np.testing.assert_allclose(got, values, rtol=2e-3, atol=1e-4, err_msg=name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rattention as ra
 from numpy.typing import NDArray
-from rattention.mechanisms.table import Mechanism
+from rattention.mechanisms.row import Mechanism
 
 from tests.variants import SOFTMAX_FAMILY
 

@@ -12,6 +12,7 @@ from tests.extras import needs
 needs("studies")
 
 from rattention.studies.lra import panels as figures
+from rattention.studies.lra import settings
 from rattention.studies.lra.figures import (
     by_layer_and_head,
     drawn_figures,
@@ -125,7 +126,8 @@ class TestFigures:
         assert all(tick == round(tick) for tick in ax.get_xticks())
 
     def test_every_mechanism_looks_different(self):
-        assert len({tuple(figures.look(name).values()) for name in MECHANISMS}) == len(MECHANISMS)
+        names = [*settings.MECHANISMS, "unknown"]
+        assert len({tuple(figures.look(name).values()) for name in names}) == len(names)
 
     def test_radar_shares(self):
         cells = [

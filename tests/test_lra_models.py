@@ -12,6 +12,7 @@ from tests.extras import needs
 
 needs("studies")
 
+import rattention as ra
 import torch
 from rattention.models.folder import WeightsError
 from rattention.studies.lra import MECHANISMS, PRESETS, ModelSize, SequenceClassifier, matched_size
@@ -94,7 +95,7 @@ class TestLayers:
     def test_are_of_the_mechanism(self, name):
         layers = classifier(name).encoder.attention_layers()
         assert [layer.mechanism.name for layer in layers] == [name] * 2
-        assert all(layer.causal == (name == "rattention") for layer in layers)
+        assert all(layer.causal == ra.MECHANISMS[name].causal_only for layer in layers)
         assert all(layer.window == (3 if name == "rattention" else None) for layer in layers)
         assert all(
             (layer.timescales is not None) == (name in ("multi_timescale", "gravitational_multi_timescale"))

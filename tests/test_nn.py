@@ -26,8 +26,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_every_mechanism_has_a_layer():
-    """But residual linear attention, which does not see the nearest tokens."""
-    assert {p[0].name for p in PATTERNS.values()} == set(BY_NAME) == set(ra.MECHANISMS) - {"residual_linear"}
+    """But residual linear attention, which does not see the nearest tokens, and GLA, whose gate per channel
+    `KimiDelta` has."""
+    without_layers = {"residual_linear", "gla"}
+    assert {p[0].name for p in PATTERNS.values()} == set(BY_NAME) == set(ra.MECHANISMS) - without_layers
 
 
 @by_pattern
@@ -79,7 +81,7 @@ def test_segments_do_not_see_each_other(pattern):
 def test_encoder(pattern):
     """Both directions where the mechanism has them: the first row sees the last."""
     mechanism = PATTERNS[pattern][0]
-    if isinstance(mechanism, rn.RAttention):
+    if ra.MECHANISMS[mechanism.name].causal_only:
         with pytest.raises(ValueError, match="causal=True"):
             rn.TransformerEncoder(16, 2, 1, pattern=mechanism)
         return
@@ -209,7 +211,7 @@ def test_generation_goes_on_with_a_cache():
     assert torch.equal(torch.cat([first, rest[:, 1:]], dim=1), whole)
 
 
-@pytest.mark.parametrize("pattern", ["rattention", "sliding_window"])
+@pytest.mark.parametrize("pattern", ["rattention", "sliding_window", "gated_linear", "gated_delta", "kda"])
 def test_generation_keeps_the_same_bytes(pattern):
     model = language_model(pattern)
     sizes = []

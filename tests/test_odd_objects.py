@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 import rattention as ra
 from rattention._arguments import LARGEST_SEED, MOST_SHOWN, brief, float32_array, require_seed
+from rattention.mechanisms.gated_delta import gated_delta_rule_backward
+from rattention.mechanisms.gated_linear import gated_linear_attention_backward
 from rattention.mechanisms.gravitational import (
     gravitational_attention_backward,
+    gravitational_distances,
     gravitational_map,
     gravitational_metrics,
     gravitational_rows,
+    gravitational_segments,
+    gravitational_top_keys,
 )
 from rattention.mechanisms.rattention import rattention_backward
 from rattention.mechanisms.residual_linear import residual_linear_attention_backward
 from rattention.mechanisms.softmax import attention_backward
+
+from tests.extras import needs
 
 LONGEST_MESSAGE = 600
 
@@ -91,6 +98,8 @@ REQUIRED = {
     "grad_output": QUERY,
     "query_mass": MASS,
     "key_mass": MASS,
+    "log_gate": -MASS,
+    "beta": MASS,
     "n": 1,
 }
 GRAVITATIONAL = ra.gravitational_attention(
@@ -101,16 +110,28 @@ FUNCTIONS = {
     ra.attention_metrics: {},
     ra.attention_rows: {"rows": [0]},
     ra.attention_map: {},
+    ra.attention_segments: {"query_edges": [0, 3], "key_edges": [0, 3]},
+    ra.attention_top_keys: {},
+    ra.attention_distances: {"edges": [0, 3]},
     ra.gravitational_attention: {},
     gravitational_metrics: {},
     gravitational_rows: {"rows": [0]},
     gravitational_map: {},
+    gravitational_segments: {"query_edges": [0, 3], "key_edges": [0, 3]},
+    gravitational_top_keys: {},
+    gravitational_distances: {"edges": [0, 3]},
     ra.residual_linear_attention: {"window": 2},
+    ra.gated_linear_attention: {},
     ra.rattention: {"window": 2},
     ra.rattention_step: {"cache": lambda: ra.RAttentionCache(1, 2, 4, 2)},
     attention_backward: {"result": ra.attention(QUERY, QUERY, QUERY, return_lse=True)},
     gravitational_attention_backward: {"result": GRAVITATIONAL},
     residual_linear_attention_backward: {"window": 2},
+    gated_linear_attention_backward: {},
+    ra.gated_delta_rule: {},
+    gated_delta_rule_backward: {},
+    ra.gated_delta_step: {"cache": lambda: ra.GatedDeltaCache(1, 2, 4)},
+    ra.gated_linear_step: {"cache": lambda: ra.GatedDeltaCache(1, 2, 4)},
     rattention_backward: {"window": 2},
     ra.MetricOptions: {},
     ra.set_num_threads: {},
@@ -176,6 +197,23 @@ def test_bfloat16_as_float32():
         got = float32_array("x", given, 2)
         assert got.flags.c_contiguous
         np.testing.assert_array_equal(got, given.astype(np.float32))
+
+
+def test_masked_elements_are_no_numbers():
+    masked = np.ma.masked_greater(np.arange(6, dtype=np.float32).reshape(1, 2, 3) - 2, 0)
+    with pytest.raises(TypeError, match=r"^log_gate must have no masked elements, got 3: fill them"):
+        ra.gated_linear_attention(QUERY, QUERY, QUERY, masked)
+    filled = ra.gated_linear_attention(QUERY, QUERY, QUERY, masked.filled(0))
+    whole = np.ma.masked_array(masked.filled(0))
+    np.testing.assert_array_equal(ra.gated_linear_attention(QUERY, QUERY, QUERY, whole), filled)
+
+
+def test_tensors_are_sent_to_the_functions_on_tensors():
+    needs("torch")
+    import torch
+
+    with pytest.raises(TypeError, match=r"^query cannot be read as an array: .*; rattention\.torch"):
+        ra.attention(torch.zeros(1, 2, 3, 4, dtype=torch.bfloat16), QUERY, QUERY)
 
 
 @pytest.mark.parametrize("value", [*ODD.values(), nested(90, 10)], ids=[*ODD, "10**90 lists"])

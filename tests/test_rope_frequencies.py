@@ -87,7 +87,13 @@ def test_tensors_with_gradients_and_in_plain_pytorch():
     tensors = {n: torch.from_numpy(a).requires_grad_() for n, a in inputs().items()}
     got = rt.rattention(**tensors, window=9, rope_frequencies=torch.from_numpy(RATES))
     none = dict.fromkeys(("rope_theta", "scale", "local_norm_weight", "linear_norm_weight", "key_mask"))
-    none |= {"segment_ids": None, "initial_state": None, "feature_map": "softmax", "return_state": False}
+    none |= {
+        "gate": None,
+        "segment_ids": None,
+        "initial_state": None,
+        "feature_map": "softmax",
+        "return_state": False,
+    }
     (expected,) = composed(**tensors, window=9, rope_frequencies=torch.from_numpy(RATES), eps=1e-8, **none)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
     weight = torch.randn_like(got)

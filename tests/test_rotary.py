@@ -206,6 +206,7 @@ def test_bad_tensors() -> None:
     x = torch.from_numpy(X)
     for options, error, message in (
         ({"x": X}, TypeError, "x must be a torch.Tensor, got ndarray"),
+        ({"x": None}, TypeError, "x must be a torch.Tensor, got NoneType"),
         ({"x": x.double()}, TypeError, "x has dtype torch.float64"),
         ({"x": x[0]}, ValueError, "x must have 4 dimensions, got 3"),
         (

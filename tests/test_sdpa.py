@@ -194,6 +194,7 @@ WRONG = {
     "a vector": ({"query": Q[0, 0, 0]}, ValueError, "at least 2 dimensions"),
     "float64": ({"query": Q.double()}, TypeError, r"^write query\.float\(\): query has dtype torch\.float64"),
     "an array": ({"query": Q.numpy()}, TypeError, "query must be a torch.Tensor, got ndarray"),
+    "nothing": ({"value": None}, TypeError, "value must be a torch.Tensor, got NoneType"),
     "causal 1": ({"is_causal": 1}, TypeError, "is_causal must be True or False"),
     "a padding of other batches": (
         {"key_mask": torch.ones(3, 5, dtype=torch.bool)}, ValueError, "key_mask must have"

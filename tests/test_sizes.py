@@ -153,6 +153,7 @@ PEAK = """
     results = []
     row_metrics = {rows} * (8 * 4 + 8 + 4)
     options = {options}
+    of_map, ends = mechanism.map_inputs(inputs), [0, {rows}]
     calls = {{
         "forward": (lambda: mechanism.forward(**inputs, **options), inputs["query"].nbytes),
         "fused": (
@@ -161,6 +162,9 @@ PEAK = """
         ),
         "metrics": (lambda: mechanism.metrics(**mechanism.map_inputs(inputs), **options), row_metrics),
         "map": (lambda: mechanism.pooled(**mechanism.map_inputs(inputs), **options), 4 * 256 * 256),
+        "segments": (lambda: mechanism.segments(**of_map, query_edges=ends, key_edges=ends, **options), 4),
+        "distances": (lambda: mechanism.distances(**of_map, edges=range({rows}), **options), 4 * {rows}),
+        "top_keys": (lambda: mechanism.top_keys(**of_map, k=16, **options), {rows} * 16 * 12),
     }}
     call, returned = calls[{call!r}]
     print(peak_beyond(lambda: results.append(call()), returned))

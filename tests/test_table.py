@@ -11,8 +11,15 @@ import pytest
 import rattention as ra
 from numpy.typing import NDArray
 from rattention import mechanisms
-from rattention.mechanisms.options import GravityOptions, LinearOptions, RAttentionOptions, SoftmaxOptions
-from rattention.mechanisms.table import Mechanism, Sizes
+from rattention.mechanisms.options import (
+    GatedDeltaOptions,
+    GatedLinearOptions,
+    GravityOptions,
+    LinearOptions,
+    RAttentionOptions,
+    SoftmaxOptions,
+)
+from rattention.mechanisms.row import Mechanism, Sizes
 
 from tests.variants import SOFTMAX_FAMILY, TABLE
 
@@ -25,9 +32,15 @@ OPTIONS = {
     ra.attention: SoftmaxOptions,
     ra.gravitational_attention: GravityOptions,
     ra.residual_linear_attention: LinearOptions,
+    ra.gated_linear_attention: GatedLinearOptions,
+    ra.gated_delta_rule: GatedDeltaOptions,
     ra.rattention: RAttentionOptions,
 }
 """What overloads and the other functions of a row take as ``**options``."""
+
+
+MAPS = ("metrics", "rows", "map", "segments", "top_keys", "distances")
+"""What the softmax family has for its maps."""
 
 
 def draw(mechanism: Mechanism, sizes: Sizes = SIZES) -> dict[str, Any]:
@@ -43,7 +56,7 @@ def draw(mechanism: Mechanism, sizes: Sizes = SIZES) -> dict[str, Any]:
             numbers = np.abs(numbers)
         if argument.name == "exponent":
             numbers = 0.6 + np.abs(numbers)
-        if argument.name == "log_discount":
+        if argument.name in ("log_discount", "log_gate", "gate"):
             numbers = -np.abs(numbers) / 20
         inputs[argument.name] = numbers
     return inputs | (
@@ -67,7 +80,8 @@ def test_arguments_are_those_of_the_functions(mechanism: Mechanism) -> None:
         assert argument.optional == (forward[name].default is not inspect.Parameter.empty), name
     options = set(OPTIONS[mechanism.forward].__annotations__)
     keywords = {n for n, p in forward.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
-    assert options == keywords - RESULTS - ({"window"} if mechanism.causal_only else set())
+    needed = {"window"} if mechanism.needs_window and mechanism.causal_only else set()
+    assert options == keywords - RESULTS - needed
 
 
 @by_mechanism
@@ -75,23 +89,30 @@ def test_what_a_row_says_of_itself(mechanism: Mechanism) -> None:
     functions, name = mechanism.functions, mechanism.name
     assert mechanism.formula
     assert "arXiv" in mechanism.source or mechanism.source.startswith("our own")
-    maps = (functions.metrics, functions.rows, functions.map)
+    maps = [getattr(functions, name) for name in MAPS]
     assert all(maps) if mechanism.family == "softmax" else not any(maps)
     assert functions.second in inspect.signature(mechanism.forward).parameters
     assert mechanism.needs_window == name.startswith(("sliding_window", "residual_linear", "rattention"))
     assert mechanism.causal_only == (mechanism.family == "linear")
-    assert mechanism.has_rope == ("gravit" not in name and name != "residual_linear")
+    without = ("residual_linear", "gated_linear", "gla", "gated_delta", "kda")
+    assert mechanism.has_rope == ("gravit" not in name and name not in without)
 
 
 @pytest.mark.parametrize("mechanism", SOFTMAX_FAMILY, ids=lambda m: m.name)
 def test_the_map_of_a_row(mechanism: Mechanism) -> None:
-    """Metrics, rows and pooled map by name, as code that looks at any layer calls them."""
+    """Metrics and all that is read from a map by name, as code that looks at any layer calls them."""
     inputs = {n: a for n, a in draw(mechanism).items() if n != "value"}
     functions = mechanism.functions
     rows = functions.rows(**inputs, rows=[0, -1])
     whole = functions.map(**inputs, shape=(SIZES.length, SIZES.length))
     np.testing.assert_allclose(rows, whole[:, :, [0, -1]], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(functions.metrics(**inputs).max_weight, whole.max(-1), rtol=1e-5)
+    ends = [0, SIZES.length]
+    mass = functions.segments(**inputs, query_edges=ends, key_edges=ends)
+    np.testing.assert_allclose(mass[..., 0, 0], whole.sum(axis=3).mean(axis=2), rtol=1e-5)
+    np.testing.assert_allclose(functions.top_keys(**inputs, k=1).weights[..., 0], whole.max(-1), rtol=1e-5)
+    shares = functions.distances(**inputs, edges=ends)
+    np.testing.assert_allclose(shares[..., 0], mass[..., 0, 0], rtol=1e-5)
 
 
 @by_mechanism
@@ -138,7 +159,8 @@ def test_flops_grow_as_the_work_does(mechanism: Mechanism) -> None:
         mechanism.flops(Sizes(1, 4, n, 32, 32, 4, window=window, causal=window is not None))
         for n in (2**16, 2**17)
     )
-    assert two / one == pytest.approx(4 if window is None else 2, rel=0.01)
+    whole = window is None and mechanism.family == "softmax"
+    assert two / one == pytest.approx(4 if whole else 2, rel=0.01)
 
 
 WINDOWS = [(w, causal) for w in (None, 0, 3, 9, 50) for causal in (False, True)]

@@ -31,8 +31,16 @@ def all_results(mechanism: Mechanism, inputs, options):
     alone = mechanism.metrics(**mechanism.map_inputs(inputs), **options)
     plain = mechanism.forward(**inputs, **options)
     arrays = [full.output, full.lse, plain, *(a for _, a in full.metrics), *(a for _, a in alone)]
-    rows = mechanism.rows(**mechanism.map_inputs(inputs), rows=[0, -1], **options)
-    return [*arrays, rows, mechanism.pooled(**mechanism.map_inputs(inputs), shape=(20, 30), **options)]
+    of_map = mechanism.map_inputs(inputs) | options
+    ends = [0, of_map["query"].shape[2]]
+    parts = [
+        mechanism.rows(**of_map, rows=[0, -1]),
+        mechanism.pooled(**of_map, shape=(20, 30)),
+        mechanism.segments(**of_map, query_edges=ends, key_edges=[0, of_map["key"].shape[2]]),
+        mechanism.distances(**of_map, edges=[0, 3, 90]),
+        *mechanism.top_keys(**of_map, k=4),
+    ]
+    return [*arrays, *parts]
 
 
 def assert_same(got, expected):
@@ -236,7 +244,7 @@ SPOILED = {
         "x = rows(1, 1, 3_000, 8)\n"
         "for _ in range(300):\n"
         "    options = _core.LinearOptions(window=-1, segment_ids=array)\n"
-        "    _core.residual_linear_attention(x, x, x, options, save_states=True)",
+        "    _core.residual_linear_attention(x, x, x, options, keep=True)",
     ),
     "segment ids of both branches": (
         "array, other = ids, many",

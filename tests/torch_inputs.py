@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rattention.mechanisms.table import Mechanism, Sizes
+from rattention.mechanisms.row import Mechanism, Sizes
 
 from tests.extras import needs
 from tests.variants import TABLE
@@ -44,7 +44,7 @@ def draw(mechanism: Mechanism, sizes: Sizes = SIZES, dtype: str = "float32", see
             continue
         shape = tuple(getattr(sizes, name) for name in argument.shape) or (sizes.heads,)
         tensor = torch.randn(shape, generator=generator)
-        if argument.name == "log_discount":
+        if argument.name in ("log_discount", "log_gate", "gate"):
             tensor = -0.1 * tensor.abs()
         elif argument.name.endswith("mass") or argument.name == "gravity":
             tensor = tensor.abs()

@@ -38,6 +38,7 @@ def softmax_family(q: NDArray[np.float32], mass: Array, flag: bool, asked: Metri
     assert_type(lse, Array | None)
     assert_type(metrics, AttentionMetrics | None)
     assert_type(ra.attention_metrics(q, q, causal=True).entropy, Array)
+    assert_type(ra.attention_top_keys(q, q, 4).positions, Array)
     ra.attention(q, q, q, casual=True)  # type: ignore[call-overload]
     ra.attention(q, q, q, scale="1")  # type: ignore[call-overload]
     ra.attention(q, q, q, True)  # type: ignore[call-overload]
@@ -46,6 +47,7 @@ def softmax_family(q: NDArray[np.float32], mass: Array, flag: bool, asked: Metri
 def linear_family(q: NDArray[np.float32], flag: bool) -> None:
     assert_type(ra.rattention(q, q, q, window=3, rope_theta=1e4), Array)
     assert_type(ra.residual_linear_attention(q, q, q, window=3, return_state=True), LinearResult)
+    assert_type(ra.gated_linear_attention(q, q, q, q[..., 0], scale=1.0, return_state=True), LinearResult)
     assert_type(ra.rattention(q, q, q, window=3, return_state=flag), Array | LinearResult)
     output, state = ra.rattention(q, q, q, window=3, return_state=True)
     assert_type(output, Array)
@@ -63,10 +65,14 @@ def tensors(t: Tensor, flag: bool) -> None:
     assert_type(rt.gravitational_attention(t, t, t, t, t, gravity=t), Tensor)
     assert_type(rt.rattention(t, t, t, window=3, local_norm_weight=t), Tensor)
     assert_type(rt.residual_linear_attention(t, t, t, window=3, return_state=True), LinearResult[Tensor])
+    assert_type(rt.gated_linear_attention(t, t, t, t[..., 0]), Tensor)
     assert_type(rt.scaled_dot_product_attention(t, t, t, None, 0.0, True), Tensor)
     assert_type(rt.attention_metrics(t, t).entropy, Tensor)
     assert_type(rt.attention_rows(t, t, [0, 1]), Tensor)
-    assert_type(rt.attention_map(t, t, shape=(3, 4)), Tensor)
+    assert_type(rt.attention_map(t, t, shape=(3, 4), lse=t), Tensor)
+    assert_type(rt.attention_segments(t, t, [0, 3], t), Tensor)
+    assert_type(rt.attention_top_keys(t, t, 4, rows=(0, 2)).weights, Tensor)
+    assert_type(rt.attention_distances(t, t, [0, 3], causal=True), Tensor)
     assert_type(rt.rotary(t), Tensor)
     rt.attention(t, t, t, casual=True)  # type: ignore[call-overload]
     rt.attention_rows(t, t, [0], causal=1)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import rattention as ra
-from rattention.mechanisms.table import Mechanism
+from rattention.mechanisms.row import Mechanism
 
 
 def with_discount_per_query(mechanism: Mechanism) -> Mechanism:
@@ -38,6 +38,7 @@ TABLE = [
     *(with_discount_per_query(m) for m in DISCOUNTED),
     *(with_parameter(m, "exponent") for m in GRAVITATIONAL),
     *(with_parameter(ra.MECHANISMS["softmax"], name) for name in ("sinks", "relative_bias")),
+    with_parameter(ra.MECHANISMS["rattention"], "gate"),
     with_softcap(ra.MECHANISMS["sliding_window"]),
 ]
 SOFTMAX_FAMILY = [m for m in TABLE if m.family == "softmax"]
