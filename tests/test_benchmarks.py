@@ -113,11 +113,12 @@ def test_a_model_with_another_window_is_noticed(monkeypatch):
 
 
 def test_memory_of_a_layer_by_length():
+    """gpt-oss, since its peer stores weights of n x n; against SDPA short texts need as much as ours."""
     needs("hf")
-    outcome = models.memory("gemma3")(Setup(length=1024, threads=1, quick=True))
+    outcome = models.memory("gpt-oss")(Setup(length=1024, threads=1, quick=True))
     figures = {figure.against: figure.value for figure in outcome.figures}
     assert all(size > 0 for size in outcome.details.values())
-    assert figures[f"peak of {models.against('gemma3')} over ours at 1024 tokens"] > 1
+    assert figures["peak of eager over ours at 1024 tokens"] > 5
 
 
 def made_up_run():
