@@ -9,17 +9,18 @@
 
 namespace rattention {
 
-// A token of the delta rule: a state S [rows][columns] decays, error = value - decay * read, S += key^T (beta * error);
-// or, where nothing is corrected, S += key^T value. Without a value S stays as it is.
+// A token of the delta rule: a state S [rows][columns] decays, update = beta * (value - read) or, where nothing is
+// corrected, the value, and S += key^T update. Without a value nothing is added.
 struct DeltaToken {
   const float* key;
   const float* query;
   const float* next;  // the key that reads S behind this token, or none; where nothing is corrected there is none
   const float* value;
-  // One decay, or one per row: decay less 1, and all bits set; or the decay, and none. See RowKernels::decay_rates.
+  // One decay (step 0), or one per row (step 1): decay less 1, and all bits set; or the decay, and none. See
+  // RowKernels::decay_rates. None where nothing decays.
   const float* rates;
   const std::int32_t* keeps;
-  float decay;  // of what was read, 1 where the key that read it has decayed already
+  std::int64_t step;
   float beta;
   bool corrects;
 };
@@ -94,11 +95,9 @@ struct RowKernels {
   void (*decay)(float* state, std::int64_t stride, const float* rates, const std::int32_t* keeps, std::int64_t rows,
                 std::int64_t columns);
   // out[columns] = query . S; read[columns] = key . S on entry of a token that corrects, and next . S on exit where
-  // there is a next key; rows of S have a stride. The second has a rate for each row.
+  // there is a next key; rows of S have a stride.
   void (*delta_token)(const DeltaToken& token, float* state, std::int64_t stride, std::int64_t rows,
                       std::int64_t columns, float* read, float* out);
-  void (*delta_token_of_channels)(const DeltaToken& token, float* state, std::int64_t stride, std::int64_t rows,
-                                  std::int64_t columns, float* read, float* out);
   // out[rows][columns]: each row times a number of its own, or all times the same row; out may be x.
   void (*scale_rows)(const float* x, const float* factors, std::int64_t rows, std::int64_t columns, float* out);
   void (*multiply_rows)(const float* x, const float* factors, std::int64_t rows, std::int64_t columns, float* out);

@@ -1,7 +1,6 @@
 #include "linear/delta_recurrence.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/row_kernels.h"
 #include "kernels/rows.h"
@@ -14,6 +13,8 @@ namespace {
 
 // Of a state that goes through all tokens at once: a first-level cache of 32 KiB.
 constexpr std::int64_t kStateFloats = 8192;
+// The most decay that is left out of a state, as its logarithm: it may make the state 2^16 times as large.
+constexpr float kMostPending = 11.0F;
 
 }  // namespace
 
@@ -21,21 +22,26 @@ DeltaRecurrence::DeltaRecurrence(const DeltaProblem& problem, Scratch& scratch)
     : problem_(problem),
       width_(problem.width()),
       columns_(problem.columns()),
+      gates_(problem.per_channel ? width_ : 1),
       queries_(scratch.take(kChunk * width_)),
       keys_(scratch.take(kChunk * width_)),
-      reading_keys_(problem.per_channel ? scratch.take(kChunk * width_) : keys_),
-      rates_(scratch.take(problem.per_channel ? kChunk * width_ : kChunk)),
-      keeps_(reinterpret_cast<std::int32_t*>(scratch.take(problem.per_channel ? kChunk * width_ : kChunk))),
+      reading_keys_(scratch.take(kChunk * width_)),
       values_(scratch.take(kChunk * columns_)),
-      decays_(scratch.take(kChunk)),
+      kept_(scratch.take(kChunk * gates_)),
+      inverse_(scratch.take(kChunk * gates_)),
+      decays_(kChunk),
+      rates_(scratch.take(kChunk * padded(gates_))),
+      keeps_(reinterpret_cast<std::int32_t*>(scratch.take(kChunk * padded(gates_)))),
+      pending_(scratch.take(width_)),
+      pending_keeps_(reinterpret_cast<std::int32_t*>(scratch.take(width_))),
       read_(scratch.take(columns_)),
       out_(scratch.take(kChunk * columns_)) {}
 
 std::int64_t DeltaRecurrence::floats(const DeltaProblem& problem) {
   const auto up = Scratch::round_up;
-  const std::int64_t rows = up(kChunk * problem.width());
-  return (problem.per_channel ? 5 * rows : 2 * rows + 2 * kChunk) + 2 * up(kChunk * problem.columns()) + kChunk +
-         up(problem.columns());
+  const std::int64_t gates = problem.per_channel ? problem.width() : 1;
+  return 3 * up(kChunk * problem.width()) + 2 * up(kChunk * problem.columns()) + 2 * up(kChunk * gates) +
+         2 * up(kChunk * padded(gates)) + 2 * up(problem.width()) + up(problem.columns());
 }
 
 const float* DeltaRecurrence::run(std::int64_t batch, std::int64_t head, KeySpan tokens, std::int64_t seeing,
@@ -73,37 +79,66 @@ void DeltaRecurrence::load(std::int64_t seeing) {
     load_delta_row(problem_, problem_.key, batch_, kv_head, token, 1.0F, keys_ + i * width_);
     load_row(problem_.value, batch_, kv_head, token, values_ + i * columns_, columns_);
   }
-  if (problem_.per_channel) {
-    load_channel_gates();
-  } else {
-    load_gates();
-  }
+  sum_gates();
+  scale_rows();
 }
 
-void DeltaRecurrence::load_gates() {
-  const float* gates = problem_.log_gate + problem_.gate_at(batch_ * problem_.query.heads() + head_, 0);
-  const std::int64_t whole = padded(tokens_.size());
-  for (std::int64_t i = 0; i < whole; ++i) {
-    const bool decays = i < tokens_.size() && !hidden(i);
-    rates_[i] = decays ? std::max(gates[tokens_.first + i], kLowestGate) : 0.0F;
-  }
-  std::copy_n(rates_, whole, decays_);
-  row_kernels().decay_rates(rates_, keeps_, whole);
-  tile_kernels().exp(decays_, whole, 0.0F);
-}
-
-void DeltaRecurrence::load_channel_gates() {
-  const std::int64_t dim = problem_.key.dim();
-  const std::int64_t index = batch_ * problem_.query.heads() + head_;
+void DeltaRecurrence::sum_gates() {
+  std::fill_n(pending_, width_, 0.0F);
   for (std::int64_t i = 0; i < tokens_.size(); ++i) {
-    const float* gates = problem_.log_gate + problem_.gate_at(index, tokens_.first + i);
-    float* rates = rates_ + i * width_;
-    std::fill_n(rates, width_, 0.0F);
-    for (std::int64_t c = 0; !hidden(i) && c < dim; ++c) rates[c] = std::max(gates[c], kLowestGate);
+    add_gates(i);
+    std::copy_n(pending_, gates_, inverse_ + i * gates_);
+    // At the first token, which is all there is in decoding, and never at the last one for being that: rows do not
+    // depend on how many follow.
+    const auto at = static_cast<std::size_t>(i);
+    const float most = problem_.per_channel ? tile_kernels().max(pending_, width_) : *pending_;
+    decays_[at] = most > (i == 0 ? 0.0F : kMostPending);
+    if (decays_[at]) std::fill_n(pending_, gates_, 0.0F);
   }
-  row_kernels().decay_rates(rates_, keeps_, tokens_.size() * width_);
-  for (std::int64_t c = 0; problem_.corrects() && c < tokens_.size() * width_; ++c) {
-    reading_keys_[c] = (keeps_[c] != 0 ? keys_[c] : 0.0F) + rates_[c] * keys_[c];
+}
+
+void DeltaRecurrence::add_gates(std::int64_t i) {
+  if (hidden(i)) return;
+  const std::int64_t index = batch_ * problem_.query.heads() + head_;
+  const float* gates = problem_.log_gate + problem_.gate_at(index, tokens_.first + i);
+  for (std::int64_t c = 0; c < problem_.gates(); ++c) pending_[c] -= std::max(gates[c], kLowestGate);
+}
+
+void DeltaRecurrence::find_rates(std::int64_t i) {
+  const std::int64_t whole = padded(gates_);
+  float* rates = rates_ + i * whole;
+  for (std::int64_t c = 0; c < gates_; ++c) rates[c] = -inverse_[i * gates_ + c];
+  std::fill(rates + gates_, rates + whole, 0.0F);
+  row_kernels().decay_rates(rates, keeps_ + i * whole, whole);
+}
+
+void DeltaRecurrence::scale_rows() {
+  const std::int64_t n = padded(tokens_.size() * gates_);
+  std::fill(inverse_ + tokens_.size() * gates_, inverse_ + n, 0.0F);
+  for (std::int64_t i = 0; i < tokens_.size(); ++i) {
+    if (decays_[static_cast<std::size_t>(i)]) find_rates(i);
+  }
+  for (std::int64_t i = 0; i < n; ++i) kept_[i] = -inverse_[i];
+  tile_kernels().exp(kept_, n, 0.0F);
+  tile_kernels().exp(inverse_, n, 0.0F);
+  if (problem_.corrects()) scale(keys_, kept_, reading_keys_);
+  for (std::int64_t i = 0; i < tokens_.size(); ++i) {
+    if (!decays_[static_cast<std::size_t>(i)]) continue;
+    std::fill_n(kept_ + i * gates_, gates_, 1.0F);
+    std::fill_n(inverse_ + i * gates_, gates_, 1.0F);
+  }
+  scale(queries_, kept_, queries_);
+  scale(keys_, inverse_, keys_);
+  if (!problem_.per_channel) std::fill_n(pending_, width_, pending_[0]);
+  tile_kernels().scale(pending_, width_, -1.0F);
+  row_kernels().decay_rates(pending_, pending_keeps_, width_);
+}
+
+void DeltaRecurrence::scale(const float* rows, const float* factors, float* out) const {
+  if (problem_.per_channel) {
+    row_kernels().product(rows, factors, tokens_.size() * width_, out);
+  } else {
+    row_kernels().scale_rows(rows, factors, tokens_.size(), width_, out);
   }
 }
 
@@ -111,7 +146,6 @@ void DeltaRecurrence::run_columns(std::int64_t first, std::int64_t columns, floa
   const std::int64_t dim = problem_.key.dim();
   const bool corrects = problem_.corrects();
   const std::int64_t at = (batch_ * problem_.query.heads() + head_) * problem_.query.length() + tokens_.first;
-  const auto step = problem_.per_channel ? row_kernels().delta_token_of_channels : row_kernels().delta_token;
   if (corrects) {
     std::fill_n(read_, columns, 0.0F);
     tile_kernels().multiply_add({reading_keys_, width_}, 1, dim, state, columns_, columns, read_, columns_);
@@ -124,12 +158,14 @@ void DeltaRecurrence::run_columns(std::int64_t first, std::int64_t columns, floa
     token.corrects = corrects;
     token.value = hidden(i) ? nullptr : values_ + i * columns_ + first;
     token.beta = corrects ? problem_.beta[at + i] : 1.0F;
-    const std::int64_t gate = problem_.per_channel ? i * width_ : i;
-    token.rates = rates_ + gate;
-    token.keeps = keeps_ + gate;
-    token.decay = problem_.per_channel ? 1.0F : decays_[i];
-    step(token, state, columns_, dim, columns, read_, out_ + i * columns_ + first);
+    if (decays_[static_cast<std::size_t>(i)]) {
+      token.rates = rates_ + i * padded(gates_);
+      token.keeps = keeps_ + i * padded(gates_);
+      token.step = problem_.per_channel ? 1 : 0;
+    }
+    row_kernels().delta_token(token, state, columns_, dim, columns, read_, out_ + i * columns_ + first);
   }
+  row_kernels().decay(state, columns_, pending_, pending_keeps_, dim, columns);
 }
 
 }  // namespace rattention
