@@ -1,8 +1,7 @@
 """PyTorch's own samples of `scaled_dot_product_attention`, with gradients, by `rattention.torch.attention`.
 
-float64 is the truth. The error is at most twice that of PyTorch's plain formula in the same dtype. For
-gradients of query and key PyTorch's kernel counts as well: where one weight is almost 1 it and we subtract
-numbers that are nearly equal and made in two ways. Which samples are so differs by PyTorch's release.
+float64 is the truth. The error is at most twice that of PyTorch's plain formula in the same dtype, or what
+float32 rounds of the products that gradients are sums of: where one weight is almost 1 they nearly cancel.
 """
 
 from __future__ import annotations
@@ -62,12 +61,6 @@ def by_torch(inputs: list[Any], options: dict[str, Any], backend: Any = SDPBacke
         return scaled_dot_product_attention(*inputs, **options)
 
 
-def by_flash(inputs: list[Any], options: dict[str, Any]) -> Any:
-    """PyTorch's kernel, for tensors of four axes."""
-    output = by_torch(whole(inputs), options, SDPBackend.FLASH_ATTENTION)
-    return output.reshape(inputs[0].shape) if inputs[1].dim() == 3 else output
-
-
 def by_rattention(inputs: list[Any], options: dict[str, Any]) -> Any:
     """PyTorch's causal rows are aligned at the start."""
     output = rt.attention(
@@ -86,9 +79,9 @@ def with_gradients(function: Any, inputs: list[Any], options: dict[str, Any], dt
     return [output.detach(), *torch.autograd.grad(output, leaves, weights.to(inputs[0].dtype).to(dtype))]
 
 
-def error(got: Any, exact: Any) -> float:
-    """The mean square, in units of the last place of the largest number."""
-    unit = exact.abs().max() * torch.finfo(got.dtype).eps
+def error(got: Any, exact: Any, products: float) -> float:
+    """The mean square, in units of the last place of the largest number, or of the products that it sums."""
+    unit = max(exact.abs().max() * torch.finfo(got.dtype).eps, products * torch.finfo(torch.float32).eps)
     return ((got.double() - exact) / unit).square().mean().item()
 
 
@@ -96,11 +89,14 @@ def errors(number: int, dtype: Any, seed: int) -> dict[str, list[float]]:
     """Of the output and every gradient, by each of the functions."""
     inputs, options = sample(number, dtype, seed)
     exact = with_gradients(by_torch, inputs, options, torch.float64)
+    largest = [x.abs().max().item() for x in inputs]
+    weight_gradient = largest[2] * inputs[2].shape[-1] ** 0.5
+    products = [0.0, weight_gradient * largest[1], weight_gradient * largest[0], 0.0]
     found = {}
-    for function in (by_torch, by_flash, by_rattention):
+    for function in (by_torch, by_rattention):
         results = with_gradients(function, inputs, options, dtype)
         assert [(x.shape, x.dtype) for x in results] == [(x.shape, dtype) for x in exact]
-        found[function.__name__] = [error(x, truth) for x, truth in zip(results, exact, strict=True)]
+        found[function.__name__] = [error(*each) for each in zip(results, exact, products, strict=True)]
     return found
 
 
@@ -112,13 +108,12 @@ def test_sample(number: int, dtype: Any) -> None:
     if missing := not_expressible(options):
         pytest.skip(f"not expressible: {missing}")
     draws = [errors(number, dtype, seed) for seed in range(DRAWS)]
-    ours, plain, kernel = (
+    ours, plain = (
         [(sum(column) / DRAWS) ** 0.5 for column in zip(*(d[name] for d in draws), strict=True)]
-        for name in ("by_rattention", "by_torch", "by_flash")
+        for name in ("by_rattention", "by_torch")
     )
     for at, name in enumerate(("output", "query", "key", "value")):
-        second = kernel[at] if name in ("query", "key") else 0
-        assert ours[at] <= max(2 * plain[at], 2 * second, ROUNDING), name
+        assert ours[at] <= max(2 * plain[at], ROUNDING), name
 
 
 def test_enough_samples_are_compared() -> None:
