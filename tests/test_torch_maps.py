@@ -117,6 +117,12 @@ def test_steps_are_on_the_cpu():
         rt.gated_delta_step(*[QUERY[:, :2, :1]] * 3, -torch.ones(2, 2, 1), None, ra.GatedDeltaCache(2, 2, 8))
 
 
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad])
+def test_transforms_are_refused(transform):
+    with pytest.raises(NotImplementedError, match=r"inside a transform of torch\.func"):
+        transform(lambda key: rt.attention_map(QUERY, key).sum())(KEY)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_top_keys_equal_those_of_arrays(dtype):
     query, key = QUERY.to(DTYPES[dtype]), KEY.to(DTYPES[dtype])

@@ -165,6 +165,24 @@ def test_functional_gradients_are_refused():
         torch.func.grad(lambda q: rt.attention(q, q, q).sum())(query)
 
 
+@by_mechanism
+def test_forward_mode_derivatives_are_refused(mechanism):
+    """PyTorch would take them as zero."""
+    inputs = {n: v.detach() if isinstance(v, torch.Tensor) else v for n, v in draw(mechanism).items()}
+    value = inputs.pop("value")
+
+    def call(value):
+        return on_tensors(mechanism)(**inputs, value=value)
+
+    with pytest.raises(NotImplementedError, match=r"no forward-mode derivatives .*jvp"):
+        torch.func.jvp(call, (value,), (value,))
+    with pytest.raises(NotImplementedError, match=r"no forward-mode derivatives .*jvp"):
+        torch.func.jacfwd(call)(value)
+    forward_ad = torch.autograd.forward_ad
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match=r"no forward-mode derivatives"):
+        call(forward_ad.make_dual(value, value))
+
+
 LAYOUTS = {
     "batch, length, heads": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
     "columns first": lambda t: t.mT.contiguous().mT,

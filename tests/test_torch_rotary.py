@@ -8,6 +8,7 @@ from tests.extras import needs
 
 needs("torch")
 
+import rattention.torch as rt
 import torch
 from rattention.torch.rotary import plain_rotary, rotary, turn
 
@@ -65,6 +66,12 @@ def test_compiles_and_maps():
     many = rows((4, 2, 3, 5, 6))
     mapped = torch.func.vmap(lambda x: rotary(x, theta=50.0)[0])(many)
     torch.testing.assert_close(mapped, torch.stack([rotary(x, theta=50.0)[0] for x in many]))
+
+
+@pytest.mark.parametrize("turned", [lambda x: rotary(x, theta=50.0)[0], rt.rotary])
+def test_forward_mode_derivatives_are_refused(turned):
+    with pytest.raises(NotImplementedError, match="rotary has no forward-mode derivatives"):
+        torch.func.jvp(turned, (rows(),), (rows(),))
 
 
 def test_same_for_any_number_of_threads(use_threads):

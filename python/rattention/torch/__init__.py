@@ -21,7 +21,8 @@ it. Second derivatives are refused with NotImplementedError.
 
 - Tensors of float32 and bfloat16 are read where they lie, with any strides, and results are not copied.
 - ``torch.compile(fullgraph=True)``, ``torch.export`` and ``torch.func.vmap`` work, the latter one sample
-  after another; ``torch.func.grad`` raises NotImplementedError.
+  after another; ``torch.func.grad`` and forward-mode derivatives (``torch.func.jvp``) raise
+  NotImplementedError.
 - Under ``torch.autocast("cpu")`` query, key, value and masses are cast to its dtype.
 - Tensors that are not on the CPU (CUDA, meta, ...) are computed in plain PyTorch by the same formula, the
   linear family in chunks. Values of tensors, such as masses below 0, are checked on the CPU alone.

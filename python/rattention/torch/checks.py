@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from rattention._arguments import BFloat16Storage
 from rattention.mechanisms.masks import packed_segments
@@ -150,9 +151,25 @@ def _require_broadcast(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Non
         raise ValueError(f"{name} must be broadcastable to {shape}, got shape {tuple(tensor.shape)}")
 
 
+def require_no_tangents(name: str, tensors: Iterable[Any]) -> None:
+    """Refuse tensors in forward-mode differentiation: operations of others drop tangents without a word."""
+    if forward_ad._current_level < 0:
+        return
+    if any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(
+            f"rattention.torch.{name} has no forward-mode derivatives (torch.func.jvp, jacfwd, "
+            "torch.autograd.forward_ad); torch.autograd and torch.func.vmap work"
+        )
+
+
 def as_array(tensor: Tensor) -> NDArray[Any]:
     """The CPU tensor's memory, not copied, whatever its strides; bfloat16 as its storage."""
     plain = tensor.detach().resolve_neg()
+    if torch._C._functorch.is_functorch_wrapped_tensor(plain):
+        raise NotImplementedError(
+            "a tensor inside a transform of torch.func (vmap, grad, jvp) has no memory to read: call this "
+            "function outside, on plain tensors"
+        )
     if plain.dtype == torch.bfloat16:
         return plain.view(torch.uint16).numpy().view(BFloat16Storage)
     return plain.numpy()

@@ -23,6 +23,7 @@ from rattention.mechanisms.rotary import turning_dims
 from rattention.torch.checks import (
     INTEGERS,
     require_floats,
+    require_no_tangents,
     require_tensors,
 )
 from rattention.torch.functions import run
@@ -60,7 +61,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tens
     TypeError
         Another dtype, or objects that are no dense tensors.
     NotImplementedError
-        A second derivative, or `torch.func.grad`.
+        A second derivative, `torch.func.grad`, or forward-mode derivatives (`torch.func.jvp`).
     """
     given = {"query": query, "key": key, "value": value, **options}
     return run(ra.attention, given)  # type: ignore[no-any-return]
@@ -248,6 +249,7 @@ def rotary(
     base = positive("theta", theta)
     table = torch.cat([*tables.values()], dim=-1).to(torch.float32) if tables else None
     if x.device.type == "cpu" and not (table is not None and table.requires_grad):
+        require_no_tangents("rotary", tensors.values())
         at = None if positions is None else positions.to(torch.int64)
         turned: Tensor = turn(x, at, table, base, 0, turning, bool(interleaved), False)
         return turned

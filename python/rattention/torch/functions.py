@@ -15,6 +15,7 @@ from rattention.torch.checks import (
     as_array,
     require_floats,
     require_mask_dtypes,
+    require_no_tangents,
     require_one_dtype,
     require_other_shapes,
     require_shapes,
@@ -69,6 +70,7 @@ def _refuse_names(signature: Signature, arguments: dict[str, Any]) -> NoReturn:
 
 
 def _operated(signature: Signature, inputs: dict[str, Any]) -> list[Tensor]:
+    require_no_tangents(signature.name, inputs.values())
     try:
         return OPERATIONS[signature.functions.forward](*[inputs[name] for name in signature.names])
     except RuntimeError as error:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rattention import _core
-from rattention.torch.checks import FLOATS, as_array, as_tensor
+from rattention.torch.checks import FLOATS, as_array, as_tensor, require_no_tangents
 
 
 def rotary(
@@ -32,6 +32,7 @@ def rotary(
     if theta is None and frequencies is None:
         return rows
     if frequencies is None and all(x.device.type == "cpu" and x.dtype in FLOATS for x in rows):
+        require_no_tangents("rotary", rows)
         return tuple(turn(x, None, None, theta, first_position, _even(x), False, False) for x in rows)
     return plain_rotary(*rows, theta=theta, frequencies=frequencies, first_position=first_position)
 
