@@ -193,6 +193,27 @@ def test_packed_sequences_stay_apart(name):
 
 
 @by_model
+@pytest.mark.parametrize("packed", [{"cu_seq_lens_q": [0, 1, 3]}, {"seq_idx": [[3, 5, 5]]}], ids=str)
+@pytest.mark.parametrize("prefix", [0, 2, 5])
+@torch.no_grad()
+def test_packed_sequences_with_a_cache(name, packed, prefix):
+    """The first goes on from what the cache holds, in the short convolution as well, which sees 4 tokens."""
+    model = built(name, ours=True)
+    layer = model.get_submodule(use_linear_kernels(model)[0])
+    cache = transformers.DynamicCache(config=model.config)
+    generator = torch.Generator().manual_seed(0)
+    before, rows = torch.randn(1, prefix + 3, model.config.hidden_size, generator=generator).split(
+        [prefix, 3], 1
+    )
+    if prefix:
+        layer(before, cache_params=cache)
+    packed = {form: torch.tensor(numbers, dtype=torch.int32) for form, numbers in packed.items()}
+    first = layer(torch.cat([before, rows[:, :1]], dim=1))[:, -1:]
+    expected = torch.cat([first, layer(rows[:, 1:])], dim=1)
+    assert_close(layer(rows, cache_params=cache, **packed), expected)
+
+
+@by_model
 def test_layers_can_be_given_back(name):
     model, before = built(name, ours=True), built(name, ours=False)
     assert use_linear_kernels(model) == use_linear_kernels(model, use=False)

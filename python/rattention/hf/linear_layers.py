@@ -11,16 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rattention.hf import state_space
-from rattention.hf.packed import convolution, packed_ids
+from rattention.hf.packed import MARK, convolution, packed_ids
 from rattention.mechanisms.gated_delta_cache import GatedDeltaCache
 from rattention.torch import delta_composition, gated_delta_rule, gated_delta_step
 from rattention.torch.checks import as_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-MARK = "rattention_kernels"
-"""An argument that layers pass on, with all that they do not know, to the functions that they call."""
 
 
 def use_linear_kernels(model: torch.nn.Module, use: bool = True) -> tuple[str, ...]:
@@ -134,7 +131,8 @@ class _Mark:
     def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.config is not None and self.config._attn_implementation != self.name:
             return None
-        return args, kwargs | {MARK: True}
+        rows = args[0] if args else kwargs["hidden_states"]
+        return args, kwargs | {MARK: rows.shape[1]}
 
 
 def _marks(layer: torch.nn.Module) -> list[int]:
@@ -152,7 +150,7 @@ def _choosing(theirs: Callable[..., Any], ours: Callable[..., Any]) -> Callable[
 
     @functools.wraps(theirs, updated=())
     def chosen(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.pop(MARK, False):
+        if MARK in kwargs:
             return ours(theirs, *args, **kwargs)
         return theirs(*args, **kwargs)
 

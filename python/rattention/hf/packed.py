@@ -11,6 +11,10 @@ from transformers.activations import ACT2FN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MARK = "rattention_kernels"
+"""An argument that layers pass on, with all that they do not know, to the functions that they call: how many
+tokens a layer was given."""
+
 
 def packed_ids(arguments: dict[str, Any], tokens: int) -> Tensor | None:
     """Ids ``[1 or batch, tokens]`` of the sequences in a row; None where they are not packed."""
@@ -31,11 +35,13 @@ def convolution(
     **others: Any,
 ) -> Tensor:
     """What layers call to mix the last few tokens of each channel, ``[batch, channels, tokens]``; theirs, but
-    for packed sequences."""
-    ids = packed_ids(others, hidden_states.shape[2])
+    for packed sequences. What a cache holds comes before the tokens, and belongs to the first sequence."""
+    tokens = others.pop(MARK, hidden_states.shape[2])
+    ids = packed_ids(others, tokens)
     if ids is None:
         output: Tensor = theirs(hidden_states, weight, bias, activation=activation, **others)
         return output
+    ids = torch.cat([ids[:, :1].expand(-1, hidden_states.shape[2] - tokens), ids], dim=1)
     total = hidden_states.new_zeros(()) if bias is None else bias[:, None]
     for back in range(weight.shape[1]):
         shown = _later(ids, back, -1) == ids
