@@ -172,6 +172,23 @@ def test_bfloat16(name):
     assert float((got - expected).float().square().mean().sqrt()) < 0.15
 
 
+@by_model
+def test_nan_goes_on_as_nan(name):
+    """Training leaves out steps whose numbers overflow; other sequences of the batch know nothing of it."""
+    model = built(name, ours=True).train()
+    rows = model.get_input_embeddings()(tokens()).detach()
+    clean = model(inputs_embeds=rows, use_cache=False).logits
+    rows[1, 9] = torch.nan
+    made = model(inputs_embeds=rows, use_cache=False).logits
+    made.sum().backward()
+    assert torch.equal(made[0], clean[0])
+    assert made[1, 9:].isnan().all()
+    assert all(p.grad.isnan().any() for part, p in model.named_parameters() if part.endswith("A_log"))
+    with torch.no_grad():
+        cache = cache_of(model(inputs_embeds=rows, use_cache=True))
+        assert going_on(model, tokens()[:, :1], cache).logits[1].isnan().all()
+
+
 MIXED = {"granite": "its attention takes no notice of positions", "mamba2": "its layers are told nothing"}
 """What Transformers does with packed sequences outside linear layers."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rattention.hf import state_space
+from rattention.hf.overflow import known_gates
 from rattention.hf.packed import MARK, convolution, packed_ids
 from rattention.mechanisms.gated_delta_cache import GatedDeltaCache
 from rattention.torch import delta_composition, gated_delta_rule, gated_delta_step
@@ -188,7 +189,7 @@ def delta_rule(
     """
     query, key, value, log_gate, beta = (x.transpose(1, 2) for x in (query, key, value, g, beta))
     query, key = (_as_many(x, value.shape[1]) for x in (query, key))
-    tokens = query, key, value, log_gate.float(), beta.float()
+    tokens = query, key, value, *known_gates(log_gate.float(), beta.float())
     if initial_state is not None and output_final_state and _goes_on_in_place(query, initial_state):
         cache = GatedDeltaCache.of(as_array(initial_state), copy=False)
         output, state = gated_delta_step(*tokens, cache, normalize=use_qk_l2norm_in_kernel), initial_state

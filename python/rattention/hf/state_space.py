@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rattention.hf.overflow import known_gates
 from rattention.hf.packed import packed_ids
 from rattention.torch import gated_linear_attention
 
@@ -48,9 +49,8 @@ def scan(
     steps = _steps(dt, dt_bias, dt_softplus).clamp(*dt_limit)
     rows = hidden_states.float()
     ids = packed_ids(others, dt.shape[1])
-    output, state = _mixed(
-        rows * steps[..., None], steps * A.float(), B.float(), C.float(), initial_states, ids
-    )
+    log_gate, written = known_gates(steps * A.float(), steps)
+    output, state = _mixed(rows * written[..., None], log_gate, B.float(), C.float(), initial_states, ids)
     if D is not None:
         output = output + rows * D[:, None]
     output = output.contiguous()

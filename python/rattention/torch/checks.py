@@ -155,7 +155,8 @@ def require_no_tangents(name: str, tensors: Iterable[Any]) -> None:
     """Refuse tensors in forward-mode differentiation: operations of others drop tangents without a word."""
     if forward_ad._current_level < 0:
         return
-    if any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+    unpack: Any = forward_ad.unpack_dual
+    if any(isinstance(x, Tensor) and unpack(x).tangent is not None for x in tensors):
         raise NotImplementedError(
             f"rattention.torch.{name} has no forward-mode derivatives (torch.func.jvp, jacfwd, "
             "torch.autograd.forward_ad); torch.autograd and torch.func.vmap work"
