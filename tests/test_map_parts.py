@@ -294,6 +294,7 @@ WRONG = [
         (name, {"causal": 1}, TypeError, "causal must be True or False")
         for name in ("segments", "top_keys", "distances")
     ],
+    ("top_keys", {"colour": 1}, TypeError, "^got an unexpected keyword argument 'colour'$"),
 ]
 NEEDED = {
     "segments": {"query_edges": [0, 5], "key_edges": [0, 5]},

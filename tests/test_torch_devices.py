@@ -224,6 +224,8 @@ WRONG = {
     "window": (rt.attention, (Q, Q, Q), {"window": 1.5}, TypeError, "window must be an integer"),
     "negative window": (rt.attention, (Q, Q, Q), {"window": (-1, 2)}, ValueError, "window must be >= 0"),
     "causal": (rt.attention, (Q, Q, Q), {"causal": 1}, TypeError, "causal must be True or False"),
+    "lse": (rt.attention, (Q, Q, Q), {"return_lse": 1}, TypeError, "return_lse must be True or False, got 1"),
+    "state": (rt.rattention, (Q, Q, Q), {"window": 2, "return_state": 0}, TypeError, "return_state must be"),
     "scale": (rt.attention, (Q, Q, Q), {"scale": float("nan")}, ValueError, "scale must be finite"),
     "metrics": (rt.attention, (Q, Q, Q), {"metrics": "all"}, TypeError, "metrics must be a MetricOptions"),
     "unknown": (rt.attention, (Q, Q, Q), {"casual": True}, TypeError, "unexpected keyword argument 'casual'"),

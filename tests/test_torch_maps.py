@@ -117,6 +117,13 @@ def test_steps_are_on_the_cpu():
         rt.gated_delta_step(*[QUERY[:, :2, :1]] * 3, -torch.ones(2, 2, 1), None, ra.GatedDeltaCache(2, 2, 8))
 
 
+def test_an_lse_of_16_bits_is_refused():
+    with pytest.raises(
+        TypeError, match=r"^lse must be torch\.float32 or torch\.float64, got torch\.bfloat16$"
+    ):
+        rt.attention_rows(QUERY, KEY, [0], lse=torch.zeros(2, 4, 9, dtype=torch.bfloat16))
+
+
 @pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad])
 def test_transforms_are_refused(transform):
     with pytest.raises(NotImplementedError, match=r"inside a transform of torch\.func"):

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from rattention import _core
 from rattention._arguments import brief, float_array, positive, same_dtype
 from rattention.mechanisms.map_calls import run_distances, run_map, run_rows, run_segments, run_top_keys
-from rattention.mechanisms.masks import Masks
+from rattention.mechanisms.masks import Masks, masks_of
 from rattention.mechanisms.options import GravityCall, Typed, shows_options_of
 from rattention.mechanisms.pooled_map import MAP_SHAPE, TOP_COUNT
 from rattention.mechanisms.softmax_family import (
@@ -264,7 +264,7 @@ def _scores(
     rule = core_options(
         queries,
         keys,
-        Masks(*masks, **more_masks),
+        masks_of(*masks, **more_masks),
         log_discount,
         scale=1.0,
         query_mass=own,

@@ -28,6 +28,14 @@ class Masks(NamedTuple):
     cu_seqlens: Any = None
 
 
+def masks_of(*masks: Any, **more_masks: Any) -> Masks:
+    """Of their fields in order or by name; TypeError for the keywords of a user that are none."""
+    unknown = next((name for name in more_masks if name not in Masks._fields), None)
+    if unknown is not None:
+        raise TypeError(f"got an unexpected keyword argument '{unknown}'")
+    return Masks(*masks, **more_masks)
+
+
 def window_bounds(window: Window, causal: bool) -> tuple[int | None, int | None]:
     """``(left, right)`` reach of a window in keys, None where unlimited. An int means one-sided under
     causal."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rattention._arguments import positive
-from rattention.mechanisms.masks import Masks, query_positions
+from rattention.mechanisms.masks import Masks, masks_of, query_positions
 from rattention.mechanisms.options import SoftmaxCall, Typed, shows_options_of
 from rattention.mechanisms.softmax_family import (
     bias_table,
@@ -195,7 +195,7 @@ def scores(
 ) -> tuple[NDArray[Any], NDArray[Any], _core.ScoreOptions]:
     """Queries and keys as arrays, and what makes scores of them; masks are the fields of `Masks`."""
     queries, keys = query_and_key(query, key)
-    hidden = Masks(*masks, **more_masks)
+    hidden = masks_of(*masks, **more_masks)
     rule: dict[str, Any] = {"scale": scale_of(scale, queries)}  # every argument of the core takes its time
     if softcap is not None:
         rule["softcap"] = positive("softcap", softcap)

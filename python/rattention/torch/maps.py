@@ -203,6 +203,8 @@ def _measured(
         tensors["lse"] = lse
     require_tensors(tensors, tensors)
     require_mask_dtypes(tensors)
+    if lse is not None and lse.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"lse must be torch.float32 or torch.float64, got {lse.dtype}")
     arrays = {name: as_array(value.cpu()) for name, value in tensors.items()}
     on_arrays = as_array(autocast(query)), as_array(autocast(key))
     return function(*on_arrays, **part, **{**options, **arrays})

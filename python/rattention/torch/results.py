@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rattention._arguments import truth
 from rattention._metrics import ROW_METRICS, AttentionMetrics, MetricOptions
 from rattention.mechanisms.gates import require_whole_past
 from rattention.mechanisms.residual_linear import feature_map_name
@@ -45,7 +46,7 @@ class SoftmaxResults:
         metrics = wanted["metrics"]
         require_metric_options(metrics)
         return {
-            "return_lse": bool(wanted["return_lse"]) or differentiated,
+            "return_lse": truth("return_lse", wanted["return_lse"]) or differentiated,
             "metrics": None if metrics is None else _as_integers(metrics),
         }
 
@@ -121,7 +122,7 @@ class LinearResults:
 
     def asked(self, wanted: Arguments, differentiated: bool) -> Arguments:
         """The flags of the operation for those of the public function."""
-        return {"return_state": bool(wanted["return_state"]), "keep": differentiated}
+        return {"return_state": truth("return_state", wanted["return_state"]), "keep": differentiated}
 
     def returned(self, made: Sequence[Tensor], wanted: Arguments, inputs: Arguments) -> Any:
         """What the public function returns of what the operation does."""
