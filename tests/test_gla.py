@@ -54,6 +54,28 @@ def test_gradients(length: int, state_heads: int | None, masks: str) -> None:
     assert_gradients(inputs, scale=0.8, **masks_of(length)[masks])
 
 
+@pytest.mark.row("S5")
+@every_isa
+def test_infinity_in_the_state_stays(isa: str) -> None:
+    """However slowly the state decays, and wherever a sequence is cut."""
+    code = """
+        import numpy as np
+        import rattention as ra
+
+        ones = np.ones((1, 1, 200, 1), np.float32)
+        value = ones.copy()
+        value[:, :, 5] = np.inf
+        for gate in (-1e-4, -0.1, -3.0):
+            inputs = [ones, ones, value, np.full_like(ones, gate)]
+            for cut in (1, 6, 48, 103, 200):
+                first, state = ra.gated_linear_attention(*(x[:, :, :cut] for x in inputs), return_state=True)
+                rest = ra.gated_linear_attention(*(x[:, :, cut:] for x in inputs), initial_state=state)
+                output = np.concatenate([first, rest], axis=2)
+                assert np.isfinite(output[:, :, :5]).all() and np.isposinf(output[:, :, 5:]).all(), (gate, cut)
+    """
+    run_python(code, RATTENTION_MAX_ISA=isa)
+
+
 @pytest.mark.row("H5")
 @pytest.mark.parametrize(("dim", "value_dim"), [(1, 1), (3, 40), (16, 15), (17, 16), (64, 33), (128, 64)])
 def test_any_head_dim(dim: int, value_dim: int) -> None:

@@ -13,8 +13,11 @@ using std::int64_t;
 // As many rows as substitute() takes: the block of the tile kernels.
 constexpr int kMostRows = 6;
 
+// Infinity keeps what it is where a part of it would be taken off.
 inline Vec decayed(Vec held, IntVec keeps, Vec rate) {
-  return reinterpret_cast<Vec>(reinterpret_cast<IntVec>(held) & keeps) + rate * held;
+  const Vec less = reinterpret_cast<Vec>(reinterpret_cast<IntVec>(held) & keeps) + rate * held;
+  const Vec nothing = held - held;
+  return (nothing != nothing) & keeps ? held : less;
 }
 
 inline IntVec broadcast_bits(std::int32_t bits) {
@@ -39,7 +42,7 @@ void decay_rates(float* gates, std::int32_t* keeps, int64_t n) {
 
 void decay(float* state, int64_t stride, const float* rates, const std::int32_t* keeps, int64_t rows, int64_t columns) {
   for (int64_t f = 0; f < rows; ++f) {
-    if (rates[f] == 0.0F && keeps[f] != 0) continue;  // infinity stays what it is
+    if (rates[f] == 0.0F && keeps[f] != 0) continue;  // nothing decays
     const Vec rate = broadcast(rates[f]);
     const IntVec keep = broadcast_bits(keeps[f]);
     float* row = state + f * stride;
