@@ -1,4 +1,4 @@
-"""Transformers models that are mostly linear, after `rattention.hf.use_linear_kernels`, against their loops."""
+"""Transformers models that are mostly linear, after `use_linear_kernels`, against their own loops."""
 
 from __future__ import annotations
 
