@@ -80,3 +80,15 @@ def padding(side: str, length: int = 17) -> torch.Tensor:
     mask = torch.ones(2, length, dtype=torch.int64)
     mask[1, :5] = 0
     return mask if side == "left" else mask.flip(1)
+
+
+def byte_tokenizer() -> tf.PreTrainedTokenizerFast:
+    """Every byte a token (ids 1 to 256), 0 is the end of a text."""
+    import tokenizers
+
+    signs = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"</s>": 0} | {sign: i + 1 for i, sign in enumerate(signs)}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    return tf.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>")

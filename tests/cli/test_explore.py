@@ -16,6 +16,8 @@ from tests.cli.test_processes import heed_interrupts
 from tests.extras import needs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.cli.conftest import Run
 
 needs("models")
@@ -90,3 +92,51 @@ def test_port_in_use(run: Run, model: str, text: str) -> None:
         code, _, err = run("explore", text, "--model", model, "--port", str(port), "--no-browser")
     assert code == 1
     assert f"port {port} cannot be used" in err
+
+
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Folders of small Llamas that read bytes, 64 positions, of a given class."""
+    needs("hf")
+    import transformers
+
+    from tests.hf_models import build, byte_tokenizer
+
+    def folder(kind: str) -> str:
+        place = tmp_path_factory.mktemp(kind)
+        config = build("llama", vocab_size=257, max_position_embeddings=64).config
+        getattr(transformers, kind)(config).save_pretrained(place)
+        byte_tokenizer().save_pretrained(place)
+        return str(place)
+
+    return folder
+
+
+def test_the_answer_in_a_file(run: Run, causal: Callable[..., str], tmp_path: Path) -> None:
+    Path("short.txt").write_text("Row, row.", "utf-8")
+    options = ("--generate", "20", "--temperature", "1.5", "--seed", "7", "--html", "page.html", "--json")
+    code, out, _ = run("explore", "short.txt", "--model", causal("LlamaForCausalLM"), *options)
+    data = json.loads(out)
+    assert (code, data["tokens"], data["generated"]) == (0, 29, 20)
+    assert data["how"] == "sampled at temperature 1.5, seed 7"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("LlamaForCausalLM", ("--generate", "56"), "generate must be at most 55: the model has 64 positions"),
+        ("LlamaForCausalLM", ("--generate", "-3"), "--generate must be >= 0, got -3"),
+        ("LlamaForCausalLM", ("--generate", "3", "--temperature", "x"), "--temperature must be a number"),
+        ("LlamaForSequenceClassification", ("--generate", "3"), "holds no causal model"),
+        ("bert", ("--generate", "3"), "generate is for causal language models"),
+    ],
+)
+def test_what_cannot_be_generated(
+    run: Run, causal: Callable[..., str], model: str, kind: str, options: tuple[str, ...], said: str
+) -> None:
+    Path("short.txt").write_text("Row, row.", "utf-8")
+    folder = model if kind == "bert" else causal(kind)
+    code, out, err = run("explore", "short.txt", "--model", folder, *options, "--html", "page.html")
+    assert (code != 0, out) == (True, "")
+    assert said in err
+    assert not Path("page.html").exists()

@@ -11,7 +11,7 @@ from rattention.models.folder import BUNDLED_PACKAGE, WeightsError, find_model, 
 from rattention.studies.degradation import default_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from rattention.cli.options import LooksInside
@@ -71,16 +71,28 @@ def history_transformer(path: Path | None) -> tuple[HistoryTransformer, Path]:
 
 
 def pretrained(folder: Path, name: str, *, causal: bool = False) -> tuple[Any, Any]:
-    """A model of Transformers and its tokenizer."""
+    """A model of Transformers and its tokenizer.
+
+    With `causal` WeightsError where it has no weights to predict tokens.
+    """
     transformers = require("transformers")
     require("torch")
     transformers.logging.set_verbosity_error()  # its report of unused weights reads like a fault
     transformers.logging.disable_progress_bar()
     kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
     what = "causal model" if causal else "model"
-    model = _loaded(lambda: kind.from_pretrained(folder), name, what)
+    model, info = _loaded(lambda: kind.from_pretrained(folder, output_loading_info=True), name, what)
+    if causal and (missing := _without_head(model, info["missing_keys"])):
+        raise WeightsError(f"{name} holds no causal model: there are no weights {missing}")
     tokenizer = _loaded(lambda: transformers.AutoTokenizer.from_pretrained(folder), name, "tokenizer")
     return model, tokenizer
+
+
+def _without_head(model: Any, missing: Iterable[str]) -> str:
+    """The weights of the head that turns states into tokens, where they are missing."""
+    head = model.get_output_embeddings()
+    own = [name for name, part in model.named_modules() if part is head and part is not None]
+    return next((key for key in missing for name in own if key.startswith(f"{name}.")), "")
 
 
 def _loaded(load: Callable[[], Any], name: str, what: str) -> Any:

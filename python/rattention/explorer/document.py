@@ -31,6 +31,11 @@ class Document:
     title: str = ""
     remarks: tuple[str, ...] = ()
     """What a reader should know: how much of a text did not fit."""
+    generated: int | None = None
+    """The first token that the model wrote itself; those behind it are its own, too. None where all were
+    given."""
+    how: str = ""
+    """How the model chose the tokens that it wrote."""
 
     def __post_init__(self) -> None:
         spans = np.asarray(self.spans)
@@ -38,6 +43,8 @@ class Document:
             raise ValueError(f"spans must have shape (tokens >= 1, 2), got {spans.shape}")
         if spans.min() < 0 or spans.max() > len(self.text) or (spans[:, 0] > spans[:, 1]).any():
             raise ValueError(f"spans must lie within the text's {len(self.text)} characters")
+        if self.generated is not None and not 0 < self.generated < len(spans):
+            raise ValueError(f"generated must be a token from 1 to {len(spans) - 1}, got {self.generated}")
 
     @classmethod
     def of_labels(cls, labels: Sequence[str], title: str = "") -> Document:

@@ -39,7 +39,7 @@ class SampleReader(Reader):
 
     def read(self, text: str, title: str = "", progress: Progress = no_progress) -> Reading:
         """The reading of the sample."""
-        return read_sample(self.model, self._sample, self.name, title)
+        return read_sample(self.model, self._sample, self.name, title, progress)
 
 
 def dark_room() -> Reader:

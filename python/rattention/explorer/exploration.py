@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rattention._arguments import at_least
 from rattention._files import write_text
 from rattention.explorer.explorer import Explorer
+from rattention.explorer.generation import Generation
 from rattention.explorer.offline import offline_page
 from rattention.explorer.reader_kinds import reader_of
 from rattention.explorer.reading import Progress, Reading, no_progress
@@ -66,9 +68,17 @@ class Exploration:
 
 
 def explore(
-    model: Any, text: str, *, tokenizer: Any = None, title: str = "", progress: Progress = no_progress
+    model: Any,
+    text: str,
+    *,
+    tokenizer: Any = None,
+    title: str = "",
+    generate: int = 0,
+    temperature: float = 0.0,
+    seed: int = 0,
+    progress: Progress = no_progress,
 ) -> Exploration:
-    """Let `model` read `text`, and walk through its attention.
+    """Let `model` read `text`, and what it appends to it, and walk through its attention.
 
     Parameters
     ----------
@@ -81,6 +91,12 @@ def explore(
         Of a model of Transformers: a fast one.
     title:
         What the text is called.
+    generate:
+        How many tokens the model appends, fewer where it ends its text; text and answer are then read in one
+        pass. For causal models of Transformers; text and answer must fit into the model's positions.
+    temperature, seed:
+        How tokens are chosen: 0 takes the most likely one, above 0 they are drawn from the softmax of the
+        logits divided by the temperature, with the seed. The page says which.
     progress:
         Called with a stage, and how much of it is done of how much; it may raise to end the reading.
 
@@ -94,7 +110,8 @@ def explore(
     TypeError
         `model` is something else, or `text` is no string.
     ValueError
-        An empty text, a tokenizer that does not fit, or a model without layers that can be looked into.
+        An empty text, a tokenizer that does not fit, a model without layers that can be looked into, a model
+        that cannot generate, or too many tokens to generate.
 
     Memory is that of the layers' queries and keys.
 
@@ -104,6 +121,7 @@ def explore(
     >>> seen.reading
     Reading(Document('Never odd or even.', tokens=18), model='LanguageModel', layers=2)
     """
-    session = Session(reader_of(model, tokenizer))
+    wanted = Generation(generate, temperature, seed) if at_least("generate", generate, 0) else None
+    session = Session(reader_of(model, tokenizer), wanted)
     session.read(text, title, progress)
     return Exploration(session)

@@ -91,6 +91,8 @@ class Explorer:
             "conversation": False,
             "examples": [],
             "remarks": list(document.remarks),
+            "generated": document.generated,
+            "how": document.how,
             "state": self.background.state,
             "starts": starts,
             "ends": ends,

@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 from rattention._extras import require
 from rattention._models import kind_of
 from rattention.explorer.document import Document
+from rattention.explorer.generation import (
+    Generation,
+    cannot_generate,
+    continued,
+    require_causal,
+    require_room,
+    spelled,
+)
 from rattention.explorer.reading import Progress, Reading, no_progress, read
 from rattention.inspect import Sample
 
@@ -40,6 +48,20 @@ class Reader:
         """What the model is called with, and the characters of each token."""
         raise NotImplementedError
 
+    def require_goes_on(self, text: str, generation: Generation) -> None:
+        """ValueError where the model cannot generate, or has no positions for text and answer."""
+        raise cannot_generate(f"{self.name} ({type(self.model).__name__})")
+
+    def go_on(
+        self, text: str, generation: Generation, title: str = "", progress: Progress = no_progress
+    ) -> Reading:
+        """The reading of a text and of what the model appends to it, in one pass.
+
+        ValueError as in `require_goes_on`.
+        """
+        self.require_goes_on(text, generation)
+        raise NotImplementedError
+
 
 class BertReader(Reader):
     """A `rattention.models.Bert`."""
@@ -55,6 +77,7 @@ class TransformersReader(Reader):
     def __init__(self, model: Any, name: str, tokenizer: Any) -> None:
         base = getattr(model, "base_model", model)  # without a head, whose logits of every token nobody reads
         super().__init__(base, name)
+        self._writer = model
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(
                 "tokenizer must be a fast one of Transformers, which tells where tokens stand, got "
@@ -63,16 +86,54 @@ class TransformersReader(Reader):
         self._tokenizer = tokenizer
 
     def tokens(self, text: str) -> tuple[Sample, NDArray[np.int32]]:  # noqa: D102
-        torch = require("torch")
-        most = getattr(self.model.config, "max_position_embeddings", None)
-        encoded = self._tokenizer(
-            text, return_offsets_mapping=True, truncation=most is not None, max_length=most, verbose=False
+        ids, spans = self._encoded(text, self._positions)
+        return self._sample(ids), spans
+
+    def require_goes_on(self, text: str, generation: Generation) -> None:  # noqa: D102
+        require_causal(self._writer, self.name)
+        require_room(generation, len(self._prompt(text)[0]), self._positions)
+
+    def go_on(  # noqa: D102
+        self, text: str, generation: Generation, title: str = "", progress: Progress = no_progress
+    ) -> Reading:
+        self.require_goes_on(text, generation)
+        ids, spans = self._prompt(text)
+        answer = continued(self._writer, ids, generation, progress)
+        added, places = spelled(self._tokenizer, ids, answer, len(text))
+        few = f"the model ended its text after {len(answer)} of {generation.tokens} tokens"
+        document = Document(
+            text + added,
+            np.concatenate([spans, places]),
+            title,
+            (few,) if len(answer) < generation.tokens else (),
+            generated=len(ids),
+            how=generation.how,
         )
-        ids = torch.tensor([encoded["input_ids"]], dtype=torch.long)
-        inputs = {"input_ids": ids}
+        return read(self.model, self._sample(ids + answer), document, name=self.name, progress=progress)
+
+    @property
+    def _positions(self) -> int | None:
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    def _prompt(self, text: str) -> tuple[list[int], NDArray[np.int32]]:
+        """The whole text, without the token by which some tokenizers end it."""
+        ids, spans = self._encoded(text, None)
+        if ids and ids[-1] == self._tokenizer.eos_token_id and spans[-1, 0] == spans[-1, 1]:
+            ids, spans = ids[:-1], spans[:-1]
+        if not ids:
+            raise ValueError("the text holds no token that the model knows")
+        return ids, spans
+
+    def _encoded(self, text: str, most: int | None) -> tuple[list[int], NDArray[np.int32]]:
+        cut = {} if most is None else {"truncation": True, "max_length": most}
+        encoded = self._tokenizer(text, return_offsets_mapping=True, verbose=False, **cut)
+        return encoded["input_ids"], np.array(encoded["offset_mapping"], np.int32).reshape(-1, 2)
+
+    def _sample(self, ids: list[int]) -> Sample:
+        inputs = {"input_ids": require("torch").tensor([ids], dtype=require("torch").long)}
         if "use_cache" in getattr(self.model.config, "to_dict", dict)():
             inputs["use_cache"] = False
-        return Sample("text", (), inputs), np.array(encoded["offset_mapping"], np.int32).reshape(-1, 2)
+        return Sample("text", (), inputs)
 
 
 class BytesReader(Reader):

@@ -54,8 +54,11 @@ class Reading:
 
     @property
     def edges(self) -> NDArray[np.int64]:
-        """Where the bins of `curves` begin, and where the last ends."""
-        return bin_edges(0, len(self.document), BINS)
+        """Where bins of `curves` begin, and where the last ends; what the model wrote has one a token."""
+        length, generated = len(self.document), self.document.generated
+        if generated is None:
+            return bin_edges(0, length, BINS)
+        return np.concatenate([bin_edges(0, generated, BINS)[:-1], np.arange(generated, length + 1)])
 
     def chosen(self, layer: int | None, head: int | None) -> list[LayerAttention]:
         """The layers, or single heads of them, that a choice averages over; None chooses all."""
@@ -127,9 +130,12 @@ def read(
     return reading
 
 
-def read_sample(model: Any, sample: Sample, name: str = "", title: str = "") -> Reading:
+def read_sample(
+    model: Any, sample: Sample, name: str = "", title: str = "", progress: Progress = no_progress
+) -> Reading:
     """The reading of a sample whose labels are the document."""
-    return read(model, sample, Document.of_labels(sample.labels, title or sample.name), name=name)
+    document = Document.of_labels(sample.labels, title or sample.name)
+    return read(model, sample, document, name=name, progress=progress)
 
 
 def _means(rows: NDArray[np.float32], edges: NDArray[Any]) -> NDArray[np.float32]:

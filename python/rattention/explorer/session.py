@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Condition, Event, Thread
 from typing import Any
 
@@ -11,6 +12,7 @@ from rattention._arguments import brief, first_line
 from rattention.explorer.conversation import Turn, turns_data
 from rattention.explorer.examples import examples
 from rattention.explorer.explorer import Explorer
+from rattention.explorer.generation import Generation
 from rattention.explorer.reader_kinds import Reader
 from rattention.explorer.reading import Progress, Reading, no_progress
 from rattention.explorer.wire import Answer
@@ -34,6 +36,8 @@ class Session:
     """
 
     reader: Reader
+    generation: Generation | None = None
+    """What the model appends to the texts that are opened; turns and examples are read as they are."""
     _explorer: Explorer | None = None
     _turns: list[Turn] = field(default_factory=list)
     _working: Thread | None = None
@@ -50,12 +54,12 @@ class Session:
 
     def read(self, text: str, title: str = "", progress: Progress = no_progress) -> None:
         """Read a text and wait; whatever fails is raised as it is."""
-        reading = self.reader.read(checked(text), title, progress)
+        reading = _read(self.reader, checked(text), title, progress, self.generation)
         self._explorer, self._turns = Explorer(reading), [Turn.after(text, reading, [])]
 
     def open(self, text: str, title: str = "") -> None:
         """Begin to read a text; ValueError where another is being read."""
-        self._begin([], (checked(text),), title, lambda: self.reader)
+        self._begin([], (checked(text),), title, lambda: self.reader, self.generation)
 
     def open_example(self, name: str) -> None:
         """Begin to read one of the examples, turn by turn."""
@@ -116,19 +120,27 @@ class Session:
                 raise ValueError(self._error or (CLOSED if self._closed else "no text has been opened"))
             return self._explorer
 
-    def _begin(self, before: list[Turn], said: tuple[str, ...], title: str, by: Callable[[], Reader]) -> None:
+    def _begin(
+        self,
+        before: list[Turn],
+        said: tuple[str, ...],
+        title: str,
+        by: Callable[[], Reader],
+        generation: Generation | None = None,
+    ) -> None:
         with self._changed:
             if self._working is not None:
                 raise ValueError("another text is being read: wait for it, or cancel it")
             self._cancelled.clear()
             self._error = ""
             self._progress = {"stage": "reading", "done": 0, "total": 0}
-            self._working = Thread(target=self._work, args=(before, said, title, by), daemon=True)
+            work = partial(self._read, [*before], said, title, generation)
+            self._working = Thread(target=self._work, args=(work, by), daemon=True)
             self._working.start()
 
-    def _work(self, before: list[Turn], said: tuple[str, ...], title: str, by: Callable[[], Reader]) -> None:
+    def _work(self, read: Callable[[Reader], tuple[list[Turn], Reading]], by: Callable[[], Reader]) -> None:
         try:
-            turns, reading = self._read(by(), [*before], said, title)
+            turns, reading = read(by())
             explorer = Explorer(reading)
         except Exception as fault:
             with self._changed:
@@ -143,12 +155,17 @@ class Session:
         explorer.background.start()
 
     def _read(
-        self, reader: Reader, turns: list[Turn], said: tuple[str, ...], title: str
+        self,
+        turns: list[Turn],
+        said: tuple[str, ...],
+        title: str,
+        generation: Generation | None,
+        reader: Reader,
     ) -> tuple[list[Turn], Reading]:
         """Read the turns that there are with one more after the other."""
         for text in said:
             whole = "\n".join([*(turn.text for turn in turns), text])
-            reading = reader.read(whole, title, self._show)
+            reading = _read(reader, whole, title, self._show, generation)
             turns.append(Turn.after(text, reading, turns))
         return turns, reading
 
@@ -156,6 +173,15 @@ class Session:
         if self._cancelled.is_set():
             raise Cancelled("the reading was cancelled")
         self._progress = {"stage": stage, "done": done, "total": total}
+
+
+def _read(
+    reader: Reader, text: str, title: str, progress: Progress, generation: Generation | None
+) -> Reading:
+    """What the reader reads, with what it appends where that is asked for."""
+    if generation is None:
+        return reader.read(text, title, progress)
+    return reader.go_on(text, generation, title, progress)
 
 
 def checked(text: Any) -> str:

@@ -58,6 +58,9 @@ class Text:
 class Answers:
     """What a server would answer. Weights [layers, heads, n, n], or None: each row attends evenly."""
 
+    generated: int | None = None
+    """The first token that the model wrote."""
+
     def __init__(self, text: str, weights: NDArray[np.float64] | None = None) -> None:
         self.text = Text(text)
         self.weights = weights
@@ -88,6 +91,8 @@ class Answers:
             "conversation": False,
             "examples": [],
             "remarks": [],
+            "generated": self.generated,
+            "how": "greedy",
             "state": "ready",
         }
         arrays = {
@@ -108,8 +113,9 @@ class Answers:
             received = np.cumsum(1 / np.arange(n, 0, -1))[::-1] / np.arange(n, 0, -1)
         else:
             received = self.of(layer, head).sum(0) / np.arange(n, 0, -1)
-        edges = np.linspace(0, n, 11).astype(np.int32)
-        curves = np.arange(20, dtype=np.float32).reshape(2, 10)
+        first = n if self.generated is None else self.generated
+        edges = np.append(np.linspace(0, first, 11), np.arange(first + 1, n + 1)).astype(np.int32)
+        curves = np.arange(2 * (len(edges) - 1), dtype=np.float32).reshape(2, -1)
         return {}, {"received": received.astype(np.float32), "curves": curves, "edges": edges}
 
     def map(self, layer: str, head: str, rows: str, keys: str, shape: str) -> Answer:

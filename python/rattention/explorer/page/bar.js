@@ -31,7 +31,9 @@ export function createBar(context) {
   const theme = h('button', { type: 'button', class: 'plain icon', onclick: context.ui.nextTheme });
   const dialog = doc.live && source.open ? openDialog(context) : null;
   const opener = dialog && h('button', { type: 'button', class: 'plain', onclick: dialog.show }, 'open…');
-  const about = [doc.model, `${count(data.tokens.n)} tokens`].filter(Boolean).join(' · ');
+  const { n, written } = data.tokens;
+  const answer = written < n && `${count(n - written)} generated, ${doc.how}`;
+  const about = [doc.model, `${count(n)} tokens`, answer].filter(Boolean).join(' · ');
   const node = h('header', { class: 'bar' },
     h(
       'div',

@@ -31,6 +31,7 @@ export function textNumbers({ data, store }) {
   });
   const row = (t) => ({
     token: t, start: tokens.starts[t], end: tokens.ends[t], text: JSON.stringify(tokens.textOf(t, t + 1)),
+    ...(tokens.written < tokens.n && { generated: Number(t >= tokens.written) }),
     ...Object.fromEntries(columns.map(([name, values]) => [name, rounded(values[t])])),
   });
   return {
@@ -86,8 +87,9 @@ function drawShades(g, row, frame, tintOf) {
 
 /** What a line is drawn from: its text at once, so that letters join and directions mix; by pieces where it holds boxes. */
 function parts(row) {
-  const boxed = row.node.querySelector('.control, .special, .newline');
-  return boxed ? [...row.node.children].flatMap((piece) => [...piece.childNodes]) : [row.node];
+  const boxed = row.node.querySelector('.control, .special, .newline, .unseen');
+  const seen = [...row.node.children].filter((piece) => !piece.classList.contains('unseen'));
+  return boxed ? seen.flatMap((piece) => [...piece.childNodes]) : [row.node];
 }
 
 function drawLine(g, row, frame) {
@@ -103,7 +105,17 @@ function drawLine(g, row, frame) {
   }
 }
 
-function drawView(g, view, slot, { ui }) {
+function underline(g, piece, frame) {
+  for (const box of piece.node.getClientRects()) g.fillRect(
+    box.left - frame.left,
+    box.bottom - frame.top - 2,
+    box.width,
+    1.5,
+  );
+}
+
+function drawView(g, view, slot, { ui, data }) {
+  const { written } = data.tokens;
   const frame = view.node.getBoundingClientRect();
   const [first, stop] = view.inSight();
   const { levels, show } = slot?.marks ?? {};
@@ -113,6 +125,8 @@ function drawView(g, view, slot, { ui }) {
     drawShades(g, row, frame, (token) => (levels ? shade(levels[token], show, ui.theme()) : ''));
     g.fillStyle = ui.colour('--ink');
     drawLine(g, row, frame);
+    g.fillStyle = ui.colour('--written');
+    for (const piece of row.pieces) if (piece.first >= written) underline(g, piece, frame);
   }
 }
 

@@ -110,9 +110,21 @@ function outlines(context, draw, { view, width, height }) {
   context.restore();
 }
 
+/** Dashed lines where the model began to write. */
+function beginning(context, { written, colour }, { view, width, height }) {
+  const y = (written - view[0]) * (height / (view[1] - view[0]));
+  const x = (written - view[2]) * (width / (view[3] - view[2]));
+  context.fillStyle = colour('--written');
+  const dashes = (size, dash) => {
+    for (let at = 0; at < size; at += 8) dash(at, Math.min(5, size - at));
+  };
+  if (y > 0 && y < height) dashes(width, (at, long) => context.fillRect(LEFT + at, Math.round(TOP + y), long, 1));
+  if (x > 0 && x < width) dashes(height, (at, long) => context.fillRect(Math.round(LEFT + x), TOP + at, 1, long));
+}
+
 /**
  * @param {CanvasRenderingContext2D} context
- * @param {Object} draw colour(name), tokenName(t), sight, selection, keys
+ * @param {Object} draw colour(name), tokenName(t), sight, selection, keys, written
  * @param {{view: number[], width: number, height: number}} frame the part shown and its size in pixels
  */
 export function drawAxes(context, draw, frame) {
@@ -125,6 +137,7 @@ export function drawAxes(context, draw, frame) {
   bars(context, draw.sight, frame, 4, 3);
   context.fillStyle = draw.colour('--accent');
   bars(context, draw.selection, frame, 4, 3, draw.keys ?? draw.selection);
+  beginning(context, draw, frame);
   outlines(context, draw, frame);
   context.strokeStyle = draw.colour('--line');
   context.strokeRect(LEFT - 0.5, TOP - 0.5, frame.width + 1, frame.height + 1);

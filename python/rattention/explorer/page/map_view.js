@@ -85,7 +85,8 @@ export function createMapView(context, slot, index, shared) {
     g.imageSmoothingEnabled = false;
     if (shared.range()) for (const tile of tiles.of(view())) drawTile(g, tile, view(), [width, height]);
     g.restore();
-    const draw = { colour: ui.colour, tokenName: name, sight: ui.sight, selection: state.selection, keys: state.keys };
+    const { selection, keys } = state;
+    const draw = { colour: ui.colour, tokenName: name, sight: ui.sight, selection, keys, written: tokens.written };
     if (tokens.n) drawAxes(g, draw, { view: view(), width, height });
     drawBrush(g);
   }

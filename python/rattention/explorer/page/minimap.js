@@ -44,6 +44,10 @@ export function createMinimap({ store, data, search, ui }, go) {
 
   function notes(context) {
     const { selection } = store.get();
+    if (data.tokens.written < n) {
+      context.fillStyle = ui.colour('--written');
+      context.fillRect(0, yOf(data.tokens.written), 2, height - yOf(data.tokens.written));
+    }
     context.fillStyle = ui.colour('--mark');
     for (const token of search.places()) context.fillRect(WIDTH - 4, yOf(token) - 0.5, 4, 1);
     if (!selection) return;

@@ -37,6 +37,7 @@ export function createSummary({ store, data, ui }) {
     const parts = [
       quoted(selection, 48),
       h('span', { class: 'quiet' }, place(selection)),
+      selection[0] >= tokens.written && h('span', { class: 'chip' }, 'generated'),
       h('span', { class: `verb ${show}` }, VERBS[show]),
     ];
     if (best && show !== 'received') parts.push(h(
@@ -86,7 +87,8 @@ export function createSummary({ store, data, ui }) {
   function describe(range) {
     const { marks } = data.slots[0];
     const share = marks.shares[range[0]];
-    return [snippet(tokens.nameOf(...range), 40), place(range), `${DOES[marks.show]} ${percent(share)}`].join(' · ');
+    const origin = range[0] >= tokens.written ? ['generated'] : [];
+    return [snippet(tokens.nameOf(...range), 40), place(range), ...origin, `${DOES[marks.show]} ${percent(share)}`].join(' · ');
   }
 
   return { node, refresh, describe };

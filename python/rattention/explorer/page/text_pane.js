@@ -1,6 +1,7 @@
 /** The text pane: switches, what is selected, one text (two when heads are compared) and the minimap. */
 
 import { h, replace, segmented } from './dom.js';
+import { count } from './format.js';
 import { createMinimap } from './minimap.js';
 import { createTextView } from './text_view.js';
 import { listenKeys, listenPointer } from './text_keys.js';
@@ -27,7 +28,7 @@ export function createTextPane(context) {
   const minimap = createMinimap(context, (token) => views.forEach((view) => view.scrollTo(token, 'middle')));
   const texts = h('div', { class: 'texts' });
   const node = h('section', { class: 'text-pane', 'aria-label': 'Text' },
-    h('div', { class: 'text-head' }, h('div', { class: 'switches' }, units.node, shows.node), summary.node),
+    h('div', { class: 'text-head' }, h('div', { class: 'switches' }, units.node, shows.node, answerLegend()), summary.node),
     h('div', { class: 'text-body' }, texts, minimap.node),
   );
   let views = [];
@@ -36,6 +37,16 @@ export function createTextPane(context) {
   let following = false;
 
   const state = () => store.get();
+
+  /** What generated tokens look like, and how many there are; a click goes to the first. */
+  function answerLegend() {
+    if (tokens.written >= tokens.n) return null;
+    const what = `${count(tokens.n - tokens.written)} generated`;
+    const about = { title: `Written by the model, ${data.doc.how}. Click to go to where it begins` };
+    const sample = h('span', { class: 'token generated begins', 'aria-hidden': 'true' }, 'abc');
+    const go = () => goto(tokens.written, 'middle');
+    return h('button', { type: 'button', class: 'answer-legend', ...about, onclick: go }, sample, what);
+  }
   const within = (range, first, stop) => range && first < range[1] && stop > range[0];
 
   const chosenAs = ([from, to], first, stop) => ` chosen${first <= from ? ' from' : ''}${stop >= to ? ' to' : ''}`;
@@ -53,6 +64,8 @@ export function createTextPane(context) {
       (tops.some((unit) => within([unit.first, unit.stop], first, stop)) ? ' strong' : '') +
       (context.search.marks(first, stop)) +
       (kept && kept.data[offset + first] === 0 ? ' dropped' : '') +
+      (first >= tokens.written ? ' generated' : '') +
+      (first === tokens.written ? ' begins' : '') +
       (first <= cursor && cursor < stop ? ' cursor' : '');
   }
 
@@ -97,7 +110,7 @@ export function createTextPane(context) {
     views.forEach((view) => view.scrollTo(token, 'near'));
     paint();
     const [first, stop] = tokens.unitAt(state().unit, token);
-    context.ui.say(`${tokens.nameOf(first, stop)}, position ${first}`);
+    context.ui.say(`${tokens.nameOf(first, stop)}, position ${first}${first >= tokens.written ? ', generated' : ''}`);
   }
 
   function hover(range) {
@@ -107,7 +120,8 @@ export function createTextPane(context) {
   }
 
   function makeView(slot, i) {
-    const label = 'Text: arrow keys move by unit, Enter selects';
+    const wrote = tokens.written < tokens.n ? `; from position ${count(tokens.written)} on the model wrote it` : '';
+    const label = `Text: arrow keys move by unit, Enter selects${wrote}`;
     const view = createTextView(tokens, { label, onscroll: () => scrolled(view) });
     const unit = () => state().unit;
     listenPointer(view, tokens, unit, { choose, hover });

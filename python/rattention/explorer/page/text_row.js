@@ -42,6 +42,7 @@ function addToken(row, tokens, token, at, until) {
     return at;
   }
   if (start > at) gap(row, tokens.text, at, start);
+  if (token === tokens.written) row.node.append(h('span', { class: 'unseen' }, ' generated text: '));
   piece(row, token, false, tokens.text, start, end);
   return end;
 }

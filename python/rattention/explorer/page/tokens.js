@@ -29,6 +29,9 @@ export function createTokens(doc) {
   const edges = { token: every, word: doc.words?.data ?? every, sentence: doc.sentences?.data ?? every };
   const special = (token) => doc.starts.data[token] === doc.ends.data[token];
 
+  /** The first token that the model wrote itself; n where all were given. */
+  const written = doc.generated ?? n;
+
   /** The unit a token belongs to, as [first, stop). */
   const unitAt = (unit, token) => {
     const at = Math.max(0, lastAtMost(edges[unit], token));
@@ -47,5 +50,5 @@ export function createTokens(doc) {
     const before = Math.min(n, lastAtMost(ends, offset) + 1);
     return Math.min(before, Math.max(0, n - 1));
   };
-  return { n, text: doc.text, starts, ends, edges, special, unitAt, textOf, gapBefore, nameOf, tokenAt };
+  return { n, text: doc.text, starts, ends, edges, written, special, unitAt, textOf, gapBefore, nameOf, tokenAt };
 }

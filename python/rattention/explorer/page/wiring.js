@@ -9,7 +9,8 @@ function summaryOfSlot({ marks }, tokens, selection) {
   const strongest = marks.strongest.slice(0, 3);
   const named = strongest.map(({ first, stop, share }) => `${snippet(tokens.nameOf(first, stop), 30)} ${percent(share)}`);
   const sink = marks.sinks > 0 ? `, sinks ${percent(marks.sinks)}` : '';
-  return `${snippet(tokens.nameOf(...selection), 40)} ${verb}: ${named.join(', ')}${sink}`;
+  const origin = selection[0] >= tokens.written ? ' (generated)' : '';
+  return `${snippet(tokens.nameOf(...selection), 40)}${origin} ${verb}: ${named.join(', ')}${sink}`;
 }
 
 const any = (names, ...wanted) => wanted.some((name) => names.has(name));
@@ -57,7 +58,7 @@ export function wire(context, theme) {
     if (any(names, 'selection', 'keys', 'unit', 'show', 'strategy', 'tab')) panes.text.refresh();
     if (any(names, 'selection', 'show')) panes.text.summary.refresh();
     if (names.has('tab')) panes.tabs.show();
-    if (any(names, 'window', 'strategy')) panes.tabs.refresh();
+    if (any(names, 'window', 'strategy', 'curves')) panes.tabs.refresh();
     if (names.has('metric')) panes.grid.refresh();
     if (names.has('apart')) panes.bar.refresh();
     if (back) restore(state, names);

@@ -24,6 +24,15 @@ export function createHelp({ data }) {
     h('dt', {}, metric.label),
     h('dd', {}, metric.help),
   ]);
+  const { n, written } = data.tokens;
+  if (written < n) about.push([
+    h('dt', {}, 'Generated'),
+    h(
+      'dd',
+      {},
+      `tokens that the model wrote (${data.doc.how}): a dashed line under the text; maps and curves have one where they begin`,
+    ),
+  ]);
   const remarks = (data.doc.remarks ?? []).map((text) => h('li', {}, text));
   const node = h('div', { class: 'help' },
     h('div', {}, h('h3', {}, 'Keys'), h('dl', {}, KEYS.flatMap(key))),

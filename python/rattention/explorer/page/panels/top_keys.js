@@ -25,7 +25,7 @@ export function createTopKeys({ store, data, ui }) {
       'span',
       { class: 'around', dir: 'ltr' },
       h('bdi', {}, before),
-      h('b', {}, h('bdi', {}, snippet(tokens.textOf(first, stop) || '⟨special⟩', 70))),
+      h('b', { class: first >= tokens.written ? 'generated' : null }, h('bdi', {}, snippet(tokens.textOf(first, stop) || '⟨special⟩', 70))),
       h('bdi', {}, after),
     );
   }
