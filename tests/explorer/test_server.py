@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tests.extras import needs
 needs("explore")
 
 from rattention.explorer.bundle import page_files
+from rattention.explorer.examples import SampleReader
 from rattention.explorer.reader_kinds import Reader
 from rattention.explorer.server import listening, serve
 from rattention.explorer.session import Session
@@ -163,3 +165,20 @@ def test_nobody_waits_for_a_closed_session():
     waiting.join(10)
     going_on.set()
     assert said == ["the explorer was closed"]
+
+
+def test_samples_tell_how_far_they_are():
+    """As texts do; what progress raises ends the reading."""
+    made = Letters(None, "letters")
+    sample, _ = made.tokens("abcdef")
+    reader = SampleReader(made.model, "letters", replace(sample, labels=tuple("abcdef")))
+    said = []
+    reading = reader.read("", progress=lambda *step: said.append(step))
+    assert said == [("reading", 0, 1), ("reading", 1, 1)]
+    assert len(reading.document) == 6
+
+    def stop(stage, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reader.read("", progress=stop)

@@ -33,20 +33,48 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open a page for answers: `visit(answers, "#hash")`. The test fails if the page reported an error."""
+def tab(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open tabs: `tab()`. What a page complains of or asks fails the test; `refused=True` expects answers
+    that the server refuses."""
     faults: list[str] = []
     with ExitStack() as stack:
 
-        def opened(answers: Answers, path: str = "", ready: str = ".token", **extra: str) -> Any:
-            address = stack.enter_context(serving(answers, **extra))
+        def opened(*, refused: bool = False) -> Any:
             page = browser.new_page(viewport={"width": 1280, "height": 720})
             stack.callback(page.close)
             page.on("pageerror", lambda error: faults.append(str(error)))
-            page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
+            page.on("dialog", lambda dialog: faults.append(f"a dialog: {dialog.message}"))
+            page.on("console", lambda line: faults.extend(_complaint(line, refused)))
+            return page
+
+        yield opened
+    assert faults == []
+
+
+def _complaint(line: Any, refused: bool) -> list[str]:
+    known = refused and "status of 400" in line.text
+    return [line.text] if line.type in ("error", "warning") and not known else []
+
+
+@pytest.fixture
+def page(tab: Callable[..., Any]) -> Any:
+    """One tab."""
+    return tab()
+
+
+@pytest.fixture
+def visit(tab: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Open a page for answers: `visit(answers, "#hash")`."""
+    with ExitStack() as stack:
+
+        def opened(
+            answers: Answers, path: str = "", ready: str = ".token", *, refused: bool = False, **extra: str
+        ) -> Any:
+            address = stack.enter_context(serving(answers, **extra))
+            page = tab(refused=refused)
+            stack.callback(page.close)  # before its server
             page.goto(address + path)
             page.wait_for_selector(ready, state="attached", timeout=20000)
             return page
 
         yield opened
-    assert [fault for fault in faults if "400" not in fault] == []

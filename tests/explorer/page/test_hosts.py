@@ -42,18 +42,6 @@ def places(session, tmp_path_factory):
     return {"live": address(listener), "offline": file.as_uri()}
 
 
-@pytest.fixture
-def page(browser):
-    """A tab; what it complains of fails the test."""
-    tab, faults = browser.new_page(viewport={"width": 1280, "height": 720}), []
-    tab.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
-    tab.on("pageerror", lambda error: faults.append(str(error)))
-    tab.on("dialog", lambda dialog: faults.append("a dialog was opened"))
-    yield tab
-    tab.close()
-    assert faults == []
-
-
 @pytest.mark.parametrize("host", ["live", "offline"])
 def test_numbers(page, places, session, host):
     """The strongest keys of the selected token, as Python has them."""

@@ -108,7 +108,7 @@ class Refusing(Answers):
 
 
 def test_a_refusal_is_shown_as_text(visit: Visit) -> None:
-    page = visit(Refusing(PLAIN))
+    page = visit(Refusing(PLAIN), refused=True)
     page.locator('[data-t="3"]').click()
     page.wait_for_selector(".notice:not([hidden])")
     assert page.locator(".notice").inner_text() == "refused: no <b>memory</b> left"
@@ -135,7 +135,7 @@ class Working(Answers):
 
 
 def test_what_was_at_work_is_shown_once_it_is_there_and_the_page_stays(visit: Visit) -> None:
-    page = visit(Working(PLAIN))
+    page = visit(Working(PLAIN), refused=True)
     page.evaluate("document.querySelector('.scroller').mine = true")
     page.wait_for_selector(".progress:not([hidden]) progress[value]")
     assert page.locator(".top li").count() == 0
