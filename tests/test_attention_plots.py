@@ -258,3 +258,46 @@ def test_formats_and_resolution(figures, tmp_path):
         save_figure(tmp_path / "figure.png", figures["layers"], dpi=dpi)
         sizes.append(int.from_bytes((tmp_path / "figure.png").read_bytes()[16:20], "big"))
     assert sizes[1] == pytest.approx(4 * sizes[0], abs=4)
+
+
+def marked(**part):
+    """A map with marks: coordinates of its episodes' lines, and the labels of the legend."""
+    rows, keys = part.get("rows", (0, 20)), part.get("keys", (0, 20))
+    ax = plots.plot_attention_map(
+        weights()[0][slice(*rows), slice(*keys)], marks=plots.Marks((0, 5, 12), 19, 4), **part
+    )
+    down, across = (np.array(lines.get_segments()) for lines in ax.collections)
+    return ax, sorted({*down[..., 0].ravel()}), sorted({*across[..., 1].ravel()})
+
+
+def test_episodes_query_row_and_sink_are_marked():
+    """Lines before the first position of an episode, but the very first, within what is seen."""
+    ax, columns, lines = marked()
+    assert (columns, lines) == ([4.5, 11.5], [4.5, 11.5])
+    for segment in ax.collections[0].get_segments():
+        assert segment[:, 1].tolist() == [segment[0, 0], 19.5]
+    _, labels = ax.get_legend_handles_labels()
+    assert labels == ["an episode begins", "query row", "attention sink: the first 4 positions"]
+    (query,) = (line for line in ax.lines if line.get_label() == "query row")
+    assert query.get_ydata() == [19]
+    assert ax.get_xlim() == (-0.5, 19.5)
+
+
+def test_marks_outside_a_part_are_left_out():
+    ax, columns, lines = marked(rows=(6, 15), keys=(7, 20))
+    assert (columns, lines) == ([11.5], [11.5])
+    assert ax.get_legend_handles_labels()[1] == ["an episode begins"]
+
+
+def test_a_sink_is_marked_where_the_rule_says(bert):
+    """And the legend is that of all heads."""
+    seen = examine_sample(bert, samples()[1], maps=MapOptions())
+    mass = [layer.query.sink_mass for layer in seen.layers]
+    threshold = float(np.median(mass))
+    drawn = dict(sample_figures(seen, rules=Rules(sink_mass=threshold)))
+    for layer, own in enumerate(mass):
+        axes = drawn[f"layer{layer}_maps"].axes[: len(own)]
+        labels = [ax.get_legend_handles_labels()[1] for ax in axes]
+        assert [any("sink" in label for label in some) for some in labels] == [m > threshold for m in own]
+        (legend,) = drawn[f"layer{layer}_maps"].legends
+        assert "query row" in [text.get_text() for text in legend.get_texts()]

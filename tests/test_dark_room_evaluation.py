@@ -25,6 +25,7 @@ from rattention.studies.dark_room import (
     example_checkpoint,
     train,
 )
+from rattention.studies.dark_room.samples import samples
 
 from tests.histories import QUICK, SIZES, SMALL, small_model
 
@@ -200,3 +201,16 @@ class TestExample:
         returns = evaluate(model, near, 16, seed=1)
         assert returns[:, -4:].mean() > 2.5 * returns[:, :2].mean() + 2
         assert all(torch.equal(a, b) for a, b in zip(weights, model.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("steps", [100, 37, 20, 3])
+def test_where_episodes_of_a_sample_begin(steps):
+    """Within an episode each transition begins where the last one ended; a new one begins somewhere else."""
+    model = ad.HistoryTransformer.load(ad.example_checkpoint())
+    made = samples(model, [30, 39, 20], steps, 0)
+    begins = set()
+    for sample in made:
+        states, _, _, reached, query = (array.numpy().ravel() for array in sample.inputs)
+        assert len(states) == steps
+        begins |= {*(1 + np.flatnonzero(np.append(states, query)[1:] != reached)).tolist()}
+    assert {sample.episodes for sample in made} == {tuple(sorted(begins))}

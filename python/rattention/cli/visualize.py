@@ -15,8 +15,8 @@ from rattention.cli import inputs
 from rattention.cli.options import ChoosesHeads, Folder, LooksInside, Reads, Span, option
 from rattention.cli.text import paragraph, progress, table
 from rattention.inspect import Rules, Sample
-from rattention.inspect.report import COLUMNS, QUERY_ROW, cell
-from rattention.inspect.statistics import STATISTICS, MapOptions
+from rattention.inspect.report import COLUMNS, QUERY_ROW, cell, layer_table
+from rattention.inspect.statistics import MapOptions
 from rattention.inspect.visualize import Drawing, visualize
 
 if TYPE_CHECKING:
@@ -272,12 +272,7 @@ def _table(names: Sequence[str], rows: Sequence[Mapping[str, Any]], style: Style
 
 
 def _layers(seen: Visualization) -> list[dict[str, Any]]:
-    values = {name: seen.findings.per_layer(name) for name in STATISTICS}
-    return [
-        {"layer": layer, **{name: float(values[name][i]) for name in STATISTICS}}
-        | {"try first": seen.advice.by_layer[layer]}
-        for i, layer in enumerate(seen.findings.layers)
-    ]
+    return layer_table(seen.findings, seen.advice)
 
 
 def _rules(seen: Visualization, style: Style) -> str:

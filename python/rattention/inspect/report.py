@@ -1,28 +1,24 @@
-"""An HTML file that a browser opens offline: figures, tables, advice and configuration in one."""
+"""An HTML file that a browser opens offline: advice, a page to walk through, tables and configuration in one,
+with links to the figures beside it."""
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rattention._extras import require
+from rattention.inspect.statistics import STATISTICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from matplotlib.figure import Figure
-
     from rattention.inspect.findings import Findings
     from rattention.inspect.insights import Advice
 
-KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
-"""What browsers show as images."""
-DPI = 110
-"""Of figures that are drawn for the report alone."""
+IMAGES = (".png", ".svg")
+"""What browsers show within a page."""
 
 
 class Column(NamedTuple):
@@ -56,6 +52,8 @@ QUERY_ROW = (
     "which most heads give their largest weight."
 )
 """What the table of samples shows."""
+LAYER_MEDIANS = "Medians over samples and heads, and the strategy that each layer alone suggests."
+"""What the table of layers shows."""
 
 
 def heading(name: str) -> str:
@@ -72,13 +70,20 @@ def cell(name: str, value: Any) -> str:
     return str(value)
 
 
-def embedded(caption: str, figure: Figure, file: Path) -> dict[str, str]:
-    """A figure as text in a page: from `file` where browsers show its kind, else drawn."""
-    image = io.BytesIO(file.read_bytes() if file.suffix in KINDS else b"")
-    if file.suffix not in KINDS:
-        figure.savefig(image, format="png", dpi=DPI)
-    data = base64.b64encode(image.getvalue()).decode("ascii")
-    return {"caption": caption, "kind": KINDS.get(file.suffix, KINDS[".png"]), "data": data}
+def linked(caption: str, file: Path) -> dict[str, Any]:
+    """A figure that stands beside the page; `shown` where browsers can show it within."""
+    return {"caption": caption, "file": file.name, "shown": file.suffix in IMAGES}
+
+
+def layer_table(findings: Findings, advice: Advice) -> list[dict[str, Any]]:
+    """A row for each layer: the medians over samples and heads of the query row's statistics, and the
+    strategy that the layer alone suggests."""
+    values = {name: findings.per_layer(name) for name in STATISTICS}
+    return [
+        {"layer": layer, **{name: float(values[name][i]) for name in STATISTICS}}
+        | {"try first": advice.by_layer[layer]}
+        for i, layer in enumerate(findings.layers)
+    ]
 
 
 def report(
@@ -86,8 +91,8 @@ def report(
     description: str,
     findings: Findings,
     advice: Advice,
-    overview: Sequence[Mapping[str, str]],
-    samples: Mapping[str, Sequence[Mapping[str, str]]],
+    overview: Sequence[Mapping[str, Any]],
+    samples: Mapping[str, Sequence[Mapping[str, Any]]],
     record: Mapping[str, Any],
     walk: str = "",
 ) -> str:
@@ -100,14 +105,15 @@ def report(
     findings, advice:
         What was measured, and what it means.
     overview, samples:
-        Figures over all samples, and those of each sample by its name.
+        Figures over all samples, and those of each sample by its name, as `linked` gives them.
     record:
         Configuration, versions and hardware, as plain data.
     walk:
         A page of the first sample, which stands within this one; none where it is empty.
     """
     source = files("rattention.inspect").joinpath("report.html.j2").read_text("utf-8")
-    written = {"query_row": QUERY_ROW, "heading": heading, "cell": cell}
+    written = {"query_row": QUERY_ROW, "layer_medians": LAYER_MEDIANS, "heading": heading, "cell": cell}
     template = require("jinja2").Environment(autoescape=True).from_string(source, written)
-    given = {"findings": findings, "advice": advice, "overview": overview, "samples": samples}
+    tables = {"findings": findings, "advice": advice, "layers": layer_table(findings, advice)}
+    given = {**tables, "overview": overview, "samples": samples}
     return str(template.render(title=title, description=description, record=record, walk=walk, **given))

@@ -45,6 +45,8 @@ class Sample:
     """Keyword arguments of the model."""
     labels: tuple[str, ...] = ()
     """What the positions are called: tokens or steps; numbers where there are none."""
+    episodes: tuple[int, ...] = ()
+    """The positions at which episodes begin, where there are any."""
 
     def run(self, model: Any) -> Any:
         """The model's output, without gradients and dropout."""
@@ -126,6 +128,8 @@ class LayerMeasure:
     """``[heads, keys]``: the mean weight that each position gets from the rows that may see it."""
     map: PooledMap | None
     """Where maps were asked for."""
+    row: int = -1
+    """The query row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +140,8 @@ class SampleMeasure:
     labels: tuple[str, ...]
     """What the positions are called; empty where they have numbers alone."""
     layers: tuple[LayerMeasure, ...]
+    episodes: tuple[int, ...] = ()
+    """As in `Sample`."""
 
     @property
     def sequence_length(self) -> int:
@@ -177,7 +183,7 @@ def examine_sample(
     with visiting(model, visit):
         sample.run(model)
     chosen_numbers("layers", layers, range(there))
-    return SampleMeasure(sample.name, sample.labels, tuple(measured))
+    return SampleMeasure(sample.name, sample.labels, tuple(measured), sample.episodes)
 
 
 def measure_layer(
@@ -214,6 +220,7 @@ def measure_layer(
         weights=weights,
         received=metrics.received[0, chosen],
         map=None if maps is None else _picture(attention, chosen, maps, sample),
+        row=at % rows,
     )
 
 

@@ -13,8 +13,8 @@ from rattention._extras import require
 from rattention._files import figure_format, save_figure, writable_folder, write_csv, write_text
 from rattention.inspect.findings import Findings
 from rattention.inspect.insights import Advice, Rules, advise
-from rattention.inspect.report import embedded, report
-from rattention.inspect.statistics import MapOptions, examine_sample
+from rattention.inspect.report import linked, report
+from rattention.inspect.statistics import SINKS, MapOptions, examine_sample
 
 if TYPE_CHECKING:
     import os
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from rattention.inspect.statistics import Sample, SampleMeasure
+    from rattention.inspect.statistics import LayerMeasure, Sample, SampleMeasure
     from rattention.plots.maps import Scale
 
 
 CAPTIONS = {
     "maps": "A picture per head: query rows go down, key positions across, the colour is the weight. Lines "
     "along the diagonal look a fixed distance back, vertical lines are positions that everyone looks at, a "
-    "flat triangle averages. What no row may see is blank.",
+    "flat triangle averages. What no row may see is blank. Marked, where they are there: the query row, the "
+    "sink, and grey lines where episodes begin.",
     "lines": "Left: what the query row gives to each position, per head and on average. Right: the mean "
     "attention that each position receives from the rows that may see it; few rows see the last positions.",
     "distributions": "A point for every sample and head, layer by layer; the box goes from quartile to "
@@ -98,7 +99,8 @@ def visualize(
 
     Writes into the folder `out`, each file whole: maps and lines of every layer for the first sample, or as
     many as `drawing` says; over all samples the distributions and the comparisons of layers and heads;
-    ``heads.csv``, a row for each sample, layer and head; and ``report.html`` with all of it.
+    ``heads.csv``, a row for each sample, layer and head; and ``report.html``: advice, tables, and the figures
+    by links.
 
     Parameters
     ----------
@@ -134,7 +136,7 @@ def visualize(
     if with_report:
         require("jinja2")
     style, thresholds = drawing or Drawing(), rules or Rules()
-    saver = _Saver(writable_folder(out), style, with_report)
+    saver = _Saver(writable_folder(out), style)
     numbers = None if heads is None else tuple(sorted(set(heads)))
     measured, figures = [], {}
     for i, sample in enumerate(samples if progress is None else progress(samples, "samples")):
@@ -142,7 +144,8 @@ def visualize(
         maps = style.maps if drawn else None
         seen = examine_sample(model, sample, layers=layers, heads=heads, maps=maps)
         if drawn:
-            pictures = sample_figures(seen, heads=numbers, scale=style.scale, figsize=style.figsize)
+            looks: dict[str, Any] = {"scale": style.scale, "figsize": style.figsize}
+            pictures = sample_figures(seen, heads=numbers, rules=thresholds, **looks)
             figures[sample.name] = saver.save(pictures, f"sample{i}_")
         # Pictures are most of the memory.
         measured.append(replace(seen, layers=tuple(replace(layer, map=None) for layer in seen.layers)))
@@ -160,34 +163,38 @@ def visualize(
 
 
 class _Saver:
-    """Names files in a folder, saves figures there and keeps them for the report."""
+    """Names files in a folder, and saves figures there."""
 
-    def __init__(self, folder: Path, style: Drawing, embeds: bool) -> None:
-        self.folder, self.style, self.embeds = folder, style, embeds
+    def __init__(self, folder: Path, style: Drawing) -> None:
+        self.folder, self.style = folder, style
         self.saved: list[Path] = []
 
     def path(self, name: str) -> Path:
         self.saved.append(self.folder / name)
         return self.saved[-1]
 
-    def save(self, figures: Iterator[tuple[str, Figure]], prefix: str = "") -> list[dict[str, str]]:
-        """Save each figure, and give those for the report."""
+    def save(self, figures: Iterator[tuple[str, Figure]], prefix: str = "") -> list[dict[str, Any]]:
+        """Save each figure, and give what the report says of it."""
         kept = []
         for name, figure in figures:
             path = self.path(f"{prefix}{name}.{self.style.format}")
             save_figure(path, figure, dpi=self.style.dpi)
-            if self.embeds:
-                what = re.sub(r"(sample|layer)(\d+)_?", r"\1 \2, ", path.stem)
-                kept.append(embedded(f"{what}: {CAPTIONS[name.rpartition('_')[2]]}", figure, path))
+            what = re.sub(r"(sample|layer)(\d+)_?", r"\1 \2, ", path.stem)
+            kept.append(linked(f"{what}: {CAPTIONS[name.rpartition('_')[2]]}", path))
         return kept
 
 
 def sample_figures(
-    sample: SampleMeasure, *, heads: tuple[int, ...] | None = None, **style: Any
+    sample: SampleMeasure,
+    *,
+    heads: tuple[int, ...] | None = None,
+    rules: Rules | None = None,
+    **style: Any,
 ) -> Iterator[tuple[str, Figure]]:
     """Name and figure of the maps, where they were kept, and of the lines of every layer.
 
-    `heads` are the numbers of those measured, as in `Findings`; `style` is ``scale`` and ``figsize`` of
+    `heads` are the numbers of those measured, as in `Findings`; `rules` say from which mass on the first
+    positions are marked as a sink; `style` is ``scale`` and ``figsize`` of
     `rattention.plots.attention_figure`.
     """
     for layer in sample.layers:
@@ -198,11 +205,20 @@ def sample_figures(
         if (picture := layer.map) is not None:
             start, stop = picture.keys
             parts: dict[str, Any] = {"shown": picture.shown, "rows": picture.rows, "keys": picture.keys}
+            parts["marks"] = _marks(sample, layer, rules or Rules())
             figure = plots.attention_figure(picture.weights, title=f"Attention in {where}", **parts, **shared)
             yield f"layer{layer.layer}_maps", figure
         title = f"What the query row gives, and what positions receive, in {where}"
         lines = (layer.weights[:, start:stop], layer.received[:, start:stop])
         yield f"layer{layer.layer}_lines", plots.lines_figure(*lines, start=start, title=title, **shared)
+
+
+def _marks(sample: SampleMeasure, layer: LayerMeasure, rules: Rules) -> list[plots.Marks]:
+    """What is marked on the map of each head."""
+    return [
+        plots.Marks(sample.episodes, layer.row, SINKS if mass > rules.sink_mass else 0)
+        for mass in layer.query.sink_mass
+    ]
 
 
 def overview_figures(

@@ -17,6 +17,7 @@ from rattention.plots.findings import (
     plot_layers,
 )
 from rattention.plots.maps import (
+    Marks,
     attention_figure,
     label_of,
     lines_figure,
@@ -29,6 +30,7 @@ from rattention.plots.maps import (
 )
 
 __all__ = [
+    "Marks",
     "attention_figure",
     "distributions_figure",
     "heads_comparison_figure",

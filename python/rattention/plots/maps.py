@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -110,6 +110,17 @@ BRIGHTEST = 99.5
 """The percentile of the weights at which a linear colour scale ends: first rows have weights near 1."""
 
 
+class Marks(NamedTuple):
+    """What is marked on a map."""
+
+    episodes: tuple[int, ...] = ()
+    """The positions at which episodes begin: grey lines."""
+    query: int | None = None
+    """The query row: a triangle at the right."""
+    sinks: int = 0
+    """How many first positions are an attention sink: a bar and a triangle at the top."""
+
+
 def plot_attention_map(
     weights: ArrayLike,
     *,
@@ -120,6 +131,7 @@ def plot_attention_map(
     scale: Scale = "linear",
     norm: Normalize | None = None,
     colorbar: bool = True,
+    marks: Marks | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """One head's map, query rows downwards and keys across; cells that nothing can be seen in stay blank.
@@ -138,6 +150,8 @@ def plot_attention_map(
         ``"linear"`` or ``"log"`` colours of these weights, or a norm of Matplotlib's for several maps.
     colorbar:
         Whether to draw one.
+    marks:
+        Episodes, the query row and the sink, of the whole sequence; those within the map are marked.
     """
     values = np.asarray(weights, np.float64)
     if values.ndim != 2:
@@ -157,7 +171,31 @@ def plot_attention_map(
     _position_axis(ax.xaxis, across, labels, rotation=90)
     _position_axis(ax.yaxis, down, labels, rotation=0)
     ax.set(xlabel="Key position", ylabel="Query position")
+    if marks is not None:
+        _mark(ax, marks, down, across)
     return ax
+
+
+def _mark(ax: Axes, marks: Marks, rows: Span, keys: Span) -> None:
+    """Draw what lies within a map, each kind once with a label for the legend."""
+    line: dict[str, Any] = {"color": "#B8B8B8", "linewidth": 0.8}
+    within = [start - 0.5 for start in marks.episodes if start > 0]
+    down = [y for y in within if rows[0] < y < rows[1]]
+    across = [x for x in within if keys[0] < x < keys[1]]
+    ax.vlines(across, [max(x, rows[0] - 0.5) for x in across], rows[1] - 0.5, **line)
+    ax.hlines(down, keys[0] - 0.5, [min(y, keys[1] - 0.5) for y in down], **line)
+    if down or across:
+        ax.plot([], [], label="an episode begins", **line)
+    sign: dict[str, Any] = {"color": style.VERMILION, "markersize": 5, "linestyle": "none", "clip_on": False}
+    if marks.query is not None and rows[0] <= marks.query < rows[1]:
+        place = ax.get_yaxis_transform()
+        ax.plot([1.02], [marks.query], marker="<", transform=place, label="query row", **sign)
+    last = min(marks.sinks, keys[1])
+    if last > keys[0]:
+        place, ends = ax.get_xaxis_transform(), [keys[0] - 0.5, last - 0.5]
+        ax.plot(ends, [1, 1], color=style.VERMILION, linewidth=2.5, transform=place, clip_on=False)
+        what = f"attention sink: the first {marks.sinks} positions"
+        ax.plot([sum(ends) / 2], [1.03], marker="v", transform=place, label=what, **sign)
 
 
 def attention_figure(
@@ -167,10 +205,14 @@ def attention_figure(
     scale: Scale = "linear",
     title: str = "",
     figsize: style.Size | None = None,
+    marks: Sequence[Marks] = (),
     **options: Any,
 ) -> Figure:
-    """The maps of all heads of a layer, ``[heads, rows, keys]``, on one colour scale; `options` are `shown`,
-    `rows`, `keys` and `labels` of `plot_attention_map`."""
+    """The maps of all heads of a layer, ``[heads, rows, keys]``, on one colour scale.
+
+    `marks` has those of each head; `options` are `shown`, `rows`, `keys` and `labels` of
+    `plot_attention_map`.
+    """
     count = len(weights)
     columns = min(4, count) if count <= 16 else min(8, count)
     lines = -(-count // columns)
@@ -182,7 +224,8 @@ def attention_figure(
         if i >= count:
             ax.remove()
             continue
-        plot_attention_map(weights[i], norm=norm, colorbar=False, ax=ax, **options)
+        marked = marks[i] if marks else None
+        plot_attention_map(weights[i], norm=norm, colorbar=False, marks=marked, ax=ax, **options)
         ax.set_title(f"head {i if heads is None else heads[i]}", fontsize=9)
         if i % columns:
             ax.set_ylabel("")
@@ -191,7 +234,24 @@ def attention_figure(
             ax.set_xlabel("")
             ax.tick_params(labelbottom=False)
     _colour_bar(figure, panels[0].images[0], panels[:count], "Attention weight")
+    _legend_below(figure, panels[:count])
     return figure
+
+
+def _legend_below(figure: Figure, panels: list[Axes]) -> None:
+    """What the marks of all panels mean, each once."""
+    found = {
+        label: mark for ax in panels for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    if found:
+        figure.legend(
+            [*found.values()],
+            [*found],
+            loc="outside lower center",
+            ncols=len(found),
+            fontsize=8,
+            frameon=False,
+        )
 
 
 def plot_query_attention(

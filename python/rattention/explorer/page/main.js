@@ -5,4 +5,6 @@ import { createLive } from './sources/live.js';
 import { createOffline } from './sources/offline.js';
 
 const source = document.querySelector('script[data-ask]') ? createOffline(document) : createLive();
-mount(document.querySelector('main'), source, { useAddress: true });
+/** A page within another (srcdoc) has no address of its own. */
+const useAddress = location.protocol !== 'about:';
+mount(document.querySelector('main'), source, { useAddress });

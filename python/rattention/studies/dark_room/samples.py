@@ -16,20 +16,21 @@ from rattention.studies.dark_room.rooms import ACTIONS
 
 def samples(model: HistoryTransformer, goals: Sequence[int], steps: int, seed: int) -> tuple[Sample, ...]:
     """What the model has done in each room by the time it has seen `steps` transitions."""
-    seen = History.empty(len(goals))
+    seen, decisions = History.empty(len(goals)), 0
 
     def keep(history: History) -> History:
-        nonlocal seen
-        seen = history
+        nonlocal seen, decisions
+        seen, decisions = history, decisions + 1
         return history
 
     room = collection_of(model).room
     evaluate(model, goals, -(-(steps + 1) // room.steps), seed=seed, compress=keep)
     history = seen.last(steps)
     labels = _step_labels(history, room.size)
+    episodes = tuple(range((len(history) - decisions + 1) % room.steps, len(history) + 1, room.steps))
     arrays = [np.ascontiguousarray(array) for array in (*history.arrays(), history.next_states[:, -1])]
     return tuple(
-        Sample(f"goal {goal}", tuple(torch.from_numpy(a[i : i + 1]) for a in arrays), {}, labels[i])
+        Sample(f"goal {goal}", tuple(torch.from_numpy(a[i : i + 1]) for a in arrays), {}, labels[i], episodes)
         for i, goal in enumerate(goals)
     )
 
