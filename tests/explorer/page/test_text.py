@@ -106,3 +106,33 @@ def test_find_counts_in_the_whole_text_and_goes_there(visit: Visit) -> None:
     assert "THE" in page.locator(".token.present").first.inner_text()
     page.locator(".find").fill("(a+b)")
     page.wait_for_function("document.querySelector('.find-count').textContent === '1 of 1'")
+
+
+SCOTLAND = "\U0001f3f4" + "".join(chr(0xE0000 + ord(sign)) for sign in "gbsct\x7f")
+JOINED = f"an 👩\u200d🚀 and {SCOTLAND} fly"
+
+
+def test_joined_emoji_and_flags_are_left_whole_and_stray_tags_are_boxed(visit: Visit) -> None:
+    page = visit(stored(f"{JOINED} with \U000e0061\U000e0062 hidden"), "#t=top&u=sentence")
+    assert page.locator(".sheet .control").all_inner_texts() == ["U+E0061", "U+E0062"]
+    assert JOINED in page.locator(".line").first.inner_text()
+    page.locator(".top li").first.wait_for()
+    assert JOINED in page.locator(".top li").first.inner_text()
+
+
+def test_a_character_of_several_tokens_stands_once_in_its_context(visit: Visit) -> None:
+    page = visit(stored("one 😀 two"), "#u=token")
+    page.locator(".top li").first.wait_for()
+    for line in page.locator(".top .around").all_inner_texts():
+        assert line.count("😀") == 1, line
+
+
+def test_a_title_cannot_turn_the_page(visit: Visit) -> None:
+    class Titled(Answers):
+        def document(self) -> Any:
+            values, arrays = super().document()
+            return values | {"title": "a \u202egpj.exe"}, arrays
+
+    page = visit(Titled(PLAIN))
+    assert page.locator("h1").inner_text() == "a ·gpj.exe"
+    assert page.title() == "a ·gpj.exe · attention"

@@ -6,6 +6,7 @@ import { followAddress } from './address.js';
 import { createBar } from './bar.js';
 import { createData } from './data.js';
 import { createGrid } from './grid_view.js';
+import { snippet } from './format.js';
 import { fit, readHash } from './hash.js';
 import { listenKeyboard } from './keyboard.js';
 import { createMapPane } from './map_pane.js';
@@ -94,7 +95,7 @@ function build(shell, doc) {
   if (useAddress) closers.push(followAddress(store, (state) => fit(state, doc)));
   data.begin();
   wired.begin();
-  if (useAddress && doc.title) document.title = `${doc.title} · attention`;
+  if (useAddress && doc.title) document.title = `${snippet(doc.title, 200)} · attention`;
   return { doc, store, data, close: () => closers.forEach((close) => close()) };
 }
 

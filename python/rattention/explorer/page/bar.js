@@ -1,7 +1,7 @@
 /** The bar on top: what this is, which head, find, sinks, theme, export, open. */
 
 import { h, select } from './dom.js';
-import { count } from './format.js';
+import { count, snippet } from './format.js';
 import { exportMenu } from './export_menu.js';
 import { openDialog } from './open_dialog.js';
 import { offered } from './hash.js';
@@ -38,7 +38,7 @@ export function createBar(context) {
     h(
       'div',
       { class: 'titles' },
-      h('h1', {}, h('bdi', {}, doc.title || 'Attention')),
+      h('h1', {}, h('bdi', {}, snippet(doc.title || 'Attention', 200))),
       h('span', { class: 'quiet' }, about),
     ),
     h('div', { class: 'heads' }, layer, head), search.node,

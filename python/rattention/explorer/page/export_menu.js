@@ -68,7 +68,7 @@ export function exportMenu(context) {
     );
   const node = h(
     'details',
-    { class: 'menu' },
+    { class: 'menu', 'aria-label': 'Export' },
     h('summary', { class: 'plain' }, 'export'),
     h('div', { class: 'menu-body' }, row('text', 'Text'), row('map', 'Map'), context.canShare && share(context)),
   );
@@ -81,7 +81,7 @@ export function exportMenu(context) {
 function share(context) {
   const copy = async () => {
     const done = await context.ui.attempt(() => navigator.clipboard.writeText(location.href));
-    if (done) context.ui.hint('Link copied');
+    if (done) context.ui.note('Link copied');
   };
   return h(
     'div',

@@ -1,5 +1,7 @@
 /** How numbers and snippets of text are written. */
 
+import { withSigns } from './visible.js';
+
 const whole = new Intl.NumberFormat('en-US');
 
 export const count = (n) => whole.format(n);
@@ -46,11 +48,10 @@ export function measured(value, unit) {
 export const headName = (layer, head) =>
   [layer === 'mean' ? 'all layers' : `layer ${layer}`, head === 'mean' ? 'all heads' : `head ${head}`].join(', ');
 
-const HIDDEN = /[\p{Cc}\p{Cf}\u2028\u2029]/gu;
 const SIGNS = { '\n': '↵', '\t': '⇥', '\r': '␍' };
 
 /** Text on one line, control characters made visible, at most `most` characters. */
 export function snippet(text, most = 60) {
   const cut = text.length > most ? `${[...text.slice(0, most)].slice(0, -1).join('')}…` : text;
-  return cut.replace(HIDDEN, (sign) => SIGNS[sign] ?? '·');
+  return withSigns(cut.replaceAll('\t', SIGNS['\t']), (sign) => SIGNS[sign] ?? '·');
 }

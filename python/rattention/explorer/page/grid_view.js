@@ -65,17 +65,16 @@ export function createGrid({ store, data, ui }) {
   function armOrDrop() {
     if (store.get().compare) store.set({ compare: null }, { push: true });
     else armed = !armed;
-    ui.hint(armed ? 'Now click the head to compare with' : null);
+    ui.note(armed ? 'Now click the head to compare with' : null);
     refresh();
   }
 
   function choose([row, column], second) {
     const pair = [order(row), order(column)];
-    if (!offered(doc, ...pair)) return ui.hint('this file does not hold that head');
+    if (!offered(doc, ...pair)) return ui.note('this file does not hold that head');
     if (second || armed) store.set({ compare: pair }, { push: true });
     else store.set({ layer: pair[0], head: pair[1] }, { push: true });
     armed = false;
-    ui.say(`${headName(...pair)}${second ? ', compared' : ''}`);
     refresh();
   }
 

@@ -32,7 +32,7 @@ export function createSearch(store, tokens, act) {
       oninput: () => typed(box.value),
     },
   );
-  const status = h('span', { class: 'find-count', role: 'status' });
+  const status = h('span', { class: 'find-count', role: 'status', 'aria-label': 'Found' });
   const node = h('div', { class: 'find-box' }, box, status);
 
   const span = ([start, end]) => [tokens.tokenAt(start), tokens.tokenAt(end - 1) + 1];

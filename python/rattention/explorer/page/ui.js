@@ -42,6 +42,25 @@ export function createUi(shell, context, theme) {
   }
   const pending = timer(450, hint);
 
+  const said = new Map();
+  const tell = later(120, () => {
+    shell.live.textContent = [...said.values()].join('. ');
+    said.clear();
+  });
+
+  /** Announce to screen readers; of each kind the latest, so that none hides another. */
+  function say(text, kind = 'place') {
+    said.delete(kind);
+    said.set(kind, text);
+    tell();
+  }
+
+  /** Show and announce. */
+  function note(text) {
+    hint(text);
+    if (text) say(text, 'note');
+  }
+
   return {
     theme: theme.theme,
     colour: theme.colour,
@@ -53,7 +72,8 @@ export function createUi(shell, context, theme) {
     slowHint,
     attempt: shell.attempt,
     during: shell.during,
-    say: later(120, (text) => (shell.live.textContent = text)),
+    note,
+    say,
     goto: (token, where) => context.panes.text.goto(token, where),
     slotTitle: ({ layer, head }) => headName(layer, head),
   };

@@ -8,9 +8,15 @@ const NAMES = {
   0x2067: 'RLI', 0x2068: 'FSI', 0x2069: 'PDI', 0xfeff: 'BOM', 0x2028: 'LS', 0x2029: 'PS',
 };
 
-/** Joiners that do their work, in emoji and in scripts whose letters join, are left alone. */
+/** Each tag of the flags that Unicode recommends (England, Scotland, Wales), where it stands in its flag. */
+const FLAGS = ['gbeng', 'gbsct', 'gbwls'].flatMap((letters) => {
+  const tags = [...letters, '\u007f'].map((letter) => `\\u{${(0xe0000 + letter.charCodeAt(0)).toString(16)}}`);
+  return tags.map((tag, i) => `(?<=\\u{1f3f4}${tags.slice(0, i).join('')})${tag}(?=${tags.slice(i + 1).join('')})`);
+}).join('|');
+
+/** Joiners that do their work, in emoji and in scripts whose letters join, and tags of flags are left alone. */
 const JOINS = '(?<=[\\p{Extended_Pictographic}\\p{Emoji_Modifier}\\ufe0f])\\u200d(?=\\p{Extended_Pictographic})' +
-  '|(?<=[\\u0600-\\u0dff])[\\u200c\\u200d](?=[\\u0600-\\u0dff])';
+  `|(?<=[\\u0600-\\u0dff])[\\u200c\\u200d](?=[\\u0600-\\u0dff])|${FLAGS}`;
 const SIGN = '[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u00ad\\p{Cf}\\u2028\\u2029\\n' +
   '\\u034f\\u115f\\u1160\\u3164\\uffa0\\u{e0100}-\\u{e01ef}]';
 const UNSEEN = new RegExp(`(${JOINS})|(${SIGN})`, 'gu');
@@ -22,6 +28,9 @@ export const hasUnseen = (text) => ANY.test(text);
 
 const hexOf = (sign) => `U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}`;
 const labelOf = (sign) => NAMES[sign.codePointAt(0)] ?? hexOf(sign);
+
+/** A text with what would not be seen, line ends included, replaced by `by(sign)`. */
+export const withSigns = (text, by) => text.replace(UNSEEN, (found, joiner) => (joiner === undefined ? by(found) : found));
 
 /** About how many pixels the boxes in a piece of text take. */
 export function boxesWidth(text) {

@@ -1,6 +1,6 @@
 /** Which pane is drawn anew after what. */
 
-import { percent, snippet } from './format.js';
+import { headName, percent, snippet } from './format.js';
 
 /** The result of a selection as a sentence. */
 function summaryOfSlot({ marks }, tokens, selection) {
@@ -11,6 +11,26 @@ function summaryOfSlot({ marks }, tokens, selection) {
   const sink = marks.sinks > 0 ? `, sinks ${percent(marks.sinks)}` : '';
   const origin = selection[0] >= tokens.written ? ' (generated)' : '';
   return `${snippet(tokens.nameOf(...selection), 40)}${origin} ${verb}: ${named.join(', ')}${sink}`;
+}
+
+const SHOWN = { reads: 'what the selection reads', readers: 'what reads the selection', received: 'what each place receives' };
+
+/** What is announced of a change of the view. */
+const NEWS = {
+  head: ({ layer, head }) => headName(layer, head),
+  compare: ({ compare }) => (compare ? `compared with ${headName(...compare)}` : 'no longer compared'),
+  unit: ({ unit }) => `unit ${unit}`,
+  show: ({ show }) => `shaded: ${SHOWN[show]}`,
+  apart: ({ apart }) => `attention sinks ${apart ? 'apart' : 'included'}`,
+  scale: ({ scale }) => `${scale} colours`,
+  theme: ({ theme }) => `theme ${theme}`,
+  tab: ({ tab }) => `panel ${tab}`,
+};
+
+/** One sentence of all that changed; empty where nothing is to be said. */
+function news(state, names) {
+  const changed = names.has('layer') ? new Set([...names, 'head']) : names;
+  return Object.keys(NEWS).filter((name) => changed.has(name)).map((name) => NEWS[name](state)).join(', ');
 }
 
 const any = (names, ...wanted) => wanted.some((name) => names.has(name));
@@ -51,6 +71,8 @@ export function wire(context, theme) {
   }
 
   function changed(state, names, { back }) {
+    const told = news(state, names);
+    if (told) ui.say(told, 'view');
     if (names.has('theme')) theme.apply();
     if (names.has('view')) panes.map.viewChanged();
     if (any(names, 'scale', 'apart')) panes.map.lookChanged();

@@ -51,7 +51,9 @@ export function createCompression({ store, data }) {
     slider.value = String(budget);
     size.textContent = `${percent(answer?.budget ?? budget)} of the tokens`;
     note.textContent = answer?.strategies[strategy]?.help ?? '';
+    const focused = list.contains(list.getRootNode().activeElement);
     replace(list, answer ? answer.strategies.map(choice) : h('p', { class: 'quiet' }, 'Reading…'));
+    if (focused) list.querySelector('[aria-checked="true"]')?.focus();
   }
   return { node, refresh };
 }

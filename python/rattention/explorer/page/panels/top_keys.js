@@ -18,9 +18,10 @@ export function createTopKeys({ store, data, ui }) {
   const node = h('div', {}, title, lists);
 
   function around({ first, stop }) {
-    const near = (by, from) => tokens.tokenAt(Math.max(0, Math.min(tokens.text.length, from + by)));
-    const before = snippet(tokens.textOf(Math.min(first, near(-24, tokens.starts[first])), first) + tokens.gapBefore(first), 40);
-    const after = snippet(tokens.gapBefore(stop) + tokens.textOf(stop, Math.max(stop, near(40, tokens.ends[stop - 1]))), 50);
+    const [from, to] = [tokens.starts[first], Math.max(tokens.starts[first], tokens.ends[stop - 1])];
+    const begin = (at) => tokens.starts[tokens.tokenAt(Math.max(0, Math.min(tokens.text.length, at)))] ?? 0;
+    const before = snippet(tokens.text.slice(Math.min(from, begin(from - 24)), from), 40);
+    const after = snippet(tokens.text.slice(to, Math.max(to, begin(to + 40))), 50);
     return h(
       'span',
       { class: 'around', dir: 'ltr' },
