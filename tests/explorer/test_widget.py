@@ -59,4 +59,5 @@ def test_in_a_notebook():
     seen = Exploration(session)
     assert isinstance(seen.explorer, Explorer)
     assert "application/vnd.jupyter.widget-view+json" in seen._repr_mimebundle_()[0]
-    assert seen.widget.style.strip()
+    assert seen.widget.sheet.strip()
+    assert not seen.widget.has_trait("style")  # front ends take it for a model of its own

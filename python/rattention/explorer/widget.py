@@ -17,10 +17,13 @@ def widget(explorer: Explorer) -> Any:
     import traitlets  # comes with it
 
     class ExplorerWidget(anywidget.AnyWidget):  # type: ignore[misc, name-defined]
-        """Each question is answered by a thread of its own: one that takes long keeps no other waiting."""
+        """Each question is answered by a thread of its own: one that takes long keeps no other waiting.
+
+        The trait is not called ``style``: that is a widget's model of its looks.
+        """
 
         _esm = f"{module('widget.js')}\nexport default entry.default;\n"
-        style = traitlets.Unicode(page_files()["style.css"].decode("utf-8")).tag(sync=True)
+        sheet = traitlets.Unicode(page_files()["style.css"].decode("utf-8")).tag(sync=True)
 
         def __init__(self) -> None:
             super().__init__()

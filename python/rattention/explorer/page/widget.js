@@ -1,4 +1,4 @@
-/** Entry of the notebook's widget (anywidget). The model's trait `style` holds the text of style.css. */
+/** Entry of the notebook's widget (anywidget). The model's trait `sheet` holds the text of style.css. */
 
 import { mount } from './app.js';
 import { createKernel } from './sources/widget.js';
@@ -7,7 +7,7 @@ import { createKernel } from './sources/widget.js';
 export function render({ model, el }) {
   const shadow = el.attachShadow({ mode: 'open' });
   const style = document.createElement('style');
-  style.textContent = model.get('style') ?? '';
+  style.textContent = model.get('sheet') ?? '';
   const root = document.createElement('main');
   root.className = 'in-notebook';
   shadow.append(style, root);
