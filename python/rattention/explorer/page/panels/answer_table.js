@@ -12,7 +12,7 @@ export function createAnswerTable({ data, ui }) {
   const node = h('div', { class: 'wide answer-table' });
 
   function row(token, columns) {
-    const name = snippet(tokens.nameOf(token, token + 1), 24);
+    const name = snippet(tokens.nameOf(token, token + 1), 24).trim() || '␣';
     const go = h('button', { type: 'button', title: 'Go there', onclick: () => ui.goto(token, 'middle') }, h('bdi', {}, name));
     const cell = (series, m) => {
       const values = series.map((own) => measured(own[token - tokens.written], doc.metrics[m].unit));

@@ -67,7 +67,7 @@ export function createCurves({ store, data, ui }) {
 
   const span = (bin) =>
     (edges[bin + 1] - edges[bin] === 1
-      ? `“${snippet(tokens.nameOf(edges[bin], edges[bin + 1]), 14)}” (${count(edges[bin])})`
+      ? `“${snippet(tokens.nameOf(edges[bin], edges[bin + 1]), 14).trim() || '␣'}” (${count(edges[bin])})`
       : `${count(edges[bin])}–${count(edges[bin + 1] - 1)}`);
 
   function readout(metric, series, output) {
