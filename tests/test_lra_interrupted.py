@@ -14,8 +14,8 @@ needs("studies")
 
 import torch
 from rattention.studies.kit.settings import read_lines
-from rattention.studies.kit.training import save_checkpoint
-from rattention.studies.lra.training import do_run, last_checkpoint
+from rattention.studies.kit.training import last_checkpoint, save_checkpoint
+from rattention.studies.lra.training import do_run
 
 from tests.lra_runs import everything, interrupt_in_step, lines, straight_run, tiny_run, tiny_task
 from tests.processes import REPOSITORY

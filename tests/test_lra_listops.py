@@ -16,8 +16,9 @@ needs("studies")
 import rattention as ra
 from pyarrow import parquet
 from rattention import _core
+from rattention.studies.kit.folder import default_folder
 from rattention.studies.lra import ListOps, Split, TaskData
-from rattention.studies.lra.listops import TOKENS, default_folder, evaluate, reference_tree
+from rattention.studies.lra.listops import TOKENS, evaluate, reference_tree
 
 SMALL = ListOps(
     train=300, validation=50, test=60, min_length=5, max_length=60, max_depth=4, max_args=5, seed=3

@@ -143,7 +143,7 @@ class TestFolder:
         code = """
             import sys, time
             from pathlib import Path
-            from rattention.studies.lra.folder import locked
+            from rattention.studies.kit.folder import locked
             with locked(Path(sys.argv[1])):
                 print("held", flush=True)
                 time.sleep(60)

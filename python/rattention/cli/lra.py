@@ -51,8 +51,8 @@ class Chosen(Computed):
 
     def study(self, folder: Path | None) -> Study:
         """The study that is named, with the tasks and data asked for."""
+        from rattention.studies.kit.folder import STUDY
         from rattention.studies.lra import PRESETS, Study
-        from rattention.studies.lra.folder import STUDY
 
         if self.preset is not None and self.config is not None:
             raise ValueError("--preset and --config both name a study: leave one out")

@@ -228,3 +228,35 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return dict(torch.load(io.BytesIO(content), weights_only=True))
     except (OSError, RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
+
+
+def adamw(model: torch.nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW that decays weight matrices alone: norms, biases, gravity and timescales do not decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def last_checkpoint(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The last checkpoint that is whole, and what it holds."""
+    for path in reversed(checkpoints(folder)):
+        try:
+            return path, read_checkpoint(path)
+        except WeightsError:
+            continue
+    return None, {}
+
+
+def remove_all_but(folder: Path, kept: set[Path]) -> None:
+    """Remove other checkpoints, and what a write that was killed has left."""
+    for path in folder.iterdir():
+        if path not in kept:
+            path.unlink()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the last one last: their names end with a number."""
+    return sorted(folder.glob("*-*.pt"), key=lambda path: int(path.stem.rpartition("-")[2]))

@@ -21,9 +21,9 @@ from rattention import _extras
 for _module in ("torch", "scipy.stats"):
     _extras.require(_module)
 
+from rattention.studies.kit.folder import new_name
 from rattention.studies.lra.config import PRESETS, TASKS, Run, Study
 from rattention.studies.lra.data import Split, Task, TaskData
-from rattention.studies.lra.folder import new_name
 from rattention.studies.lra.images import Images
 from rattention.studies.lra.listops import ListOps
 from rattention.studies.lra.models import SequenceClassifier, matched_size

@@ -1,30 +1,19 @@
-"""The folder of a study: whose it is, who writes to it, and its tables."""
+"""The folder of a study: its files, what it was begun with, and its tables."""
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import fcntl
-import json
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from rattention._config import get_num_threads, show_config
 from rattention._extras import require
-from rattention._files import replacing, write_json
-from rattention._installed import versions
+from rattention._files import replacing
+from rattention.studies.kit.folder import STUDY, write_environment
 from rattention.studies.kit.settings import differences, read_lines
 from rattention.studies.lra.config import SUBSETS, Study
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-STUDY, ENVIRONMENT, LOCK, RUNS = "study.yaml", "environment.json", ".lock", "runs"
-"""Files of a study."""
+RUNS = "runs"
+"""The folder of all runs."""
 
 SETTINGS, METRICS, ATTENTION = "run.yaml", "metrics.jsonl", "attention.jsonl"
 RESULT, MODEL, MAPS = "result.json", "model.safetensors", "attention_maps.safetensors"
@@ -34,19 +23,6 @@ KINDS = dict.fromkeys(("task", "mechanism"), "string") | dict.fromkeys(
     ("seed", "epoch", "step", "peak_memory_bytes", "layer", "head"), "int64"
 )
 """Types of columns in tables, where not float64."""
-
-
-def new_name() -> str:
-    """A name for a new folder, with the time."""
-    return f"results_{datetime.datetime.now():%Y%m%d_%H%M%S}"
-
-
-def require_study_or_nothing(folder: str | os.PathLike[str]) -> Path:
-    """The path, where there is nothing yet or a study; ValueError otherwise."""
-    path = Path(folder)
-    if path.is_dir() and not (path / STUDY).exists() and any(p.name != LOCK for p in path.iterdir()):
-        raise ValueError(f"{path} holds no study (there is no {STUDY}): choose a new or an empty folder")
-    return path
 
 
 def open_folder(study: Study, folder: Path) -> None:
@@ -62,42 +38,7 @@ def open_folder(study: Study, folder: Path) -> None:
                 "same settings to go on"
             )
     study.save(path)
-    if not (folder / ENVIRONMENT).exists():
-        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        hardware = show_config() | {"torch": torch.__version__}
-        write_json(
-            folder / ENVIRONMENT,
-            {"created": now, "hardware": hardware, "versions": versions(), "threads": get_num_threads()},
-        )
-
-
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a finished run; None of one that is not."""
-    path = folder / RESULT
-    try:
-        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}): remove it, and the run is finished again"
-        ) from error
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Alone in the folder; ValueError where another process is."""
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise ValueError(
-                f"{folder} is in use by another run (process {file.read().strip() or 'unknown'}): wait for "
-                "it, or choose another folder"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    write_environment(folder)
 
 
 def write_tables(folder: Path) -> None:

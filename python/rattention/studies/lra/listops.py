@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from rattention import _core
 from rattention._arguments import first_line, whole_number
 from rattention._extras import require
 from rattention._files import replacing, writable_folder
+from rattention.studies.kit.folder import default_folder
 from rattention.studies.kit.settings import require_ranges, with_given
 from rattention.studies.lra.data import SPLITS, Split, Task, TaskData
 
@@ -151,13 +151,6 @@ class ListOps:
             f"max_length={self.max_length} tokens, max_depth={self.max_depth} and max_args={self.max_args}: "
             f"widen these or ask for fewer"
         )
-
-
-def default_folder() -> Path:
-    """``$RATTENTION_CACHE``, or ``rattention`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    if own := os.environ.get("RATTENTION_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rattention"
 
 
 def _write(path: Path, split: Split, settings: str) -> None:

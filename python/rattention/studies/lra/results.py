@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from rattention._extras import require
+from rattention.studies.kit.folder import ENVIRONMENT, STUDY
 from rattention.studies.kit.settings import differences, is_number, read_lines, read_yaml
 from rattention.studies.lra import folder as files
 from rattention.studies.lra.config import TASKS
@@ -104,7 +105,7 @@ class StudyResults:
         found = [run for path in paths for run in _runs(path, warnings)]
         _require_same_settings(found)
         unknown = "{} cannot be read ({}): on what its runs went is not known."
-        read = (_read(path / files.ENVIRONMENT, _mapping, unknown, warnings) for path in paths)
+        read = (_read(path / ENVIRONMENT, _mapping, unknown, warnings) for path in paths)
         environments = tuple(environment or {} for environment in read)
         machines = [(own.get("hardware"), own.get("threads")) for own in environments]
         if any(machine != machines[0] for machine in machines):
@@ -147,9 +148,9 @@ def _order(run: RunRecord) -> tuple[int, str, int, str, int]:
 def _runs(folder: Path, warnings: list[str]) -> list[RunRecord]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give one that rattention lra run has written")
-    if not (folder / files.STUDY).is_file() or not (folder / files.RUNS).is_dir():
+    if not (folder / STUDY).is_file() or not (folder / files.RUNS).is_dir():
         raise ValueError(
-            f"{folder} holds no results (there is no {files.STUDY} with a folder {files.RUNS}): give a "
+            f"{folder} holds no results (there is no {STUDY} with a folder {files.RUNS}): give a "
             "folder that rattention lra run has written"
         )
     runs = []

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from rattention._files import writable_folder
 from rattention.studies.kit import distributed
+from rattention.studies.kit.folder import (
+    full_disk_explained,
+    locked,
+    read_result,
+    require_study_or_nothing,
+)
 from rattention.studies.lra import folder as files
 
 if TYPE_CHECKING:
@@ -19,11 +23,6 @@ if TYPE_CHECKING:
 
     from rattention.studies.lra.config import Run, Study
     from rattention.studies.lra.data import TaskData
-
-FULL = re.compile(
-    r"no space left|disk quota exceeded|file too large|enforce fail|writer failed", re.IGNORECASE
-)
-"""How libraries that do not raise OSError say that a file could not be written."""
 
 
 def _ignore(_line: str) -> None:
@@ -62,12 +61,13 @@ def run_study(
     if distributed.rank() != 0:
         progress = _ignore
     with contextlib.ExitStack() as stack:
-        path = writable_folder(files.require_study_or_nothing(folder))
+        path = writable_folder(require_study_or_nothing(folder))
+        distributed.barrier()  # before rank 0 begins to write there
         if distributed.rank() == 0:
-            stack.enter_context(files.locked(path))
+            stack.enter_context(locked(path))
             files.open_folder(study, path)
         distributed.barrier()
-        stack.enter_context(_full_disk_explained(path))
+        stack.enter_context(full_disk_explained(path))
         results = list(_results(study, path, progress))
     if distributed.rank() == 0:
         try:
@@ -86,7 +86,9 @@ def _results(study: Study, folder: Path, progress: Callable[[str], None]) -> Ite
 
     runs = study.runs()
     done = distributed.broadcast(
-        [files.read_result(folder / files.RUNS / run.name) for run in runs] if distributed.rank() == 0 else []
+        [read_result(folder / files.RUNS / run.name / files.RESULT) for run in runs]
+        if distributed.rank() == 0
+        else []
     )
     _check_data([run for run, result in zip(runs, done, strict=True) if result is None], progress)
     took: list[float] = []
@@ -154,18 +156,3 @@ def _report_mismatch(run: Run, data: TaskData, progress: Callable[[str], None]) 
                 f"{run.name}: parameters cannot be matched, they are {more:+.0%} off softmax "
                 "attention's; fewer timescales or a wider MLP would do"
             )
-
-
-@contextlib.contextmanager
-def _full_disk_explained(folder: Path) -> Iterator[None]:
-    """Whatever library met it, a file that could not be written is an OSError that says what is kept."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if not full and (isinstance(error, OSError) or not FULL.search(str(error))):
-            raise
-        raise OSError(
-            f"{folder} cannot be written any more ({error}): finished runs and epochs are kept; make room "
-            "and run the same again to go on"
-        ) from error

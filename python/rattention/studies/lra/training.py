@@ -18,9 +18,11 @@ from rattention.studies.kit import distributed
 from rattention.studies.kit.settings import write_lines, write_yaml
 from rattention.studies.kit.training import (
     Trainer,
-    WeightsError,
+    adamw,
+    checkpoints,
     deferred_interrupt,
-    read_checkpoint,
+    last_checkpoint,
+    remove_all_but,
     save_checkpoint,
 )
 from rattention.studies.lra.data import SPLITS, TrainingBatches, collate, in_order_of_length
@@ -259,7 +261,7 @@ class ClassifierTrainer(Trainer):
         if distributed.rank() == 0:
             folder = writable_folder(self.folder / CHECKPOINTS)
             save_checkpoint(folder / f"epoch-{len(self.lines)}.pt", state)
-            remove_all_but(folder, set(_by_epoch(folder)[-CHECKPOINTS_KEPT:]))
+            remove_all_but(folder, set(checkpoints(folder)[-CHECKPOINTS_KEPT:]))
             self._write_lines()
         distributed.barrier()
 
@@ -282,34 +284,3 @@ class ClassifierTrainer(Trainer):
     def logged(self) -> int:
         """The epochs so far."""
         return len(self.lines)
-
-
-def adamw(model: torch.nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW that decays weight matrices alone: norms, biases, gravity and timescales do not decay."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, fused=True)
-
-
-def last_checkpoint(folder: Path) -> tuple[Path | None, dict[str, Any]]:
-    """The last checkpoint that is whole, and what it holds."""
-    for path in reversed(_by_epoch(folder)):
-        try:
-            return path, read_checkpoint(path)
-        except WeightsError:
-            continue
-    return None, {}
-
-
-def remove_all_but(folder: Path, kept: set[Path]) -> None:
-    """Remove other checkpoints, and what a write that was killed has left."""
-    for path in folder.iterdir():
-        if path not in kept:
-            path.unlink()
-
-
-def _by_epoch(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.removeprefix("epoch-")))
