@@ -21,6 +21,7 @@ from rattention.cli.check import Check
 from rattention.cli.compress import Compress
 from rattention.cli.demo import Demo
 from rattention.cli.explore import Explore
+from rattention.cli.lm import LM
 from rattention.cli.lra import LRA
 from rattention.cli.options import BASIC, Command, Group, Reads, one_of
 from rattention.cli.paper import Paper
@@ -36,6 +37,7 @@ COMMANDS: dict[str, type[Command] | Group] = {
     "paper": Paper,
     "ad": AD,
     "lra": LRA,
+    "lm": LM,
     "all": All,
 }
 """Every command by name, in the order that ``rattention --help`` shows."""

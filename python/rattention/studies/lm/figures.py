@@ -1,0 +1,168 @@
+"""A figure for every experiment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rattention.plots.style import COLOURS, GREY, MARKERS, figure_of, legend_beside
+from rattention.studies.kit.intervals import interval
+from rattention.studies.lm.results import BITS
+from rattention.studies.lm.tasks import LABELS as TASK_LABELS
+from rattention.studies.lm.variants import LABELS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from rattention.studies.lm.results import Number
+
+WINDOW, CONTEXT = "Window (tokens)", "Context (tokens)"
+
+
+def figures_of(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> dict[str, Figure]:
+    """By experiment, of those that have results."""
+    drawn = {}
+    for name, draw in FIGURES.items():
+        own = [number for number in numbers if number.experiment == name]
+        if own:
+            baseline = [number for number in numbers if number.experiment == "ngram"]
+            drawn[name] = draw([r for r in results if r["experiment"] == name], [*own, *baseline])
+    return drawn
+
+
+def pareto(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figure:
+    """Loss against the window, on all tokens and on those last seen beyond it; loss by position."""
+    figure, axes = figure_of("Loss against the window", 1, 3, (14, 4))
+    own = [n for n in numbers if n.experiment == "pareto"]
+    _by_window(axes[0], [n for n in own if n.measure == BITS], "Bits per byte, second half of the context")
+    for n in numbers:
+        if n.experiment == "ngram" and n.measure == BITS:
+            axes[0].set_title(f"5-grams: {n.value:.3f} bits per byte", fontsize=9, color=GREY)
+    beyond = [n for n in own if n.measure == f"bits per token, last seen beyond {n.window}"]
+    _by_window(axes[1], beyond, "Bits per token, 4-gram last seen beyond the window")
+    _by_position(axes[2], results)
+    return figure
+
+
+def _by_window(ax: Axes, numbers: Sequence[Number], label: str) -> None:
+    """A line for each mechanism and layout; those without a window are levels."""
+    groups = dict.fromkeys((n.mechanism, n.layout) for n in numbers)
+    for index, (mechanism, layout) in enumerate(groups):
+        own = [n for n in numbers if (n.mechanism, n.layout) == (mechanism, layout)]
+        name = LABELS[mechanism] + ("" if layout == "pure" else ", 3:1")
+        if own[0].window is None:
+            level = interval([n.value for n in own])
+            ax.axhline(level.mean, color=COLOURS[index], linestyle="--", label=name)
+        else:
+            _line(ax, own, lambda n: n.window or 0, name, index)
+    ax.set_xscale("log", base=2)
+    ax.set_xlabel(WINDOW)
+    ax.set_ylabel(label)
+    ax.legend(frameon=False, fontsize=8)
+
+
+def _line(ax: Axes, numbers: Sequence[Number], place: Callable[[Number], int], name: str, index: int) -> None:
+    """Means over seeds with intervals."""
+    places = sorted({place(n) for n in numbers})
+    means = [interval([n.value for n in numbers if place(n) == x]) for x in places]
+    middle = np.array([m.mean for m in means])
+    errors = np.nan_to_num([[m.mean - m.low for m in means], [m.high - m.mean for m in means]])
+    style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+    ax.errorbar(places, middle, errors, label=name, linewidth=1.3, markersize=4, capsize=2, **style)
+
+
+def _by_position(ax: Axes, results: Sequence[dict[str, Any]]) -> None:
+    """Full attention and the smallest and the largest window of each mechanism, means over seeds."""
+    windows = sorted({r["variant"]["window"] for r in results if r["variant"]["window"] is not None})
+    chosen = [r for r in results if r["variant"]["window"] in (None, *windows[:1], *windows[-1:])]
+    for index, name in enumerate(
+        dict.fromkeys(r["name"] for r in chosen if r["variant"]["layout"] == "pure")
+    ):
+        own = [r for r in chosen if r["name"] == name]
+        lines = [[row["bits_per_byte"] for row in r["text"]["by_position"]] for r in own]
+        places = [row["position"] for row in own[0]["text"]["by_position"]]
+        ax.plot(places, np.mean(lines, axis=0), color=COLOURS[index], label=own[0]["label"], linewidth=1.3)
+    ax.set_xlabel("Position in the context")
+    ax.set_ylabel("Bits per byte")
+    legend_beside(ax)
+
+
+def recall(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figure:
+    """Accuracy by the number of pairs and the window."""
+    own = [n for n in numbers if n.measure == "accuracy"]
+    pairs = sorted({n.at for n in own})
+    figure, axes = figure_of("Associative recall (MQAR)", 1, len(pairs), (5.5 * len(pairs), 4))
+    for ax, count in zip(axes, pairs, strict=True):
+        _by_window(ax, [n for n in own if n.at == count], "Share of queries answered")
+        ax.set_title(f"{count} pairs", fontsize=9)
+        ax.set_ylim(-0.03, 1.03)
+        legend_beside(ax)
+    return figure
+
+
+def length(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figure:
+    """Loss and the share of tasks solved, against the context."""
+    figure, axes = figure_of("Longer contexts than in training", 1, 1 + len(TASK_LABELS), (17, 3.6))
+    measures = {BITS: "Bits per byte, second half"}
+    measures |= {f"{task}: accuracy": label for task, label in TASK_LABELS.items()}
+    for ax, (measure, label) in zip(axes, measures.items(), strict=True):
+        own = [n for n in numbers if n.experiment == "length" and n.measure == measure]
+        _by_context(ax, own)
+        ax.set_title(label, fontsize=9)
+        if measure != BITS:
+            ax.set_ylim(-0.03, 1.03)
+    legend_beside(axes[-1])
+    return figure
+
+
+def _by_context(ax: Axes, numbers: Sequence[Number]) -> None:
+    for index, name in enumerate(dict.fromkeys(n.name for n in numbers)):
+        own = [n for n in numbers if n.name == name]
+        _line(ax, own, lambda n: n.at, own[0].label, index)
+    ax.set_xscale("log", base=2)
+    ax.set_xlabel(CONTEXT)
+
+
+def ablations(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figure:
+    """Loss of every variant, the least first."""
+    own = [n for n in numbers if n.experiment == "ablations" and n.measure == BITS]
+    means = {n.label: interval([m.value for m in own if m.name == n.name]) for n in own}
+    order = sorted(means, key=lambda label: -means[label].mean)
+    figure, axes = figure_of("Parts of RAttention changed", 1, 1, (7, 0.35 * len(order) + 1.2))
+    for place, label in enumerate(order):
+        bounds = means[label]
+        errors = np.nan_to_num([[bounds.mean - bounds.low], [bounds.high - bounds.mean]])
+        axes[0].errorbar(bounds.mean, place, xerr=errors, fmt="o", color=COLOURS[0], capsize=2)
+    axes[0].set_yticks(range(len(order)), order)
+    axes[0].set_xlabel("Bits per byte, second half of the context")
+    return figure
+
+
+def cost(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figure:
+    """Times and bytes against the context, all layers alike and with global layers."""
+    labels = {
+        "step_seconds": "Training step (s)",
+        "prefill_seconds": "Prefill (s)",
+        "decoded_tokens_per_second": "Decoded tokens / s",
+        "cache_bytes": "Cache (bytes)",
+    }
+    figure, axes = figure_of("Time and memory of one sequence", 1, len(labels), (17, 4))
+    for ax, (measure, label) in zip(axes, labels.items(), strict=True):
+        _by_context(ax, [n for n in numbers if n.experiment == "cost" and n.measure == measure])
+        ax.set_yscale("log")
+        ax.set_title(label, fontsize=9)
+    legend_beside(axes[-1])
+    return figure
+
+
+FIGURES: dict[str, Callable[..., Figure]] = {
+    "pareto": pareto,
+    "recall": recall,
+    "length": length,
+    "ablations": ablations,
+    "cost": cost,
+}
