@@ -65,9 +65,12 @@ class BytePairs:
 
     @classmethod
     def read(cls, folder: Path) -> BytePairs:
-        """The tokenizer in a folder."""
-        content = (folder / TOKENIZER).read_bytes()
-        made = require("tokenizers").Tokenizer.from_str(content.decode())
+        """The tokenizer in a folder; ValueError where it is damaged."""
+        content, tokenizers = (folder / TOKENIZER).read_bytes(), require("tokenizers")
+        try:
+            made = tokenizers.Tokenizer.from_str(content.decode())
+        except Exception as error:  # the package raises nothing narrower
+            raise ValueError(f"{folder / TOKENIZER} cannot be read: {error}") from error
         return cls(made, hashlib.sha256(content).hexdigest())
 
     def encode(self, content: bytes) -> NDArray[np.int64]:
