@@ -43,35 +43,43 @@ def pareto(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figu
         if n.experiment == "ngram" and n.measure == BITS:
             axes[0].set_title(f"5-grams: {n.value:.3f} bits per byte", fontsize=9, color=GREY)
     beyond = [n for n in own if n.measure == f"bits per token, last seen beyond {n.window}"]
-    _by_window(axes[1], beyond, "Bits per token, 4-gram last seen beyond the window")
+    _by_window(axes[1], beyond, "Bits per token, last seen beyond the window")
     _by_position(axes[2], results)
     return figure
 
 
 def _by_window(ax: Axes, numbers: Sequence[Number], label: str) -> None:
     """A line for each mechanism and layout; those without a window are levels."""
-    groups = dict.fromkeys((n.mechanism, n.layout) for n in numbers)
-    for index, (mechanism, layout) in enumerate(groups):
-        own = [n for n in numbers if (n.mechanism, n.layout) == (mechanism, layout)]
-        name = LABELS[mechanism] + ("" if layout == "pure" else ", 3:1")
-        if own[0].window is None:
-            level = interval([n.value for n in own])
-            ax.axhline(level.mean, color=COLOURS[index], linestyle="--", label=name)
-        else:
-            _line(ax, own, lambda n: n.window or 0, name, index)
-    ax.set_xscale("log", base=2)
-    ax.set_xlabel(WINDOW)
+    for layout in ("pure", "3:1"):
+        for index, mechanism in enumerate(LABELS):
+            own = [n for n in numbers if (n.mechanism, n.layout) == (mechanism, layout)]
+            name = LABELS[mechanism] + ("" if layout == "pure" else ", 3:1")
+            if own and own[0].window is None:
+                level = interval([n.value for n in own]).mean
+                ax.axhline(level, color=COLOURS[index % len(COLOURS)], linestyle="--", label=name)
+            elif own:
+                _line(ax, own, lambda n: n.window or 0, name, index, dotted=layout != "pure")
+    _powers(ax, WINDOW, [n.window for n in numbers if n.window is not None])
     ax.set_ylabel(label)
     ax.legend(frameon=False, fontsize=8)
 
 
-def _line(ax: Axes, numbers: Sequence[Number], place: Callable[[Number], int], name: str, index: int) -> None:
+def _line(
+    ax: Axes,
+    numbers: Sequence[Number],
+    place: Callable[[Number], int],
+    name: str,
+    index: int,
+    *,
+    dotted: bool = False,
+) -> None:
     """Means over seeds with intervals."""
     places = sorted({place(n) for n in numbers})
     means = [interval([n.value for n in numbers if place(n) == x]) for x in places]
     middle = np.array([m.mean for m in means])
     errors = np.nan_to_num([[m.mean - m.low for m in means], [m.high - m.mean for m in means]])
     style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+    style["linestyle"] = ":" if dotted else "-"
     ax.errorbar(places, middle, errors, label=name, linewidth=1.3, markersize=4, capsize=2, **style)
 
 
@@ -123,8 +131,15 @@ def _by_context(ax: Axes, numbers: Sequence[Number]) -> None:
     for index, name in enumerate(dict.fromkeys(n.name for n in numbers)):
         own = [n for n in numbers if n.name == name]
         _line(ax, own, lambda n: n.at, own[0].label, index)
+    _powers(ax, CONTEXT, [n.at for n in numbers])
+
+
+def _powers(ax: Axes, label: str, places: Sequence[int]) -> None:
+    """A logarithmic axis with a tick at each place."""
+    ticks = sorted({*places})
     ax.set_xscale("log", base=2)
-    ax.set_xlabel(CONTEXT)
+    ax.set_xlabel(label)
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
 
 
 def ablations(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figure:
