@@ -56,7 +56,7 @@ def whole(tmp_path_factory, texts):
     before = os.environ.get("RATTENTION_CACHE")
     os.environ["RATTENTION_CACHE"] = str(tmp_path_factory.getbasetemp() / "lm_cache")
     try:
-        run_study(tiny_study(texts), folder)
+        run_study(tiny_study(texts, seeds=(0,)), folder)
     finally:
         os.environ.pop("RATTENTION_CACHE")
         if before is not None:
@@ -99,7 +99,7 @@ class TestStudy:
 
 class TestFolder:
     def test_every_run_has_a_result(self, whole, texts):
-        runs = runs_of(tiny_study(texts))
+        runs = runs_of(tiny_study(texts, seeds=(0,)))
         assert {*results(whole)} == {f"{run.name}.json" for run in runs}
         for name in ("study.yaml", "environment.json", "corpus.json", "summary.csv", "findings.md"):
             assert (whole / name).is_file()
@@ -107,8 +107,8 @@ class TestFolder:
         assert figures == {*NAMES} - {"ngram"}
 
     def test_results_say_how_they_came_about(self, whole):
-        result = results(whole)["pareto-rattention-w4-1.json"]
-        assert result["seed"] == 1
+        result = results(whole)["pareto-rattention-w4-0.json"]
+        assert result["seed"] == 0
         assert result["settings"]["training"]["steps"] == 6
         assert result["environment"]["versions"]
         assert result["training"]["tokens"] == 6 * 2 * 128
@@ -128,9 +128,9 @@ class TestFolder:
 
     def test_again_it_does_nothing_and_other_folders_give_the_same(self, whole, texts, tmp_path):
         times = {p: p.stat().st_mtime_ns for p in whole.rglob("*.json*") if p.parent.name == "results"}
-        run_study(tiny_study(texts), whole)
+        run_study(tiny_study(texts, seeds=(0,)), whole)
         assert times == {p: p.stat().st_mtime_ns for p in times}
-        some = tiny_study(texts, experiments=("pareto", "recall"), seeds=(1,))
+        some = tiny_study(texts, experiments=("pareto", "recall"), seeds=(0,))
         run_study(some, tmp_path / "other")
         known = results(whole)
         for name, result in results(tmp_path / "other").items():

@@ -91,15 +91,26 @@ trained(source, folder)
 
 
 @pytest.mark.parametrize(
-    ("name", "call"),
-    [("after_step", 1), ("after_step", 4), ("save_checkpoint", 2), ("save_checkpoint", 3), ("save_model", 1)],
+    ("name", "call", "left"),
+    [
+        ("after_step", 1, [1, 2, 3, 4, 5, 6]),
+        ("after_step", 4, [3, 4, 5, 6]),
+        ("save_checkpoint", 2, [3, 4, 5, 6]),
+        ("save_checkpoint", 3, [5, 6]),
+        ("save_model", 1, []),
+    ],
 )
-def test_killed_and_resumed_is_uninterrupted(source, tmp_path, straight, name, call):
+def test_killed_and_resumed_is_uninterrupted(source, tmp_path, straight, name, call, left, monkeypatch):
     command = [sys.executable, "-c", DYING, source, str(tmp_path / "run"), name, str(call)]
     died = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert not (tmp_path / "run" / "trained.json").exists()
+    steps, after = [], LmTrainer.after_step
+    monkeypatch.setattr(
+        LmTrainer, "after_step", lambda self, bar: (steps.append(self.step), after(self, bar))
+    )
     trained(source, tmp_path / "run")
+    assert steps == left
     assert_same(everything(tmp_path / "run"), straight)
     assert not (tmp_path / "run" / "checkpoints").exists()
 

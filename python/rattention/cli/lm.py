@@ -86,6 +86,7 @@ class Run(Chosen):
     steps: int | None = option(None, "Train models of text for N steps.")
     batch: int | None = option(None, "Use N sequences of text in a step.")
     context: int | None = option(None, "Use N tokens of text in a sequence.")
+    bfloat16: bool = option(False, "Train and measure models of text in mixed bfloat16.")
 
     def run(self) -> int:
         """Run what is missing, and print the outcome."""
@@ -97,6 +98,8 @@ class Run(Chosen):
         folder = self.out or Path(new_name())
         study = replace(self.study(folder), **self.given("experiments", "seeds", "windows", "layouts"))
         study = study.with_training(**self.given("steps", "batch", "context"))
+        if self.bfloat16:
+            study = study.with_training(bfloat16=True)
         folder, study = distributed.broadcast((folder, study))  # names of new folders contain the time
         try:
             run_study(study, folder, lambda line: print(line, file=sys.stderr, flush=True))

@@ -100,10 +100,14 @@ PRESETS = {
         cost=Cost(lengths=(128, 512), windows=(32, 128), tokens=16, repeats=2),
     ),
     "small": Study(
-        training=Training(context=2048, batch=4, steps=400, tuning_steps=100),
+        training=Training(context=2048, batch=4, steps=700, rates=(1e-3, 3e-3, 9e-3), tuning_steps=100),
         recall=Recall(
+            length=64,
+            vocabulary=128,
+            pairs=(4, 8),
+            windows=(4, 16),
             model=ModelSize(dim=64, heads=1, depth=2, mlp_dim=128),
-            training=Training(context=256, batch=64, steps=1000, rates=(1e-3, 3e-3), tuning_steps=300),
+            training=Training(context=64, batch=64, steps=1500, rates=(1e-3, 3e-3, 9e-3), tuning_steps=600),
         ),
     ),
     "paper": Study(
