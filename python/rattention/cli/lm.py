@@ -83,6 +83,7 @@ class Run(Chosen):
     seeds: Numbers = option(None, "Repeat every run with these seeds of weights and batches.")
     windows: Numbers = option(None, "Compare these windows in the experiment pareto.")
     layouts: Names = option(None, "Compare these layouts in the experiment pareto: pure, 3:1.")
+    pairs: Numbers = option(None, "Give so many pairs in the experiment recall.")
     steps: int | None = option(None, "Train models of text for N steps.")
     batch: int | None = option(None, "Use N sequences of text in a step.")
     context: int | None = option(None, "Use N tokens of text in a sequence.")
@@ -98,6 +99,7 @@ class Run(Chosen):
         folder = self.out or Path(new_name())
         study = replace(self.study(folder), **self.given("experiments", "seeds", "windows", "layouts"))
         study = study.with_training(**self.given("steps", "batch", "context"))
+        study = replace(study, recall=replace(study.recall, **self.given("pairs")))
         if self.bfloat16:
             study = study.with_training(bfloat16=True)
         folder, study = distributed.broadcast((folder, study))  # names of new folders contain the time

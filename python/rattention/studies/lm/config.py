@@ -100,7 +100,7 @@ PRESETS = {
         cost=Cost(lengths=(128, 512), windows=(32, 128), tokens=16, repeats=2),
     ),
     "small": Study(
-        training=Training(context=2048, batch=4, steps=700, rates=(1e-3, 3e-3, 9e-3), tuning_steps=100),
+        training=Training(context=2048, batch=1, steps=2900, rates=(1e-3, 3e-3, 6e-3), tuning_steps=400),
         recall=Recall(
             length=64,
             vocabulary=128,
