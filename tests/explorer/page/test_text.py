@@ -136,3 +136,23 @@ def test_a_title_cannot_turn_the_page(visit: Visit) -> None:
     page = visit(Titled(PLAIN))
     assert page.locator("h1").inner_text() == "a ·gpj.exe"
     assert page.title() == "a ·gpj.exe · attention"
+
+
+def test_a_special_token_behind_the_only_other_is_listed_as_special(visit: Visit) -> None:
+    """Tokenizers say of their last special token that it stands at the beginning."""
+    answers = stored("a")
+    answers.text.starts = np.array([0, 0, 0], np.int32)
+    answers.text.ends = np.array([0, 1, 0], np.int32)
+    answers.text.words = np.array([0, 1, 2], np.int32)
+    answers.text.count = 3
+    answers.weights = np.full((2, 3, 3, 3), 1 / 3)
+    page = visit(answers, "#a=0")
+    page.wait_for_selector(".top b")
+    assert page.locator(".top b").all_inner_texts() == ["⟨special⟩", "a", "⟨special⟩"]
+
+
+def test_what_to_do_first_is_not_cut_off(visit: Visit) -> None:
+    page = visit(stored(PLAIN))
+    line = page.get_by_text("Click a word to see what it reads.")
+    page.wait_for_function("document.querySelector('.summary-line').textContent.startsWith('Shaded')")
+    assert line.evaluate("(line) => line.scrollWidth <= line.clientWidth")

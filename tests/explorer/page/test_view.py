@@ -79,6 +79,18 @@ def test_an_address_that_does_not_fit_is_ignored(visit: Visit) -> None:
     assert page.get_by_role("tab", selected=True).inner_text() == "Top keys"
 
 
+def test_names_of_an_address_that_are_no_fields(visit: Visit) -> None:
+    page = visit(stored(PLAIN), "#constructor=1&__proto__=2&toString=3&u=token")
+    assert page.get_by_role("button", name="token", exact=True).get_attribute("aria-pressed") == "true"
+
+
+def test_no_part_of_nothing_is_asked_for(visit: Visit) -> None:
+    page = visit(stored(PLAIN))
+    read = """async (hash) => (await import('/hash.js')).readHash(hash).budget"""
+    found = [page.evaluate(read, f"#b={part}") for part in ("0", "0.25", "1", "2", "")]
+    assert found == [0.5, 0.25, 1, 0.5, 0.5]
+
+
 def test_everything_works_by_keyboard(visit: Visit) -> None:
     answers = stored(PLAIN)
     page = visit(answers)

@@ -25,7 +25,7 @@ const DEFAULTS = Object.freeze({
 const whole = (text) => (/^\d{1,9}$/.test(text) ? Number(text) : undefined);
 const index = (text) => (text === 'mean' ? 'mean' : whole(text));
 const among = (...names) => (text) => (names.includes(text) ? text : undefined);
-const share = (text) => (Number(text) >= 0 && Number(text) <= 1 && text !== '' ? Number(text) : undefined);
+const share = (text) => (Number(text) > 0 && Number(text) <= 1 ? Number(text) : undefined);
 
 function span(text) {
   const found = /^(\d{1,9})-(\d{1,9})$/.exec(text);
@@ -82,7 +82,7 @@ export function writeHash(state) {
 export function readHash(hash) {
   const state = { ...DEFAULTS };
   for (const [short, text] of new URLSearchParams(hash.replace(/^#/, ''))) {
-    const [name, read] = FIELDS[short] ?? [];
+    const [name, read] = Object.hasOwn(FIELDS, short) ? FIELDS[short] : [];
     const value = name && read(text);
     if (value !== undefined && name) state[name] = value;
   }

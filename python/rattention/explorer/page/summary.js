@@ -56,7 +56,7 @@ export function createSummary({ store, data, ui }) {
     if (!selection) return [h(
       'span',
       { class: 'quiet' },
-      `${data.slots[0]?.marks ? 'Shaded by the attention each place receives. ' : ''}Click a word to see what it reads.`,
+      `${data.slots[0]?.marks ? 'Shaded by attention received. ' : ''}Click a word to see what it reads.`,
     )];
     return selectionLine(selection, show);
   }

@@ -4,7 +4,7 @@
 function ordered(starts, ends) {
   const [from, to] = [Int32Array.from(starts), Int32Array.from(ends)];
   for (let i = 1; i < from.length; i++) {
-    if (from[i] < from[i - 1]) from[i] = from[i] === to[i] ? to[i - 1] : from[i - 1];
+    from[i] = Math.max(from[i], from[i] === to[i] ? to[i - 1] : from[i - 1]);
     to[i] = Math.max(to[i], from[i], to[i - 1]);
   }
   return [from, to];
