@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import os
@@ -37,6 +38,17 @@ def writable_folder(folder: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise OSError(error.errno, f"cannot write there: {error.strerror}", str(path)) from error
     return path
+
+
+def require_place(path: Path) -> None:
+    """OSError, which names `path`, where no file can be written there: before long work, not behind it."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:

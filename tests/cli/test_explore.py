@@ -41,6 +41,8 @@ def test_page_in_a_file(run: Run, model: str, text: str, tmp_path: Path) -> None
         (("--port", "70000"), "--port must be from 0 to 65535, got 70000"),
         (("none.txt",), "none.txt: No such file"),
         (("--model", "nowhere", "--html", "x.html"), "nowhere"),
+        (("--model", "nowhere", "--html", "none/x.html"), "none/x.html: cannot be written: No such file"),
+        (("--model", "nowhere", "--html", "."), ".: cannot be written: Is a directory"),
     ],
 )
 def test_bad_usage(run: Run, argv: tuple[str, ...], said: str, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_a_text_longer_than_the_positions():
         (object(), "text", {}, TypeError, "model must be a transformers.PreTrainedModel, .* got object"),
         (torch.nn.Linear(2, 2), "text", {}, ValueError, "Linear has no attention layers"),
         (bytes_model(), " \n", {}, ValueError, "the text is empty"),
+        (bytes_model(), "a\ud800", {}, ValueError, "character 1 is half of a surrogate pair, U\\+D800"),
         (bytes_model(), b"text", {}, TypeError, "text must be a string, got bytes"),
         (bytes_model(), "text", {"tokenizer": 3}, ValueError, "tokenizer is for models of Transformers"),
         (build("llama"), "text", {}, ValueError, "tokenizer must be a fast one .* got NoneType"),
@@ -100,6 +101,15 @@ def test_a_text_longer_than_the_positions():
 def test_bad_input(model, text, options, error, said):
     with pytest.raises(error, match=said):
         explore(model, text, **options)
+
+
+def test_where_no_page_can_be_written(tmp_path):
+    seen = explore(bytes_model(), "text")
+    with pytest.raises(OSError, match=r"cannot be written: No such file or directory: '.*/none/page.html'"):
+        seen.save(tmp_path / "none" / "page.html")
+    with pytest.raises(OSError, match="cannot be written: Is a directory"):
+        seen.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_token():

@@ -136,7 +136,9 @@ def test_a_long_answer_is_spelled_like_the_whole():
         (model_of, {"generate": 56}, ValueError, "at most 55: the model has 64 positions and the text 9"),
         (model_of, {"generate": -1}, ValueError, "generate must be >= 0, got -1"),
         (model_of, {"generate": 2.5}, TypeError, "generate must be an integer, got 2.5"),
-        (model_of, {"generate": 1, "temperature": -1}, ValueError, "temperature must be a number from 0"),
+        (model_of, {"generate": 1, "temperature": -1}, ValueError, "temperature must be 0 or from 0.001"),
+        (model_of, {"generate": 1, "temperature": 1e-300}, ValueError, "temperature must be 0 or from 0.001"),
+        (model_of, {"generate": 1, "temperature": 101}, ValueError, "to 100, got 101"),
         (model_of, {"generate": 1, "temperature": float("nan")}, ValueError, "temperature must be finite"),
         (model_of, {"generate": 1, "seed": -1}, ValueError, "seed must be between 0"),
         (lambda: model_of().model, {"generate": 1}, ValueError, r"\(LlamaModel\) cannot generate"),
@@ -158,6 +160,14 @@ def test_a_long_answer_is_spelled_like_the_whole():
 def test_what_is_refused(make, options, error, said):
     with pytest.raises(error, match=said):
         explore(make(), PROMPT, tokenizer=byte_tokenizer(), **options)
+
+
+def test_the_coldest_temperature_takes_the_most_likely_tokens():
+    found = [
+        explore(model_of(), PROMPT, tokenizer=byte_tokenizer(), generate=8, temperature=temperature)
+        for temperature in (0, 1e-3)
+    ]
+    assert found[0].reading.document.text == found[1].reading.document.text
 
 
 def test_models_that_read_bytes_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import threading
@@ -17,7 +18,7 @@ needs("explore")
 from rattention.explorer.bundle import page_files
 from rattention.explorer.examples import SampleReader
 from rattention.explorer.reader_kinds import Reader
-from rattention.explorer.server import listening, serve
+from rattention.explorer.server import application, listening, serve
 from rattention.explorer.session import Session
 from rattention.inspect import Sample
 
@@ -104,6 +105,14 @@ def test_no_other_files(port, path):
             b'{"example": "none"}',
             "example must be one of text, growing, recall, dark room; got 'none'",
         ),
+        (
+            "/api/open",
+            b'{"example": ["text"]}',
+            "example must be one of text, growing, recall, dark room; got ['text']",
+        ),
+        ("/api/open", b'{"text":' * 100_000, "nested too deep"),
+        ("/api/open", b'{"text": "a \\ud800"}', "character 2 is half of a surrogate pair, U+D800"),
+        ("/api/turn", b'{"text": "\\udfff"}', "character 0 is half of a surrogate pair, U+DFFF"),
         ("/api/delete", b"{}", "action must be open, turn or cancel"),
     ],
 )
@@ -118,6 +127,29 @@ def test_upload_limit(port):
     status, _, content = request(port, "/api/open", "POST", body=body)
     assert status == 400
     assert "at most 4194304" in json.loads(content)["error"]
+
+
+def test_a_request_that_breaks_off_raises_nothing():
+    """A browser that is closed while it sends a text."""
+    session = Session(Letters(None, "letters"))
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/open",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1:1"), (b"x-explorer", b"1")],
+    }
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(application(session, 1)(scope, receive, send))
+    assert sent[0]["status"] == 400
 
 
 def test_conversation(port):

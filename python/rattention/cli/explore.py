@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rattention._arguments import at_least
-from rattention._files import write_text
+from rattention._files import require_place, write_text
 from rattention.cli import inputs
 from rattention.cli.options import ModelName, Seeded, option
 from rattention.cli.text import note
@@ -57,6 +57,8 @@ class Explore(Seeded):
             raise ValueError(f"one text is read at a time, got {len(self.text)}")
         if not 0 <= self.port < 1 << 16:
             raise ValueError(f"--port must be from 0 to 65535, got {self.port}")
+        if self.html is not None:
+            require_place(self.html)
         generation = self._generation()
         words, origin = inputs.text_and_origin(self.text[0] if self.text else None)
         reader = _reader(self.model, causal=generation is not None)

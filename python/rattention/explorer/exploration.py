@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rattention._arguments import at_least
-from rattention._files import write_text
+from rattention._files import require_place, write_text
 from rattention.explorer.explorer import Explorer
 from rattention.explorer.generation import Generation
 from rattention.explorer.offline import offline_page
@@ -49,6 +49,7 @@ class Exploration:
     def save(self, path: str | os.PathLike[str], *, progress: Progress = no_progress) -> Path:
         """Write one HTML file that a browser opens without a network; OSError where that fails."""
         file = Path(path)
+        require_place(file)
         write_text(file, offline_page(self.explorer, progress))
         return file
 
@@ -95,8 +96,8 @@ def explore(
         How many tokens the model appends, fewer where it ends its text; text and answer are then read in one
         pass. For causal models of Transformers; text and answer must fit into the model's positions.
     temperature, seed:
-        How tokens are chosen: 0 takes the most likely one, above 0 they are drawn from the softmax of the
-        logits divided by the temperature, with the seed. The page says which.
+        How tokens are chosen: 0 takes the most likely one, with 0.001 to 100 they are drawn from the
+        softmax of the logits divided by the temperature, with the seed. The page says which.
     progress:
         Called with a stage, and how much of it is done of how much; it may raise to end the reading.
 
@@ -110,8 +111,8 @@ def explore(
     TypeError
         `model` is something else, or `text` is no string.
     ValueError
-        An empty text, a tokenizer that does not fit, a model without layers that can be looked into, a model
-        that cannot generate, or too many tokens to generate.
+        An empty text or one with half of a surrogate pair, a tokenizer that does not fit, a model without
+        layers that can be looked into, a model that cannot generate, or too many tokens to generate.
 
     Memory is that of the layers' queries and keys.
 

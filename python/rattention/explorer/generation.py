@@ -20,7 +20,8 @@ CONTEXT = 8
 """Tokens of the prompt by which the tokenizer knows how the first new one is written."""
 UNFINISHED = "\ufffd"
 """What a tokenizer writes for the first bytes of a character."""
-HOTTEST = 100.0
+COLDEST, HOTTEST = 1e-3, 100.0
+"""Temperatures above 0: closer to it, logits divided by the temperature leave float32."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,18 @@ class Generation:
     tokens: int
     """At most; fewer where the model ends its text."""
     temperature: float = 0.0
-    """0 takes the most likely token; above, tokens are drawn from the softmax of the logits divided by it."""
+    """0 takes the most likely token; from `COLDEST` to `HOTTEST` they are drawn from the softmax of
+    the logits divided by it."""
     seed: int = 0
     """Of the draws."""
 
     def __post_init__(self) -> None:
         at_least("generate", self.tokens, 1)
         require_seed("seed", self.seed)
-        if not 0 <= real_number("temperature", self.temperature) <= HOTTEST:
+        given = real_number("temperature", self.temperature)
+        if given != 0 and not COLDEST <= given <= HOTTEST:
             raise ValueError(
-                f"temperature must be a number from 0 to {HOTTEST:g}, got {brief(self.temperature)}"
+                f"temperature must be 0 or from {COLDEST:g} to {HOTTEST:g}, got {brief(self.temperature)}"
             )
 
     @property

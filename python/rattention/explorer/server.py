@@ -94,6 +94,7 @@ def _answer(session: Session) -> Callable[[Request], Awaitable[Any]]:
 
 def _action(session: Session) -> Callable[[Request], Awaitable[Any]]:
     concurrency, responses = _starlette()
+    gone = require("starlette.requests").ClientDisconnect
 
     async def act(request: Request) -> Any:
         name = request.path_params["action"]
@@ -102,6 +103,8 @@ def _action(session: Session) -> Callable[[Request], Awaitable[Any]]:
             await concurrency.run_in_threadpool(lambda: perform(session, name, body))
         except (ValueError, TypeError) as error:
             return _fault(str(error), 400)
+        except gone:
+            return responses.Response(status_code=400)  # nobody reads it
         return responses.JSONResponse({}, headers=SAFE)
 
     return act
@@ -114,7 +117,10 @@ async def _body(request: Request) -> dict[str, Any]:
         content += chunk
         if len(content) > MOST_BODY:
             raise ValueError(f"the request is too long: at most {MOST_BODY} bytes are read")
-    body = json.loads(content or b"{}")
+    try:
+        body = json.loads(content or b"{}")
+    except RecursionError:
+        raise ValueError("the request must hold a JSON object: this one is nested too deep") from None
     if not isinstance(body, dict):
         raise ValueError("the request must hold a JSON object")
     return body

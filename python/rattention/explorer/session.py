@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,8 @@ from rattention.explorer.wire import Answer
 
 MOST_TEXT = 2**22
 """Characters of a text that a page may send."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a pair, which UTF-8 and tokenizers do not have."""
 
 
 CLOSED = "the explorer was closed"
@@ -64,7 +67,7 @@ class Session:
     def open_example(self, name: str) -> None:
         """Begin to read one of the examples, turn by turn."""
         listed = examples()
-        if name not in listed:
+        if not isinstance(name, str) or name not in listed:
             raise ValueError(f"example must be one of {', '.join(listed)}; got {brief(name)}")
         chosen = listed[name]
         self._begin([], chosen.turns, chosen.title, chosen.reader or (lambda: self.reader))
@@ -192,4 +195,10 @@ def checked(text: Any) -> str:
         raise ValueError("the text is empty: there is nothing to attend to")
     if len(text) > MOST_TEXT:
         raise ValueError(f"the text has {len(text)} characters: at most {MOST_TEXT} are read")
+    half = SURROGATE.search(text)
+    if half:
+        raise ValueError(
+            f"the text must be Unicode: character {half.start()} is half of a surrogate pair, "
+            f"U+{ord(half[0]):04X}"
+        )
     return text
