@@ -166,6 +166,18 @@ def test_conversation(port):
     assert len(decode(request(port, "/api/turns")[2])["turns"]) == 1
 
 
+def test_a_tab_whose_text_was_replaced_gets_no_numbers_of_another(port):
+    assert request(port, "/api/open", "POST", body=b'{"text": "The first."}')[0] == 200
+    first = {**PAGE, "X-Reading": decode(request(port, "/api/document")[2])["reading"]}
+    assert request(port, "/api/grid", headers=first)[0] == 200
+    assert request(port, "/api/open", "POST", body=b'{"text": "Another one."}')[0] == 200
+    status, _, content = request(port, "/api/grid", headers=first)
+    assert status == 400
+    assert "another text was opened" in json.loads(content)["error"]
+    for question in ("document", "progress", "turns"):
+        assert request(port, f"/api/{question}", headers=first)[0] == 200
+
+
 def test_port_in_use(port):
     with pytest.raises(OSError, match=f"port {port} cannot be used"):
         listening(port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from inspect import signature
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ class Explorer:
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
+        self.name = token_hex(8)
+        """Unlike that of any other: a server tells by it which reading a page shows."""
         self.background = Background(reading)
         self._views = Views(reading)
         self.questions: Mapping[str, Callable[..., Answer]] = {

@@ -83,8 +83,9 @@ def _answer(session: Session) -> Callable[[Request], Awaitable[Any]]:
 
     async def answer(request: Request) -> Any:
         question, params = request.path_params["question"], dict(request.query_params)
+        shown = request.headers.get("x-reading", "")
         try:
-            found = await concurrency.run_in_threadpool(lambda: encode(session.ask(question, params)))
+            found = await concurrency.run_in_threadpool(lambda: encode(session.ask(question, params, shown)))
         except ValueError as error:
             return _fault(str(error), 400)
         return responses.Response(found, media_type="application/octet-stream", headers=SAFE)

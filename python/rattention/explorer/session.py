@@ -89,17 +89,23 @@ class Session:
             self._changed.notify_all()
         self.cancel()
 
-    def ask(self, question: str, params: Mapping[str, str] | None = None) -> Answer:
-        """As `Explorer.ask`; waits for the first reading. ``progress`` and ``turns`` do not wait."""
+    def ask(self, question: str, params: Mapping[str, str] | None = None, reading: str = "") -> Answer:
+        """As `Explorer.ask`; waits for the first reading. ``progress`` and ``turns`` do not wait.
+
+        The answer to ``document`` names its ``reading``. ValueError where a later question names one and
+        another text was read since.
+        """
         if question == "progress":
             return self._how_far()
         if question == "turns":
             return {"turns": turns_data(self._turns)}
         explorer = self._waited()
+        if question != "document" and reading not in ("", explorer.name):
+            raise ValueError("another text was opened, perhaps in another tab: reload the page to see it")
         answer = explorer.ask(question, params)
         if question == "document":
             listed = [{"id": i, "title": one.title, "about": one.about} for i, one in examples().items()]
-            answer |= {"conversation": True, "examples": listed}
+            answer |= {"conversation": True, "examples": listed, "reading": explorer.name}
         return answer
 
     def wait(self) -> None:

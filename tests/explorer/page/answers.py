@@ -77,6 +77,7 @@ class Answers:
         text = self.text
         values = {
             "title": "A text",
+            "reading": "of the test",
             "model": "stored weights",
             "text": text.text,
             "tokens": text.count,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tests.explorer.page.answers import Answers
 
 PAGE = Path(__file__).resolve().parents[3] / "python" / "rattention" / "explorer" / "page"
+READING = "of the test"
+FREE = ("document", "progress", "turns")
+"""Questions that do not name the reading they are about."""
 KINDS = {".js": "text/javascript", ".css": "text/css", ".html": "text/html; charset=utf-8"}
 POLICY = "default-src 'self'; script-src 'self' 'unsafe-eval'; img-src 'self' blob: data:"
 """No inline script or style: text that became markup would be refused and reported. Tests evaluate code."""
@@ -44,6 +47,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, question: str, params: dict[str, str]) -> None:
         try:
             assert self.headers["X-Explorer"] == "1"
+            if question not in FREE:
+                assert self.headers["X-Reading"] == READING
             body = pack(*getattr(self.answers, question)(**params))
         except Exception as error:
             self.give(400, "application/json", json.dumps({"error": f"refused: {error}"}).encode())

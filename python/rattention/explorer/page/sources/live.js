@@ -31,10 +31,14 @@ function post(path, body) {
 
 /** A source: `ask(question, params, signal)` and what else a server can do. */
 export function createLive() {
+  let reading = ''; // which text the page shows: the server refuses questions about one that it has no longer
   const ask = async (question, params, signal) => {
     const text = query(params);
-    const response = await fetched(`api/${question}${text ? `?${encodeURI(text)}` : ''}`, { headers: HEADERS, signal });
-    return decode(await response.arrayBuffer());
+    const headers = { ...HEADERS, 'X-Reading': reading };
+    const response = await fetched(`api/${question}${text ? `?${encodeURI(text)}` : ''}`, { headers, signal });
+    const answer = decode(await response.arrayBuffer());
+    if (question === 'document') reading = answer.reading;
+    return answer;
   };
   return {
     ask,
