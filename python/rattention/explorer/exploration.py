@@ -96,7 +96,7 @@ def explore(
         How many tokens the model appends, fewer where it ends its text; text and answer are then read in one
         pass. For causal models of Transformers; text and answer must fit into the model's positions.
     temperature, seed:
-        How tokens are chosen: 0 takes the most likely one, with 0.001 to 100 they are drawn from the
+        How tokens are chosen: 0 takes the most likely one, with 0.0001 to 100 they are drawn from the
         softmax of the logits divided by the temperature, with the seed. The page says which.
     progress:
         Called with a stage, and how much of it is done of how much; it may raise to end the reading.

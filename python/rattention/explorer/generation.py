@@ -20,7 +20,7 @@ CONTEXT = 8
 """Tokens of the prompt by which the tokenizer knows how the first new one is written."""
 UNFINISHED = "\ufffd"
 """What a tokenizer writes for the first bytes of a character."""
-COLDEST, HOTTEST = 1e-3, 100.0
+COLDEST, HOTTEST = 1e-4, 100.0
 """Temperatures above 0: closer to it, logits divided by the temperature leave float32."""
 
 
