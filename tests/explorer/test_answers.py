@@ -137,6 +137,7 @@ def test_passages():
         ("grid", {"layer": "0"}, "grid takes nothing; got layer"),
         ("overview", {"layer": "0"}, "overview takes layer, head; got layer"),
         ("overview", {"layer": "3", "head": "0"}, "layer must be a whole number from 0 to 2"),
+        ("overview", {"layer": "2", "head": "2"}, "head must be a whole number from 0 to 1"),
         ("overview", {"layer": "-1", "head": "0"}, "layer must be"),
         ("overview", {"layer": "٣", "head": "0"}, "layer must be"),
         ("reads", {**named(0, 0), "start": "5", "stop": "5"}, "start < stop"),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rattention.inspect.visualize import Visualization
 
 
+SAMPLES = 5
+"""As many as are measured, unless another number is asked for, where there are as many."""
 TEXT_LENGTH = 200
 """Tokens of each sample of a text, unless another length is asked for."""
 SHORTEST = 3
@@ -62,7 +64,10 @@ class Visualize(LooksInside, ChoosesHeads):
         "--rules.recency-ratio 3 --json > attention.json",
     )
 
-    samples: int = option(5, "Measure N samples: rooms to act in, or pieces of the text.")
+    samples: int | None = option(
+        None,
+        "Measure N samples: rooms to act in, or pieces of the text; by default 5, or all that there are.",
+    )
     length: int | None = option(
         None, "Use N positions of a sample: by default the whole context of transitions, or 200 tokens."
     )
@@ -139,10 +144,10 @@ def _from_checkpoint(options: Visualize) -> Chosen:
     model, file = inputs.history_transformer(options.checkpoint)
     context = model.config["context"]
     _, held_out = collection_of(model).split()
-    _between("samples", options.samples, 1, len(held_out), "goals that it was not trained on")
+    count = _samples(options.samples, len(held_out), "goals that it was not trained on")
     length = context if options.length is None else options.length
     steps = _between("length", length, 1, context, "the model's context")
-    goals = np.random.default_rng(options.seed).choice(held_out, options.samples, replace=False)
+    goals = np.random.default_rng(options.seed).choice(held_out, count, replace=False)
     layers = len(model.encoder.attention_layers())
     about = f"HistoryTransformer, {layers} layers; {len(goals)} histories of {steps} transitions"
     data = {
@@ -160,7 +165,7 @@ def _from_model(options: Visualize) -> Chosen:
     folder, name, is_bert = inputs.model_folder(options.model)
     words, origin = inputs.text_and_origin(options.text)
     model, samples, about = (_bert if is_bert else _pretrained)(folder, name, words, options)
-    description = f"{about}; {len(samples)} pieces of {origin}"
+    description = f"{about}; {len(samples)} {'piece' if len(samples) == 1 else 'pieces'} of {origin}"
     return model, samples, {"name": name, "description": description, "model": name, "text": origin}
 
 
@@ -201,20 +206,25 @@ def _token_labels(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
     return tuple(str(token).replace("\u0120", "·").replace("\u2581", "·") for token in tokens)
 
 
-def _parts(tokens: list[Any], length: int, samples: int) -> list[list[Any]]:
+def _parts(tokens: list[Any], length: int, samples: int | None) -> list[list[Any]]:
     """Consecutive pieces of a text; ValueError where it has fewer. A text shorter than a piece is one
     piece."""
     whole = len(tokens) // length
     if len(tokens) and not whole:
         whole, length = 1, len(tokens)
     what = f"pieces of {length} tokens in the text: see --length and --text"
-    _between("samples", samples, 1, whole, what)
-    return [tokens[i * length : (i + 1) * length] for i in range(samples)]
+    count = _samples(samples, whole, what)
+    return [tokens[i * length : (i + 1) * length] for i in range(count)]
 
 
 def _text_length(length: int | None, positions: int | None) -> int:
     most = positions or 2**40
     return _between("length", length or min(TEXT_LENGTH, most), SHORTEST, most, "the model's positions")
+
+
+def _samples(asked: int | None, most: int, what: str) -> int:
+    """As many as were asked for, or some of those that there are."""
+    return _between("samples", min(SAMPLES, most) if asked is None else asked, 1, most, what)
 
 
 def _between(option: str, value: int, least: int, most: int, what: str) -> int:

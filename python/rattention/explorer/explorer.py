@@ -158,7 +158,8 @@ class Explorer:
         return {"strategies": listed, "kept": np.stack(kept).astype(np.uint8)}
 
     def _choice(self, layer: str, head: str) -> tuple[int | None, int | None]:
-        return choice("layer", layer, len(self.reading.layers)), choice("head", head, self.reading.heads)
+        chosen = choice("layer", layer, len(self.reading.layers))
+        return chosen, choice("head", head, self.reading.heads_of(chosen))
 
 
 def lost_beyond(layer: Any, sizes: NDArray[np.int64]) -> NDArray[np.float64]:

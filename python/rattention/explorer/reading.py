@@ -50,7 +50,11 @@ class Reading:
     @property
     def heads(self) -> int:
         """The most that a layer has."""
-        return max(int(layer.query.shape[1]) for layer in self.layers)
+        return self.heads_of(None)
+
+    def heads_of(self, layer: int | None) -> int:
+        """As many as that layer has; None for the most."""
+        return max(int(one.query.shape[1]) for one in self.chosen(layer, None))
 
     @property
     def edges(self) -> NDArray[np.int64]:
