@@ -167,7 +167,7 @@ export function createMapView(context, slot, index, shared) {
   });
   watch.observe(node);
 
-  const loadSoon = later(90, load);
+  const loadSoon = later(20, load);
   const whole = () => tiles.best([0, n, 0, n]);
   const shown = () => ({ view: view(), tile: tiles.best(view()) ?? whole(), size, drawInto });
   return { node, slot, draw, load, loadSoon, arrived, shown, close: () => watch.disconnect() };
