@@ -181,7 +181,8 @@ def test_nan_goes_on_as_nan(name):
     rows[1, 9] = torch.nan
     made = model(inputs_embeds=rows, use_cache=False).logits
     made.sum().backward()
-    assert torch.equal(made[0], clean[0])
+    # Experts take the tokens of all sequences in one product, whose bits depend on which these are.
+    torch.testing.assert_close(made[0], clean[0])
     assert made[1, 9:].isnan().all()
     assert all(p.grad.isnan().any() for part, p in model.named_parameters() if part.endswith("A_log"))
     with torch.no_grad():
