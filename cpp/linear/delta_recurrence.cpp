@@ -29,7 +29,6 @@ DeltaRecurrence::DeltaRecurrence(const DeltaProblem& problem, Scratch& scratch)
       values_(scratch.take(kChunk * columns_)),
       kept_(scratch.take(kChunk * gates_)),
       inverse_(scratch.take(kChunk * gates_)),
-      decays_(kChunk),
       rates_(scratch.take(kChunk * padded(gates_))),
       keeps_(reinterpret_cast<std::int32_t*>(scratch.take(kChunk * padded(gates_)))),
       pending_(scratch.take(width_)),
@@ -90,10 +89,9 @@ void DeltaRecurrence::sum_gates() {
     std::copy_n(pending_, gates_, inverse_ + i * gates_);
     // At the first token, which is all there is in decoding, and never at the last one for being that: rows do not
     // depend on how many follow.
-    const auto at = static_cast<std::size_t>(i);
     const float most = problem_.per_channel ? tile_kernels().max(pending_, width_) : *pending_;
-    decays_[at] = most > (i == 0 ? 0.0F : kMostPending);
-    if (decays_[at]) std::fill_n(pending_, gates_, 0.0F);
+    decays_[i] = most > (i == 0 ? 0.0F : kMostPending);
+    if (decays_[i]) std::fill_n(pending_, gates_, 0.0F);
   }
 }
 
@@ -116,14 +114,14 @@ void DeltaRecurrence::scale_rows() {
   const std::int64_t n = padded(tokens_.size() * gates_);
   std::fill(inverse_ + tokens_.size() * gates_, inverse_ + n, 0.0F);
   for (std::int64_t i = 0; i < tokens_.size(); ++i) {
-    if (decays_[static_cast<std::size_t>(i)]) find_rates(i);
+    if (decays_[i]) find_rates(i);
   }
   for (std::int64_t i = 0; i < n; ++i) kept_[i] = -inverse_[i];
   tile_kernels().exp(kept_, n, 0.0F);
   tile_kernels().exp(inverse_, n, 0.0F);
   if (problem_.corrects()) scale(keys_, kept_, reading_keys_);
   for (std::int64_t i = 0; i < tokens_.size(); ++i) {
-    if (!decays_[static_cast<std::size_t>(i)]) continue;
+    if (!decays_[i]) continue;
     std::fill_n(kept_ + i * gates_, gates_, 1.0F);
     std::fill_n(inverse_ + i * gates_, gates_, 1.0F);
   }
@@ -158,7 +156,7 @@ void DeltaRecurrence::run_columns(std::int64_t first, std::int64_t columns, floa
     token.corrects = corrects;
     token.value = hidden(i) ? nullptr : values_ + i * columns_ + first;
     token.beta = corrects ? problem_.beta[at + i] : 1.0F;
-    if (decays_[static_cast<std::size_t>(i)]) {
+    if (decays_[i]) {
       token.rates = rates_ + i * padded(gates_);
       token.keeps = keeps_ + i * padded(gates_);
       token.step = problem_.per_channel ? 1 : 0;

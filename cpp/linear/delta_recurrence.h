@@ -7,10 +7,10 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "core/scratch.h"
 #include "linear/delta_problem.h"
+#include "linear/scan_plan.h"
 
 namespace rattention {
 
@@ -51,7 +51,7 @@ class DeltaRecurrence {
   // e to the sums of gates up to and including a token, and one over that, [n][gates_].
   float* kept_;
   float* inverse_;
-  std::vector<bool> decays_;  // tokens at which the state does
+  bool decays_[kChunk] = {};  // tokens at which the state does
   float* rates_;              // of those [n][gates_, padded], see RowKernels::decay_rates
   std::int32_t* keeps_;
   float* pending_;  // [width] what the state has not decayed yet, as rates
