@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rattention._config import get_num_threads, show_config
-from rattention._files import write_json
+from rattention._files import writable_folder, write_json
 from rattention._installed import versions
+from rattention.studies.kit import distributed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 STUDY, ENVIRONMENT, LOCK = "study.yaml", "environment.json", ".lock"
 """Files of a study."""
@@ -104,3 +105,17 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written any more ({error}): finished runs and checkpoints are kept; make "
             "room and run the same again to go on"
         ) from error
+
+
+@contextlib.contextmanager
+def at_work(folder: str | os.PathLike[str], begin: Callable[[Path], None]) -> Iterator[Path]:
+    """All ranks in a study's folder, which rank 0 locks and begins; ValueError and OSError as above."""
+    with contextlib.ExitStack() as stack:
+        path = writable_folder(require_study_or_nothing(folder))
+        distributed.barrier()  # before rank 0 begins to write there
+        if distributed.rank() == 0:
+            stack.enter_context(locked(path))
+            begin(path)
+        distributed.barrier()
+        stack.enter_context(full_disk_explained(path))
+        yield path

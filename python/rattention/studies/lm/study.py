@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rattention._files import json_ready, writable_folder, write_json
 from rattention.studies.kit import distributed
 from rattention.studies.kit.folder import (
     STUDY,
+    at_work,
     environment,
-    full_disk_explained,
-    locked,
     read_result,
-    require_study_or_nothing,
     write_environment,
 )
 from rattention.studies.kit.settings import as_plain, differences
@@ -70,14 +68,7 @@ def run_study(
     distributed.init()
     if distributed.rank() != 0:
         progress = _ignore
-    with contextlib.ExitStack() as stack:
-        path = writable_folder(require_study_or_nothing(folder))
-        distributed.barrier()  # before rank 0 begins to write there
-        if distributed.rank() == 0:
-            stack.enter_context(locked(path))
-            open_folder(study, path)
-        distributed.barrier()
-        stack.enter_context(full_disk_explained(path))
+    with at_work(folder, partial(open_folder, study)) as path:
         results = list(_results(study, path, progress))
     if distributed.rank() == 0:
         from rattention.studies.lm.analysis import analyze

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rattention._files import writable_folder
 from rattention.studies.kit import distributed
 from rattention.studies.kit.folder import (
-    full_disk_explained,
-    locked,
+    at_work,
     read_result,
-    require_study_or_nothing,
 )
 from rattention.studies.lra import folder as files
 
@@ -60,14 +57,7 @@ def run_study(
     distributed.init()
     if distributed.rank() != 0:
         progress = _ignore
-    with contextlib.ExitStack() as stack:
-        path = writable_folder(require_study_or_nothing(folder))
-        distributed.barrier()  # before rank 0 begins to write there
-        if distributed.rank() == 0:
-            stack.enter_context(locked(path))
-            files.open_folder(study, path)
-        distributed.barrier()
-        stack.enter_context(full_disk_explained(path))
+    with at_work(folder, partial(files.open_folder, study)) as path:
         results = list(_results(study, path, progress))
     if distributed.rank() == 0:
         try:
