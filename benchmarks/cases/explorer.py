@@ -8,7 +8,6 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rattention as ra
 
 from benchmarks.inputs import random_inputs
 from benchmarks.outcome import Figure, Outcome, Samples, at_least, at_most
@@ -18,7 +17,7 @@ from benchmarks.race import Peer, Runner, race
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rattention.explorer import Document
+    from rattention.explorer import Document, Reading
 
     from benchmarks.race import Setup
 
@@ -52,14 +51,10 @@ def reading(setup: Setup) -> Outcome:
 
 def looking(setup: Setup) -> Outcome:
     """One moves about in the causal map of one head, and clicks on tokens; seconds of the answers."""
-    from rattention.explorer import Reading
     from rattention.explorer.explorer import Explorer
-    from rattention.inspect import LayerAttention
 
-    length, inputs = setup.length, random_inputs(setup.length, heads=1)
-    lse = ra.attention(*inputs, causal=True, return_lse=True).lse
-    layer = LayerAttention(0, "layer", inputs.query, inputs.key, {"causal": True}, lse=lse)
-    ask = Explorer(Reading(_document(length), "seeded", [layer])).ask
+    length = setup.length
+    ask = Explorer(read_document(length)).ask
     moves = _timed(ask, "map", map(HEAD.__or__, _moves(length)))
     clicks = _timed(ask, "reads", map(HEAD.__or__, _clicks(length)))
     limit = at_most(LONG_MOVE if length > LONG else MOVE)
@@ -72,10 +67,31 @@ def looking(setup: Setup) -> Outcome:
     return Outcome(figures, {"moves": Samples(moves), "clicks": Samples(clicks)})
 
 
+def read_document(length: int, *, layers: int = 1, head_dim: int = 64) -> Reading:
+    """As a model of causal layers with one head would have read it; numbers are random, and seeded."""
+    from rattention._metrics import MetricOptions
+    from rattention.explorer import Reading
+    from rattention.inspect import LayerAttention
+
+    reading = Reading(_document(length), "seeded")
+    for index in range(layers):
+        inputs = random_inputs(length, heads=1, head_dim=head_dim, seed=index)
+        layer = LayerAttention(index, f"layer {index}", inputs.query, inputs.key, {"causal": True})
+        reading.add(layer, MetricOptions(received=False))
+    return reading
+
+
 def _document(length: int) -> Document:
+    """Words of 2 to 8 letters, a token each."""
     from rattention.explorer import Document
 
-    return Document("a" * length, np.arange(length, dtype=np.int32)[:, None] + [0, 1])
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(2, 9, length)
+    letters = "".join(map(chr, rng.integers(ord("a"), ord("z") + 1, int(sizes.sum()))))
+    stops = np.cumsum(sizes)
+    words = [letters[stop - size : stop] for size, stop in zip(sizes, stops, strict=True)]
+    starts = stops - sizes + np.arange(length)
+    return Document(" ".join(words), np.stack([starts, starts + sizes], axis=1).astype(np.int32))
 
 
 def _forward(model: Any, inputs: dict[str, Any]) -> Any:
