@@ -64,6 +64,12 @@ class TestTexts:
         assert texts
         assert all(text.name.endswith(".py") for text in texts)
 
+    def test_the_standard_library_alone(self):
+        texts = read_texts("stdlib", 300_000)
+        assert texts
+        assert all(text.name.startswith("stdlib/") for text in texts)
+        assert not any("site-packages" in text.name for text in texts)
+
     @pytest.mark.parametrize(
         ("make", "says"),
         [

@@ -32,8 +32,8 @@ class Chosen(Computed):
     config: Path | None = option(None, "Read the study from this YAML file; what is missing has its default.")
     source: str | None = option(
         None,
-        "Read texts from this folder (*.txt, *.py, *.md) or Parquet file with a column text; by default the "
-        "Python sources of the standard library and of installed pure Python packages.",
+        "Read texts from this folder (*.txt, *.py, *.md) or Parquet file with a column text; stdlib takes "
+        "the Python sources of the standard library. Default: these and those of pure Python packages.",
     )
     level: Literal["bytes", "bpe"] | None = option(
         None, "Read texts byte by byte, or by a byte-pair encoding trained on them."

@@ -6,6 +6,7 @@ import hashlib
 import sysconfig
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".txt", ".py", ".md")
 COLUMN = "text"
 """Of a Parquet file."""
+STANDARD_LIBRARY = "stdlib"
+"""The source that is the standard library of the interpreter alone."""
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.05
 """Share of the texts in each of the validation and the test split."""
@@ -50,8 +53,9 @@ def read_texts(source: str | None, most_bytes: int) -> list[Text]:
     Parameters
     ----------
     source:
-        A folder, whose files `SUFFIXES` are read, or a Parquet file with a column ``text``; None takes the
-        Python sources of the standard library and of the pure Python packages that are installed.
+        A folder, whose files `SUFFIXES` are read, or a Parquet file with a column ``text``; ``"stdlib"``
+        takes the Python sources of the standard library, which are the same wherever the interpreter is of
+        the same release; None takes them and those of the pure Python packages that are installed.
     most_bytes:
         Texts beyond this are left out: which ones their hashes say, so the rest is a fair sample.
 
@@ -78,14 +82,18 @@ def read_texts(source: str | None, most_bytes: int) -> list[Text]:
 
 def _found(source: str | None) -> Iterator[Text]:
     if source is None:
-        return _files(_installed())
+        return _files(chain(_standard_library(), _pure_packages()))
+    if source == STANDARD_LIBRARY:
+        return _files(_standard_library())
     path = Path(source)
     if path.is_dir():
         found = (p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
         return _files((p.relative_to(path).as_posix(), p) for p in found)
     if path.suffix == ".parquet":
         return _rows(path)
-    raise ValueError(f"source must be a folder or a Parquet file (.parquet), got {source}")
+    raise ValueError(
+        f"source must be {STANDARD_LIBRARY}, a folder or a Parquet file (.parquet), got {source}"
+    )
 
 
 def _files(named: Iterable[tuple[str, Path]]) -> Iterator[Text]:
@@ -103,12 +111,16 @@ def _rows(path: Path) -> Iterator[Text]:
     return (Text.of(f"{path.name}:{i}", row.encode()) for i, row in enumerate(column) if row)
 
 
-def _installed() -> Iterator[tuple[str, Path]]:
-    """Python sources by name: the standard library, and distributions whose wheels are pure."""
+def _standard_library() -> Iterator[tuple[str, Path]]:
+    """Python sources by name."""
     library = Path(sysconfig.get_paths()["stdlib"])
     for path in library.rglob("*.py"):
         if "site-packages" not in path.parts and "dist-packages" not in path.parts:
-            yield f"stdlib/{path.relative_to(library).as_posix()}", path
+            yield f"{STANDARD_LIBRARY}/{path.relative_to(library).as_posix()}", path
+
+
+def _pure_packages() -> Iterator[tuple[str, Path]]:
+    """Python sources by name, of distributions whose wheels are pure."""
     for package in metadata.distributions():
         if "Root-Is-Purelib: true" in (package.read_text("WHEEL") or ""):
             for file in package.files or ():
