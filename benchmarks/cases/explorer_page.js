@@ -2,6 +2,7 @@
 
 let open = 0;
 let changed = 0;
+const answered = new Map(); // question to the time of its last answer
 const fetched = globalThis.fetch;
 globalThis.fetch = async (...given) => {
   open++;
@@ -16,6 +17,7 @@ globalThis.fetch = async (...given) => {
       } finally {
         open--;
         changed = performance.now();
+        answered.set(new URL(response.url).pathname, changed);
       }
     };
     return response;
@@ -25,20 +27,23 @@ globalThis.fetch = async (...given) => {
   }
 };
 
-const frame = () => new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
+/** Waits for the next frame, until it is drawn; gives the time when it began. */
+const frame = () => new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn, 0, performance.now())));
 
 // The map asks 20 ms after the last move: as long as that may come, the page is not at rest.
 const PAUSE = 40;
+// The place in the text goes into the address half a second after it was scrolled; nobody clicks before that.
+const REST = 600;
 
-/** Waits until nothing is open, for a pause; gives the time after the frame that drew the last change. */
-globalThis.settled = async () => {
+/** Waits until nothing is open, for a pause (milliseconds); gives the time after the frame that drew the last change. */
+globalThis.settled = async (pause = PAUSE) => {
   await frame();
   let drawn = performance.now();
   for (;;) {
     await frame();
     const now = performance.now();
     if (open > 0 || changed > drawn) drawn = now;
-    else if (now - drawn > PAUSE) return drawn;
+    else if (now - drawn > pause) return drawn;
   }
 };
 
@@ -50,6 +55,16 @@ globalThis.timed = async (act) => {
   return (await settled()) - begin;
 };
 
+/** Milliseconds from an action until the answer to the question that counts has been drawn. */
+globalThis.timedUntil = async (question, act) => {
+  await settled();
+  const begin = performance.now();
+  act();
+  let began = 0;
+  while (!(answered.get(question) >= begin && answered.get(question) <= began)) began = await frame();
+  return performance.now() - begin;
+};
+
 const map = () => document.querySelector('canvas.map');
 const happens = { bubbles: true, cancelable: true };
 
@@ -58,15 +73,15 @@ globalThis.turnWheel = (clientX, clientY, deltaY) =>
 
 globalThis.pressOnMap = (key) => map().dispatchEvent(new KeyboardEvent('keydown', { ...happens, key }));
 
-/** Shows a share of the text. */
+/** Shows a share of the text, and waits. */
 globalThis.scrollText = async (share) => {
   const scroller = document.querySelector('.scroller');
   scroller.scrollTop = share * (scroller.scrollHeight - scroller.clientHeight);
-  await settled();
+  await settled(REST);
 };
 
-/** Clicks on the token in the middle of what is shown. */
-globalThis.clickToken = () => {
+/** A click on the token in the middle of what is shown. */
+globalThis.tokenClick = () => {
   const { left, top, width, height } = document.querySelector('.scroller').getBoundingClientRect();
   const shown = [...document.querySelectorAll('.token')];
   const away = (token) => {
@@ -75,5 +90,5 @@ globalThis.clickToken = () => {
   };
   const token = shown.reduce((one, other) => (away(other) < away(one) ? other : one));
   const press = { ...happens, button: 0, pointerType: 'mouse' };
-  for (const kind of ['pointerdown', 'pointerup']) token.dispatchEvent(new PointerEvent(kind, press));
+  return () => ['pointerdown', 'pointerup'].forEach((kind) => token.dispatchEvent(new PointerEvent(kind, press)));
 };
