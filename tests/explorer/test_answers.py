@@ -29,10 +29,11 @@ def pair(numbers):
 @pytest.mark.parametrize("part", [(0, LENGTH), (7, 23), (60, 61)])
 def test_reads_and_readers(choice, part):
     start, stop = part
-    answer = readings.explorer().ask("reads", {**named(*choice), "start": str(start), "stop": str(stop)})
+    given = {**named(*choice), "start": str(start), "stop": str(stop)}
+    reads, readers = (readings.explorer().ask(name, given)[name] for name in ("reads", "readers"))
     dense = readings.chosen(*choice)
-    np.testing.assert_allclose(answer["reads"], dense[start:stop].mean(axis=0), atol=2e-6)
-    np.testing.assert_allclose(answer["readers"], dense[:, start:stop].sum(axis=1), atol=4e-6)
+    np.testing.assert_allclose(reads, dense[start:stop].mean(axis=0), atol=2e-6)
+    np.testing.assert_allclose(readers, dense[:, start:stop].sum(axis=1), atol=4e-6)
 
 
 @pytest.mark.parametrize("choice", CHOICES)

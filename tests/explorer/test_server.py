@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -148,7 +149,8 @@ def test_a_request_that_breaks_off_raises_nothing():
     async def send(message):
         sent.append(message)
 
-    asyncio.run(application(session, 1)(scope, receive, send))
+    with ThreadPoolExecutor() as thread:  # playwright's loop may run in this one
+        thread.submit(asyncio.run, application(session, 1)(scope, receive, send)).result()
     assert sent[0]["status"] == 400
 
 

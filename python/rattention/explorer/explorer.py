@@ -52,6 +52,7 @@ class Explorer:
             "overview": self._overview,
             "map": self._map,
             "reads": self._reads,
+            "readers": self._readers,
             "window": self._window,
             "compression": self._compression,
         }
@@ -61,8 +62,8 @@ class Explorer:
 
         ValueError names a question or a parameter that is none. The questions are ``document``,
         ``progress``, ``grid``, ``overview`` (layer, head), ``map`` (layer, head, rows, keys, shape),
-        ``reads`` (layer, head, start, stop), ``window`` and ``compression`` (budget); layer and head are
-        numbers or ``mean``.
+        ``reads`` and ``readers`` (layer, head, start, stop), ``window`` and ``compression`` (budget); layer
+        and head are numbers or ``mean``.
         """
         if question not in self.questions:
             raise ValueError(f"question must be one of {', '.join(self.questions)}; got {brief(question)}")
@@ -139,9 +140,13 @@ class Explorer:
         return {"rows": shown_rows, "keys": shown_keys, "weights": weights}
 
     def _reads(self, layer: str, head: str, start: str, stop: str) -> Answer:
-        chosen = self._choice(layer, head)
-        part = span("start, stop", f"{start},{stop}", len(self.reading.document))
-        return {"reads": self._views.reads(*chosen, *part), "readers": self._views.readers(*chosen, *part)}
+        return {"reads": self._views.reads(*self._choice(layer, head), *self._selection(start, stop))}
+
+    def _readers(self, layer: str, head: str, start: str, stop: str) -> Answer:
+        return {"readers": self._views.readers(*self._choice(layer, head), *self._selection(start, stop))}
+
+    def _selection(self, start: str, stop: str) -> tuple[int, int]:
+        return span("start, stop", f"{start},{stop}", len(self.reading.document))
 
     def _window(self) -> Answer:
         edges = np.array([1 << i for i in range(len(self.reading.document).bit_length())])

@@ -130,11 +130,14 @@ class Answers:
     def reads(self, layer: str, head: str, start: str, stop: str) -> Answer:
         first, last = int(start), int(stop)
         if self.weights is None:
-            shares = np.arange(self.text.count) < first
-            return {}, {"reads": (shares / first).astype(np.float32), "readers": shares.astype(np.float32)}
-        one = self.of(layer, head)
-        arrays = {"reads": one[first:last].mean(0), "readers": one[:, first:last].sum(1)}
-        return {}, {name: array.astype(np.float32) for name, array in arrays.items()}
+            return {}, {"reads": ((np.arange(self.text.count) < first) / first).astype(np.float32)}
+        return {}, {"reads": self.of(layer, head)[first:last].mean(0).astype(np.float32)}
+
+    def readers(self, layer: str, head: str, start: str, stop: str) -> Answer:
+        first, last = int(start), int(stop)
+        if self.weights is None:
+            return {}, {"readers": (np.arange(self.text.count) < first).astype(np.float32)}
+        return {}, {"readers": self.of(layer, head)[:, first:last].sum(1).astype(np.float32)}
 
 
 def stored(text: str, layers: int = 2, heads: int = 3) -> Answers:

@@ -72,9 +72,9 @@ def test_back_and_forward(page, places):
     page.goto(places["live"])
     page.wait_for_selector(".line .token")
     page.locator(".line .token").nth(7).click()
-    page.wait_for_function("location.hash.includes('s=')")
+    page.wait_for_url("**/#*s=*")
     page.go_back()
-    page.wait_for_function("!location.hash.includes('s=')")
+    page.wait_for_url(lambda address: "s=" not in address)
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_the_address_holds_the_view_and_back_returns(visit: Visit) -> None:
     pressed = page.locator("[aria-pressed=true]").all_inner_texts()
     assert {"token", "is read by", "linear"} <= {*pressed}
     page.get_by_role("tab", name="Help").click()
-    assert page.evaluate("location.hash").endswith("t=help")
+    page.wait_for_url("**t=help")
     page.go_back()
     page.wait_for_selector(".curve svg")
     assert page.evaluate("location.hash") == hashed

@@ -1,4 +1,5 @@
-/** The address bar and the state: written as the view changes, read when one goes back. */
+/** The address bar and the state: written as the view changes, read when one goes back. A browser takes so long to
+ * write that answers would be drawn a frame or two later: it is done once they are there. */
 
 import { later } from './dom.js';
 import { readHash, writeHash } from './hash.js';
@@ -10,14 +11,21 @@ export function followAddress(store, fitted) {
     if (address() === (location.hash || '#')) return;
     history[push ? 'pushState' : 'replaceState'](null, '', address());
   };
-  const quietly = later(250, () => write(false));
+  let pushing = false;
+  const soon = later(250, () => {
+    write(pushing);
+    pushing = false;
+  });
   const stop = store.listen((_, names, { push, quiet }) => {
     if (quiet) return;
-    if (push) write(true);
-    else quietly();
+    pushing ||= Boolean(push);
+    soon();
   });
-  quietly();
-  const back = () => store.set(fitted(readHash(location.hash)), { quiet: true, back: true });
+  soon();
+  const back = () => {
+    pushing = false;
+    store.set(fitted(readHash(location.hash)), { quiet: true, back: true });
+  };
   addEventListener('popstate', back);
   return () => {
     stop();

@@ -1,6 +1,6 @@
 /** The explorer: mounts into any element, with any source of answers. */
 
-import { h, replace } from './dom.js';
+import { h, later, replace } from './dom.js';
 import { createAsker } from './asker.js';
 import { followAddress } from './address.js';
 import { createBar } from './bar.js';
@@ -118,7 +118,8 @@ export function mount(root, source, { useAddress = false } = {}) {
     notice.hidden = !message;
     notice.textContent = message ?? '';
   };
-  shell.asker = createAsker(source, shell.report, (busy) => root.classList.toggle('busy', busy));
+  const showBusy = later(200, (busy) => root.classList.toggle('busy', busy)); // most answers are there before
+  shell.asker = createAsker(source, shell.report, showBusy);
   shell.state = () => built?.store.get() ?? readHash(useAddress ? location.hash : '');
   shell.attempt = attempting(shell.report);
   const progress = createProgress(

@@ -13,7 +13,7 @@ export const timely = (marks, { selection, show }) =>
  * @property {number|'mean'} layer
  * @property {number|'mean'} head
  * @property {Object|null} overview
- * @property {Object|null} reads answer for the selection
+ * @property {Object|null} reads answers for the selection, in both directions
  * @property {Object|null} marks what (Marks of marks.js) the text shows
  */
 
@@ -53,15 +53,26 @@ export function createData(asker, store, doc) {
     if (data.slots[i] === slot) events.tell('overview');
   }
 
+  /** Asks for one direction of a selection; false where that was superseded or refused. */
+  async function askDirection(question, slot, i, selection) {
+    const params = { layer: slot.layer, head: slot.head, start: selection[0], stop: selection[1] };
+    const answer = await asker.ask(question, params, `${question}${i}`);
+    if (data.slots[i] !== slot || store.get().selection !== selection) return false;
+    slot.reads = answer && { ...(slot.readFor === selection ? slot.reads : null), ...answer };
+    slot.readFor = selection;
+    return Boolean(answer);
+  }
+
+  /** What is shown first, and the other direction once that is there. */
   async function askReads(slot, i) {
-    const { selection } = store.get();
+    const { selection, show } = store.get();
     if (!selection) {
       slot.reads = null;
       return;
     }
-    const params = { layer: slot.layer, head: slot.head, start: selection[0], stop: selection[1] };
-    const answer = await asker.ask('reads', params, `reads${i}`);
-    if (data.slots[i] === slot && store.get().selection === selection) [slot.reads, slot.readFor] = [answer, selection];
+    const [first, other] = show === 'readers' ? ['readers', 'reads'] : ['reads', 'readers'];
+    if (!(await askDirection(first, slot, i, selection))) return;
+    askDirection(other, slot, i, selection).then((there) => there && store.get().show === other && mark());
   }
 
   /** Ask for every head on show; what arrives is shown, whatever is still on its way. */

@@ -38,12 +38,19 @@ function strongestOf(values, most) {
 
 function spread(values, edges, n) {
   const shares = new Float32Array(n);
-  for (let u = 0; u < edges.length; u++) shares.fill(values[u], edges[u], u + 1 < edges.length ? edges[u + 1] : n);
+  for (let u = 0; u < edges.length; u++) {
+    const stop = u + 1 < edges.length ? edges[u + 1] : n;
+    for (let t = edges[u]; t < stop; t++) shares[t] = values[u];
+  }
   return shares;
 }
 
 /** The shade grows with the square root of a share. */
-const levelled = (shares, most) => shares.map((share) => (share > 0 ? Math.sqrt(share / most) : 0));
+function levelled(shares, most) {
+  const levels = new Float32Array(shares.length);
+  for (let t = 0; t < shares.length; t++) if (shares[t] > 0) levels[t] = Math.sqrt(shares[t] / most);
+  return levels;
+}
 
 /** Tokens as flags; null where there is none. */
 export function flags(tokens, n) {
@@ -53,7 +60,11 @@ export function flags(tokens, n) {
   return found;
 }
 
-const massOf = (values, left) => values.reduce((total, value, t) => total + (left[t] && value > 0 ? value : 0), 0);
+function massOf(values, left) {
+  let total = 0;
+  for (let t = 0; t < values.length; t++) if (left[t] && values[t] > 0) total += values[t];
+  return total;
+}
 
 /**
  * @param {Float32Array} values one number per token

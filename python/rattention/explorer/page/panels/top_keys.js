@@ -1,8 +1,12 @@
 /** The strongest passages for the selection (or those that receive most). */
 
-import { h, replace } from '../dom.js';
+import { h, later, replace } from '../dom.js';
 import { hue } from '../colours.js';
 import { count, percent, snippet } from '../format.js';
+
+const MOST = 24;
+/** Entries that are in sight without scrolling are there first: laying all out takes a frame. */
+const FIRST = 8;
 
 const TITLES = {
   reads: 'What the selection reads, strongest first',
@@ -13,6 +17,7 @@ const TITLES = {
 /** @param {Object} context */
 export function createTopKeys({ store, data, ui }) {
   const { tokens } = data;
+  const waiting = [];
   const title = h('h3', {});
   const lists = h('div', { class: 'top-lists' });
   const node = h('div', {}, title, lists);
@@ -52,14 +57,14 @@ export function createTopKeys({ store, data, ui }) {
       heading,
       h('p', { class: 'quiet' }, tokens.n ? 'Reading…' : 'There is nothing to list.'),
     );
-    const items = marks.strongest.slice(0, 24).map((unit) => entry(unit, marks.most, marks.show));
-    return h(
-      'div',
-      {},
-      heading,
-      items.length ? h('ol', { class: 'top' }, items) : h('p', { class: 'quiet' }, 'No attention beyond the sinks.'),
-    );
+    const items = (from, stop) => marks.strongest.slice(from, stop).map((unit) => entry(unit, marks.most, marks.show));
+    if (!marks.strongest.length) return h('div', {}, heading, h('p', { class: 'quiet' }, 'No attention beyond the sinks.'));
+    const entries = h('ol', { class: 'top' }, items(0, FIRST));
+    waiting.push(() => entries.append(...items(FIRST, MOST)));
+    return h('div', {}, heading, entries);
   }
+
+  const addRest = later(60, () => waiting.splice(0).forEach((add) => add()));
 
   function refresh() {
     const [slot] = data.slots;
@@ -69,7 +74,9 @@ export function createTopKeys({ store, data, ui }) {
       TITLES[slot?.marks?.show ?? store.get().show],
       whole && h('span', { class: 'quiet' }, `; shares are those of whole ${whole}s here`),
     );
+    waiting.length = 0;
     replace(lists, data.slots.map(list));
+    addRest();
   }
   return { node, refresh };
 }

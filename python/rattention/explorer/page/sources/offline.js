@@ -36,7 +36,7 @@ function addUnit(answer, passages, unit, part) {
   }
 }
 
-/** What `reads` would answer, from units: those that [start, stop) touches, averaged by their rows in it. */
+/** What `reads` and `readers` would answer, from units: those that [start, stop) touches, averaged by their rows in it. */
 function readsFrom(passages, start, stop) {
   const starts = passages.starts.data;
   const n = starts[starts.length - 1];
@@ -73,13 +73,13 @@ export function createOffline(root) {
     return answers.get(name);
   };
   const budgets = () => [...blocks.keys()].filter((name) => name.startsWith('compression?')).map((name) => name.slice(12));
+  const selected = async ({ layer, head, start, stop }) =>
+    readsFrom(await block(`passages?${query({ layer, head })}`), start, stop);
+  const only = (name, answer) => ({ [name]: answer[name], unit: answer.unit });
   const special = {
     map: async ({ layer, head }) => unquantised(await block(`map?${query({ layer, head })}`)),
-    reads: async ({ layer, head, start, stop }) => readsFrom(
-      await block(`passages?${query({ layer, head })}`),
-      start,
-      stop,
-    ),
+    reads: async (params) => only('reads', await selected(params)),
+    readers: async (params) => only('readers', await selected(params)),
     compression: async ({ budget }) => {
       const name = nearest(budgets(), budget);
       return { ...(await block(`compression?${name}`)), budget: Number(name?.replace('budget=', '')) };
