@@ -223,7 +223,7 @@ class TestCommand:
             (("run", "--layouts", "2:1"), "unknown layout"),
             (("run", "--steps", "0"), "steps"),
             (("run", "--pairs", "0"), "pairs must be from 1"),
-            (("data", "--source", "nothing"), "must be a folder or a Parquet file"),
+            (("data", "--source", "nothing"), "must be stdlib, a folder or a Parquet file"),
             (("data", "--bytes", "0"), "most_bytes"),
             (("data", "--level", "words"), "one of bytes, bpe"),
             (("analyze",), "give one or more folders"),
