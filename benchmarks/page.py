@@ -45,7 +45,7 @@ def page(runs: dict[str, Run]) -> str:
 HEAD = f"""# Benchmarks
 
 What was measured, machine by machine, the newest run first. `python -m benchmarks.page` writes this page from
-the runs in [{RESULTS}](../{RESULTS}), which have every single timing;
+the runs in `{RESULTS}`, which have every single timing;
 [benchmarks/README.md](../benchmarks/README.md) says how they are made and how to repeat them.
 
 Times are medians, and answers were compared first. A ratio is their time over ours: above 1 we are faster.

@@ -1,4 +1,5 @@
-"""The table of models in the README and its figure, from a run: ``python -m benchmarks.summary``.
+"""What models of Transformers gain, from a run: a sentence in the README, the tables and the figure of
+docs/transformers.md. ``python -m benchmarks.summary``.
 
 Repeat it after ``python -m benchmarks --only 'hf-*' --only transformers-steps --json
 benchmarks/results/transformers_2_threads.json``.
@@ -10,7 +11,8 @@ import json
 import re
 from itertools import product
 from pathlib import Path
-from typing import Any
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
 from rattention._files import save_figure, write_text
 
@@ -21,10 +23,12 @@ from benchmarks.peers.transformers_layers import LAYERS
 from benchmarks.race import OURS
 from benchmarks.report import markdown
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("benchmarks/results/transformers_2_threads.json")
 FIGURE = Path("docs/transformers.svg")
-README = ROOT / "README.md"
 BLOCK = re.compile(r"(?<=<!-- models: begin -->\n).*?(?=<!-- models: end -->)", re.DOTALL)
 TIMES = {
     "8,192 tokens": "hf-{}-8192",
@@ -42,18 +46,33 @@ Run = dict[str, Any]
 def main() -> None:
     run = results()
     draw(run, ROOT / FIGURE)
-    text, count = BLOCK.subn(lambda _: block(run), README.read_text("utf-8"))
-    if count != 1:
-        raise SystemExit(f"{README} has no place for the table, or several")
-    write_text(README, text)
+    for page, written in PAGES.items():
+        text, count = BLOCK.subn(lambda _, written=written: written(run), (ROOT / page).read_text("utf-8"))
+        if count != 1:
+            raise SystemExit(f"{page} has no place for what was measured, or several")
+        write_text(ROOT / page, text)
 
 
 def results() -> Run:
     return json.loads((ROOT / RESULTS).read_text("utf-8"))  # type: ignore[no-any-return]
 
 
+def sentence(run: Run) -> str:
+    """Whole models that read a long text, the largest gain first."""
+    length, case = next(iter(TIMES.items()))
+    ratios = {name: speedup(run, case.format(name)) for name in _measured(run) if name not in LAYERS}
+    ranked = sorted((ratio, title(name).split(",")[0]) for name, ratio in ratios.items() if ratio)
+    first, *others = [f"{ratio:.3g} times as fast in {name}" for ratio, name in reversed(ranked)]
+    gains = ", ".join([first, *(gain.replace(" times as fast", "") for gain in others)])
+    machine = run["machine"]
+    text = f"""A forward pass over {length} is {gains}: {run["options"]["threads"]} threads of
+        {machine["processor"]} ({machine["instruction_set"]}), against the fastest of Transformers' own
+        implementations ([all figures, and how they were measured](docs/transformers.md#what-it-brings))."""
+    return fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
 def block(run: Run) -> str:
-    """The table in Markdown, with what was measured and where."""
+    """The tables in Markdown, with what was measured and where."""
     machine, peers = run["machine"], run["machine"]["peers"]
     head = ("model", *TIMES, "memory, 32,768 tokens")
     rows = [head, ["---"] * len(head), *((title(name), *_cells(run, name)) for name in _measured(run))]
@@ -68,7 +87,7 @@ memory of one layer beyond its weights, ours and theirs: {run["options"]["thread
 
 {table}
 
-![Speed-up by model, and memory by length]({FIGURE})
+![Speed-up by model, and memory by length]({FIGURE.name})
 
 How many times as fast one more token is, of a model of Gemma 3's kind with a window in every other layer,
 after a context of so many tokens. Transformers' `DynamicCache` copies all keys and values for every token;
@@ -78,8 +97,12 @@ after a context of so many tokens. Transformers' `DynamicCache` copies all keys 
 
 Shapes are those of the published models, weights are random, and dense layers are PyTorch's in both{alone}
 ([how it was
-measured](benchmarks/README.md#models-of-transformers), [the run]({RESULTS})).
+measured](../benchmarks/README.md#models-of-transformers), [the run](../{RESULTS})).
 """
+
+
+PAGES: dict[str, Callable[[Run], str]] = {"README.md": sentence, "docs/transformers.md": block}
+"""Where what is written stands between the marks of `BLOCK`."""
 
 
 def _measured(run: Run) -> list[str]:

@@ -1,27 +1,21 @@
-"""What the visualization guide says holds: its example runs, its options, numbers and names exist."""
+"""What the guides to measuring and to visualizing say holds: metrics, options, numbers and names exist."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
+import rattention as ra
 from rattention.inspect import Rules
 from rattention.inspect.insights import RULES
 from rattention.inspect.statistics import MOST_MASS, SINKS, TOP_SHARE, MapOptions
 
 from tests.extras import needs
-from tests.processes import run_python
+from tests.pages import ROOT, first_cells, section
 
-GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "visualization_guide.md").read_text("utf-8")
-
-
-def test_example_runs():
-    needs("torch")
-    (code,) = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-    shapes = run_python(code, OMP_WAIT_POLICY="passive").splitlines()
-    assert [shapes[0], *shapes[2:]] == ["(1, 3, 2)", "(1, 2, 1, 60)", "(1, 2, 16, 16)"]
+GUIDE = (ROOT / "docs" / "visualization_guide.md").read_text("utf-8")
+MEASURING = (ROOT / "docs" / "guides" / "measuring.md").read_text("utf-8")
 
 
 def test_options_exist():
@@ -36,9 +30,9 @@ def test_options_exist():
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_rules_are_in_the_table(rule):
-    section = GUIDE.split("## From pattern to strategy")[1].split("\n## ")[0]
-    assert rule.name in section.lower()
-    table = "\n".join(line for line in section.splitlines() if line.startswith("|"))
+    rules = section("From pattern to strategy", GUIDE)
+    assert rule.name in rules.lower()
+    table = "\n".join(line for line in rules.splitlines() if line.startswith("|"))
     assert f"`{rule.strategy}`" in table
 
 
@@ -58,3 +52,26 @@ def test_numbers():
 def test_figures_have_the_names_of_the_files():
     for name in ("sampleN_layerM_maps", "sampleN_layerM_lines", "distributions", "layers", "heads"):
         assert f"**`{name}`**" in GUIDE
+
+
+def test_metrics_are_those_measured():
+    assert first_cells(section("Metrics", MEASURING)) == [field.name for field in fields(ra.AttentionMetrics)]
+    assert f"`local_radius` ({ra.MetricOptions().local_radius})" in MEASURING
+    assert f"`long_range_distance` ({ra.MetricOptions().long_range_distance})" in MEASURING
+
+
+def test_strategies_are_those_there_are():
+    """In the table of the guide to smaller caches."""
+    from rattention.compression import STRATEGIES
+
+    table = (ROOT / "docs" / "guides" / "compression.md").read_text("utf-8")
+    assert set(first_cells(table)) == set(STRATEGIES)
+
+
+def test_layers_are_those_there_are():
+    """In the guide to models of your own."""
+    needs("torch")
+    from rattention import nn
+
+    table = section("Layers", (ROOT / "docs" / "guides" / "training.md").read_text("utf-8"))
+    assert set(first_cells(table)) == {name for name in nn.__all__ if hasattr(getattr(nn, name), "as_dict")}
