@@ -1,7 +1,7 @@
 """Draws the pictures of the mechanisms into docs/pictures: ``python docs/pictures.py``.
 
-64 tokens whose queries and keys change slowly, so that neighbours are similar; tokens 40 to 51 repeat tokens 8
-to 19. Row i of a picture shows the weight that token i gives each token j, computed by the kernels.
+64 tokens whose queries and keys change slowly, so that neighbours are similar; tokens 40 to 51 repeat tokens
+8 to 19. Row i of a picture shows the weight that token i gives each token j, computed by the kernels.
 """
 
 from __future__ import annotations

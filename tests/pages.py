@@ -9,7 +9,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = (README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("[!nr]*/*.md")))
-"""Pages that people wrote. Notebooks run on their own, and the reference comes from docstrings and the parser."""
+"""Pages that people wrote. Notebooks run on their own; the reference comes from docstrings and the parser."""
 EXAMPLE = re.compile(
     r"(?P<mark><!-- (?:continues|not run: [^>]+) -->\n)?^```python\n(?P<code>.*?)^```$"
     r"(?:\n+(?:prints\n+)?```text\n(?P<shown>.*?)^```$)?",

@@ -1,4 +1,4 @@
-"""What the pages of the documentation say holds: their examples print what they show, their links lead somewhere."""
+"""What pages of the documentation say holds: examples print what they show, links lead somewhere."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the README says holds: its first example, what was measured, the commands that .ci/run takes from it; and what
-CONTRIBUTING.md says of folders and files. Other examples and links: tests/test_pages.py.
+"""What the README says holds: its first example, what was measured, the commands that .ci/run takes from it;
+and what CONTRIBUTING.md says of folders and files. Other examples and links: tests/test_pages.py.
 """
 
 from __future__ import annotations
@@ -72,23 +72,20 @@ def test_files_are_where_they_are_said_to_be() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_extras_and_constraints_exist() -> None:
-    """By the names that pyproject.toml has, wherever they are written; the page on installing has all of them."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    written = [
-        page.read_text("utf-8") for page in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md")
-    ]
-    named = {
-        name
-        for text in written
-        for group in re.findall(r"'\.\[([a-z,]+)\]'", text)
-        for name in group.split(",")
-    }
-    assert named <= set(extras) == set(EXTRAS)
-    install = section("The package and its extras", (ROOT / "docs/start/install.md").read_text("utf-8"))
-    assert set(first_cells(install)) == set(extras)
-    shown = set(first_cells(section("Install", TEXT))) - {"pip install ."}
-    assert shown <= set(extras)
+def test_extras_have_the_names_of_pyproject() -> None:
+    """Wherever they are written; the page on installing has all of them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = {*project["optional-dependencies"]}
+    pages = (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md")
+    named = [re.findall(r"'\.\[([a-z,]+)\]'", page.read_text("utf-8")) for page in pages]
+    assert {name for groups in named for group in groups for name in group.split(",")} <= extras
+    assert extras == {*EXTRAS}
+    install = (ROOT / "docs" / "start" / "install.md").read_text("utf-8")
+    assert {*first_cells(section("The package and its extras", install))} == extras
+    assert {*first_cells(section("Install", TEXT))} <= extras
+
+
+def test_constraints_exist() -> None:
     assert set(re.findall(r"-c (\S+)", TEXT)) == {"constraints.txt"}
 
 

@@ -29,16 +29,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.importorskip(name, reason="needs what docs/requirements.txt lists")
     needs("all")
     folder = tmp_path_factory.mktemp("site")
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        *COMMAND.split()[1:-1],
-        "-q",
-        "-d",
-        folder / "trees",
-        folder / "html",
-    ]
+    options, places = COMMAND.split()[1:-2], ("docs", folder / "html")
+    command = [sys.executable, "-m", "sphinx", *options, "-q", "-d", folder / "trees", *places]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "html"

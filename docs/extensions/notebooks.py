@@ -7,15 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-IMAGES = ("image/svg+xml", "image/png")
-
-
 def index(folder: Path) -> str:
-    """A list of the notebooks by their titles and first sentences; the folder's README where it has one."""
+    """The folder's README, or a list of the notebooks by their titles and first sentences."""
     readme = folder / "README.md"
-    if readme.exists():
-        return readme.read_text("utf-8")
-    return "\n".join(["# Notebooks", "", *(_entry(path) for path in sorted(folder.glob("*.ipynb"))), ""])
+    listed = "\n".join(["# Notebooks", "", *(_entry(path) for path in sorted(folder.glob("*.ipynb")))])
+    return f"{readme.read_text('utf-8') if readme.exists() else listed}\n\n{CONTENTS}"
+
+
+CONTENTS = "```{toctree}\n:hidden:\n:glob:\n\n0*\n```\n"
 
 
 def _entry(path: Path) -> str:

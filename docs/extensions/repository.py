@@ -26,13 +26,9 @@ INCLUDED = {
     "benchmarks_method": "benchmarks/README.md",
 }
 """Pages that include a file, and those files."""
-NOTEBOOKS = {
-    f"notebooks/{path.stem}": f"notebooks/{path.name}" for path in sorted(ROOT.glob("notebooks/*.ipynb"))
-}
-PAGES = {
-    source: f"docs/{page}.md"
-    for page, source in {**INCLUDED, **NOTEBOOKS, "notebooks/index": "notebooks"}.items()
-}
+NOTEBOOKS = {f"notebooks/{p.stem}": f"notebooks/{p.name}" for p in sorted(ROOT.glob("notebooks/*.ipynb"))}
+ELSEWHERE = {**INCLUDED, **NOTEBOOKS, "notebooks/index": "notebooks"}
+PAGES = {source: f"docs/{page}.md" for page, source in ELSEWHERE.items()}
 """What the site has in place of these files and folders."""
 CODE = re.compile(r"^(?P<fence>`{3,}).*?^(?P=fence)|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")

@@ -28,9 +28,12 @@ class InPlaceCache(DynamicCache):
     gradients of keys or values are recorded, and in compiled models. Layers that are not attention are
     Transformers' own.
 
-    Args:
-        config: The model's; windows are read from it. Without it no layer has a window.
-        **options: Those of `DynamicCache`, whose first one may come by position, too.
+    Parameters
+    ----------
+    config:
+        The model's; windows are read from it. Without it no layer has a window.
+    options:
+        Those of `DynamicCache`, whose first one may come by position, too.
     """
 
     def __init__(self, config: PreTrainedConfig | Any | None = None, **options: Any) -> None:

@@ -56,7 +56,7 @@ class Findings:
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each sample, layer and head: what they are, the query row's statistics, and the means
-        over all rows with "rows_" before their names."""
+        over all rows with ``rows_`` before their names."""
         return [
             {
                 "sample": sample.name,
