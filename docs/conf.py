@@ -37,13 +37,14 @@ myst_dmath_double_inline = True
 default_role = "py:obj"
 autodoc_member_order = "groupwise"
 autodoc_typehints = "signature"
-autodoc_class_signature = "separated"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_param = False
 python_maximum_signature_line_length = 80
 add_module_names = False
 toc_object_entries_show_parents = "hide"
+
+smartquotes = False
 
 html_theme = "furo"
 html_title = "rattention"

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from sphinx.pycode import ModuleAnalyzer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MODULES = {
     "rattention": "attention on NumPy arrays, decoding, metrics and maps",
@@ -37,8 +44,34 @@ def write_pages(app: Any) -> None:
 
 
 def page(module: str) -> str:
-    """The module's docstring and its names."""
-    return f"{module}\n{'=' * len(module)}\n\n.. automodule:: {module}\n   :members:\n"
+    """The module's docstring and its names. What is said of a table is read from its source: loaded, it has
+    the docstring of its type."""
+    head = f"{module}\n{'=' * len(module)}\n\n.. automodule:: {module}\n   :members:\n"
+    tables = (f".. py:data:: {name}\n   :module: {module}\n\n   {about}\n" for name, about in _tables(module))
+    return "\n".join([head, *tables])
+
+
+def _tables(module: str) -> Iterator[tuple[str, str]]:
+    """Public names of values that come from other modules, with what is said of them there."""
+    loaded = import_module(module)
+    origins = _origins(Path(str(loaded.__file__)))
+    for name in loaded.__all__:
+        if not callable(getattr(loaded, name)) and name in origins:
+            about = ModuleAnalyzer.for_module(origins[name]).find_attr_docs().get(("", name), [""])
+            yield name, " ".join(about).strip()
+
+
+def _origins(source: Path) -> dict[str, str]:
+    """The module that each imported name comes from."""
+    imports = (node for node in ast.parse(source.read_text("utf-8")).body if isinstance(node, ast.ImportFrom))
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
+
+
+def keep_colons(_app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Called by Sphinx for every docstring. Napoleon takes what stands before a colon in the first line of an
+    attribute's for its type, and lets an empty line be."""
+    if what in ("attribute", "data", "property") and lines:
+        lines.insert(0, "")
 
 
 def write(path: Path, text: str) -> None:
@@ -58,6 +91,8 @@ def list_modules(_app: Any, name: str, source: list[str]) -> None:
 
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.setup_extension("sphinx.ext.autodoc")
     app.connect("builder-inited", write_pages)
     app.connect("source-read", list_modules)
+    app.connect("autodoc-process-docstring", keep_colons, priority=100)
     return {"parallel_read_safe": True}

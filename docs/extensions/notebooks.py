@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+
 def index(folder: Path) -> str:
     """The folder's README, or a list of the notebooks by their titles and first sentences."""
     readme = folder / "README.md"

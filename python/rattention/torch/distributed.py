@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
     Exchange = Callable[[Tensor, int, ProcessGroup], Tensor]
 
+__all__ = ["context_parallel_rattention"]
+
 DESCRIPTION = (
     "the length of the slice",
     "batch",
