@@ -67,11 +67,20 @@ def _origins(source: Path) -> dict[str, str]:
     return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 
-def keep_colons(_app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
-    """Called by Sphinx for every docstring. Napoleon takes what stands before a colon in the first line of an
-    attribute's for its type, and lets an empty line be."""
-    if what in ("attribute", "data", "property") and lines:
-        lines.insert(0, "")
+AS_WRITTEN: dict[str, list[str]] = {}
+"""Docstrings of attributes: Napoleon would take what stands before a colon in the first line for a type."""
+
+
+def note(_app: Any, what: str, name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Called by Sphinx for every docstring, before Napoleon is."""
+    if what in ("attribute", "property"):
+        AS_WRITTEN[name] = [*lines]
+
+
+def restore(_app: Any, _what: str, name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Called by Sphinx for every docstring, after Napoleon was."""
+    if name in AS_WRITTEN:
+        lines[:] = AS_WRITTEN.pop(name)
 
 
 def write(path: Path, text: str) -> None:
@@ -94,5 +103,6 @@ def setup(app: Any) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("builder-inited", write_pages)
     app.connect("source-read", list_modules)
-    app.connect("autodoc-process-docstring", keep_colons, priority=100)
+    app.connect("autodoc-process-docstring", note, priority=100)
+    app.connect("autodoc-process-docstring", restore, priority=900)
     return {"parallel_read_safe": True}
