@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rattention import _installed
-from rattention._extras import EXTRA_OF, SUPPORTED, require
+from rattention._extras import EXTRA_OF, SUPPORTED, TORCH_ALONE, require
 from rattention._installed import EXTRAS, Requirement, including, packages, versions
 
 from tests.extras import modules_of, needs
@@ -159,6 +159,8 @@ EVERYTHING = {r.package: "9999.0" for r in _installed.requirements()} | {
         ({"scipy": None}, "pip install 'rattention[inspect]'", "Nothing is missing"),
         ({"gymnasium": None}, "pip install 'rattention[studies]'", "Nothing is missing"),
         ({"torch": None, "transformers": None}, "pip install 'rattention[hf]'", "Nothing is missing"),
+        ({"torch": None}, f"{TORCH_ALONE}\n  pip install 'rattention[torch]'", "Nothing is missing"),
+        ({"scipy": None}, "To install", TORCH_ALONE),
         ({"rich": None, "pypdf": None}, "pip install 'rattention[demo]'", "Nothing is missing"),
         ({"transformers": "4.57.1"}, "4.57.1 (<5.25,>=5.23 is needed)", "Nothing is missing"),
         ({"openvino": None}, "Nothing is missing but for developers (bench: openvino)", "To install"),

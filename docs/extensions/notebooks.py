@@ -52,5 +52,5 @@ def _output(output: dict[str, Any]) -> str:
         picture = _text(data, "image/png").replace("\n", "")
         return f'<img alt="What the cell draws" src="data:image/png;base64,{picture}">'
     if "text/html" in data:
-        return f"<div>{_text(data, 'text/html')}</div>"
+        return f'<div class="wide">{_text(data, "text/html")}</div>'
     return f"```text\n{_text(data, 'text/plain')}\n```" if "text/plain" in data else ""

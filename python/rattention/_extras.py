@@ -41,6 +41,10 @@ SUPPORTED = {"torch": ((2, 10), None), "transformers": ((5, 23), (5, 24))}
 Transformers hands to attention implementations changes without notice. As in ``pyproject.toml``."""
 
 
+TORCH_ALONE = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+"""Installs PyTorch without CUDA: on Linux PyPI's brings gigabytes of it, which nothing here uses."""
+
+
 def require(module: str) -> ModuleType:
     """Import `module`, which may be missing.
 
@@ -52,6 +56,8 @@ def require(module: str) -> ModuleType:
     """
     package = module.partition(".")[0]
     install = f"install it with: pip install 'rattention[{EXTRA_OF[package]}]'"
+    if package == "torch":
+        install += f" (after {TORCH_ALONE}, which brings no CUDA)"
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:

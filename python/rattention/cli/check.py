@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rattention._config import show_config
+from rattention._extras import TORCH_ALONE
 from rattention._installed import EXTRAS, FOR_DEVELOPERS, for_users, including, lacking, requirements
 from rattention.cli.options import Printed
 from rattention.cli.text import GREEN, RED, YELLOW, Style, paragraph, table
@@ -108,6 +109,8 @@ def _advice(incomplete: dict[str, list[str]], models: list[dict[str, str]]) -> l
     """What to install; extras for developers are left to them."""
     advice = []
     extras = _fewest({extra for extra in incomplete if extra not in FOR_DEVELOPERS})
+    if any("torch" in incomplete[extra] for extra in incomplete if extra not in FOR_DEVELOPERS):
+        advice.append(TORCH_ALONE)
     if extras:
         advice.append(f"pip install 'rattention[{','.join(extras)}]'")
     if not models:
