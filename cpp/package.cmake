@@ -11,9 +11,9 @@ target_include_directories(rattention_core INTERFACE
 set_target_properties(rattention_core PROPERTIES EXPORT_NAME core)
 install(TARGETS rattention_core EXPORT rattention)
 install(EXPORT rattention NAMESPACE rattention:: DESTINATION ${package})
-# simd.h wants the compiler options of one instruction set.
+# What begins with simd wants the compiler options of one instruction set.
 install(DIRECTORY core kernels softmax linear rattention metrics nn tasks DESTINATION ${headers}
-  FILES_MATCHING PATTERN "*.h" PATTERN simd.h EXCLUDE)
+  FILES_MATCHING PATTERN "*.h" PATTERN "simd*.h" EXCLUDE)
 
 # A static library leaves its dependencies to be found by whoever links it.
 configure_package_config_file(rattention-config.cmake.in rattention-config.cmake INSTALL_DESTINATION ${package})

@@ -4,11 +4,11 @@
 #include <pybind11/stl.h>
 
 #include "core/isa.h"
-#include "core/onednn.h"
 #include "core/openmp_team.h"
 #include "core/scratch.h"
 #include "core/task_times.h"
 #include "core/threads.h"
+#include "nn/dense_product.h"
 
 namespace py = pybind11;
 
@@ -46,6 +46,9 @@ PYBIND11_MODULE(_core, module) {
   module.def("recorded_task_times", &rattention::recorded_task_times,
              "End that: seconds by loop and task. A call is one loop after the other; tasks start in order.");
   module.def("instruction_set", [] { return rattention::name_of(rattention::active_isa()); });
+  module.def("instruction_sets", [] {
+    return std::vector<std::string>(std::begin(rattention::kIsaNames), std::end(rattention::kIsaNames));
+  });
   module.def("onednn_version", &rattention::onednn_version);
 
   rattention::bindings::bind_score_options(module);

@@ -2,97 +2,45 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <stdexcept>
-
-#ifdef __linux__
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+#include <string>
 
 namespace rattention {
 namespace {
 
-constexpr Isa kAll[] = {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx};
+constexpr int kCount = static_cast<int>(std::size(kIsaNames));
 
-// Linux lends the tile registers, 8 KiB more state per thread, only to processes that ask for them. A refusal is not an
-// error: a process may have signal stacks too small for that state.
-bool lent_tile_registers() {
-#ifdef __linux__
-  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
-  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-#else
-  return false;
-#endif
-}
-
-bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-
-bool has_amx() {
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
-         __builtin_cpu_supports("amx-bf16") && lent_tile_registers();
-}
-
-bool has_fast_avx512_bf16(Isa cap) {
-  return __builtin_cpu_supports("avx512bf16") && (__builtin_cpu_is("amd") || cap == Isa::avx512_bf16);
-}
-
-Isa detected_isa(Isa cap) {
-  __builtin_cpu_init();
-  if (has_avx512()) {
-    if (cap == Isa::amx && has_amx()) return Isa::amx;
-    return has_fast_avx512_bf16(cap) ? Isa::avx512_bf16 : Isa::avx512;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-    return Isa::avx2;
-  return Isa::baseline;
+std::string all_names() {
+  std::string text = kIsaNames[0];
+  for (int i = 1; i < kCount; ++i) text.append(i + 1 < kCount ? ", " : " and ").append(kIsaNames[i]);
+  return text;
 }
 
 Isa cap_from_environment() {
   const char* text = std::getenv("RATTENTION_MAX_ISA");
-  if (text == nullptr || *text == '\0') return Isa::amx;
+  if (text == nullptr || *text == '\0') return static_cast<Isa>(kCount - 1);
   const std::string name = text;
-  for (const Isa isa : kAll) {
-    if (name == name_of(isa)) return isa;
+  for (int i = 0; i < kCount; ++i) {
+    if (name == kIsaNames[i]) return static_cast<Isa>(i);
   }
-  throw std::runtime_error("RATTENTION_MAX_ISA is '" + name +
-                           "'; allowed are baseline, avx2, avx512, avx512_bf16 and amx");
+  throw std::runtime_error("RATTENTION_MAX_ISA is '" + name + "'; allowed on this processor: " + all_names());
 }
 
 }  // namespace
 
-const char* name_of(Isa isa) {
-  switch (isa) {
-    case Isa::baseline:
-      return "baseline";
-    case Isa::avx2:
-      return "avx2";
-    case Isa::avx512:
-      return "avx512";
-    case Isa::avx512_bf16:
-      return "avx512_bf16";
-    case Isa::amx:
-      return "amx";
-  }
-  return "unknown";
-}
+const char* name_of(Isa isa) { return kIsaNames[static_cast<int>(isa)]; }
 
 Isa active_isa() {
   static const Isa isa = [] {
     const Isa cap = cap_from_environment();
-    return std::min(detected_isa(cap), cap);
+    return std::min(detail::detected_isa(cap), cap);
   }();
   return isa;
 }
 
 void require_supported_cpu() {
-  __builtin_cpu_init();
-  if (!__builtin_cpu_supports("sse4.2")) {
-    throw std::runtime_error("rattention needs an x86-64 processor with SSE4.2; this one lacks it");
-  }
+  if (const char* missing = detail::missing_baseline(); missing != nullptr) throw std::runtime_error(missing);
   active_isa();
 }
 

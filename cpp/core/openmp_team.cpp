@@ -2,8 +2,6 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -12,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/main_thread.h"
 #include "core/scratch.h"
 
 namespace rattention {
@@ -31,8 +30,8 @@ constexpr std::chrono::milliseconds kRetry{100};
 // For the stack of a thread, its local data and what OpenMP keeps of it.
 constexpr std::size_t kRoomPerThread = std::size_t{16} << 20;
 
-bool is_main_thread() {
-  static thread_local const bool main = syscall(SYS_gettid) == getpid();
+bool on_main_thread() {
+  static thread_local const bool main = is_main_thread();
   return main;
 }
 
@@ -76,7 +75,7 @@ bool team_reaches(int helpers) noexcept {
 void share_openmp_team() noexcept { sharing = fork_handler_registered == 0; }
 
 bool run_with_openmp_team(Job& job, int helpers) noexcept {
-  if (!sharing || forked || !is_main_thread() || !team_reaches(helpers)) return false;
+  if (!sharing || forked || !on_main_thread() || !team_reaches(helpers)) return false;
 #pragma omp parallel num_threads(helpers + 1)
   {
     make_thread_data();  // whether or not the thread finds a task

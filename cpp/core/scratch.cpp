@@ -19,7 +19,9 @@ float* allocate(std::size_t bytes) {
   if (bytes < kHugePage / 4) return static_cast<float*>(std::aligned_alloc(64, bytes));
   const std::size_t whole = (bytes + kHugePage - 1) / kHugePage * kHugePage;
   void* memory = std::aligned_alloc(kHugePage, whole);
+#ifdef MADV_HUGEPAGE
   if (memory != nullptr) madvise(memory, whole, MADV_HUGEPAGE);  // advice: where refused, ordinary pages do
+#endif
   return static_cast<float*>(memory);
 }
 

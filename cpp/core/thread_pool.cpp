@@ -1,9 +1,7 @@
 #include "core/thread_pool.h"
 
-#include <omp.h>
 #include <pthread.h>
 #include <sys/mman.h>
-#include <xmmintrin.h>
 
 #include <algorithm>
 #include <chrono>
@@ -15,6 +13,8 @@
 #include <new>
 #include <thread>
 
+#include "core/openmp.h"
+#include "core/processor.h"
 #include "core/scratch.h"
 
 namespace rattention {
@@ -35,10 +35,18 @@ bool spin_until(const Condition& condition) {
   do {
     for (int i = 0; i < 16; ++i) {
       if (condition()) return true;
-      _mm_pause();
+      pause_briefly();
     }
   } while (Clock::now() < end);
   return condition();
+}
+
+void name_this_thread() {
+#ifdef __APPLE__
+  pthread_setname_np("rattention");
+#else
+  pthread_setname_np(pthread_self(), "rattention");
+#endif
 }
 
 // Signals are for the program's own threads, but for those that say that this very thread has done wrong.
@@ -102,7 +110,7 @@ class ThreadPool {
   Lock locked() {
     Lock lock(mutex_, std::try_to_lock);
     for (int i = 0; i < 100 && !lock.owns_lock() && may_spin_; ++i) {
-      _mm_pause();
+      pause_briefly();
       lock.try_lock();
     }
     if (!lock.owns_lock()) lock.lock();
@@ -178,7 +186,7 @@ class ThreadPool {
       std::thread([this, reserve = std::move(reserve)]() mutable {
         reserve.reset();
         make_thread_data();
-        pthread_setname_np(pthread_self(), "rattention");
+        name_this_thread();
         work();
       }).detach();
       return true;
@@ -226,7 +234,7 @@ class ThreadPool {
     return true;
   }
 
-  const int most_spinning_ = omp_get_num_procs() - 1;
+  const int most_spinning_ = processors() - 1;
   const bool may_spin_ = most_spinning_ > 0;
   std::mutex mutex_;
   std::condition_variable wake_;

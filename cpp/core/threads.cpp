@@ -1,15 +1,14 @@
 #include "core/threads.h"
 
-#include <omp.h>
-#include <xmmintrin.h>
-
 #include <algorithm>
 #include <atomic>
 #include <exception>
 #include <stdexcept>
 #include <thread>
 
+#include "core/openmp.h"
 #include "core/openmp_team.h"
+#include "core/processor.h"
 #include "core/scratch.h"
 #include "core/task_times.h"
 #include "core/thread_pool.h"
@@ -24,18 +23,15 @@ std::atomic<int> requested_threads{0};
 // Denormals cost a hundred cycles each and carry nothing that float32 results could show.
 class Denormals {
  public:
-  explicit Denormals(bool as_zero) : previous_(_mm_getcsr()) {
-    constexpr unsigned kFlushToZero = 0x8000U;
-    constexpr unsigned kDenormalsAreZero = 0x0040U;
-    constexpr unsigned kBoth = kFlushToZero | kDenormalsAreZero;
-    _mm_setcsr(as_zero ? previous_ | kBoth : previous_ & ~kBoth);
+  explicit Denormals(bool as_zero) : previous_(float_mode()) {
+    set_float_mode(as_zero ? previous_ | kDenormalsAreZero : previous_ & ~kDenormalsAreZero);
   }
-  ~Denormals() { _mm_setcsr(previous_); }
+  ~Denormals() { set_float_mode(previous_); }
   Denormals(const Denormals&) = delete;
   Denormals& operator=(const Denormals&) = delete;
 
  private:
-  unsigned previous_;
+  FloatMode previous_;
 };
 
 // Ends a task because its call has failed; what made it fail is what the caller hears of.
@@ -149,7 +145,7 @@ void run_loop(std::int64_t count, const std::function<void(std::int64_t)>& task)
   if (asking) return run_elsewhere(count, task);
   Work work(count, task, current_work);
   const int threads = static_cast<int>(std::min<std::int64_t>(get_num_threads(), count));
-  if (threads == 1 || current_work != nullptr || omp_in_parallel()) {
+  if (threads == 1 || current_work != nullptr || in_openmp_region()) {
     work.run();
   } else if (!run_with_openmp_team(work, threads - 1) && !run_with_helpers(work, threads - 1)) {
     throw std::runtime_error("the process was forked during this call, which only the parent can finish");
@@ -167,7 +163,7 @@ void set_num_threads(int n) {
 int get_num_threads() {
   if (alone) return 1;
   const int requested = requested_threads;
-  return requested > 0 ? requested : std::max(1, omp_get_max_threads());
+  return requested > 0 ? requested : std::max(1, openmp_threads());
 }
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task) {
@@ -193,7 +189,7 @@ Interrupts::~Interrupts() {
 OneThread::OneThread(bool wanted) : previous_(alone) { alone = alone || wanted; }
 OneThread::~OneThread() { alone = previous_; }
 
-OneLibraryThread::OneLibraryThread() : previous_(omp_get_max_threads()) { omp_set_num_threads(1); }
-OneLibraryThread::~OneLibraryThread() { omp_set_num_threads(previous_); }
+OneLibraryThread::OneLibraryThread() : previous_(openmp_threads()) { set_openmp_threads(1); }
+OneLibraryThread::~OneLibraryThread() { set_openmp_threads(previous_); }
 
 }  // namespace rattention

@@ -2,17 +2,10 @@
 
 #include <chrono>
 
-#include "core/isa.h"
 #include "kernels/bf16_kernels.h"
 
 namespace rattention {
 namespace {
-
-const detail::FmaLoop& fma_loop() {
-  if (active_isa() >= Isa::avx512) return detail::kAvx512FmaLoop;
-  if (active_isa() >= Isa::avx2) return detail::kAvx2FmaLoop;
-  return detail::kBaselineFmaLoop;
-}
 
 // GFLOP/s of turns of the loop for about `seconds`.
 double rate_of(const detail::FmaLoop& loop, double seconds) {
@@ -31,12 +24,13 @@ double rate_of(const detail::FmaLoop& loop, double seconds) {
 
 }  // namespace
 
-double fma_rate(double seconds) { return rate_of(fma_loop(), seconds); }
+double fma_rate(double seconds) { return rate_of(detail::fma_loop(), seconds); }
 
 double bf16_rate(double seconds) {
-  if (bf16_kernels() == nullptr) return 0;
+  const detail::FmaLoop* loop = detail::bf16_loop();
+  if (loop == nullptr) return 0;
   const Bf16Session session(bf16_kernels());
-  return rate_of(active_isa() == Isa::amx ? detail::kAmxBf16Loop : detail::kAvx512Bf16Loop, seconds);
+  return rate_of(*loop, seconds);
 }
 
 }  // namespace rattention

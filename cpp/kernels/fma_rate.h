@@ -22,8 +22,13 @@ struct FmaLoop {
 extern const FmaLoop kBaselineFmaLoop;
 extern const FmaLoop kAvx2FmaLoop;
 extern const FmaLoop kAvx512FmaLoop;
+extern const FmaLoop kNeonFmaLoop;
 extern const FmaLoop kAvx512Bf16Loop;
 extern const FmaLoop kAmxBf16Loop;  // within a Bf16Session
+
+// Those of active_isa(); nullptr without products of bfloat16.
+const FmaLoop& fma_loop();
+const FmaLoop* bf16_loop();
 
 }  // namespace detail
 }  // namespace rattention

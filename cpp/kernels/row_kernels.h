@@ -123,6 +123,7 @@ namespace detail {
 extern const RowKernels kBaselineRowKernels;
 extern const RowKernels kAvx2RowKernels;
 extern const RowKernels kAvx512RowKernels;
+extern const RowKernels kNeonRowKernels;
 }  // namespace detail
 
 }  // namespace rattention

@@ -2,95 +2,20 @@
 // one instruction set, so everything here has internal linkage.
 #pragma once
 
-#include <immintrin.h>
-
 #include <cstdint>
 #include <utility>
 
-#ifndef RATTENTION_LANES
-#error "define RATTENTION_LANES as 4, 8 or 16"
+#if defined(__x86_64__)
+#include "kernels/simd_x86.h"
+#elif defined(__aarch64__)
+#include "kernels/simd_arm.h"
 #endif
 
 namespace {
 
-constexpr int kLanes = RATTENTION_LANES;
-constexpr int kVectorBytes = kLanes * 4;
-
-typedef float Vec __attribute__((vector_size(kVectorBytes)));
-typedef std::int32_t IntVec __attribute__((vector_size(kVectorBytes)));
-typedef float UnalignedVec __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
-typedef std::int32_t UnalignedIntVec __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
-
-#if RATTENTION_LANES == 16
-// GCC 12 warns that the unmasked forms of some AVX-512 intrinsics read an uninitialised register; a full mask costs
-// nothing.
-constexpr __mmask16 kAllLanes = 0xFFFF;
-#endif
-
-typedef std::uint16_t UnalignedHalves __attribute__((vector_size(kLanes * 2), aligned(1), may_alias));
-
-inline Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
-inline IntVec load(const std::int32_t* p) { return *reinterpret_cast<const UnalignedIntVec*>(p); }
-// Numbers of 16 bits in the lower halves. By intrinsics, because GCC 12 takes twice as many instructions.
-inline IntVec load_halves(const void* p) {
-#if RATTENTION_LANES == 16
-  return reinterpret_cast<IntVec>(
-      _mm512_maskz_cvtepu16_epi32(kAllLanes, _mm256_loadu_si256(static_cast<const __m256i*>(p))));
-#elif RATTENTION_LANES == 8
-  return reinterpret_cast<IntVec>(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
-#else
-  return __builtin_convertvector(*static_cast<const UnalignedHalves*>(p), IntVec);
-#endif
-}
 inline Vec bfloat16_to_float(IntVec half) { return reinterpret_cast<Vec>(half << 16); }
 // bfloat16 as float32.
 inline Vec load(const std::uint16_t* p) { return bfloat16_to_float(load_halves(p)); }
-inline void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
-
-// An explicit broadcast: GCC turns `Vec{} + x` into a broadcast and an addition, because 0 + -0 is not -0.
-inline Vec broadcast(float x) {
-#if RATTENTION_LANES == 16
-  return reinterpret_cast<Vec>(_mm512_set1_ps(x));
-#elif RATTENTION_LANES == 8
-  return reinterpret_cast<Vec>(_mm256_set1_ps(x));
-#else
-  return reinterpret_cast<Vec>(_mm_set1_ps(x));
-#endif
-}
-
-// The larger of each lane; where either is NaN, the lane of `b`.
-inline Vec max_or_second(Vec a, Vec b) {
-#if RATTENTION_LANES == 16
-  return reinterpret_cast<Vec>(
-      _mm512_maskz_max_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
-#elif RATTENTION_LANES == 8
-  return reinterpret_cast<Vec>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
-#else
-  return reinterpret_cast<Vec>(_mm_max_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b)));
-#endif
-}
-
-// The smaller of each lane; where either is NaN, the lane of `b`.
-inline Vec min_or_second(Vec a, Vec b) {
-#if RATTENTION_LANES == 16
-  return reinterpret_cast<Vec>(
-      _mm512_maskz_min_ps(kAllLanes, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
-#elif RATTENTION_LANES == 8
-  return reinterpret_cast<Vec>(_mm256_min_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
-#else
-  return reinterpret_cast<Vec>(_mm_min_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b)));
-#endif
-}
-
-inline Vec square_root(Vec v) {
-#if RATTENTION_LANES == 16
-  return reinterpret_cast<Vec>(_mm512_maskz_sqrt_ps(kAllLanes, reinterpret_cast<__m512>(v)));
-#elif RATTENTION_LANES == 8
-  return reinterpret_cast<Vec>(_mm256_sqrt_ps(reinterpret_cast<__m256>(v)));
-#else
-  return reinterpret_cast<Vec>(_mm_sqrt_ps(reinterpret_cast<__m128>(v)));
-#endif
-}
 
 inline Vec lane_index() {
   Vec v;
@@ -131,18 +56,6 @@ inline float horizontal_sum(Vec v) {
   v += exchange<2>(v);
   v += exchange<1>(v);
   return v[0];
-}
-
-// Whether a lane of `a` is larger than that of `b`, or either is NaN.
-inline bool any_above(Vec a, Vec b) {
-#if RATTENTION_LANES == 16
-  return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_NLE_UQ) != 0;
-#elif RATTENTION_LANES == 8
-  const __m256 above = _mm256_cmp_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), _CMP_NLE_UQ);
-  return _mm256_movemask_ps(above) != 0;
-#else
-  return _mm_movemask_ps(_mm_cmpnle_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b))) != 0;
-#endif
 }
 
 inline float horizontal_max(Vec v) {

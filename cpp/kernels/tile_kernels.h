@@ -146,6 +146,7 @@ namespace detail {
 extern const TileKernels kBaselineKernels;
 extern const TileKernels kAvx2Kernels;
 extern const TileKernels kAvx512Kernels;
+extern const TileKernels kNeonKernels;
 }  // namespace detail
 
 }  // namespace rattention

@@ -10,10 +10,12 @@ namespace {
 
 using std::int64_t;
 
-// Register blocking: 6 rows by 4 vectors fill 24 of AVX-512's 32 registers, 6 by 2 fill 12 of the 16 elsewhere; both
-// keep more multiply-adds in flight than latency times ports (8).
+// Register blocking: of the 32 registers that AVX-512 and NEON have, 6 rows by 4 vectors fill 24 with sums, 4 with a
+// row of the right operand and 1 with a number of the left; of the 16 elsewhere, 6 by 2 fill 12, 2 and 1. All keep more
+// multiply-adds in flight than latency times ports: 8 on x86-64, 8 to 16 on Arm. 8 rows by 3 vectors would have as many
+// sums, and load 11 times for them instead of 10.
 constexpr int kRows = 6;
-constexpr int kVectors = kLanes == 16 ? 4 : 2;
+constexpr int kVectors = kRegisters == 32 ? 4 : 2;
 constexpr int64_t kPanel = kVectors * kLanes;
 // Values stream from the second-level cache; packed keys are in the first by the second group of rows.
 constexpr int64_t kAhead = 4;

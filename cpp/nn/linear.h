@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/onednn.h"
 #include "core/scratch.h"
+#include "nn/dense_product.h"
 
 namespace rattention {
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <exception>
 #include <functional>
+#include <string>
 #include <vector>
 
 namespace rattention::test {
@@ -31,6 +32,8 @@ void check_near(const Got& got, const Want& want, double tolerance, const char* 
   const double scale = std::fmax(1.0, want.cwiseAbs().maxCoeff());
   check_close((got.template cast<double>() - want).cwiseAbs().maxCoeff(), 0.0, tolerance * scale, file, line, what);
 }
+
+inline bool mentions(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 struct Case {
   const char* name;

@@ -1,4 +1,4 @@
-// Faults at the door: shapes that do not fit, sizes that overflow, and what oneDNN's status codes become.
+// Faults at the door: shapes that do not fit, and sizes that overflow.
 #include <limits>
 #include <new>
 #include <stdexcept>
@@ -7,7 +7,6 @@
 #include "attention_problem.h"
 #include "check.h"
 #include "core/checks.h"
-#include "core/onednn.h"
 #include "softmax/checks.h"
 
 namespace {
@@ -30,8 +29,6 @@ std::string complaint(const Call& call) {
   }
   return "";
 }
-
-bool mentions(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 void shapes_that_do_not_fit_are_named() {
   const TensorView query = shaped(2, 4, 3, 8);
@@ -64,45 +61,11 @@ void sizes_that_overflow_are_refused() {
   }
 }
 
-// Codes of dnnl_status_t, in the order that oneDNN documents.
-const char* const kStatuses[] = {"success",           "out_of_memory", "invalid_arguments", "unimplemented",
-                                 "last_impl_reached", "runtime_error", "not_required",      "invalid_graph",
-                                 "invalid_graph_op",  "invalid_shape", "invalid_data_type"};
-
-void every_status_of_onednn_is_named() {
-  for (int status = 1; status < 11; ++status) {
-    std::string message;
-    try {
-      rattention::throw_onednn_error(status, "some operation");
-    } catch (const std::bad_alloc&) {
-      message = "some operation out_of_memory";
-    } catch (const std::runtime_error& error) {
-      message = error.what();
-    }
-    CHECK(mentions(message, "some operation"));
-    CHECK(mentions(message, kStatuses[status]));
-  }
-  CHECK(rattention::onednn_version().rfind("3.", 0) == 0);
-}
-
-void what_onednn_refuses_is_told() {
-  std::string message;
-  try {
-    const rattention::DenseProduct product({-1, 1, 1, 1}, rattention::Activation::none);
-  } catch (const std::runtime_error& error) {
-    message = error.what();
-  }
-  CHECK(mentions(message, "prepare a dense layer"));
-  CHECK(mentions(message, "invalid_arguments"));
-}
-
 }  // namespace
 
 int main() {
   return rattention::test::run({
       {"shapes that do not fit are named", shapes_that_do_not_fit_are_named},
       {"sizes that overflow are refused", sizes_that_overflow_are_refused},
-      {"every status of oneDNN is named", every_status_of_onednn_is_named},
-      {"what oneDNN refuses is told", what_onednn_refuses_is_told},
   });
 }

@@ -1,6 +1,4 @@
 // Conversions between storage and float32, over all 65536 patterns of both 16-bit formats, against float64 arithmetic.
-#include <xmmintrin.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -9,6 +7,7 @@
 
 #include "check.h"
 #include "core/isa.h"
+#include "core/processor.h"
 #include "core/tensor.h"
 #include "kernels/row_kernels.h"
 #include "kernels/rows.h"
@@ -30,10 +29,14 @@ constexpr unsigned kPatterns = 65536;
 
 // The kernels of every level that this processor has and RATTENTION_MAX_ISA allows.
 std::vector<const rattention::RowKernels*> levels() {
+#ifdef __x86_64__
   std::vector<const rattention::RowKernels*> tables{&rattention::detail::kBaselineRowKernels};
   if (rattention::active_isa() >= rattention::Isa::avx2) tables.push_back(&rattention::detail::kAvx2RowKernels);
   if (rattention::active_isa() >= rattention::Isa::avx512) tables.push_back(&rattention::detail::kAvx512RowKernels);
   return tables;
+#else
+  return {&rattention::row_kernels()};
+#endif
 }
 
 float load(std::uint16_t bits, DType dtype) {
@@ -119,11 +122,11 @@ void stores_round_to_nearest_even(const Format& format) {
     for (const bool denormals_are_zero : {false, true})
       for (const std::size_t first : {std::size_t{0}, std::size_t{5}}) {
         std::vector<std::uint16_t> got(all.to.size() - first);
-        const unsigned mode = _mm_getcsr();
-        if (denormals_are_zero) _mm_setcsr(mode | 0x8040U);
+        const rattention::FloatMode mode = rattention::float_mode();
+        if (denormals_are_zero) rattention::set_float_mode(mode | rattention::kDenormalsAreZero);
         narrow(all.from.data() + first, static_cast<std::int64_t>(got.size()),
                reinterpret_cast<std::byte*>(got.data()));
-        _mm_setcsr(mode);
+        rattention::set_float_mode(mode);
         CHECK(std::equal(got.begin(), got.end(), all.to.begin() + static_cast<std::ptrdiff_t>(first)));
       }
   }

@@ -1,4 +1,4 @@
-#include "core/onednn.h"
+#include "nn/onednn.h"
 
 #include <dnnl_debug.h>
 
@@ -8,6 +8,7 @@
 
 #include "core/scratch.h"
 #include "core/threads.h"
+#include "nn/dense_product.h"
 
 namespace rattention {
 namespace {
@@ -79,7 +80,7 @@ float* scratchpad(std::size_t bytes) {
 
 }  // namespace
 
-std::string onednn_version() {
+std::optional<std::string> onednn_version() {
   const dnnl_version_t* version = dnnl_version();
   return std::to_string(version->major) + "." + std::to_string(version->minor) + "." + std::to_string(version->patch);
 }

@@ -1,17 +1,16 @@
-// The dense product of a layer, by oneDNN. No other file includes oneDNN.
+// The dense product of a layer: by oneDNN where the core is built with it (onednn.cpp), else by the kernels of the
+// score loop (dense_product.cpp).
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace rattention {
 
-std::string onednn_version();
-
-// oneDNN's status, as this library's exception: std::bad_alloc for out_of_memory, otherwise std::runtime_error with the
-// operation and the name of the status.
-[[noreturn]] void throw_onednn_error(int status, const std::string& operation);
+// Of the library that computes dense products; nothing where the core does.
+std::optional<std::string> onednn_version();
 
 enum class Activation : std::uint8_t { none, gelu, gelu_tanh, relu, silu };
 

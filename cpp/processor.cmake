@@ -1,0 +1,20 @@
+# The processors that there are kernels for, and the instruction sets that they are compiled for, one source per family of
+# kernels and set (kernels/*_<set>.cpp), chosen at run time.
+set(processor ${CMAKE_SYSTEM_PROCESSOR})
+if(CMAKE_OSX_ARCHITECTURES)
+  set(processor ${CMAKE_OSX_ARCHITECTURES})
+endif()
+
+if(processor MATCHES "^(x86_64|AMD64|amd64)$")
+  set(RATTENTION_PROCESSOR x86)
+  set(RATTENTION_ISAS baseline avx2 avx512)
+  set(baseline_options "-msse4.2;-ffp-contract=fast")
+  set(avx2_options "-mavx2;-mfma;-mf16c;-ffp-contract=fast")
+  set(avx512_options "${avx2_options};-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mprefer-vector-width=512")
+elseif(processor MATCHES "^(aarch64|arm64)$")
+  set(RATTENTION_PROCESSOR arm)
+  set(RATTENTION_ISAS neon)
+  set(neon_options "-ffp-contract=fast")
+else()
+  message(FATAL_ERROR "rattention has kernels for x86-64 and for 64-bit Arm, not for '${processor}'")
+endif()
