@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from tests.mechanisms import Arrays, Sizes, draw_softmax, wide
@@ -148,6 +147,3 @@ def same_bits_for_any_threads(
         use_threads(threads)
         for expected, got in zip(first, call(), strict=True):
             np.testing.assert_array_equal(got, expected)
-
-
-every_isa = pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])

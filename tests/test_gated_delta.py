@@ -10,7 +10,8 @@ import rattention as ra
 from rattention.mechanisms import gated_delta_rule_backward, reference_gated_delta_rule
 
 from tests.gated_delta import assert_follows_the_law, assert_gradients, draw, grads_like
-from tests.linear_family import every_isa, masks_of, relative_error, same_bits_for_any_threads
+from tests.instruction_sets import every_isa
+from tests.linear_family import masks_of, relative_error, same_bits_for_any_threads
 from tests.processes import run_python
 
 gates = pytest.mark.parametrize("channels", [False, True], ids=["per head", "per channel"])

@@ -16,12 +16,12 @@ from rattention.mechanisms.residual_linear import reference_features
 
 from tests.extras import needs
 from tests.gated_linear import assert_follows_the_law, assert_gradients, both
+from tests.instruction_sets import every_isa
 from tests.linear_family import (
     Arrays,
     assert_is_derivative,
     draw,
     draw_gated,
-    every_isa,
     masks_of,
     relative_error,
     same_bits_for_any_threads,

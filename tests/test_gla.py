@@ -18,9 +18,9 @@ from rattention.mechanisms.rattention import rattention_backward
 from tests import gated_linear
 from tests.gated_delta import grads_like
 from tests.gated_linear import assert_gradients, both
+from tests.instruction_sets import every_isa
 from tests.linear_family import (
     draw_gated,
-    every_isa,
     masks_of,
     relative_error,
     same_bits_for_any_threads,

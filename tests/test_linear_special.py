@@ -14,7 +14,8 @@ from rattention.mechanisms.residual_linear import (
     residual_linear_attention_backward,
 )
 
-from tests.linear_family import Arrays, draw, every_isa
+from tests.instruction_sets import every_isa
+from tests.linear_family import Arrays, draw
 from tests.processes import run_python
 
 feature_maps = pytest.mark.parametrize("feature_map", ["softmax", "relu"])

@@ -18,8 +18,8 @@ from tests.fuzz.cases import LARGEST_REACH, WINDOWS, Case, draw, parse
 from tests.fuzz.problems import problem_of
 from tests.fuzz.relations import RELATIONS, TABLE, check, same_bits
 from tests.fuzz.subjects import SUBJECTS
+from tests.instruction_sets import LOWER
 from tests.processes import REPOSITORY
-from tests.test_isa_caps import LOWER
 
 VECTORS = [m * lanes for lanes in (4, 8, 16) for m in (1, 2, 3)]
 FEW = sorted({n + d for n in (*VECTORS, 64, 80, 112, 128, 208, 256, 512, 1040) for d in (-1, 0, 1)})

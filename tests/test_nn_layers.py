@@ -17,6 +17,7 @@ from rattention.models import Bert
 
 from tests.bert_folder import gelu, write_folder
 from tests.extras import needs
+from tests.instruction_sets import capped, every_isa
 from tests.processes import run_python
 
 Activation = _core.Activation
@@ -154,10 +155,8 @@ def test_weights_are_copied():
 
 
 @pytest.mark.row("B2")
-@pytest.mark.parametrize(
-    ("ours", "onednn"), [("baseline", "SSE41"), ("avx2", "AVX2"), ("avx512", "AVX512_CORE")]
-)
-def test_instruction_sets(ours, onednn):
+@every_isa
+def test_instruction_sets(isa):
     """In a child, because a cap is read once."""
     code = """
         import numpy as np
@@ -169,7 +168,7 @@ def test_instruction_sets(ours, onednn):
             error = abs(_core.Linear(w, b)(x) - want).max()
             assert error < 1e-6 * deep, (rows, wide, deep, error)
     """
-    run_python(code, RATTENTION_MAX_ISA=ours, ONEDNN_MAX_CPU_ISA=onednn)
+    run_python(code, **capped(isa))
 
 
 @pytest.mark.row("Z4")

@@ -18,12 +18,12 @@ from rattention.mechanisms.rattention import (
 from rattention.mechanisms.rotary import reference_rotary
 
 from tests.extras import needs
+from tests.instruction_sets import every_isa
 from tests.linear_family import (
     WINDOWS,
     Arrays,
     assert_all_gradients,
     draw,
-    every_isa,
     masks_of,
     relative_error,
     same_bits_for_any_threads,

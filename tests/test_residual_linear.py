@@ -16,12 +16,12 @@ from rattention.mechanisms.residual_linear import (
 )
 
 from tests.extras import needs
+from tests.instruction_sets import every_isa
 from tests.linear_family import (
     WINDOWS,
     Arrays,
     assert_all_gradients,
     draw,
-    every_isa,
     masks_of,
     relative_error,
     same_bits_for_any_threads,

@@ -31,7 +31,7 @@ def get_num_threads() -> int:
 
 def show_config() -> dict[str, Any]:
     """What this installation runs on: versions, processor, instruction set, threads. Print it when you
-    report a bug."""
+    report a bug. ``onednn`` is None where dense layers run on the package's own kernels."""
     return {
         "rattention": _core.__version__,
         "python": platform.python_version(),

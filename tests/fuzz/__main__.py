@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.fuzz.cases import Case
 
-ISA = ("baseline", "avx2", "avx512", "avx512_bf16", "amx")
+ISA = ("baseline", "avx2", "avx512", "avx512_bf16", "amx", "neon")
 EACH = 3
 """Failures of one kind that are listed; more are counted."""
 REPORT_SECONDS = 60.0

@@ -14,7 +14,7 @@ from tests.fuzz.subjects import SUBJECTS
 Window = int | tuple[int | None, int | None] | None
 
 LANES = (4, 8, 16)
-"""Floats of one vector under SSE, AVX2 and AVX-512."""
+"""Floats of one vector under SSE and NEON, AVX2 and AVX-512."""
 LARGEST_REACH = 1040
 EDGES = (1, 8, 16, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
 """Rows of a block, keys of a panel and of a tile, rows that count as few, tokens of a chunk or prefill."""

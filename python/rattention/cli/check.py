@@ -161,7 +161,7 @@ def _kernel(found: dict[str, Any], style: Style) -> list[str]:
     verdict = "agrees with the reference" if test["ok"] else "DISAGREES with the reference"
     lines = {
         "kernel": f"{verdict} (largest error {test['largest_error']:.1e}) {_yes_no(test['ok'], style, RED)}",
-        **{name.replace("_", " "): str(value) for name, value in hardware.items()},
+        **{name.replace("_", " "): str(value or "none") for name, value in hardware.items()},
         "openmp": ", ".join(Path(path).name for path in openmp) or "unknown",
     }
     shown = [paragraph(f"{name:16} {value}", " " * 19, first="  ") for name, value in lines.items()]
