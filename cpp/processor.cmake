@@ -1,5 +1,5 @@
-# The processors that there are kernels for, and the instruction sets that they are compiled for, one source per family of
-# kernels and set (kernels/*_<set>.cpp), chosen at run time.
+# The processors that there are kernels for, and the instruction sets that those are compiled for: one source per family
+# of kernels and set, kernels/*_<set>.cpp, chosen at run time.
 set(processor ${CMAKE_SYSTEM_PROCESSOR})
 if(CMAKE_OSX_ARCHITECTURES)
   set(processor ${CMAKE_OSX_ARCHITECTURES})
