@@ -120,7 +120,12 @@ def test_the_changelog_begins_with_the_version_of_the_project() -> None:
 
 def test_one_address_of_the_repository() -> None:
     address = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Source"]
-    files = [ROOT / "CITATION.cff", *ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.rglob(".github/**/*.yml")]
+    files = [
+        ROOT / "CITATION.cff",
+        *ROOT.glob("*.md"),
+        *ROOT.glob("notebooks/*.*"),
+        *ROOT.rglob(".github/**/*.yml"),
+    ]
     named = {
         found
         for path in files
