@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import rattention as ra
+from rattention import _core
 
 from tests.mechanisms import Mechanism, Sizes, by_rule
 from tests.processes import run_python
@@ -163,6 +165,29 @@ def test_the_gil_is_released(mechanism, call, dtype, use_threads):
         if shares[-1] >= 0.5:
             return
     pytest.fail(f"a Python thread got {max(shares):.2f} of its free rate at best")
+
+
+@pytest.mark.row("T2")
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python always has a GIL")
+def test_a_python_without_a_gil_stays_without():
+    """Python switches its GIL on for a module that does not say that it needs none."""
+    assert run_python("import sys, rattention; print(sys._is_gil_enabled())").split() == ["False"]
+
+
+@pytest.mark.row("T1")
+def test_recordings_of_tasks_are_the_own_of_a_thread():
+    """Each of 8 threads records its own calls, while the others record theirs."""
+    x = np.ones((1, 2, 64, 8), np.float32)
+
+    def record(calls):
+        for _ in range(50):
+            _core.record_task_times()
+            for _ in range(calls):
+                ra.attention(x, x, x)
+            assert len(_core.recorded_task_times()) == calls
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(record, range(1, 9)))
 
 
 @pytest.mark.row("T1")

@@ -1,6 +1,5 @@
 #include "core/task_times.h"
 
-#include <atomic>
 #include <ctime>
 #include <memory>
 #include <utility>
@@ -11,8 +10,9 @@ namespace {
 // Of loops that may still run when recording ends.
 using Loop = std::shared_ptr<std::vector<double>>;
 
-std::atomic<bool> recording{false};
-std::vector<Loop> loops;
+// Of a thread's own calls: other threads may record theirs at the same time.
+thread_local bool recording = false;
+thread_local std::vector<Loop> loops;
 
 double thread_seconds() {
   timespec time{};
