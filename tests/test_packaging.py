@@ -149,7 +149,7 @@ def source_distribution(folder: Path, interpreter: Path) -> Path:
         if (CHECKOUT / name).is_file():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, tree / name)
-    pip(interpreter, "install", "-q", "scikit-build-core>=0.10")
+    pip(interpreter, "install", "-q", "scikit-build-core>=0.11")
     done = subprocess.run(
         [interpreter, "-c", "from scikit_build_core.build import build_sdist; print(build_sdist('..'))"],
         capture_output=True,
