@@ -140,8 +140,10 @@ def pip(interpreter: Path, *arguments: str | Path) -> str:
 
 
 def source_distribution(folder: Path, interpreter: Path) -> Path:
-    """Made from the files that version control knows, as from a fresh clone."""
+    """Made from the files that version control knows, and one that a build has left."""
     tree = folder / "tree"
+    (tree / "build" / "cpp").mkdir(parents=True)
+    (tree / "build" / "cpp" / "isa.cpp.o").touch()
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )
