@@ -27,8 +27,7 @@ void translate_bad_alloc(std::exception_ptr error) {
 
 }  // namespace
 
-// What calls share is atomic, under a lock or in their own hands, with and without a GIL: tests/test_threads.py.
-PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
+PYBIND11_MODULE(_core, module) {
   try {
     rattention::require_supported_cpu();
   } catch (const std::runtime_error& error) {
