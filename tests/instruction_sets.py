@@ -7,8 +7,10 @@ from rattention import _core
 
 LEVELS = _core.instruction_sets()
 """Each has all that those before it have."""
-LOWER = LEVELS[: LEVELS.index(_core.instruction_set())]
-"""Than this processor's own."""
+OWN = _core.instruction_set()
+"""The processor's, or the one that this process is capped to."""
+LOWER = LEVELS[: LEVELS.index(OWN)]
+"""Than `OWN`."""
 
 CAPS = {
     "baseline": ("SSE41", "Nehalem"),
@@ -28,7 +30,7 @@ every_isa = pytest.mark.parametrize(
 
 def capped(cap: str) -> dict[str, str]:
     """What a process finds in its environment."""
-    onednn, blas = CAPS[cap]
+    onednn, blas = CAPS[cap][0], CAPS[min(cap, OWN, key=LEVELS.index)][1]  # BLAS obeys, and would crash
     return {
         "RATTENTION_MAX_ISA": cap,
         "ONEDNN_MAX_CPU_ISA": onednn,
