@@ -55,13 +55,18 @@ globalThis.timed = async (act) => {
   return (await settled()) - begin;
 };
 
-/** Milliseconds from an action until the answer to the question that counts has been drawn. */
+/** Milliseconds from an action until the answer to the question that counts has been drawn; until the next frame where
+ * it was known, and nothing is asked. */
 globalThis.timedUntil = async (question, act) => {
   await settled();
   const begin = performance.now();
   act();
-  let began = 0;
-  while (!(answered.get(question) >= begin && answered.get(question) <= began)) began = await frame();
+  let began = await frame();
+  const known = performance.now();
+  while (!(answered.get(question) >= begin && answered.get(question) <= began)) {
+    if (open === 0 && began - known > PAUSE) return known - begin;
+    began = await frame();
+  }
   return performance.now() - begin;
 };
 

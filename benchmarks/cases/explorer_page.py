@@ -43,15 +43,16 @@ def live(setup: Setup) -> Outcome:
             page.goto(f"{address}#l=0&h=0")
             page.wait_for_selector(".token", state="attached", timeout=120_000)
             page.evaluate("settled()")
-            moves, clicks = _moves(page), _clicks(page, setup.length)
+            times = 5 if setup.quick else MOVES
+            moves, clicks = _moves(page, times), _clicks(page, setup.length, times)
     except (ImportError, FileNotFoundError) as error:
         return Outcome([], missing={"Chromium": str(error)})
     limit = at_most(LONG_MOVE if setup.length > LONG else MOVE)
     figures = [
-        Figure(f"median of {MOVES} moves in the map, drawn", median(moves), "s", limit),
-        Figure(f"worst of {MOVES} moves", max(moves), "s", limit),
-        Figure(f"median of {MOVES} clicks on a token, drawn", median(clicks), "s", at_most(CLICK)),
-        Figure(f"worst of {MOVES} clicks", max(clicks), "s", at_most(CLICK)),
+        Figure(f"median of {times} moves in the map, drawn", median(moves), "s", limit),
+        Figure(f"worst of {times} moves", max(moves), "s", limit),
+        Figure(f"median of {times} clicks on a token, drawn", median(clicks), "s", at_most(CLICK)),
+        Figure(f"worst of {times} clicks", max(clicks), "s", at_most(CLICK)),
     ]
     return Outcome(figures, {"moves": Samples(moves), "clicks": Samples(clicks)})
 
@@ -67,10 +68,10 @@ def offline(setup: Setup) -> Outcome:
     figures = [Figure(f"bytes of the page, {LAYERS} layers", len(page) / 2**20, "MiB", _mebi(size.limit))]
     try:
         with _browser() as browser:
-            paints = tuple(_first_paint(browser, page) for _ in range(5))
+            paints = tuple(_first_paint(browser, page) for _ in range(setup.rounds))
     except (ImportError, FileNotFoundError) as error:
         return Outcome(figures, missing={"Chromium": str(error)})
-    seen = Figure("first paint, median of 5", median(paints), "s", at_most(FIRST_PAINT))
+    seen = Figure(f"first paint, median of {setup.rounds}", median(paints), "s", at_most(FIRST_PAINT))
     return Outcome([*figures, seen], {"first paint": Samples(paints)})
 
 
@@ -122,12 +123,12 @@ def _served(reading: Reading) -> Iterator[str]:
         thread.join()
 
 
-def _moves(page: Any) -> tuple[float, ...]:
+def _moves(page: Any, times: int) -> tuple[float, ...]:
     """Seeded turns of the wheel above the map, drags by arrow keys, now and then the whole map."""
     rng = np.random.default_rng(0)
     box = page.locator("canvas.map").bounding_box()
     took = []
-    for _ in range(MOVES):
+    for _ in range(times):
         x, y = (float(v) for v in rng.uniform(0.2, 0.95, 2))
         at = box["x"] + x * box["width"], box["y"] + y * box["height"]
         kind = rng.choice(["in", "in", "in", "out", "ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown", "0"])
@@ -140,10 +141,10 @@ def _moves(page: Any) -> tuple[float, ...]:
     return tuple(t / 1000 for t in took)
 
 
-def _clicks(page: Any, length: int) -> tuple[float, ...]:
+def _clicks(page: Any, length: int, times: int) -> tuple[float, ...]:
     """Clicks on tokens in all of the document; scrolling there does not count."""
     took = []
-    for token in np.random.default_rng(1).integers(0, length, MOVES).tolist():
+    for token in np.random.default_rng(1).integers(0, length, times).tolist():
         page.evaluate("(share) => scrollText(share)", token / length)
         took.append(page.evaluate("() => timedUntil('/api/reads', tokenClick())"))
     return tuple(t / 1000 for t in took)
