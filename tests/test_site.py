@@ -101,5 +101,5 @@ def test_pictures_of_the_mechanisms_are_drawn(tmp_path: Path) -> None:
 
 
 def test_the_command_is_the_documented_one() -> None:
-    for name in ("CONTRIBUTING.md", "docs/conf.py", ".ci/run"):
+    for name in ("CONTRIBUTING.md", "docs/conf.py"):
         assert COMMAND in (ROOT / name).read_text("utf-8"), name

@@ -12,9 +12,14 @@ def index(folder: Path) -> str:
     """The folder's README, or a list of the notebooks by their titles and first sentences."""
     readme = folder / "README.md"
     listed = "\n".join(["# Notebooks", "", *(_entry(path) for path in sorted(folder.glob("*.ipynb")))])
-    return f"{readme.read_text('utf-8') if readme.exists() else listed}\n\n{CONTENTS}"
+    text = readme.read_text("utf-8") if readme.exists() else listed
+    return BADGE.sub(r"\1", text) + f"\n\n{CONTENTS}"
 
 
+MAGIC = re.compile(r"^\s*[!%]", re.MULTILINE)
+"""What a notebook understands and Python does not."""
+BADGE = re.compile(r"!\[([^]]*)\]\(https://[^)]*\)")
+"""A picture from elsewhere, which pages do without."""
 CONTENTS = "```{toctree}\n:hidden:\n:glob:\n\n0*\n```\n"
 
 
@@ -40,7 +45,8 @@ def _text(cell: dict[str, Any], key: str = "source") -> str:
 def _parts(cell: dict[str, Any]) -> list[str]:
     if cell["cell_type"] == "markdown":
         return [_text(cell)]
-    return [f"```python\n{_text(cell)}\n```", *filter(None, map(_output, cell.get("outputs", ())))]
+    language = "text" if MAGIC.search(_text(cell)) else "python"
+    return [f"```{language}\n{_text(cell)}\n```", *filter(None, map(_output, cell.get("outputs", ())))]
 
 
 def _output(output: dict[str, Any]) -> str:
