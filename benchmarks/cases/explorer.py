@@ -57,12 +57,17 @@ def looking(setup: Setup) -> Outcome:
     ask = Explorer(read_document(length)).ask
     moves = _timed(ask, "map", map(HEAD.__or__, _moves(length)))
     clicks = _timed(ask, "reads", map(HEAD.__or__, _clicks(length)))
+    return answered(moves, clicks, length)
+
+
+def answered(moves: tuple[float, ...], clicks: tuple[float, ...], length: int, until: str = "") -> Outcome:
+    """Seconds of moves and clicks against their goals; `until` says when they ended."""
     limit = at_most(LONG_MOVE if length > LONG else MOVE)
     figures = [
-        Figure(f"median of {MOVES} moves in the map", median(moves), "s", limit),
-        Figure(f"worst of {MOVES} moves", max(moves), "s", limit),
-        Figure(f"median of {MOVES} clicks on a token", median(clicks), "s", at_most(CLICK)),
-        Figure(f"worst of {MOVES} clicks", max(clicks), "s", at_most(CLICK)),
+        Figure(f"median of {len(moves)} moves in the map{until}", median(moves), "s", limit),
+        Figure(f"worst of {len(moves)} moves", max(moves), "s", limit),
+        Figure(f"median of {len(clicks)} clicks on a token{until}", median(clicks), "s", at_most(CLICK)),
+        Figure(f"worst of {len(clicks)} clicks", max(clicks), "s", at_most(CLICK)),
     ]
     return Outcome(figures, {"moves": Samples(moves), "clicks": Samples(clicks)})
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from benchmarks.cases.explorer import CLICK, LONG, LONG_MOVE, MOVE, MOVES, read_document
-from benchmarks.outcome import Figure, Outcome, Samples, at_most
+from benchmarks.cases.explorer import LONG, MOVES, answered, read_document
+from benchmarks.outcome import MEBI, Figure, Outcome, Samples, at_most
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 FIRST_PAINT = 1.0
 """Seconds until something is seen of a page that opens from the disk."""
-PAGE, LONG_PAGE = 10e6, 25e6
-"""Bytes of a page that holds every layer; `LONG_PAGE` for more than `LONG` tokens."""
+PAGE, LONG_PAGE = 10e6 / MEBI, 25e6 / MEBI
+"""MiB of a page that holds every layer; `LONG_PAGE` for more than `LONG` tokens."""
 LAYERS = 24
 VIEWPORT = {"width": 1280, "height": 720}
-SETTLED = Path(__file__).with_suffix(".js").read_text("utf-8")
-"""Waits until the page has drawn all that it has asked for."""
+SCRIPT = Path(__file__).with_suffix(".js").read_text("utf-8")
+"""What a hand does, and when the page has drawn what it asked for."""
 
 
 def live(setup: Setup) -> Outcome:
@@ -39,7 +39,7 @@ def live(setup: Setup) -> Outcome:
     try:
         with _browser() as browser, _served(reading) as address:
             page = browser.new_page(viewport=VIEWPORT)
-            page.add_init_script(SETTLED)
+            page.add_init_script(SCRIPT)
             page.goto(f"{address}#l=0&h=0")
             page.wait_for_selector(".token", state="attached", timeout=120_000)
             page.evaluate("settled()")
@@ -47,14 +47,7 @@ def live(setup: Setup) -> Outcome:
             moves, clicks = _moves(page, times), _clicks(page, setup.length, times)
     except (ImportError, FileNotFoundError) as error:
         return Outcome([], missing={"Chromium": str(error)})
-    limit = at_most(LONG_MOVE if setup.length > LONG else MOVE)
-    figures = [
-        Figure(f"median of {times} moves in the map, drawn", median(moves), "s", limit),
-        Figure(f"worst of {times} moves", max(moves), "s", limit),
-        Figure(f"median of {times} clicks on a token, drawn", median(clicks), "s", at_most(CLICK)),
-        Figure(f"worst of {times} clicks", max(clicks), "s", at_most(CLICK)),
-    ]
-    return Outcome(figures, {"moves": Samples(moves), "clicks": Samples(clicks)})
+    return answered(moves, clicks, setup.length, ", drawn")
 
 
 def offline(setup: Setup) -> Outcome:
@@ -65,7 +58,7 @@ def offline(setup: Setup) -> Outcome:
     reading = read_document(setup.length, layers=LAYERS, head_dim=16)
     page = offline_page(Explorer(reading)).encode("utf-8")
     size = at_most(LONG_PAGE if setup.length > LONG else PAGE)
-    figures = [Figure(f"bytes of the page, {LAYERS} layers", len(page) / 2**20, "MiB", _mebi(size.limit))]
+    figures = [Figure(f"bytes of the page, {LAYERS} layers", len(page) / MEBI, "MiB", size)]
     try:
         with _browser() as browser:
             paints = tuple(_first_paint(browser, page) for _ in range(setup.rounds))
@@ -73,10 +66,6 @@ def offline(setup: Setup) -> Outcome:
         return Outcome(figures, missing={"Chromium": str(error)})
     seen = Figure(f"first paint, median of {setup.rounds}", median(paints), "s", at_most(FIRST_PAINT))
     return Outcome([*figures, seen], {"first paint": Samples(paints)})
-
-
-def _mebi(limit: float) -> Any:
-    return at_most(limit / 2**20)
 
 
 @contextmanager
