@@ -32,6 +32,9 @@ class DenseProduct {
 
   void operator()(const float* x, const float* w, const float* bias, float* y) const;
 
+  // The columns at which products of up to 128 rows are fastest, for a layer of so many columns in all.
+  static std::int64_t panel_width(std::int64_t columns);
+
  private:
   struct Primitive;
   std::unique_ptr<const Primitive> primitive_;

@@ -40,7 +40,7 @@ Linear::Linear(const float* weight, const float* bias, std::int64_t out_features
                Activation activation)
     : out_features_(out_features),
       in_features_(in_features),
-      panel_width_(std::min(out_features, out_features <= kNarrowLayer ? kNarrowPanel : kWidePanel)),
+      panel_width_(std::min(out_features, DenseProduct::panel_width(out_features))),
       activation_(activation),
       weight_(room_for(out_features * in_features, memory_)),
       bias_(static_cast<std::size_t>(out_features), 0.0F) {
