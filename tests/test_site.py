@@ -25,8 +25,7 @@ LOADED = re.compile(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for name in BUILDERS:
-        pytest.importorskip(name, reason="needs what docs/requirements.txt lists")
+    needs_builders()
     needs("all")
     folder = tmp_path_factory.mktemp("site")
     options, places = COMMAND.split()[1:-2], ("docs", folder / "html")
@@ -36,7 +35,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "html"
 
 
+def needs_builders() -> None:
+    for name in BUILDERS:
+        pytest.importorskip(name, reason="needs what docs/requirements.txt lists")
+
+
 def modules() -> dict[str, str]:
+    needs_builders()
     sys.path.insert(0, str(ROOT / "docs" / "extensions"))
     try:
         return importlib.import_module("modules").MODULES  # type: ignore[no-any-return]
