@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from rattention import _files
 from rattention.cli import main
 
 from tests.bert_folder import write_folder
@@ -30,6 +31,18 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Asked for by tests that look at figures."""
+
+
+@pytest.fixture(autouse=True)
+def sketched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All others get empty files: to draw those of one command takes ten seconds."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(_files, "save_figure", lambda path, figure, dpi=200: path.touch())
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ class TestDemo:
         assert data["seed"] == 0
         assert json.loads((tmp_path / "figs" / "degradation.json").read_text("utf-8")) == data
 
-    def test_files(self, run: Run, model: str, text: str, tmp_path: Path) -> None:
+    def test_files(self, run: Run, drawn: None, model: str, text: str, tmp_path: Path) -> None:
         needs("plots")
         code, out, _ = run("demo", "--model", model, "--text", text, "--lengths", "30,60", "--out", "figs")
         assert code == 0
@@ -53,6 +53,7 @@ class TestDemo:
             for suffix in (".png", ".svg")
         }
         assert names == {"contexts.csv", "heads.csv", "degradation.json", *figures}
+        assert all((tmp_path / "figs" / name).stat().st_size > 5000 for name in figures)
         assert "Saved in figs: contexts.csv, heads.csv, degradation.json, metrics.png" in out
         with (tmp_path / "figs" / "contexts.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
