@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,8 @@ from tests.extras import needs
 from tests.pages import PAGES, ROOT, Example, examples, links
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+    from multiprocessing.context import ForkServerContext
 
 EXAMPLES = [example for page in PAGES for example in examples(page)]
 NEED = {
@@ -47,30 +50,48 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: f"{example.page}:{example.line}")
 def test_example_prints_what_is_shown(
-    example: Example, request: pytest.FixtureRequest, tmp_path: Path
+    example: Example, request: pytest.FixtureRequest, tmp_path: Path, forks: ForkServerContext
 ) -> None:
     needs(*(extra for extra, words in NEED.items() if any(word in example.code for word in words)))
     downloads = "from_pretrained(" in example.code
-    printed = run(example.code, request.getfixturevalue("models") if downloads else tmp_path)
+    printed = run(example.code, request.getfixturevalue("models") if downloads else tmp_path, forks)
     if example.shown is not None:
         assert printed == example.shown
 
 
-def run(code: str, folder: Path) -> str:
+@pytest.fixture(scope="module")
+def forks() -> Iterator[ForkServerContext]:
+    """Makes processes that have the large packages already: to import them takes ten seconds.
+
+    Threads that spin while they wait would take a busy machine's cores from those that work.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers.modeling_utils", "rattention"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_WAIT_POLICY", "passive")
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield context
+
+
+def run(code: str, folder: Path, forks: ForkServerContext) -> str:
     """What it prints in a process of its own."""
-    # Threads that spin while they wait would take a busy machine's cores from those that work.
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        cwd=folder,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    with tempfile.TemporaryDirectory() as output:
+        printed, failed = Path(output, "printed"), Path(output, "failed")
+        process = forks.Process(target=execute, args=(code, folder, printed, failed))
+        process.start()
+        process.join(300)
+        process.kill()
+        assert process.exitcode == 0, failed.read_text("utf-8")
+        return printed.read_text("utf-8")
+
+
+def execute(code: str, folder: Path, printed: Path, failed: Path) -> None:
+    """Runs in that process, as a script would: its output into files."""
+    for stream, path in (1, printed), (2, failed):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), stream)
+    os.chdir(folder)
+    sys.path.insert(0, "")
+    exec(compile(code, "example", "exec"), {"__name__": "__main__"})
 
 
 def test_every_block_of_python_is_an_example() -> None:
