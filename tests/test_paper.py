@@ -1,4 +1,4 @@
-"""``rattention paper``: cache sizes, a summary that agrees with itself, and PDFs sound and broken."""
+"""``rattention paper``: cache sizes, the page that it prints, and PDFs sound and broken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from rattention.cli.paper import LOOKS_LIKE_IT
-from rattention.studies.paper import pdf, summary
+from rattention.studies.paper import page, pdf
 from rattention.studies.paper.savings import PRESETS, CacheBytes, CacheModel, cache_bytes
 
 from tests.extras import needs
@@ -121,9 +121,40 @@ def test_impossible_models(changes: dict[str, Any], message: str) -> None:
         replace(MODEL_12B, **changes)
 
 
-def test_result_tables_are_rectangular() -> None:
-    for table in summary.RESULTS:
-        assert all(len(values) == len(table.columns) for _, values in table.rows)
+def test_sections_of_the_page() -> None:
+    by_title = {section.title: section for section in page.sections()}
+    assert list(by_title)[1:6] == ["Objectives", "Method", "Results", "Limits", "Outlook"]
+    tables = by_title["Results"].tables
+    assert [table.place for table in tables] == [
+        *("table 1", "table 2", "figure 5", "figure 6", "table 3", "table 4")
+    ]
+    assert all(len(cells) == len(table.columns) for table in tables for _, cells in table.rows)
+    assert all(
+        re.fullmatch(r"\d+\.\d\d", cell) for table in tables for _, cells in table.rows for cell in cells
+    )
+    places = [point for title in ("Objectives", "Method") for point in by_title[title].points]
+    assert all(point.endswith(")") for point in places), "each says where it stands"
+
+
+def test_nothing_of_the_page_is_lost() -> None:
+    words = re.findall(r"\w+", re.sub(r"\|-+", "", page.source()))
+    parsed = []
+    for section in page.sections():
+        parsed += [section.title, *section.paragraphs, *section.points]
+        for table in section.tables:
+            parsed += [
+                table.title,
+                table.place,
+                *table.columns,
+                *(" ".join((name, *row)) for name, row in table.rows),
+            ]
+    assert sorted(words) == sorted(re.findall(r"\w+", " ".join(parsed)))
+
+
+def test_a_table_needs_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "source", lambda: "# title\n\ncaption\n\n| | a |\n|---|---|\n| b | 1 |")
+    with pytest.raises(ValueError, match="place in brackets, got 'caption'"):
+        page.sections.__wrapped__()
 
 
 @pytest.mark.parametrize(
@@ -256,15 +287,16 @@ def paper(*options: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_prints_summary_and_savings() -> None:
+def test_the_command_prints_page_and_savings() -> None:
     done = paper("--window", "1024", "--lengths", "4096")
     assert done.returncode == 0, done.stderr
-    assert summary.TITLE in done.stdout
-    assert all(point.place in " ".join(done.stdout.split()) for point in summary.POINTS)
+    words = " ".join(done.stdout.split())
+    assert page.TITLE in words
+    assert all(text in words for section in page.sections() for text in (section.title, *section.points))
     row = next(line for line in done.stdout.splitlines() if line.split()[:1] == ["4,096"])
     assert "640.0" in row
     assert "56.2%" in row
-    assert "In one sentence: a window of 512 tokens" in done.stdout.split("What it says")[0]
+    assert "In one sentence: a window of 512 tokens" in done.stdout.split("Objectives")[0]
 
 
 def test_json_holds_exact_bytes(tmp_path: Path) -> None:
@@ -286,17 +318,17 @@ def test_the_command_lists_places(tmp_path: Path) -> None:
     done = paper("--pdf", write_pdf(tmp_path / "own.pdf", [["", ""], ["RULER gives 66.26 at 8k"]]))
     assert done.returncode == 0, done.stderr
     assert "page 2: RULER gives 66.26 at 8k" in done.stdout
-    assert "This does not look like the paper: only 2 of the summary's" in done.stdout
+    assert "This does not look like the paper: only 2 of the page's" in done.stdout
     assert "Not in it" not in done.stdout
 
 
 def test_a_copy_of_the_paper_is_recognised(tmp_path: Path) -> None:
     needs("pdf")
-    there = [*summary.searchable()]
+    there = [*page.searchable()]
     some = there[: round(LOOKS_LIKE_IT * len(there)) + 1]
     done = paper("--pdf", write_pdf(tmp_path / "own.pdf", [some]))
     assert done.returncode == 0, done.stderr
-    assert f"It has {len(some)} of the summary's {len(there)} terms and numbers" in done.stdout
+    assert f"It has {len(some)} of the page's {len(there)} terms and numbers" in done.stdout
     assert "does not look like" not in done.stdout
     assert there[-1] in done.stdout.split("Not in it")[1]
 

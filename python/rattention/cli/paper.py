@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rattention.cli.options import Numbers, Printed, option
 from rattention.cli.text import Style, paragraph, table
-from rattention.studies.paper import summary
+from rattention.studies.paper import page
 from rattention.studies.paper.pdf import Place, find, read_pages
 from rattention.studies.paper.savings import PRESETS, CacheBytes, CacheModel, cache_bytes
 
@@ -21,7 +21,6 @@ DESIGNS = {
     "rattention": "RAttention",
     "rattention_state_per_query_head": "state per query head",
 }
-ABBREVIATIONS = "SWA: sliding window attention; RAttn: RAttention; each followed by the window."
 Found = Mapping[str, list[Place]]
 """Places in a PDF, by expression."""
 DTYPES = Literal["float32", "bfloat16", "float16"]
@@ -29,13 +28,14 @@ DTYPES = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Paper(Printed):
-    """Summarise the RAttention paper, and compute the memory its caches save.
+    """Say what the RAttention paper says, and compute the memory its caches save.
 
-    A short summary with the main numbers and their place in the paper, then the memory of keys, values and
-    states that a model holds for one sequence at each context length.
+    The documentation's page about the paper: objectives, method, results with their place in the paper,
+    limits, outlook. Then the memory of keys, values and states that a model holds for one sequence at each
+    context length.
     """
 
-    EXAMPLES = ("# summary and cache sizes", "--model 3b --json", "--pdf mine.pdf")
+    EXAMPLES = ("# the page, and cache sizes", "--model 3b --json", "--pdf mine.pdf")
 
     model: Literal["3b", "12b"] = option("12b", "Begin with this model and replace parts of it.")
     layers: int | None = option(None, "Count caches for N layers.")
@@ -49,24 +49,22 @@ class Paper(Printed):
     lengths: Numbers = option(
         (1024, 2048, 4096, 8192, 32768, 131072), "Compute caches for these context lengths."
     )
-    pdf: Path | None = option(None, "Search this PDF for the terms and numbers of the summary.")
+    pdf: Path | None = option(None, "Search this PDF for the terms and numbers of the page.")
 
     def run(self) -> int:
-        """Print the summary, the caches and what the PDF holds."""
+        """Print the page, the caches and what the PDF holds."""
         preset = PRESETS[self.model]
         model = replace(preset, **self.given(*asdict(preset)))
         caches = [cache_bytes(model, length) for length in self.lengths or ()]
-        found = None if self.pdf is None else find(read_pages(self.pdf), summary.searchable())
+        found = None if self.pdf is None else find(read_pages(self.pdf), page.searchable())
         self.show(self._data(model, caches, found), lambda style: self._text(model, caches, found, style))
         return 0
 
     def _data(self, model: CacheModel, caches: list[CacheBytes], found: Found | None) -> dict[str, Any]:
         result: dict[str, Any] = {
-            "title": summary.TITLE,
-            "authors": summary.AUTHORS,
-            "source": summary.SOURCE,
-            "points": [asdict(point) for point in summary.POINTS],
-            "results": [asdict(results) | {"rows": dict(results.rows)} for results in summary.RESULTS],
+            "title": page.TITLE,
+            "source": page.SOURCE,
+            "sections": [asdict(section) for section in page.sections()],
             "model": asdict(model) | {"global_layers": model.global_layers},
             "caches": [asdict(c) | {"saved": {d: c.saved(d) for d in DESIGNS}} for c in caches],
         }
@@ -77,20 +75,16 @@ class Paper(Printed):
         return result
 
     def _text(self, model: CacheModel, caches: list[CacheBytes], found: Found | None, style: Style) -> str:
-        points = [
-            paragraph(f"{p.topic} [{p.place}]: {p.statement}", "    ", first="  ") for p in summary.POINTS
-        ]
         rows = [
             [f"{c.length:,}", f"{c.full / 2**20:,.1f}"]
             + [f"{getattr(c, d) / 2**20:,.1f} ({c.saved(d):.1%})" for d in DESIGNS]
             for c in caches
         ]
+        first, *others = page.sections()
         sections = [
-            style.section(summary.TITLE, paragraph(f"{summary.AUTHORS}; {summary.SOURCE}.")),
+            style.section(first.title, *_parts(first, style)),
             paragraph(_answer(model, caches)),
-            style.section("What it says, and where", *points),
-            style.section("Main numbers", paragraph(ABBREVIATIONS)),
-            *(_results(results, style) for results in summary.RESULTS),
+            *(style.section(section.title, *_parts(section, style)) for section in others),
             style.section(
                 "Memory for one sequence, in MiB",
                 paragraph(_about(model)),
@@ -102,10 +96,14 @@ class Paper(Printed):
         return "\n\n".join(sections)
 
 
-def _results(results: summary.ResultTable, style: Style) -> str:
-    header = ("", *(name.replace(" ", "\n") for name in results.columns))
-    rows = [(name, *values) for name, values in results.rows]
-    return f"{paragraph(f'{results.title} [{results.place}]')}\n{table(header, rows, style)}"
+def _parts(section: page.Section, style: Style) -> Iterable[str]:
+    """Paragraphs, points and tables, with an empty line before each table."""
+    yield from map(paragraph, section.paragraphs)
+    yield style.bullets(section.points)
+    for part in section.tables:
+        header = ("", *(name.replace(" ", "\n") for name in part.columns))
+        rows = [(name, *cells) for name, cells in part.rows]
+        yield f"\n{paragraph(f'{part.title} [{part.place}]')}\n{table(header, rows, style)}"
 
 
 def _answer(model: CacheModel, caches: list[CacheBytes]) -> str:
@@ -133,13 +131,13 @@ def _looks_like_the_paper(found: Found) -> bool:
 
 def _places(found: Found) -> Iterable[str]:
     there = {expression: places for expression, places in found.items() if places}
-    count = f"{len(there)} of the summary's {len(found)} terms and numbers"
+    count = f"{len(there)} of the page's {len(found)} terms and numbers"
     if not _looks_like_the_paper(found):
         yield paragraph(f"This does not look like the paper: only {count} stand in it.")
     else:
         missing = "; ".join(expression for expression in found if expression not in there)
         yield paragraph(f"It has {count}." + (f" Not in it: {missing}." if missing else ""))
-    of_paper = summary.searchable()
+    of_paper = page.searchable()
     for expression, places in there.items():
         yield paragraph(
             f"{expression} [{of_paper[expression]} of the paper]: {len(places)} found", "    ", first="  "
