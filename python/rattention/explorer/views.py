@@ -15,9 +15,10 @@ from rattention.mechanisms.pooled_map import Range
 
 FINE = 4096
 """Bins along a side of the whole map, from which large views are cut: a power of 2, see `Pyramid`."""
-EXACT_CELLS = 2**24
+EXACT_CELLS = 2**22
 """Views of no more cells, over all heads that they average, are computed; what is larger is cut from
-the whole map in bins where that is as fine as the view."""
+the whole map in bins where that has at least half as many as the view: to compute it would take too long to
+look around."""
 HELD = 3
 """Whole maps that are held, 85 MiB each."""
 
@@ -40,7 +41,7 @@ class Views:
         )
         if (rows[1] - rows[0]) * (keys[1] - keys[0]) * heads > EXACT_CELLS:
             whole = self._pyramid(layer, head)
-            if whole.is_as_fine(rows, keys, shape):
+            if whole.is_as_fine(rows, keys, (-(-shape[0] // 2), -(-shape[1] // 2))):
                 return whole.cut(rows, keys, shape)
         return self._pooled(layer, head, rows, keys, shape), rows, keys
 

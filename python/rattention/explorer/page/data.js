@@ -1,5 +1,6 @@
 /** What the views show: answers for the state of the view, asked when that changes. */
 
+import { drawn } from './dom.js';
 import { createEvents } from './store.js';
 import { flags, marksOf } from './marks.js';
 import { createTokens } from './tokens.js';
@@ -55,15 +56,17 @@ export function createData(asker, store, doc) {
 
   /** Asks for one direction of a selection; false where that was superseded or refused. */
   async function askDirection(question, slot, i, selection) {
+    const superseded = () => data.slots[i] !== slot || store.get().selection !== selection;
+    if (superseded()) return false;
     const params = { layer: slot.layer, head: slot.head, start: selection[0], stop: selection[1] };
     const answer = await asker.ask(question, params, `${question}${i}`);
-    if (data.slots[i] !== slot || store.get().selection !== selection) return false;
+    if (superseded()) return false;
     slot.reads = answer && { ...(slot.readFor === selection ? slot.reads : null), ...answer };
     slot.readFor = selection;
     return Boolean(answer);
   }
 
-  /** What is shown first, and the other direction once that is there. */
+  /** What is shown first, and the other direction once that is drawn: to compute both would slow the drawing. */
   async function askReads(slot, i) {
     const { selection, show } = store.get();
     if (!selection) {
@@ -72,7 +75,12 @@ export function createData(asker, store, doc) {
     }
     const [first, other] = show === 'readers' ? ['readers', 'reads'] : ['reads', 'readers'];
     if (!(await askDirection(first, slot, i, selection))) return;
-    askDirection(other, slot, i, selection).then((there) => there && store.get().show === other && mark());
+    askOther(other, slot, i, selection);
+  }
+
+  async function askOther(question, slot, i, selection) {
+    await drawn();
+    if ((await askDirection(question, slot, i, selection)) && store.get().show === question) mark();
   }
 
   /** Ask for every head on show; what arrives is shown, whatever is still on its way. */

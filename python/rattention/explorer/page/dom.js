@@ -86,6 +86,24 @@ export function perFrame(action) {
   };
 }
 
+/** Waits until what was changed is drawn; in a page that nobody sees, which draws nothing, for a moment. */
+export const drawn = () => new Promise((done) => {
+  requestAnimationFrame(() => setTimeout(done));
+  setTimeout(done, 200);
+});
+
+/** Call `action` once what was changed is drawn: for what may be seen a frame later. */
+export function afterDrawing(action) {
+  let waiting = false;
+  return async () => {
+    if (waiting) return;
+    waiting = true;
+    await drawn();
+    waiting = false;
+    action();
+  };
+}
+
 /** Call `action` once `delay` milliseconds have passed without another call. */
 export function later(delay, action) {
   let timer = 0;

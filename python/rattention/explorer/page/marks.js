@@ -9,13 +9,23 @@
  * @property {number} sinks share of the tokens left out; 0 where none is
  */
 
+const counts = (value, t, left) => value >= 0 && !(left && left[t]);
+
+/** Where every token is a unit. */
+function tokenValues(values, left) {
+  const found = new Float32Array(values.length);
+  for (let t = 0; t < values.length; t++) if (counts(values[t], t, left)) found[t] = values[t];
+  return found;
+}
+
 function unitValues(values, edges, left, sum) {
+  if (edges.length === values.length) return tokenValues(values, left);
   const found = new Float32Array(edges.length);
   for (let u = 0; u < edges.length; u++) {
     const stop = u + 1 < edges.length ? edges[u + 1] : values.length;
     let [total, counted] = [0, 0];
     for (let t = edges[u]; t < stop; t++) {
-      if (left?.[t] || !(values[t] >= 0)) continue;
+      if (!counts(values[t], t, left)) continue;
       total += values[t];
       counted++;
     }
@@ -37,6 +47,7 @@ function strongestOf(values, most) {
 }
 
 function spread(values, edges, n) {
+  if (values.length === n) return values;
   const shares = new Float32Array(n);
   for (let u = 0; u < edges.length; u++) {
     const stop = u + 1 < edges.length ? edges[u + 1] : n;

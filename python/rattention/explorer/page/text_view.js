@@ -1,6 +1,6 @@
 /** The document as text: only the lines in sight are in the page. */
 
-import { fontOf, h, perFrame } from './dom.js';
+import { afterDrawing, fontOf, h, perFrame } from './dom.js';
 import { shade } from './colours.js';
 import { breakLines, measurer } from './lines.js';
 import { lastAtMost } from './tokens.js';
@@ -8,7 +8,7 @@ import { makeRow } from './text_row.js';
 import { boxesWidth, hasUnseen } from './visible.js';
 
 export const LINE = 27;
-const SPARE = 12;
+const SPARE = 6;
 
 /**
  * @param {Object} tokens
@@ -22,6 +22,7 @@ export function createTextView(tokens, { onscroll, label }) {
   let look = { levels: null, show: 'reads', theme: 'light' };
   let width = 0;
   let measure = null;
+  let seen = [0, 0]; // lines in sight when they were last drawn: to ask for them lays the page out
 
   const unseen = hasUnseen(tokens.text.replaceAll('\n', ''));
   const extra = (part) => (unseen ? boxesWidth(part) : 0);
@@ -53,8 +54,8 @@ export function createTextView(tokens, { onscroll, label }) {
   }
 
   function draw() {
-    const [first, stop] = inSight();
-    const [from, to] = [Math.max(0, first - SPARE), Math.min(lines.count, stop + SPARE)];
+    seen = inSight();
+    const [from, to] = [Math.max(0, seen[0] - SPARE), Math.min(lines.count, seen[1] + SPARE)];
     for (const [line, row] of rows) {
       if (line >= from && line < to) continue;
       row.node.remove();
@@ -116,8 +117,15 @@ export function createTextView(tokens, { onscroll, label }) {
   /** @param {Object} next levels, show, theme, classOf(first, stop) */
   function paint(next) {
     look = { ...look, ...next };
-    for (const row of rows.values()) row.pieces.forEach(paintPiece);
+    paintRows((line) => line >= seen[0] && line < seen[1]);
+    paintAll();
   }
+
+  function paintRows(wanted) {
+    for (const [line, row] of rows) if (wanted(line)) row.pieces.forEach(paintPiece);
+  }
+
+  const paintAll = afterDrawing(() => paintRows(() => true));
 
   /** The token of an element within the text; -1 where there is none. */
   const tokenOf = (target) => {

@@ -1,6 +1,6 @@
 /** The strongest passages for the selection (or those that receive most). */
 
-import { h, later, replace } from '../dom.js';
+import { afterDrawing, h, later, replace } from '../dom.js';
 import { hue } from '../colours.js';
 import { count, percent, snippet } from '../format.js';
 
@@ -66,7 +66,7 @@ export function createTopKeys({ store, data, ui }) {
 
   const addRest = later(60, () => waiting.splice(0).forEach((add) => add()));
 
-  function refresh() {
+  function fill() {
     const [slot] = data.slots;
     const whole = slot?.marks?.selection && slot.reads?.unit;
     replace(
@@ -78,5 +78,5 @@ export function createTopKeys({ store, data, ui }) {
     replace(lists, data.slots.map(list));
     addRest();
   }
-  return { node, refresh };
+  return { node, refresh: afterDrawing(fill) };
 }
