@@ -52,10 +52,12 @@ class Pyramid:
 
 
 def _sums(rows: NDArray[np.float32], edges: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Sums of the rows between edges, of which the first is 0 here. There are few between two, which makes this
-    three times as fast as `np.add.reduceat`."""
+    """Sums of the rows between edges, the first of which is 0 here.
+
+    There are few between two, which makes this three times as fast as `np.add.reduceat`.
+    """
     starts, counts = edges[:-1] - edges[0], np.diff(edges)
-    sums = rows[starts]
+    sums: NDArray[np.float32] = rows[starts]
     for further in range(1, int(counts.max())):
         some = counts > further
         sums[some] += rows[starts[some] + further]

@@ -44,6 +44,8 @@ def pareto(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figu
             axes[0].set_title(f"5-grams: {n.value:.3f} bits per byte", fontsize=9, color=GREY)
     beyond = [n for n in own if n.measure == f"bits per token, last seen beyond {n.window}"]
     _by_window(axes[1], beyond, "Bits per token, last seen beyond the window")
+    for ax in axes[:2]:
+        ax.legend(frameon=False, fontsize=8)
     _by_position(axes[2], results)
     return figure
 
@@ -61,7 +63,6 @@ def _by_window(ax: Axes, numbers: Sequence[Number], label: str) -> None:
                 _line(ax, own, lambda n: n.window or 0, name, index, dotted=layout != "pure")
     _powers(ax, WINDOW, [n.window for n in numbers if n.window is not None])
     ax.set_ylabel(label)
-    ax.legend(frameon=False, fontsize=8)
 
 
 def _line(
@@ -158,19 +159,24 @@ def ablations(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> F
 
 
 def cost(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figure:
-    """Times and bytes against the context, all layers alike and with global layers."""
+    """Times and bytes against the window, a row for each length of the context."""
     labels = {
         "step_seconds": "Training step (s)",
         "prefill_seconds": "Prefill (s)",
         "decoded_tokens_per_second": "Decoded tokens / s",
         "cache_bytes": "Cache (bytes)",
     }
-    figure, axes = figure_of("Time and memory of one sequence", 1, len(labels), (17, 4))
-    for ax, (measure, label) in zip(axes, labels.items(), strict=True):
-        _by_context(ax, [n for n in numbers if n.experiment == "cost" and n.measure == measure])
-        ax.set_yscale("log")
-        ax.set_title(label, fontsize=9)
-    legend_beside(axes[-1])
+    own = [n for n in numbers if n.experiment == "cost"]
+    lengths = sorted({n.at for n in own})
+    size = (16, 3.2 * len(lengths))
+    figure, axes = figure_of("Time and memory of one sequence", len(lengths), len(labels), size)
+    places = [(length, *names) for length in lengths for names in labels.items()]
+    for ax, (length, measure, label) in zip(axes, places, strict=True):
+        _by_window(ax, [n for n in own if (n.at, n.measure) == (length, measure)], label)
+        ax.set_ylim(bottom=0)
+        ax.set_title(f"{length:,} tokens of context", fontsize=9)
+    for ax in axes[len(labels) - 1 :: len(labels)]:
+        legend_beside(ax)
     return figure
 
 
