@@ -56,7 +56,7 @@ void activate(Activation activation, float* y, float* e, std::int64_t n) {
 }
 
 void activate_row(Activation activation, float* y, std::int64_t n) {
-  std::array<float, kChunk + kPadding> exponentials;
+  std::array<float, kChunk + kPadding> exponentials{};
   for (std::int64_t i = 0; i < n; i += kChunk) {
     activate(activation, y + i, exponentials.data(), std::min(kChunk, n - i));
   }
