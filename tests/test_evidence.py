@@ -1,0 +1,60 @@
+"""The figures of docs/evidence.md are those of the results beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.pages import ROOT
+
+PAGE = ROOT / "docs" / "evidence.md"
+FOLDER = ROOT / "docs" / "evidence" / "cost" / "results"
+LENGTH = 4096
+
+pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="needs the documentation")
+
+
+def rows(title: str) -> list[list[str]]:
+    """Cells of the table under a heading, without its own head."""
+    text = PAGE.read_text("utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
+    return [
+        [cell.strip() for cell in row.strip("|").split("|")]
+        for row in re.findall(r"^\|.*\|$", text, re.M)[2:]
+    ]
+
+
+def cost(name: str) -> dict[str, float]:
+    found = json.loads((FOLDER / f"cost-{name}-0.json").read_text("utf-8"))["cost"]
+    return next(at for at in found if at["length"] == LENGTH)
+
+
+def test_memory() -> None:
+    full = cost("full")["cache_bytes"]
+    assert f"{full / 2**20:.1f} MiB" in PAGE.read_text("utf-8")
+    told = rows("Memory")
+    assert len(told) == 6
+    for layers, window, *cells in told:
+        layout = {"all local": "", "3:1": "-3to1"}[layers]
+        for mechanism, cell in zip(("window", "rattention"), cells, strict=True):
+            held = cost(f"{mechanism}-w{window}{layout}")["cache_bytes"]
+            assert cell.replace("*", "") == f"{held / 2**20:.1f} MiB, {1 - held / full:.1%} saved".replace(
+                "%", " %"
+            )
+
+
+def test_time() -> None:
+    full, names = (
+        cost("full"),
+        {"full attention": "full", "sliding window": "window-w512", "RAttention": "rattention-w512"},
+    )
+    told = rows("Time")
+    assert len(told) == 5
+    for label, *cells in told:
+        own = cost(names[label.removesuffix(", 3:1")] + ("-3to1" if label.endswith(", 3:1") else ""))
+        measures = ("step_seconds", "prefill_seconds", "decoded_tokens_per_second")
+        for measure, cell in zip(measures, cells, strict=True):
+            value, *ratio = [float(number) for number in re.findall(r"[\d.]+", cell)]
+            assert value == pytest.approx(own[measure], rel=0.04)
+            assert not ratio or ratio[0] == pytest.approx(own[measure] / full[measure], abs=0.05)
