@@ -82,6 +82,17 @@ def test_the_largest_weight_is_where_it_is_said_to_be(bert):
     assert counts[whole["max_position"]] == max(counts)
 
 
+def test_the_page_knows_where_episodes_begin(bert):
+    from rattention.explorer.explorer import Explorer
+    from rattention.explorer.reading import read_sample
+    from rattention.models import Bert
+
+    labels = [f"token {n}" for n in range(9)]
+    sample = Sample("one", (np.arange(9)[None] + 5,), labels=labels, episodes=(0, 4))
+    explorer = Explorer(read_sample(Bert.from_pretrained(bert), sample))
+    assert explorer.ask("document")["parts"] == [0, 4]
+
+
 def test_figures_of_all_samples_where_they_are_asked_for(arguments, capsys, tmp_path):
     code, out, _ = visualized([*arguments, "--samples", "2", "--head", "0", "--all-figures"], capsys)
     assert code == 0

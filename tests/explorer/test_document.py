@@ -79,3 +79,15 @@ def test_bytes_of_one_character():
 def test_bad_spans(spans, said):
     with pytest.raises(ValueError, match=said):
         Document("text", spans)
+
+
+@pytest.mark.parametrize("parts", [(4,), (-1, 2)])
+def test_parts_are_tokens(parts: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"parts must be tokens from 0 to 3, got '\(") as error:
+        Document("abcd", np.arange(4)[:, None] + [0, 1], parts=parts)
+    assert str(parts) in str(error.value)
+
+
+def test_parts_of_labels() -> None:
+    assert Document.of_labels(["a", "b", "c"], parts=[0, 2]).parts == (0, 2)
+    assert Document.of_labels(["a", "b", "c"]).parts == ()

@@ -36,6 +36,8 @@ class Document:
     given."""
     how: str = ""
     """How the model chose the tokens that it wrote."""
+    parts: tuple[int, ...] = ()
+    """The tokens at which parts begin that maps show, such as the episodes of a history."""
 
     def __post_init__(self) -> None:
         spans = np.asarray(self.spans)
@@ -45,15 +47,17 @@ class Document:
             raise ValueError(f"spans must lie within the text's {len(self.text)} characters")
         if self.generated is not None and not 0 < self.generated < len(spans):
             raise ValueError(f"generated must be a token from 1 to {len(spans) - 1}, got {self.generated}")
+        if any(not 0 <= part < len(spans) for part in self.parts):
+            raise ValueError(f"parts must be tokens from 0 to {len(spans) - 1}, got {brief(str(self.parts))}")
 
     @classmethod
-    def of_labels(cls, labels: Sequence[str], title: str = "") -> Document:
+    def of_labels(cls, labels: Sequence[str], title: str = "", parts: Sequence[int] = ()) -> Document:
         """Each label a token: on a line of its own where there are labels of several words."""
         sizes = np.array([len(label) for label in labels])
         starts = np.cumsum(sizes + 1) - sizes - 1
         spans = np.stack([starts, starts + sizes], axis=1).astype(np.int32)
         between = "\n" if any(" " in label for label in labels) else " "
-        return cls(between.join(labels), spans, title)
+        return cls(between.join(labels), spans, title, parts=tuple(map(int, parts)))
 
     def __len__(self) -> int:
         return len(self.spans)

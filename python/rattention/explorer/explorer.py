@@ -96,6 +96,7 @@ class Explorer:
             "examples": [],
             "remarks": list(document.remarks),
             "generated": document.generated,
+            "parts": list(document.parts),
             "how": document.how,
             "state": self.background.state,
             "starts": starts,

@@ -138,7 +138,7 @@ def read_sample(
     model: Any, sample: Sample, name: str = "", title: str = "", progress: Progress = no_progress
 ) -> Reading:
     """The reading of a sample whose labels are the document."""
-    document = Document.of_labels(sample.labels, title or sample.name)
+    document = Document.of_labels(sample.labels, title or sample.name, sample.episodes)
     return read(model, sample, document, name=name, progress=progress)
 
 

@@ -60,6 +60,8 @@ class Answers:
 
     generated: int | None = None
     """The first token that the model wrote."""
+    parts: tuple[int, ...] = ()
+    """The tokens at which parts begin."""
 
     def __init__(self, text: str, weights: NDArray[np.float64] | None = None) -> None:
         self.text = Text(text)
@@ -93,6 +95,7 @@ class Answers:
             "examples": [],
             "remarks": [],
             "generated": self.generated,
+            "parts": list(self.parts),
             "how": "greedy",
             "state": "ready",
         }

@@ -75,24 +75,34 @@ def test_curves_mark_the_beginning_and_show_each_token(visit: Visit, answers: An
     assert read.endswith(f"({FIRST + 1}): {values[0, 1]:g} nats")
 
 
-def test_the_map_has_lines_where_the_answer_begins(visit: Visit, answers: Answers) -> None:
-    """Rows and columns of pixels in the colour of what was written."""
-    page = visit(answers, "#l=0&h=0")
+def lines_of(page: Any, colour: int) -> None:
+    """Waits until the map has a row and a column of pixels in a colour."""
     page.wait_for_function(
-        """() => {
+        """(colour) => {
           const canvas = document.querySelector('canvas.map');
           if (!canvas.width) return false;
           const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
           const rows = new Map();
           for (let i = 0; i < data.length; i += 4) {
-            if (data[i] !== 0x7b || data[i + 1] !== 0x3f || data[i + 2] !== 0xb5) continue;
+            if (((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]) !== colour) continue;
             const row = Math.floor(i / 4 / canvas.width);
             rows.set(row, (rows.get(row) ?? 0) + 1);
           }
           const across = [...rows.values()].some((count) => count > canvas.width / 3);
           return across && rows.size > canvas.height / 3;
-        }"""
+        }""",
+        arg=colour,
     )
+
+
+def test_the_map_has_lines_where_the_answer_begins(visit: Visit, answers: Answers) -> None:
+    lines_of(visit(answers, "#l=0&h=0"), 0x7B3FB5)
+
+
+def test_the_map_has_lines_where_parts_begin(visit: Visit) -> None:
+    answers = stored(PLAIN)
+    answers.parts = (0, 12, 13, 30)
+    lines_of(visit(answers, "#l=0&h=0"), 0x4A525C)
 
 
 def test_nothing_is_marked_where_all_was_given(visit: Visit) -> None:

@@ -110,11 +110,14 @@ function outlines(context, draw, { view, width, height }) {
   context.restore();
 }
 
-/** Dashed lines where the model began to write. */
-function beginning(context, { written, colour }, { view, width, height }) {
-  const y = (written - view[0]) * (height / (view[1] - view[0]));
-  const x = (written - view[2]) * (width / (view[3] - view[2]));
-  context.fillStyle = colour('--written');
+/** Pixels between two parts at least: closer ones would hide the map. */
+const APART = 4;
+
+/** Dashed lines across and down at a token. */
+function dashedAt(context, token, colour, { view, width, height }) {
+  const y = (token - view[0]) * (height / (view[1] - view[0]));
+  const x = (token - view[2]) * (width / (view[3] - view[2]));
+  context.fillStyle = colour;
   const dashes = (size, dash) => {
     for (let at = 0; at < size; at += 8) dash(at, Math.min(5, size - at));
   };
@@ -122,9 +125,22 @@ function beginning(context, { written, colour }, { view, width, height }) {
   if (x > 0 && x < width) dashes(height, (at, long) => context.fillRect(Math.round(LEFT + x), TOP + at, 1, long));
 }
 
+/** Where parts begin, and where the model began to write. */
+function beginnings(context, { written, parts, colour }, frame) {
+  const { view, width, height } = frame;
+  const tokens = Math.max((view[1] - view[0]) / height, (view[3] - view[2]) / width) * APART;
+  let last = -Infinity;
+  for (const part of parts) {
+    if (part === 0 || part - last < tokens) continue;
+    last = part;
+    dashedAt(context, part, colour('--soft'), frame);
+  }
+  dashedAt(context, written, colour('--written'), frame);
+}
+
 /**
  * @param {CanvasRenderingContext2D} context
- * @param {Object} draw colour(name), tokenName(t), sight, selection, keys, written
+ * @param {Object} draw colour(name), tokenName(t), sight, selection, keys, written, parts
  * @param {{view: number[], width: number, height: number}} frame the part shown and its size in pixels
  */
 export function drawAxes(context, draw, frame) {
@@ -137,7 +153,7 @@ export function drawAxes(context, draw, frame) {
   bars(context, draw.sight, frame, 4, 3);
   context.fillStyle = draw.colour('--accent');
   bars(context, draw.selection, frame, 4, 3, draw.keys ?? draw.selection);
-  beginning(context, draw, frame);
+  beginnings(context, draw, frame);
   outlines(context, draw, frame);
   context.strokeStyle = draw.colour('--line');
   context.strokeRect(LEFT - 0.5, TOP - 0.5, frame.width + 1, frame.height + 1);

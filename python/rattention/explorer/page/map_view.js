@@ -86,7 +86,8 @@ export function createMapView(context, slot, index, shared) {
     if (shared.range()) for (const tile of tiles.of(view())) drawTile(g, tile, view(), [width, height]);
     g.restore();
     const { selection, keys } = state;
-    const draw = { colour: ui.colour, tokenName: name, sight: ui.sight, selection, keys, written: tokens.written };
+    const { written, parts } = tokens;
+    const draw = { colour: ui.colour, tokenName: name, sight: ui.sight, selection, keys, written, parts };
     if (tokens.n) drawAxes(g, draw, { view: view(), width, height });
     drawBrush(g);
   }

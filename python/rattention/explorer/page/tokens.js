@@ -32,6 +32,9 @@ export function createTokens(doc) {
   /** The first token that the model wrote itself; n where all were given. */
   const written = doc.generated ?? n;
 
+  /** The tokens at which parts begin, such as episodes. */
+  const parts = doc.parts ?? [];
+
   /** The unit a token belongs to, as [first, stop). */
   const unitAt = (unit, token) => {
     const at = Math.max(0, lastAtMost(edges[unit], token));
@@ -50,5 +53,5 @@ export function createTokens(doc) {
     const before = Math.min(n, lastAtMost(ends, offset) + 1);
     return Math.min(before, Math.max(0, n - 1));
   };
-  return { n, text: doc.text, starts, ends, edges, written, special, unitAt, textOf, gapBefore, nameOf, tokenAt };
+  return { n, text: doc.text, starts, ends, edges, written, parts, special, unitAt, textOf, gapBefore, nameOf, tokenAt };
 }
