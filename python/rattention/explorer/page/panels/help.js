@@ -24,7 +24,11 @@ export function createHelp({ data }) {
     h('dt', {}, metric.label),
     h('dd', {}, metric.help),
   ]);
-  const { n, written } = data.tokens;
+  const { n, parts, written } = data.tokens;
+  if (parts.length) about.push([
+    h('dt', {}, 'Episodes'),
+    h('dd', {}, 'the map has dashed lines where one begins'),
+  ]);
   if (written < n) about.push([
     h('dt', {}, 'Generated'),
     h(
