@@ -177,7 +177,7 @@ def listening(port: int) -> socket.socket:
         listener.bind((HOST, port))
     except OSError as error:
         listener.close()
-        raise OSError(error.errno, f"port {port} cannot be used: {error.strerror}") from error
+        raise OSError(f"port {port} cannot be used: {error.strerror}") from error
     listener.listen()
     return listener
 
