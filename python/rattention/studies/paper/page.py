@@ -24,8 +24,8 @@ TERMS = (
 RESULTS = "Results"
 """The section whose tables hold the paper's numbers, written as it prints them."""
 _CAPTION = re.compile(r"(?P<title>.+) \((?P<place>[^()]+)\)")
-_MARKUP = re.compile(r"\*\*|[`*]|\[(?=[^]]*\]\()|\]\([^)]*\)")
-"""Of emphasis, code and links: what is left is the text."""
+_MARKUP = re.compile("[*`]")
+"""Of emphasis and code: what is left is the text."""
 
 
 @dataclass(frozen=True)
