@@ -47,10 +47,11 @@ def _version(package: str) -> str | None:
 
 def line(machine: dict[str, Any]) -> str:
     """The machine and the versions in two lines."""
+    onednn = f"oneDNN {machine['onednn']}, " if machine["onednn"] else ""
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['instruction_set']}, "
         f"{machine['threads']} threads; "
-        f"rattention {machine['rattention']}, oneDNN {machine['onednn']}, NumPy {machine['numpy']}, "
+        f"rattention {machine['rattention']}, {onednn}NumPy {machine['numpy']}, "
         f"Python {machine['python']}\n"
         "peers: "
         + ", ".join(f"{name} {version or '(missing)'}" for name, version in machine["peers"].items())

@@ -245,8 +245,13 @@ def test_nothing_is_cut_off_and_labels_do_not_overlap(figures, name):
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_saved(figures, tmp_path, kind):
     magic = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF-"}[kind]
-    save_figure(tmp_path / f"figure.{kind}", figures["layers"], dpi=60)
-    assert (tmp_path / f"figure.{kind}").read_bytes().startswith(magic)
+    path, again = tmp_path / f"figure.{kind}", tmp_path / f"again.{kind}"
+    save_figure(path, figures["layers"], dpi=60)
+    assert path.read_bytes().startswith(magic)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "86400")  # another day
+        save_figure(again, figures["layers"], dpi=60)
+    assert again.read_bytes() == path.read_bytes()
 
 
 def test_formats_and_resolution(figures, tmp_path):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
+UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+"""Metadata of figures that would differ from one time to the next, left out."""
 MOST_TEXT = 2**24
 """Bytes of a text, five times War and Peace: what never ends, such as /dev/zero, is not read on and on."""
 
@@ -98,10 +100,15 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 def save_figure(path: Path, figure: Figure, *, dpi: float = 200) -> None:
     """Save a figure in the format that the extension of `path` names; ValueError where that is none of
-    `FIGURE_FORMATS`. `dpi` is pixels per inch of what is made of pixels."""
+    `FIGURE_FORMATS`. `dpi` is pixels per inch of what is made of pixels.
+
+    The same figure gives the same bytes at any time.
+    """
+    import matplotlib as mpl
+
     kind = figure_format(path.suffix.lstrip("."))
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=kind, dpi=dpi)
+    with replacing(path) as temporary, mpl.rc_context({"svg.hashsalt": "rattention"}):
+        figure.savefig(temporary, format=kind, dpi=dpi, metadata=UNDATED.get(kind))
 
 
 def save_figures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:

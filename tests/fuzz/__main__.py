@@ -35,7 +35,18 @@ def main() -> int:
     options = parser.parse_args()
     if options.max_isa:
         os.environ["RATTENTION_MAX_ISA"] = options.max_isa  # read when rattention is imported
+        require_isa(parser, options.max_isa)
     return one(options.case) if options.case else Search(options).run()
+
+
+def require_isa(parser: argparse.ArgumentParser, name: str) -> None:
+    try:
+        import rattention as ra
+    except ImportError as error:
+        parser.error(str(error))
+    used = ra.show_config()["instruction_set"]
+    if used != name:
+        parser.error(f"--max-isa {name}: this processor has {used}")
 
 
 def one(text: str) -> int:

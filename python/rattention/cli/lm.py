@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rattention._extras import require
 from rattention.cli.options import Computed, Folder, Group, Names, Numbers, Printed, option
+from rattention.cli.studies import chosen_study
 from rattention.cli.text import Style, note, paragraph, table_of
 
 if TYPE_CHECKING:
@@ -42,18 +43,10 @@ class Chosen(Computed):
 
     def study(self, folder: Path | None) -> Study:
         """The study that is named, with the texts asked for."""
-        from rattention.studies.kit.folder import STUDY
         from rattention.studies.kit.settings import with_given
         from rattention.studies.lm import PRESETS, Study
 
-        if self.preset is not None and self.config is not None:
-            raise ValueError("--preset and --config both name a study: leave one out")
-        if self.config is not None:
-            study = Study.load(self.config)
-        elif self.preset is None and folder is not None and (folder / STUDY).exists():
-            study = Study.load(folder / STUDY)
-        else:
-            study = PRESETS[self.preset or "smoke"]
+        study: Study = chosen_study(Study, PRESETS, self.preset, self.config, folder)
         asked = {"source": self.source, "level": self.level, "most_bytes": self.bytes}
         return replace(study, corpus=with_given(study.corpus, **asked))
 

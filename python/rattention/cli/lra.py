@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rattention._extras import require
 from rattention.cli.options import Computed, Folder, Group, Names, Numbers, Printed, option
+from rattention.cli.studies import chosen_study
 from rattention.cli.text import Style, note, number, paragraph, table_of
 
 if TYPE_CHECKING:
@@ -51,17 +52,9 @@ class Chosen(Computed):
 
     def study(self, folder: Path | None) -> Study:
         """The study that is named, with the tasks and data asked for."""
-        from rattention.studies.kit.folder import STUDY
         from rattention.studies.lra import PRESETS, Study
 
-        if self.preset is not None and self.config is not None:
-            raise ValueError("--preset and --config both name a study: leave one out")
-        if self.config is not None:
-            study = Study.load(self.config)
-        elif self.preset is None and folder is not None and (folder / STUDY).exists():
-            study = Study.load(folder / STUDY)
-        else:
-            study = PRESETS[self.preset or "smoke"]
+        study: Study = chosen_study(Study, PRESETS, self.preset, self.config, folder)
         study = replace(study, **self.given("tasks"))
         data = {name: own.scaled(self.length, self.samples) for name, own in study.data.items()}
         own = {"text": {"source": self.imdb, "level": self.level}, "images": {"source": self.images}}
