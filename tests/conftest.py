@@ -31,6 +31,7 @@ NOTEBOOKS = {
     "03_pytorch_and_transformers.ipynb": "inspect",
     "04_microscope_and_compression.ipynb": "studies",
     "05_long_range_arena.ipynb": "studies",
+    "06_evidence.ipynb": "studies",
 }
 """The extras of notebooks that need more than the README's first test command; skipped without them."""
 

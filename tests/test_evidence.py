@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
 from tests.pages import ROOT
 
 PAGE = ROOT / "docs" / "evidence.md"
-FOLDER = ROOT / "docs" / "evidence" / "cost" / "results"
+EVIDENCE = ROOT / "docs" / "evidence"
+FOLDER = EVIDENCE / "cost" / "results"
 LENGTH = 4096
 
 pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="needs the documentation")
@@ -58,3 +60,51 @@ def test_time() -> None:
             value, *ratio = [float(number) for number in re.findall(r"[\d.]+", cell)]
             assert value == pytest.approx(own[measure], rel=0.04)
             assert not ratio or ratio[0] == pytest.approx(own[measure] / full[measure], abs=0.05)
+
+
+def result(folder: str, experiment: str, name: str, seed: int) -> dict[str, Any]:
+    path = EVIDENCE / folder / "results" / f"{experiment}-{name}-{seed}.json"
+    return dict(json.loads(path.read_text("utf-8")))
+
+
+LANGUAGE = {
+    "full attention": "full",
+    "sliding window": "window-w32",
+    "RAttention": "rattention-w32",
+}
+RECALL = {
+    "full attention": "full",
+    "sliding window": "window-w8",
+    "residual linear attention alone": "linear",
+    "RAttention": "rattention-w8",
+    "RAttention, state gated": "rattention_gated-w8",
+    "scalar gate": "gated_linear",
+    "Gated DeltaNet": "gated_delta",
+}
+
+
+def test_language_models() -> None:
+    told = rows("Language models")
+    assert [label for label, *_ in told] == [*LANGUAGE]
+    for label, rate, *cells in told:
+        for seed, cell in enumerate(cells):
+            if cell == "not yet":
+                continue
+            own = result("language", "pareto", LANGUAGE[label], seed)
+            far = [at for at in own["text"]["by_reach"] if (at["reach"] or 0) > 32]
+            beyond = sum(at["bits"] for at in far) / sum(at["tokens"] for at in far)
+            assert cell == f"{own['text']['second_half_bits_per_byte']:.3f}, {beyond:.2f}"
+            assert float(rate) == own["training"]["learning_rate"]
+    grams = result("language", "ngram", "full", 0)["text"]["second_half_bits_per_byte"]
+    assert f"5-grams of the same training text need {grams:.3f}." in PAGE.read_text("utf-8")
+
+
+def test_recall() -> None:
+    told = rows("Recall")
+    assert [label for label, *_ in told] == [*RECALL]
+    for label, rate, *cells in told:
+        assert len(cells) == 3
+        for seed, cell in enumerate(cells):
+            own = result("recall", "recall-p8", RECALL[label], seed)
+            assert cell == f"{own['recall']['accuracy']:.0%}".replace("%", " %")
+            assert float(rate) == own["training"]["learning_rate"]

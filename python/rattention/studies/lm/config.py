@@ -104,10 +104,10 @@ PRESETS = {
         recall=Recall(
             length=64,
             vocabulary=128,
-            pairs=(4, 8),
-            windows=(4, 16),
+            pairs=(8,),
+            windows=(8,),
             model=ModelSize(dim=64, heads=1, depth=2, mlp_dim=128),
-            training=Training(context=64, batch=64, steps=1500, rates=(1e-3, 3e-3, 9e-3), tuning_steps=600),
+            training=Training(context=64, batch=64, steps=5000, rates=(1e-3, 3e-3, 9e-3), tuning_steps=1500),
         ),
     ),
     "paper": Study(
