@@ -85,16 +85,18 @@ def _line(
 
 
 def _by_position(ax: Axes, results: Sequence[dict[str, Any]]) -> None:
-    """Full attention and the smallest and the largest window of each mechanism, means over seeds."""
+    """Full attention and the smallest and the largest window (dotted) of each mechanism, means over seeds."""
     windows = sorted({r["variant"]["window"] for r in results if r["variant"]["window"] is not None})
     chosen = [r for r in results if r["variant"]["window"] in (None, *windows[:1], *windows[-1:])]
-    for index, name in enumerate(
-        dict.fromkeys(r["name"] for r in chosen if r["variant"]["layout"] == "pure")
-    ):
+    for name in dict.fromkeys(r["name"] for r in chosen if r["variant"]["layout"] == "pure"):
         own = [r for r in chosen if r["name"] == name]
         lines = [[row["bits_per_byte"] for row in r["text"]["by_position"]] for r in own]
         places = [row["position"] for row in own[0]["text"]["by_position"]]
-        ax.plot(places, np.mean(lines, axis=0), color=COLOURS[index], label=own[0]["label"], linewidth=1.3)
+        mechanism, window = own[0]["variant"]["mechanism"], own[0]["variant"]["window"]
+        colour = COLOURS[list(LABELS).index(mechanism) % len(COLOURS)]
+        style = "-" if window in (None, *windows[:1]) else ":"
+        mean = np.mean(lines, axis=0)
+        ax.plot(places, mean, style, color=colour, label=own[0]["label"], linewidth=1.3)
     ax.set_xlabel("Position in the context")
     ax.set_ylabel("Bits per byte")
     legend_beside(ax)
