@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.pages import ROOT
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 PAGE = ROOT / "docs" / "evidence.md"
 EVIDENCE = ROOT / "docs" / "evidence"
-FOLDER = EVIDENCE / "cost" / "results"
 LENGTH = 4096
 
 pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="needs the documentation")
@@ -27,9 +29,13 @@ def rows(title: str) -> list[list[str]]:
     ]
 
 
+def result(folder: str, experiment: str, name: str, seed: int) -> dict[str, Any]:
+    path = EVIDENCE / folder / "results" / f"{experiment}-{name}-{seed}.json"
+    return dict(json.loads(path.read_text("utf-8")))
+
+
 def cost(name: str) -> dict[str, float]:
-    found = json.loads((FOLDER / f"cost-{name}-0.json").read_text("utf-8"))["cost"]
-    return next(at for at in found if at["length"] == LENGTH)
+    return next(at for at in result("cost", "cost", name, 0)["cost"] if at["length"] == LENGTH)
 
 
 def test_memory() -> None:
@@ -62,11 +68,6 @@ def test_time() -> None:
             assert not ratio or ratio[0] == pytest.approx(own[measure] / full[measure], abs=0.05)
 
 
-def result(folder: str, experiment: str, name: str, seed: int) -> dict[str, Any]:
-    path = EVIDENCE / folder / "results" / f"{experiment}-{name}-{seed}.json"
-    return dict(json.loads(path.read_text("utf-8")))
-
-
 LANGUAGE = {
     "full attention": "full",
     "sliding window": "window-w32",
@@ -83,27 +84,29 @@ RECALL = {
 }
 
 
-def test_language_models() -> None:
-    told = rows("Language models")
-    assert [label for label, *_ in told] == [*LANGUAGE]
+def by_seed(
+    title: str, folder: str, experiment: str, names: dict[str, str]
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Every result that the table under a heading tells, and its cell."""
+    told = rows(title)
+    assert [label for label, *_ in told] == [*names]
     for label, rate, *cells in told:
         assert len(cells) == 3
         for seed, cell in enumerate(cells):
-            own = result("language", "pareto", LANGUAGE[label], seed)
-            far = [at for at in own["text"]["by_reach"] if (at["reach"] or 0) > 32]
-            beyond = sum(at["bits"] for at in far) / sum(at["tokens"] for at in far)
-            assert cell == f"{own['text']['second_half_bits_per_byte']:.3f}, {beyond:.2f}"
+            own = result(folder, experiment, names[label], seed)
             assert float(rate) == own["training"]["learning_rate"]
+            yield own, cell
+
+
+def test_language_models() -> None:
+    for own, cell in by_seed("Language models", "language", "pareto", LANGUAGE):
+        far = [at for at in own["text"]["by_reach"] if (at["reach"] or 0) > 32]
+        beyond = sum(at["bits"] for at in far) / sum(at["tokens"] for at in far)
+        assert cell == f"{own['text']['second_half_bits_per_byte']:.3f}, {beyond:.2f}"
     grams = result("language", "ngram", "full", 0)["text"]["second_half_bits_per_byte"]
     assert f"5-grams of the same training text need {grams:.3f}." in PAGE.read_text("utf-8")
 
 
 def test_recall() -> None:
-    told = rows("Recall")
-    assert [label for label, *_ in told] == [*RECALL]
-    for label, rate, *cells in told:
-        assert len(cells) == 3
-        for seed, cell in enumerate(cells):
-            own = result("recall", "recall-p8", RECALL[label], seed)
-            assert cell == f"{own['recall']['accuracy']:.0%}".replace("%", " %")
-            assert float(rate) == own["training"]["learning_rate"]
+    for own, cell in by_seed("Recall", "recall", "recall-p8", RECALL):
+        assert cell == f"{own['recall']['accuracy']:.0%}".replace("%", " %")
