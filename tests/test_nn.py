@@ -103,6 +103,39 @@ def test_layer_is_the_function_between_projections():
     torch.testing.assert_close(layer(x), layer.output(heads.transpose(1, 2).reshape(2, 9, 16)))
 
 
+@by_pattern
+def test_queries_and_keys_are_normed(pattern):
+    """Longer queries and keys change nothing; without the norm they do. Generation has the norm, too."""
+    torch.manual_seed(0)
+    model = rn.LanguageModel(128, 32, 4, 2, kv_heads=2, pattern=PATTERNS[pattern], qk_norm=True).eval()
+    with torch.no_grad():
+        whole = model(TEXT)
+        cache = model.new_cache(1)
+        parts = torch.cat([model(TEXT[:, start : start + 40], cache=cache) for start in (0, 40, 80, 120)], 1)
+        torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4)
+        for layer in model.encoder.attention_layers():
+            layer.query.weight *= 4
+            layer.key.weight *= 4
+        torch.testing.assert_close(model(TEXT), whole, rtol=1e-3, atol=1e-4)
+        for layer in model.encoder.attention_layers():
+            layer.query_norm.weight *= torch.linspace(0.2, 4, 8)
+        assert not torch.allclose(model(TEXT), whole, rtol=1e-3, atol=1e-3)
+
+
+def test_a_norm_of_queries_and_keys_is_saved_and_trained(tmp_path):
+    model = rn.LanguageModel(16, 8, 2, 1, qk_norm=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(torch.arange(16)[None]).float().square().mean()
+    loss.backward()
+    (layer,) = model.encoder.attention_layers()
+    assert layer.query_norm.weight.grad.any()
+    assert layer.key_norm.weight.grad.any()
+    model.save(tmp_path / "m.safetensors")
+    loaded = rn.LanguageModel.load(tmp_path / "m.safetensors")
+    assert "qk_norm=True" in repr(loaded)
+    assert torch.equal(loaded(torch.arange(9)[None]), model(torch.arange(9)[None]))
+
+
 def test_timescales_have_their_own_heads():
     """The heads of one timescale share a discount; the decoder joins all of them."""
     layer = rn.SelfAttention(8, 2, 1, mechanism=rn.MultiTimescale(timescales=[2.0, 50.0]))

@@ -70,6 +70,7 @@ WRONG = {
     "heads": (lambda: rn.SelfAttention(16, 3), ValueError, "heads must divide dim"),
     "kv_heads": (lambda: rn.SelfAttention(16, 4, 3), ValueError, "kv_heads must divide heads"),
     "no kv_heads": (lambda: rn.SelfAttention(16, 4, 0), ValueError, "kv_heads must divide heads"),
+    "qk_norm": (lambda: rn.SelfAttention(8, 2, qk_norm=1), TypeError, "qk_norm must be True or False, got 1"),
     "unknown": (lambda: layer("quantum"), ValueError, "mechanism must be one of softmax, .*, got 'quantum'"),
     "number": (lambda: layer(3), TypeError, "mechanism must be a name or .*, got 3"),
     "needed": (

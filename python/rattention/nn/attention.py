@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 import rattention.torch as rt
+from rattention._arguments import truth
 from rattention.mechanisms.table import MECHANISMS
 from rattention.nn.mechanisms import RAttention, Recurrent, WithGravity, WithTimescales, as_mechanism
-from rattention.nn.parts import BranchNorms, Gravity, Timescales
+from rattention.nn.parts import BranchNorms, Gravity, RowNorm, Timescales
 from rattention.nn.recurrence import Recurrence
 from rattention.torch.rotary import aligned_rotary, rotary
 
@@ -61,13 +62,16 @@ class SelfAttention(nn.Module):
         ``dim // heads`` by default.
     bias:
         Whether projections have one.
+    qk_norm:
+        Whether queries and keys of each head are normed to a root mean square of 1, times weights of their
+        own, before positions and attention (QK norm, as in Gemma 3 and Qwen3).
 
     Raises
     ------
     ValueError
         Sizes that do not fit each other, an unknown mechanism, or one that needs an option.
     TypeError
-        `mechanism` is something else.
+        `mechanism` is something else, or `qk_norm` no bool.
 
     Notes
     -----
@@ -91,6 +95,7 @@ class SelfAttention(nn.Module):
         causal: bool = False,
         head_dim: int | None = None,
         bias: bool = False,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         self.mechanism = options = as_mechanism(mechanism)
@@ -106,6 +111,8 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(dim, all_kv_heads * self.head_dim, bias=bias)
         self.value = nn.Linear(dim, all_kv_heads * self.head_dim, bias=bias)
         self.output = nn.Linear(all_heads * self.head_dim, dim, bias=bias)
+        self.qk_norm = truth("qk_norm", qk_norm)
+        self.query_norm, self.key_norm = (RowNorm(self.head_dim) if qk_norm else None for _ in range(2))
         self.gravity = (
             Gravity(options, dim, all_heads, all_kv_heads, self.head_dim)
             if isinstance(options, WithGravity)
@@ -152,6 +159,8 @@ class SelfAttention(nn.Module):
             A mask of another shape or with other numbers than 0 and 1, or a cache with masks or gradients.
         """
         query, key, value = (self._heads(linear(x)) for linear in (self.query, self.key, self.value))
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
         if self.gravity is not None:
             query, key = self.gravity.positions(query, key)
         if cache is None:
@@ -210,7 +219,7 @@ class SelfAttention(nn.Module):
             self.attention_hook(None, query, key, None, {"causal": True, "window": self.window, **masks})
 
     def extra_repr(self) -> str:  # noqa: D102
-        return f"mechanism={self.mechanism}, causal={self.causal}"
+        return f"mechanism={self.mechanism}, causal={self.causal}, qk_norm={self.qk_norm}"
 
 
 def as_key_mask(attention_mask: Tensor | None, x: Tensor) -> Tensor | None:

@@ -79,7 +79,7 @@ class TransformerEncoder(nn.Module):
 
     Parameters
     ----------
-    dim, heads, kv_heads, causal, head_dim:
+    dim, heads, kv_heads, causal, head_dim, qk_norm:
         As in `SelfAttention`, for all layers.
     depth:
         Number of layers.
@@ -110,12 +110,14 @@ class TransformerEncoder(nn.Module):
         causal: bool = False,
         head_dim: int | None = None,
         mlp_dim: int | None = None,
+        qk_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         kinds, hidden = as_pattern(pattern), 4 * dim if mlp_dim is None else mlp_dim
+        options: dict[str, Any] = {"causal": causal, "head_dim": head_dim, "qk_norm": qk_norm}
         attentions = (
-            SelfAttention(dim, heads, kv_heads, mechanism=kind, causal=causal, head_dim=head_dim)
+            SelfAttention(dim, heads, kv_heads, mechanism=kind, **options)
             for kind in itertools.islice(itertools.cycle(kinds), depth)
         )
         self.layers = nn.ModuleList(Block(attention, dim, hidden, dropout) for attention in attentions)
@@ -151,7 +153,7 @@ class LanguageModel(nn.Module):
         Number of tokens.
     dropout:
         On embeddings and residuals.
-    dim, heads, kv_heads, depth, pattern, head_dim, mlp_dim:
+    dim, heads, kv_heads, depth, pattern, head_dim, mlp_dim, qk_norm:
         As in `TransformerEncoder`; see `rattention_pattern`.
 
     >>> import torch
@@ -175,6 +177,7 @@ class LanguageModel(nn.Module):
         pattern: Pattern = FULL,
         head_dim: int | None = None,
         mlp_dim: int | None = None,
+        qk_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -186,6 +189,7 @@ class LanguageModel(nn.Module):
             "pattern": [kind.as_dict() for kind in as_pattern(pattern)],
             "head_dim": head_dim,
             "mlp_dim": mlp_dim,
+            "qk_norm": qk_norm,
             "dropout": dropout,
         }
         self.config = {"vocabulary": vocabulary} | layers

@@ -1,4 +1,4 @@
-"""What a mechanism learns besides projections: masses and gravity, timescales, norm weights."""
+"""What a layer learns besides projections: masses and gravity, timescales, norm weights."""
 
 from __future__ import annotations
 
@@ -116,3 +116,11 @@ class BranchNorms(nn.Module):
     def rule(self) -> dict[str, Any]:
         """Arguments of `rattention.torch.rattention`."""
         return {"local_norm_weight": self.local_norm_weight, "linear_norm_weight": self.linear_norm_weight}
+
+
+class RowNorm(nn.RMSNorm):
+    """RMSNorm of each head's rows, in the dtype of its weights and back: rows are narrower under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., head_dim]`` to the same."""
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
