@@ -5,7 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from rattention.studies.lm import Corpus, Cost, Evaluation, Length, ModelSize, Recall, Study, Training
+from rattention.studies.lm import (
+    Conversion,
+    Corpus,
+    Cost,
+    Evaluation,
+    Length,
+    ModelSize,
+    Recall,
+    Study,
+    Training,
+)
 
 SIZE = ModelSize(dim=16, heads=2, depth=2, mlp_dim=32)
 TRAINING = Training(context=128, batch=2, steps=6, rates=(1e-3,), tuning_steps=2, checkpoint_every=2)
@@ -42,6 +52,7 @@ def tiny_study(source, **changes):
             training=replace(TRAINING, context=32),
         ),
         "length": Length(window=4, factors=(2, 4), samples=2),
+        "conversion": Conversion(windows=(4,), steps=(0, 2)),
         "cost": Cost(lengths=(16, 32), windows=(4,), tokens=2, repeats=1),
     }
     return Study(**(parts | changes))

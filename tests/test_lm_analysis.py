@@ -135,6 +135,34 @@ class TestContrasts:
         assert found.one == "RAttention, ReLU, window 4"
         assert found.difference.mean == pytest.approx(0.5)
 
+    def test_conversions_are_compared_at_equal_numbers_of_tokens(self):
+        made = [
+            result(
+                "conversion",
+                name,
+                seed,
+                trained_on=f"converted-{steps}",
+                training={"tokens": 64 * steps},
+                text=text_of(bits + seed - steps / 10),
+            )
+            for name, bits in (("full", 1.0), ("window-w4", 2.0), ("rattention-w4", 2.5))
+            for steps in (0, 2)
+            for seed in (0, 1)
+        ]
+        found = [c for c in contrasts_of(numbers_of(made)) if c.measure == BITS]
+        assert {(c.other, c.at): round(c.difference.mean, 6) for c in found} == {
+            ("Sliding window, window 4", 0): 0.5,
+            ("Sliding window, window 4", 128): 0.5,
+            ("Full attention", 0): 1.5,
+            ("Full attention", 128): 1.5,
+        }
+
+    def test_settings_that_older_results_lack_have_their_defaults(self, tmp_path):
+        made = pareto(seeds=2)
+        size = {n: v for n, v in SETTINGS["model"].items() if n != "qk_norm"}
+        made[0]["settings"] = SETTINGS | {"model": size}
+        assert len(analyze([write(tmp_path / "a", made)]).numbers) == len(numbers_of(made))
+
 
 class TestCosts:
     def test_bytes_against_full_attention(self, tmp_path):

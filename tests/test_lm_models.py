@@ -12,7 +12,7 @@ needs("studies")
 
 import rattention.torch as rt
 import torch
-from rattention.nn import LanguageModel, RAttention, Softmax
+from rattention.nn import LanguageModel, RAttention, SelfAttention, SlidingWindow, Softmax
 from rattention.studies.lm import ModelSize, Variant
 from rattention.studies.lm.branches import BranchAttention, Branches
 from rattention.studies.lm.config import PRESETS
@@ -102,7 +102,7 @@ def test_who_sees_what_is_far(variant):
     other[0, 0] = (tokens[0, 0] + 1) % 32
     with torch.no_grad():
         changed = not torch.equal(model(tokens)[0, -1], model(other)[0, -1])
-    assert changed == (variant.mechanism != "window")
+    assert changed == (variant.mechanism not in ("window", "window_normed"))
 
 
 @every_variant
@@ -169,11 +169,54 @@ class TestBranches:
         torch.testing.assert_close(found, far, atol=1e-5, rtol=1e-4)
 
     @pytest.mark.parametrize(
-        "options", [{"norm": "none"}, {"norm": "sum"}, {"rope": "both"}, {"gate": "branch"}]
+        "options",
+        [
+            {"norm": "none"},
+            {"norm": "sum"},
+            {"norm": "shared"},
+            {"rope": "both"},
+            {"gate": "branch"},
+            {"join": "split"},
+            {"join": "local"},
+        ],
     )
     def test_every_change_changes_something(self, options):
         layer = self.layer(5, **options)
         assert not torch.allclose(layer(self.x), self.plain(layer)(self.x), atol=1e-3)
+
+    def test_split_heads_are_those_of_the_branches(self):
+        """The first half of the heads sees the window alone, the second what lies before it."""
+        split, local = self.layer(5, join="split"), self.layer(5, join="local")
+        masks = {"rule": {"gate": None, "share": None}, "masks": {}}
+        query, key, value = (split._heads(p(self.x)) for p in (split.query, split.key, split.value))
+        heads, near = (layer._attend(query, key, value, **masks) for layer in (split, local))
+        assert torch.equal(heads[:, :2], near[:, :2])
+        far = split._normed(split._far(query, key, value, None), "linear")
+        assert torch.equal(heads[:, 2:], far[:, 2:])
+        assert not heads[:, 2:, :6].any()  # nothing lies before the window of the first rows
+
+    def test_a_normed_window_is_a_window_and_a_norm(self):
+        layer = self.layer(5, join="local")
+        plain = SelfAttention(32, 4, 2, mechanism=SlidingWindow(5, rope_theta=10_000.0), causal=True)
+        plain.load_state_dict(layer.state_dict(), strict=False)
+        heads = []
+        plain.output.register_forward_pre_hook(lambda _module, args: heads.append(args[0]))
+        plain(self.x)
+        rows = heads[0].unflatten(2, (4, 8))
+        rows = rows / rows.square().mean(-1, keepdim=True).add(1e-8).sqrt() * layer.norms.local_norm_weight
+        torch.testing.assert_close(layer(self.x), layer.output(rows.flatten(2)))
+
+    def test_queries_and_keys_are_normed_where_that_is_asked_for(self):
+        size = replace(self.size, qk_norm=True)
+        layer = BranchAttention(size, Branches(5))
+        layer.load_state_dict(self.layer(5).state_dict(), strict=False)
+        plain = LanguageModel(
+            8, 32, 4, 1, kv_heads=2, pattern=RAttention(5, rope_theta=10_000.0), qk_norm=True
+        )
+        (other,) = plain.encoder.attention_layers()
+        other.load_state_dict(layer.state_dict())
+        torch.testing.assert_close(layer(self.x), other(self.x))
+        assert not torch.allclose(layer(self.x), self.layer(5)(self.x), atol=1e-3)
 
 
 class TestCost:

@@ -14,11 +14,13 @@ from tests.extras import needs
 
 needs("studies")
 
+import torch
 from rattention.cli import main
 from rattention.studies.kit.folder import locked
 from rattention.studies.lm import NAMES, PRESETS, Study, run_study
 from rattention.studies.lm.experiments import EXPERIMENTS
 from rattention.studies.lm.study import runs_of
+from rattention.studies.lm.training import load
 
 from tests.lm_studies import results, tiny_study, without_times, write_texts
 from tests.processes import REPOSITORY
@@ -120,6 +122,31 @@ class TestFolder:
         pareto, ablations = (made[f"{name}-full-0.json"]["training"] for name in ("pareto", "ablations"))
         assert pareto == ablations  # times included
         assert not (whole / "models" / "text-full-0" / "checkpoints").exists()
+
+    def test_a_converted_model_begins_as_the_one_it_comes_from(self, whole):
+        made = results(whole)
+        before, after = (made[f"conversion-s{steps}-full-0.json"] for steps in (0, 2))
+        source = made["pareto-full-0.json"]
+        assert before["text"] == source["text"]
+        assert before["training"]["before"] == source["training"]
+        assert [run["training"]["tokens"] for run in (before, after)] == [0, 2 * 2 * 128]
+        assert after["text"] != source["text"]
+        first, second = (
+            load(whole / "models" / f"{name}-full-0").state_dict() for name in ("text", "converted-2")
+        )
+        for name, weights in first.items():
+            assert not torch.equal(weights, second[name])
+            assert (weights - second[name]).abs().max() < 2.1 * 1e-3  # two steps of AdamW at the rate
+
+    def test_a_converted_model_has_the_layers_asked_for(self, whole):
+        """A window changes what the model says; the projections stay those of full attention."""
+        made = results(whole)
+        texts = [
+            made[f"conversion-s0-{name}-0.json"]["text"] for name in ("full", "window-w4", "rattention-w4")
+        ]
+        assert len({text["bits_per_byte"] for text in texts}) == 3
+        trained = load(whole / "models" / "converted-2-rattention-w4-0")
+        assert [layer.mechanism.window for layer in trained.encoder.attention_layers()] == [4, 4]
 
     def test_lengths_are_multiples(self, whole):
         result = results(whole)["length-full-0.json"]

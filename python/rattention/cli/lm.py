@@ -71,7 +71,8 @@ class Run(Chosen):
 
     out: Folder | None = option(None, "Write results into this folder; by default results_<date>_<time>.")
     experiments: Names = option(
-        None, "Do these: ngram, pareto, recall, length, ablations, cost. Default: those of the study."
+        None,
+        "Do these: ngram, pareto, recall, length, ablations, conversion, cost. Default: those of the study.",
     )
     seeds: Numbers = option(None, "Repeat every run with these seeds of weights and batches.")
     windows: Numbers = option(None, "Compare these windows in the experiment pareto.")

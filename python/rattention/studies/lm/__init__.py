@@ -1,4 +1,4 @@
-"""Small language models that differ in how they attend: loss, recall, length, parts, cost.
+"""Small language models that differ in how they attend: loss, recall, length, parts, conversion, cost.
 
     >>> from rattention.studies.lm import PRESETS
     >>> from rattention.studies.lm.study import runs_of
@@ -25,13 +25,22 @@ for _module in ("torch", "scipy.stats"):
 from rattention.studies.kit.folder import new_name
 from rattention.studies.lm.config import NAMES, PRESETS, Study
 from rattention.studies.lm.corpus import Corpus, CorpusData
-from rattention.studies.lm.settings import Cost, Evaluation, Length, ModelSize, Recall, Training
+from rattention.studies.lm.settings import (
+    Conversion,
+    Cost,
+    Evaluation,
+    Length,
+    ModelSize,
+    Recall,
+    Training,
+)
 from rattention.studies.lm.study import run_study
 from rattention.studies.lm.variants import Variant
 
 __all__ = [
     "NAMES",
     "PRESETS",
+    "Conversion",
     "Corpus",
     "CorpusData",
     "Cost",

@@ -1,4 +1,4 @@
-"""RAttention with one part changed, and its linear branch alone: what the ablations compare.
+"""RAttention with one part changed, and one of its branches alone: what the ablations compare.
 
 `rattention.nn` has the mechanism itself; these layers put the operations of `rattention.torch` together
 again, with the same projections and norm weights, so that one part at a time can be left out or replaced.
@@ -30,8 +30,12 @@ class Branches:
     window: int | None
     """Of the local branch; None is no local branch, and the linear one then sees each token itself, too."""
     feature_map: Literal["softmax", "relu", "identity"] = "softmax"
-    norm: Literal["each", "sum", "none"] = "each"
-    """Where the root mean square is normed: each branch, their sum, or nothing."""
+    norm: Literal["each", "shared", "sum", "none"] = "each"
+    """Where the root mean square is normed: each branch with weights of its own or with the same ones, their
+    sum, or nothing."""
+    join: Literal["sum", "split", "local"] = "sum"
+    """``"sum"`` of the branches; ``"split"``: the first half of the heads has the local branch alone, the
+    second the linear one; ``"local"``: the local branch alone, normed."""
     rope: Literal["local", "both"] = "local"
     """Which branches have rotary embedding."""
     gate: Literal["none", "state", "branch"] = "none"
@@ -45,7 +49,13 @@ class BranchAttention(SelfAttention):
     def __init__(self, size: ModelSize, branches: Branches) -> None:
         mechanism = RAttention(branches.window or 0, rope_theta=size.rope_theta)
         super().__init__(
-            size.dim, size.heads, size.kv_heads, mechanism=mechanism, causal=True, head_dim=size.head_dim
+            size.dim,
+            size.heads,
+            size.kv_heads,
+            mechanism=mechanism,
+            causal=True,
+            head_dim=size.head_dim,
+            qk_norm=size.qk_norm,
         )
         self.branches = branches
         kv_heads = size.kv_heads or size.heads
@@ -58,7 +68,8 @@ class BranchAttention(SelfAttention):
         assert self.norms is not None
         unnormed = self.branches.norm == "none"
         self.norms.local_norm_weight.requires_grad_(not unnormed and self.branches.window is not None)
-        self.norms.linear_norm_weight.requires_grad_(self.branches.norm == "each")
+        own = self.branches.norm == "each" and self.branches.join != "local"
+        self.norms.linear_norm_weight.requires_grad_(own)
 
     def _rule(self, x: Tensor) -> dict[str, Any]:
         gate = None if self.decay is None else self.decay(x)[1]
@@ -69,11 +80,15 @@ class BranchAttention(SelfAttention):
         self, query: Tensor, key: Tensor, value: Tensor, rule: dict[str, Any], masks: dict[str, Any]
     ) -> Tensor:
         turned = rotary(query, key, theta=self.rope_theta)
+        near = None
+        if self.branches.window is not None:
+            near = rt.attention(turned[0], turned[1], value, causal=True, window=self.branches.window)
+            if self.branches.join == "local":
+                return self._normed(near, "local")
         own, other = turned if self.branches.rope == "both" else (query, key)
         far = self._far(own, other, value, rule["gate"])
-        if self.branches.window is None:
+        if near is None:
             return far if self.branches.norm == "none" else self._normed(far, "linear")
-        near = rt.attention(turned[0], turned[1], value, causal=True, window=self.branches.window)
         return self._joined(near, far, rule["share"])
 
     def _far(self, query: Tensor, key: Tensor, value: Tensor, gate: Tensor | None) -> Tensor:
@@ -94,8 +109,12 @@ class BranchAttention(SelfAttention):
             return near + far
         if self.branches.norm == "sum":
             return self._normed(near + far, "local")
-        far = self._normed(far, "linear")
-        return self._normed(near, "local") + (far if share is None else share.to(far.dtype) * far)
+        near = self._normed(near, "local")
+        far = self._normed(far, "local" if self.branches.norm == "shared" else "linear")
+        if self.branches.join == "split":
+            half = near.shape[1] // 2
+            return torch.cat([near[:, :half], far[:, half:]], dim=1)
+        return near + (far if share is None else share.to(far.dtype) * far)
 
     def _normed(self, rows: Tensor, branch: str) -> Tensor:
         """The root mean square of each head's rows becomes 1, times the weights of the branch."""

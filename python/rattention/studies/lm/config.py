@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 from rattention._arguments import require_seed
 from rattention.studies.kit.settings import from_mapping, read_yaml, require_name, require_ranges, write_yaml
 from rattention.studies.lm.corpus import Corpus
-from rattention.studies.lm.settings import Cost, Evaluation, Length, ModelSize, Recall, Training
+from rattention.studies.lm.settings import (
+    Conversion,
+    Cost,
+    Evaluation,
+    Length,
+    ModelSize,
+    Recall,
+    Training,
+)
 
 if TYPE_CHECKING:
     import os
 
-NAMES = ("ngram", "pareto", "recall", "length", "ablations", "cost")
+NAMES = ("ngram", "pareto", "recall", "length", "ablations", "conversion", "cost")
 """Experiments, in the order in which they are run; `rattention.studies.lm.experiments` says what each is."""
 
 SUBSETS = ("experiments", "seeds", "windows", "layouts")
@@ -39,6 +47,7 @@ class Study:
     evaluation: Evaluation = field(default_factory=Evaluation)
     recall: Recall = field(default_factory=Recall)
     length: Length = field(default_factory=Length)
+    conversion: Conversion = field(default_factory=Conversion)
     cost: Cost = field(default_factory=Cost)
 
     def __post_init__(self) -> None:
@@ -97,6 +106,7 @@ PRESETS = {
             training=SMOKE_RECALL,
         ),
         length=Length(window=8, factors=(1, 2, 4), samples=8),
+        conversion=Conversion(windows=(8,), steps=(0, 30)),
         cost=Cost(lengths=(128, 512), windows=(32, 128), tokens=16, repeats=2),
     ),
     "small": Study(
@@ -116,10 +126,18 @@ PRESETS = {
         ablation_window=512,
         corpus=Corpus(level="bpe", vocabulary=32768, most_bytes=10**12),
         model=ModelSize(
-            dim=2048, heads=16, kv_heads=4, depth=56, mlp_dim=9984, head_dim=128, rope_theta=500_000.0
+            dim=2048,
+            heads=16,
+            kv_heads=4,
+            depth=56,
+            mlp_dim=9984,
+            head_dim=128,
+            rope_theta=500_000.0,
+            qk_norm=True,
         ),
         training=Training(context=4096, batch=1024, steps=95_000, rates=(1e-4, 3e-4), bfloat16=True),
         length=Length(window=512, samples=500),
+        conversion=Conversion(windows=(128, 512, 1024), steps=(0, 100, 1000, 5000), rate=3e-5),
         cost=Cost(lengths=(4096, 8192, 16384, 32768), windows=(512, 1024, 2048, 4096)),
     ),
 }

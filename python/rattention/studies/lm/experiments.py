@@ -36,20 +36,29 @@ class Run:
     variant: Variant
     seed: int
     training: str | None
-    """What the model is trained on: ``"text"``, ``"tasks"`` (text and tasks), ``"recall-<pairs>"``; None is
-    no training."""
+    """What the model is trained on: ``"text"``, ``"tasks"`` (text and tasks), ``"recall-<pairs>"``,
+    ``"converted-<steps>"`` (text, after a conversion); None is no training."""
 
     @property
     def name(self) -> str:
         """The name of its file."""
+        steps = "" if self.steps is None else f"-s{self.steps}"
         pairs = f"-p{self.pairs}" if self.pairs else ""
-        return f"{self.experiment}{pairs}-{self.variant.name}-{self.seed}"
+        return f"{self.experiment}{pairs}{steps}-{self.variant.name}-{self.seed}"
 
     @property
     def pairs(self) -> int:
         """Of the recall task, 0 elsewhere."""
-        kind, _, pairs = (self.training or "").partition("-")
-        return int(pairs) if kind == "recall" else 0
+        return self._number("recall") or 0
+
+    @property
+    def steps(self) -> int | None:
+        """After a conversion, None elsewhere."""
+        return self._number("converted")
+
+    def _number(self, kind: str) -> int | None:
+        own, _, number = (self.training or "").partition("-")
+        return int(number) if own == kind else None
 
 
 @dataclass(frozen=True)
@@ -97,10 +106,10 @@ def recall_variants(study: Study) -> list[Variant]:
 
 
 def ablation_variants(study: Study) -> list[Variant]:
-    """RAttention, one part of it changed at a time, and its two branches alone."""
+    """RAttention, one part of it changed at a time, and its two branches alone, the local one also normed."""
     changed = [name for name in LAYERS if name.startswith("rattention")]
     window = study.ablation_window
-    alone = [Variant("window", window), Variant("linear")]
+    alone = [Variant("window", window), Variant("window_normed", window), Variant("linear")]
     return [BASELINE, *(Variant(name, window) for name in changed), *alone]
 
 
@@ -108,6 +117,12 @@ def length_variants(study: Study) -> list[Variant]:
     """Full attention, a window, and RAttention with it."""
     window = study.length.window
     return [BASELINE, Variant("window", window), Variant("rattention", window)]
+
+
+def conversion_variants(study: Study) -> list[Variant]:
+    """Full attention trained on, and every window with and without the linear branch."""
+    windows = study.conversion.windows
+    return [BASELINE, *(Variant(name, window) for window in windows for name in ("window", "rattention"))]
 
 
 def cost_variants(study: Study) -> list[Variant]:
@@ -182,6 +197,12 @@ EXPERIMENTS = {
         "Longer contexts than in training", length_variants, losses_and_tasks, lambda s: ("tasks",)
     ),
     "ablations": Experiment("Parts of RAttention changed", ablation_variants, losses_on_text),
+    "conversion": Experiment(
+        "Full attention converted",
+        conversion_variants,
+        losses_on_text,
+        lambda study: [f"converted-{steps}" for steps in study.conversion.steps],
+    ),
     "cost": Experiment("Time and memory", cost_variants, costs, lambda s: (None,), False),
 }
 """By name, in the order in which they are run."""

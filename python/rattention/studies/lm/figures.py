@@ -160,6 +160,21 @@ def ablations(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> F
     return figure
 
 
+def conversion(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figure:
+    """Loss against the tokens of training after the conversion."""
+    figure, axes = figure_of("Full attention converted and trained on", 1, 1, (7, 4))
+    own = [n for n in numbers if n.experiment == "conversion" and n.measure == BITS]
+    places = sorted({n.at for n in own})
+    for index, name in enumerate(dict.fromkeys(n.name for n in own)):
+        of_it = [n for n in own if n.name == name]
+        _line(axes[0], of_it, lambda n: places.index(n.at), of_it[0].label, index)
+    axes[0].set_xticks(range(len(places)), [f"{place:,}" for place in places])
+    axes[0].set_xlabel("Tokens of training after the conversion")
+    axes[0].set_ylabel("Bits per byte, second half of the context")
+    legend_beside(axes[0])
+    return figure
+
+
 def cost(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figure:
     """Times and bytes against the window, a row for each length of the context."""
     labels = {
@@ -187,5 +202,6 @@ FIGURES: dict[str, Callable[..., Figure]] = {
     "recall": recall,
     "length": length,
     "ablations": ablations,
+    "conversion": conversion,
     "cost": cost,
 }

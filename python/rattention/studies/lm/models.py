@@ -12,10 +12,13 @@ from rattention.studies.kit.folder import read_result
 from rattention.studies.lm.batches import Batches, RecallBatches, TextBatches
 from rattention.studies.lm.evaluation import recalled, validation_loss
 from rattention.studies.lm.training import load, train
+from rattention.studies.lm.variants import BASELINE, model_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from torch import Tensor
 
     from rattention.nn import LanguageModel
     from rattention.studies.lm.config import Study
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 MODELS, TUNING, RATES = "models", "tuning", "rates.json"
 TUNING_SEED = 1_000_003
 """Of weights and batches of trials: none of a study's own, unless one is set to it."""
+CONVERSION_SEED = 2_000_003
+"""Plus the seed: of batches after a conversion, which are others than those before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,18 +46,42 @@ class Bench:
         """The model of a run and the numbers of its training; None and None where it needs none."""
         if run.training is None:
             return None, None
+        if run.steps is not None:
+            return self._converted(run, run.steps)
         rate, trials = self._rate(run)
         training = self._training(run)
-        folder = self.folder / MODELS / f"{run.training}-{run.variant.name}-{run.seed}"
-        numbers = self._train(run, folder, run.seed, rate, training.steps)
-        return load(folder), numbers | {"trials": trials}
+        numbers = self._train(run, self._place(run), run.seed, rate, training.steps)
+        return load(self._place(run)), numbers | {"trials": trials}
 
-    def _train(self, run: Run, folder: Path, seed: int, rate: float, steps: int) -> dict[str, Any]:
+    def _place(self, run: Run) -> Path:
+        return self.folder / MODELS / f"{run.training}-{run.variant.name}-{run.seed}"
+
+    def _converted(self, run: Run, steps: int) -> tuple[LanguageModel, dict[str, Any]]:
+        """The seed's model of full attention with the run's layers, trained on for `steps`. Norms that it
+        did not have begin with weights of 1."""
+        source, numbers = self.trained(replace(run, variant=BASELINE, training="text"))
+        assert source is not None
+        if steps == 0:
+            model = model_of(run.variant, *self._size(run))
+            model.load_state_dict(source.state_dict(), strict=False)
+            return model, {"seed": run.seed, "steps": 0, "tokens": 0, "before": numbers}
+        rate, seed = self.study.conversion.rate, CONVERSION_SEED + run.seed
+        after = self._train(run, self._place(run), seed, rate, steps, source.state_dict())
+        return load(self._place(run)), after | {"before": numbers}
+
+    def _train(
+        self,
+        run: Run,
+        folder: Path,
+        seed: int,
+        rate: float,
+        steps: int,
+        weights: dict[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
         size, vocabulary = self._size(run)
         batches, training = self._batches(run, seed), self._training(run)
-        return train(
-            run.variant, size, vocabulary, batches, training, folder, seed=seed, rate=rate, steps=steps
-        )
+        options: dict[str, Any] = {"seed": seed, "rate": rate, "steps": steps, "weights": weights}
+        return train(run.variant, size, vocabulary, batches, training, folder, **options)
 
     def _size(self, run: Run) -> tuple[ModelSize, int]:
         if run.pairs:

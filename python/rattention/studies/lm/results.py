@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rattention.studies.kit.settings import as_plain, from_mapping
+from rattention.studies.lm.config import Study
 from rattention.studies.lm.evaluation import outside
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Number:
     window: int | None
     layout: str
     at: int = 0
-    """The context, number of pairs, or position it is of; 0 where there is one only."""
+    """The context, the number of pairs, or the tokens of training after a conversion."""
 
 
 def read_results(folders: Iterable[str | Path]) -> list[dict[str, Any]]:
@@ -71,7 +73,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _require_equal_settings(results: list[dict[str, Any]]) -> None:
     first: dict[str, tuple[Any, Any]] = {}
     for result in results:
-        settings = {n: v for n, v in result["settings"].items() if n not in DIFFERING}
+        settings = {n: v for n, v in _whole(result["settings"]).items() if n not in DIFFERING}
         corpus = result.get("corpus_sha256")
         known = first.setdefault(result["experiment"], (settings, corpus))
         if known != (settings, corpus):
@@ -79,6 +81,11 @@ def _require_equal_settings(results: list[dict[str, Any]]) -> None:
                 f"results of {result['experiment']} were made with different settings or texts: analyse "
                 "their folders one by one"
             )
+
+
+def _whole(settings: dict[str, Any]) -> dict[str, Any]:
+    """With the defaults of what was no setting yet when they were written."""
+    return dict(as_plain(from_mapping(Study, settings, "settings")))
 
 
 def numbers_of(results: Iterable[dict[str, Any]]) -> list[Number]:
@@ -95,9 +102,13 @@ def _numbers(result: dict[str, Any]) -> Iterator[Number]:
 
 
 def _measures(result: dict[str, Any]) -> Iterator[tuple[str, int, float | None]]:
-    texts = [result["text"]] if "text" in result else result.get("lengths", [])
-    for text in texts:
-        yield from _of_text(text, result["settings"]["windows"])
+    windows = result["settings"]["windows"]
+    if "text" in result:
+        converted = result["experiment"] == "conversion"
+        at = result["training"]["tokens"] if converted else result["text"]["context"]
+        yield from _of_text(result["text"], windows, at)
+    for text in result.get("lengths", []):
+        yield from _of_text(text, windows, text["context"])
     for row in result.get("tasks", ()):
         yield f"{row['task']}: accuracy", row["length"], row["accuracy"]
         yield f"{row['task']}: bits gained", row["length"], row["bits_gained"]
@@ -109,11 +120,10 @@ def _measures(result: dict[str, Any]) -> Iterator[tuple[str, int, float | None]]
             yield measure, row["length"], row[measure]
 
 
-def _of_text(text: dict[str, Any], windows: list[int]) -> Iterator[tuple[str, int, float | None]]:
-    context = text["context"]
-    yield BITS, context, text["second_half_bits_per_byte"]
+def _of_text(text: dict[str, Any], windows: list[int], at: int) -> Iterator[tuple[str, int, float | None]]:
+    yield BITS, at, text["second_half_bits_per_byte"]
     for window in windows:
-        yield f"bits per token, last seen beyond {window}", context, outside(text["by_reach"], window)
+        yield f"bits per token, last seen beyond {window}", at, outside(text["by_reach"], window)
 
 
 BITS = "bits per byte, second half"

@@ -26,6 +26,8 @@ class ModelSize:
     """None is dim / heads."""
     rope_theta: float = 10_000.0
     """Base of the rotary embedding, where a mechanism has one."""
+    qk_norm: bool = False
+    """Whether queries and keys are normed, as in the paper's models."""
 
     def __post_init__(self) -> None:
         require_ranges(
@@ -147,6 +149,23 @@ class Length:
         require_ranges(self, window=0, samples=1, shares=("task_share",))
         if not self.factors or min(self.factors) < 1:
             raise ValueError(f"factors must be one or more whole numbers >= 1, got {self.factors}")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A model of full attention is given other layers and trained on."""
+
+    windows: tuple[int, ...] = (16, 32, 64)
+    steps: tuple[int, ...] = (0, 50, 200, 800)
+    """Steps of training on, each number a training of its own, with its own schedule."""
+    rate: float = 1e-3
+    """The peak of every schedule, one for all mechanisms."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, positive=("rate",))
+        for name, least in (("windows", 1), ("steps", 0)):
+            if not (given := getattr(self, name)) or min(given) < least:
+                raise ValueError(f"{name} must be one or more whole numbers >= {least}, got {given}")
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,11 @@ def train(
     seed: int,
     rate: float,
     steps: int,
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, Any]:
     """Train a model, or go on where its training stopped; what is written last says that it is finished.
+
+    `weights`, where given, are those that it begins with; the seed makes those that are not among them.
 
     Returns
     -------
@@ -150,6 +153,8 @@ def train(
     with torch.random.fork_rng(devices=[]), deferred_interrupt() as asked:
         torch.manual_seed(seed)
         model = model_of(variant, size, vocabulary)
+        if weights is not None:
+            model.load_state_dict(weights, strict=False)
         trainer = LmTrainer(model, batches, training, folder, rate=rate, steps=steps)
         trainer.run(asked)
     numbers = _numbers(trainer, rate, seed)

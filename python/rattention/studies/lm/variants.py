@@ -23,6 +23,7 @@ LAYERS: dict[str, Callable[[int, float], Mechanism | Branches]] = {
     "full": lambda window, theta: Softmax(rope_theta=theta),
     "window": lambda window, theta: SlidingWindow(window, rope_theta=theta),
     "rattention": lambda window, theta: RAttention(window, rope_theta=theta),
+    "window_normed": lambda window, theta: Branches(window, join="local"),
     "linear": lambda window, theta: Branches(None),
     "gated_linear": lambda window, theta: GatedLinear(feature_map="softmax"),
     "gated_delta": lambda window, theta: GatedDelta(),
@@ -31,6 +32,8 @@ LAYERS: dict[str, Callable[[int, float], Mechanism | Branches]] = {
     "rattention_identity": lambda window, theta: Branches(window, feature_map="identity"),
     "rattention_no_norms": lambda window, theta: Branches(window, norm="none"),
     "rattention_norm_of_sum": lambda window, theta: Branches(window, norm="sum"),
+    "rattention_shared_norm": lambda window, theta: Branches(window, norm="shared"),
+    "rattention_split_heads": lambda window, theta: Branches(window, join="split"),
     "rattention_rope_both": lambda window, theta: Branches(window, rope="both"),
     "rattention_gated_sum": lambda window, theta: Branches(window, gate="branch"),
 }
@@ -40,6 +43,7 @@ LABELS = {
     "full": "Full attention",
     "window": "Sliding window",
     "rattention": "RAttention",
+    "window_normed": "Sliding window, normed",
     "linear": "Residual linear alone",
     "gated_linear": "Scalar gate",
     "gated_delta": "Gated DeltaNet",
@@ -48,6 +52,8 @@ LABELS = {
     "rattention_identity": "RAttention, identity",
     "rattention_no_norms": "RAttention, no norms",
     "rattention_norm_of_sum": "RAttention, norm of the sum",
+    "rattention_shared_norm": "RAttention, one norm for both",
+    "rattention_split_heads": "RAttention, heads split",
     "rattention_rope_both": "RAttention, RoPE on both",
     "rattention_gated_sum": "RAttention, gated residual",
 }
@@ -121,6 +127,7 @@ def _made(variant: Variant, size: ModelSize, vocabulary: int) -> LanguageModel:
         pattern=plain,
         head_dim=size.head_dim,
         mlp_dim=size.mlp_dim,
+        qk_norm=size.qk_norm,
     )
     for index, block in enumerate(model.encoder.layers):
         layer = pattern[index % len(pattern)]
