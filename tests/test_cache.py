@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rattention as ra
+from rattention.mechanisms.residual_linear import reference_features
 
-from tests.decoding import CONFIGURATIONS, cache_for, decode, draw, filled, next_rows, part
+from tests.decoding import CONFIGURATIONS, cache_for, decode, draw, filled, next_rows, part, state_of
 
 
 def test_the_size_is_constant() -> None:
@@ -32,12 +33,52 @@ def test_half_precision_halves_the_ring() -> None:
 
 
 def test_turned_keys_stay_in_single_precision() -> None:
-    """Four bytes an element beside those of the key as it came."""
+    """Four bytes an element in the place of two."""
     plain, turned = (
         ra.RAttentionCache(1, 1, 64, 10_000, dtype="bfloat16", rope_theta=theta).nbytes
         for theta in (None, 1e4)
     )
-    assert abs((turned - plain) / (64 * 10_000 * 4) - 1) < 0.02
+    assert abs((turned - plain) / (64 * 10_000 * 2) - 1) < 0.02
+
+
+def test_a_rotary_embedding_needs_no_memory_of_its_own() -> None:
+    plain, turned = (ra.RAttentionCache(1, 2, 64, 500, rope_theta=theta).nbytes for theta in (None, 1e4))
+    assert plain == turned
+
+
+@pytest.mark.parametrize("window", [1, 7, 8, 16, 33, 64])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("rope_theta", [None, 1e4])
+def test_recent_keys_are_those_that_came(window: int, dtype: str, rope_theta: float | None) -> None:
+    """To the bit where no rotary embedding turns them; else up to rounding of their pairs in float32."""
+    inputs = draw(90, batch=2, dtype=dtype)
+    cache = cache_for(inputs, window, rope_theta=rope_theta)
+    for first, last in ((0, 3), (3, 50), (50, 51), (51, 90)):
+        ra.rattention_step(**part(inputs, first, last), cache=cache)
+        expected = inputs["key"][:, :, max(0, last - window) : last]
+        kept = cache.recent_keys().view(expected.dtype)  # bfloat16 comes as its bits
+        if rope_theta is None:
+            np.testing.assert_array_equal(kept, expected)
+        else:
+            ulp = 0 if dtype == "float32" else 2.0 ** (-8 if dtype == "bfloat16" else -11)
+            wide = [array.astype(np.float64) for array in (kept, expected)]
+            np.testing.assert_allclose(*wide, rtol=ulp, atol=1e-6)
+
+
+@pytest.mark.parametrize("position", [0, 1 << 10, 10**6, 2**31])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("window", [1, 5, 8, 16, 48])
+def test_the_state_has_keys_as_they_came_wherever_they_stood(position: int, dtype: str, window: int) -> None:
+    """Keys are turned to their positions while they are in the window, and back when they leave it."""
+    inputs = draw(150, dtype=dtype, dim=20, value_dim=7)
+    cache = cache_for(inputs, window, rope_theta=1e4)
+    lengths, *rest = cache._core.write()
+    rest = [array.view(np.uint8) for array in rest]
+    cache._core.read(np.full_like(lengths, position // window * window).view(np.uint8), *rest)
+    decode(inputs, cache, [1, 2, 5, 40, 80, 81, 82, 100])
+    key, value = (inputs[name][:, :, : 150 - window].astype(np.float64) for name in ("key", "value"))
+    expected = np.einsum("bhjf,bhjv->bhfv", reference_features(key, "softmax"), value)
+    np.testing.assert_allclose(state_of(cache), expected, rtol=1e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("tokens", [0, 5, 8, 9, 25])

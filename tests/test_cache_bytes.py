@@ -81,7 +81,7 @@ def forged(*, at: int, value: bytes) -> bytes:
 
 
 FORGERIES = {
-    "an older version": (8, struct.pack("<I", 1), "version 1 of the format; this release reads version 3"),
+    "an older version": (8, struct.pack("<I", 1), "version 1 of the format; this release reads version 4"),
     "a negative batch": (16, struct.pack("<q", -1), "makes no sense"),
     "a huge window": (48, struct.pack("<q", 2**61), "its header says"),
     "a huge head_dim": (32, struct.pack("<q", 2**60), "its header says"),

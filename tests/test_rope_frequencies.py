@@ -47,9 +47,12 @@ def test_gradients_are_the_derivatives():
         assert (got[name] * way).sum() == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-3)
 
 
-def test_steps_and_bytes():
-    whole = ra.rattention(**inputs(), window=11, rope_frequencies=RATES)
-    cache, rows = ra.RAttentionCache(2, 2, 8, 11, rope_frequencies=RATES), []
+@pytest.mark.parametrize("factors", [RATES[1], [0.0, 0.0, 1.0, -2.0], [1e-9, 3.0, 8.0, -0.0], [0.0] * 4])
+def test_steps_and_bytes(factors):
+    """Factors of 0 lose what a key was, in its scores alone."""
+    rates = np.array([RATES[0], factors])
+    whole = ra.rattention(**inputs(), window=11, rope_frequencies=rates)
+    cache, rows = ra.RAttentionCache(2, 2, 8, 11, rope_frequencies=rates), []
     for begin, end in ((0, 40), (40, 41), (41, 60), *((i, i + 1) for i in range(60, 90))):
         part = {name: array[:, :, begin:end] for name, array in inputs().items()}
         rows.append(rattention_step(**part, cache=cache))

@@ -98,24 +98,42 @@ struct ContentArrays {
   py::array keys, values;
   FloatArray states, excesses;
 
-  explicit ContentArrays(const CacheConfig& config)
-      : lengths(new_array<std::int64_t>({config.batch})),
-        states(new_array<float>({config.batch, config.kv_heads, 2 * config.head_dim, config.value_dim})),
-        excesses(new_array<float>({config.batch, config.kv_heads, 2 * config.head_dim, config.value_dim})) {
-    OutputView view;
-    keys = new_output(config.dtype, {config.batch, config.kv_heads, config.window, config.head_dim}, &view);
-    values = new_output(config.dtype, {config.batch, config.kv_heads, config.window, config.value_dim}, &view);
-  }
+  explicit ContentArrays(const RAttentionCache& cache) : ContentArrays(cache.config(), cache.panel_dtype()) {}
 
   CacheContents contents() {
     return {lengths.mutable_data(), static_cast<std::byte*>(keys.mutable_data()),
             static_cast<std::byte*>(values.mutable_data()), states.mutable_data(), excesses.mutable_data()};
   }
+
+ private:
+  ContentArrays(const CacheConfig& config, DType key_dtype)
+      : lengths(new_array<std::int64_t>({config.batch})),
+        states(new_array<float>({config.batch, config.kv_heads, 2 * config.head_dim, config.value_dim})),
+        excesses(new_array<float>({config.batch, config.kv_heads, 2 * config.head_dim, config.value_dim})) {
+    OutputView view;
+    keys = new_output(key_dtype, {config.batch, config.kv_heads, config.window, config.head_dim}, &view);
+    values = new_output(config.dtype, {config.batch, config.kv_heads, config.window, config.value_dim}, &view);
+  }
 };
+
+py::array recent_keys(SharedCache& shared) {
+  const Use use(shared, Use::read);
+  const CacheConfig& config = shared.cache.config();
+  const std::vector<std::int64_t>& lengths = shared.cache.lengths();
+  const std::int64_t n =
+      lengths.empty() ? 0 : std::min(config.window, *std::min_element(lengths.begin(), lengths.end()));
+  OutputView view;
+  py::array keys = new_output(config.dtype, {config.batch, config.kv_heads, n, config.head_dim}, &view);
+  {
+    const CoreCall call;
+    for (std::int64_t b = 0; b < config.batch; ++b) shared.cache.recent_keys(b, n, view.row(b, 0, 0));
+  }
+  return keys;
+}
 
 py::tuple write(SharedCache& shared) {
   const Use use(shared, Use::read);
-  ContentArrays arrays(shared.cache.config());
+  ContentArrays arrays(shared.cache);
   const CacheContents contents = arrays.contents();
   {
     const CoreCall call;
@@ -138,7 +156,7 @@ void copy_bytes(const char* name, const py::array& from, py::array& to) {
 void read(SharedCache& shared, const py::array& lengths, const py::array& keys, const py::array& values,
           const py::array& states, const py::array& excesses) {
   const Use use(shared, Use::change);
-  ContentArrays arrays(shared.cache.config());
+  ContentArrays arrays(shared.cache);
   copy_bytes("lengths", lengths, arrays.lengths);
   copy_bytes("keys", keys, arrays.keys);
   copy_bytes("values", values, arrays.values);
@@ -193,6 +211,7 @@ void bind_cache(py::module_& module) {
       .def("lengths", &lengths)
       .def("nbytes", [](const SharedCache& shared) { return shared.cache.bytes(); })
       .def("copy", &copy)
+      .def("recent_keys", &recent_keys)
       .def("restore", &restore, py::arg("snapshot"))
       .def("write", &write, "(lengths, keys, values, states, excesses)")
       .def("read", &read, py::arg("lengths"), py::arg("keys"), py::arg("values"), py::arg("states"),

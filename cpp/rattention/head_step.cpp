@@ -43,7 +43,7 @@ std::int64_t HeadStep::lay_out(float* memory) {
   local_ = layout.take(group_ * columns_);
   linear_ = layout.take(group_ * columns_);
   key_ = layout.take(dim);
-  rotated_ = layout.take(dim);
+  turned_ = layout.take(dim);
   value_ = layout.take(columns_);
   old_key_ = layout.take(dim);
   old_value_ = layout.take(columns_);
@@ -64,24 +64,29 @@ void HeadStep::token(std::int64_t i, std::int64_t position) {
   attend(std::min(position, config_.window));
   read_state(position > config_.window);
   store(i);
-  remember(position);
+  remember(i, position);
+}
+
+const float* HeadStep::angles_of(std::int64_t i) const {
+  if (!cache_.rotates()) return nullptr;
+  return inputs_.angles + (batch_ * problem_.query.length() + i) * config_.head_dim;
 }
 
 void HeadStep::load(std::int64_t i) {
   const std::int64_t dim = config_.head_dim;
-  const float* angles = cache_.rotates() ? inputs_.angles + (batch_ * problem_.query.length() + i) * dim : nullptr;
+  const float* angles = angles_of(i);
   for (std::int64_t g = 0; g < group_; ++g) {
     float* plain = plain_queries_ + g * padded(dim);
     float* scored = queries_ + g * dim;
     load_row(problem_.query, batch_, kv_head_ * group_ + g, i, plain, padded(dim));
     std::copy_n(plain, dim, scored);
-    if (angles != nullptr) cache_.rotate(scored, angles);
+    if (angles != nullptr) cache_.turn_query(scored, angles);
     kernels_.scale(scored, dim, problem_.scale);
   }
   load_row(problem_.key, batch_, kv_head_, i, key_, padded(dim));
   load_row(problem_.value, batch_, kv_head_, i, value_, columns_);
-  std::copy_n(key_, dim, rotated_);
-  if (angles != nullptr) cache_.rotate(rotated_, angles);
+  std::copy_n(key_, dim, turned_);
+  if (angles != nullptr) cache_.turn_key(turned_, angles);
 }
 
 void HeadStep::attend(std::int64_t filled) {
@@ -89,7 +94,7 @@ void HeadStep::attend(std::int64_t filled) {
   std::fill_n(total_, group_, 0.0F);
   std::fill_n(local_, group_ * columns_, 0.0F);
   for (std::int64_t g = 0; g < group_; ++g) {
-    scores_[g * kTileStride] = kernels_.dot(queries_ + g * config_.head_dim, rotated_, config_.head_dim);
+    scores_[g * kTileStride] = kernels_.dot(queries_ + g * config_.head_dim, turned_, config_.head_dim);
   }
   weigh(1);
   kernels_.multiply_add({scores_, kTileStride}, group_, 1, value_, columns_, columns_, local_, columns_);
@@ -160,7 +165,7 @@ void HeadStep::store(std::int64_t i) {
   }
 }
 
-void HeadStep::remember(std::int64_t position) {
+void HeadStep::remember(std::int64_t i, std::int64_t position) {
   if (config_.window == 0) {
     cache_.fold(kept_, key_, value_, phi_);
     return;
@@ -168,9 +173,10 @@ void HeadStep::remember(std::int64_t position) {
   const std::int64_t slot = position % config_.window;
   if (position >= config_.window) {
     cache_.load_slot(kept_, slot, old_key_, old_value_);
+    if (cache_.rotates()) cache_.turn_leaving_key_back(old_key_, angles_of(i));
     cache_.fold(kept_, old_key_, old_value_, phi_);
   }
-  cache_.store_slot(kept_, slot, key_, rotated_, value_);
+  cache_.store_slot(kept_, slot, turned_, value_);
 }
 
 }  // namespace rattention

@@ -32,6 +32,7 @@ class HeadStep {
  private:
   void token(std::int64_t i, std::int64_t position);
   void load(std::int64_t i);
+  const float* angles_of(std::int64_t i) const;
   // The token itself, then the ring tile by tile.
   void attend(std::int64_t filled);
   void score(std::int64_t first, std::int64_t slots);
@@ -43,7 +44,7 @@ class HeadStep {
   void read_state(bool any);
   void store(std::int64_t i);
   // The token takes the place of the one w before it, which goes into the state.
-  void remember(std::int64_t position);
+  void remember(std::int64_t i, std::int64_t position);
 
   const StepProblem& problem_;
   const RAttentionCache& cache_;
@@ -66,7 +67,7 @@ class HeadStep {
   float* local_ = nullptr;
   float* linear_ = nullptr;
   float* key_ = nullptr;
-  float* rotated_ = nullptr;
+  float* turned_ = nullptr;
   float* value_ = nullptr;
   float* old_key_ = nullptr;
   float* old_value_ = nullptr;

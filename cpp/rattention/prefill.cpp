@@ -84,6 +84,7 @@ class BlockRows {
     const std::int64_t rows = key.length();
     const std::int64_t old = context_ - block.first;  // rows that the ring has
     const std::int64_t oldest = block.position - context_;
+    const Rotary rotary(cache.turns(), oldest, old);
     parallel_for(key.heads(), [&](std::int64_t head) {
       const CacheHead kept = cache.head(block.sequence * key.heads() + head);
       for (std::int64_t i = 0; i < rows; ++i) {
@@ -91,6 +92,7 @@ class BlockRows {
         float* v = values_.get() + (head * rows + i) * value_width;
         if (i < old) {
           cache.load_slot(kept, (oldest + i) % cache.config().window, k, v);
+          if (cache.rotates()) rotary.undo(k, oldest + i);
         } else {
           load_row(problem.key, block.sequence, head, i - old, k, key_width);
           load_row(problem.value, block.sequence, head, i - old, v, value_width);
@@ -194,6 +196,11 @@ class NewStates {
     float* value = key + 3 * width;
     if (next < before) {
       cache_.load_slot(kept, next % config_.window, key, value);
+      if (cache_.rotates()) {
+        float* angles = key + width;  // there are no features yet
+        cache_.angles(next, angles);
+        cache_.turn_key_back(key, angles);
+      }
     } else {
       load_row(problem_.key, b, kv_head, next - before, key, width);
       load_row(problem_.value, b, kv_head, next - before, value, padded(config_.value_dim));
@@ -218,7 +225,7 @@ class RingWriter {
         cache_(cache),
         key_width_(padded(problem.key.dim())),
         value_width_(padded(problem.value.dim())),
-        floats_(3 * key_width_ + value_width_),
+        floats_(2 * key_width_ + value_width_),
         tasks_(ceil_div(std::min(problem.key.length(), cache.config().window), kTokens)),
         memory_(new float[static_cast<std::size_t>(problem.key.batch() * tasks_ * floats_)]) {}
 
@@ -240,17 +247,14 @@ class RingWriter {
   }
 
   void write_token(std::int64_t b, std::int64_t i, std::int64_t position, float* key) const {
-    float* rotated = key + key_width_;
-    float* angles = rotated + key_width_;
+    float* angles = key + key_width_;
     float* value = angles + key_width_;
     if (cache_.rotates()) cache_.angles(position, angles);
     for (std::int64_t head = 0; head < problem_.key.heads(); ++head) {
       load_row(problem_.key, b, head, i, key, key_width_);
       load_row(problem_.value, b, head, i, value, value_width_);
-      std::copy_n(key, key_width_, rotated);
-      if (cache_.rotates()) cache_.rotate(rotated, angles);
-      cache_.store_slot(cache_.head(b * problem_.key.heads() + head), position % cache_.config().window, key, rotated,
-                        value);
+      if (cache_.rotates()) cache_.turn_key(key, angles);
+      cache_.store_slot(cache_.head(b * problem_.key.heads() + head), position % cache_.config().window, key, value);
     }
   }
 

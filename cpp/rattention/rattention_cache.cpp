@@ -73,18 +73,23 @@ RAttentionCache::RAttentionCache(const CacheConfig& config)
   const std::int64_t size = size_of(config.dtype);
   const std::int64_t panels = config.window / panel_ + (config.window % panel_ != 0 ? 1 : 0);
   const std::int64_t state = line_bytes(features(config.feature_map, config.head_dim), columns_, sizeof(float));
-  const bool rotates = !config.rope.empty();
-  values_at_ = line_bytes(checked_product(panels, panel_), config.head_dim, rotates ? sizeof(float) : size);
-  keys_at_ = values_at_ + line_bytes(config.window, columns_, size);
-  state_at_ = keys_at_ + (rotates ? line_bytes(config.window, config.head_dim, size) : 0);
+  values_at_ = line_bytes(checked_product(panels, panel_), config.head_dim, size_of(panel_dtype()));
+  state_at_ = values_at_ + line_bytes(config.window, columns_, size);
   excess_at_ = state_at_ + state;
   head_bytes_ = excess_at_ + state;
-  if (rotates) {
-    no_turn_.assign(static_cast<std::size_t>(config.head_dim), 0.0F);
-    std::fill_n(no_turn_.begin(), config.head_dim / 2, 1.0F);
-  }
+  if (rotates()) lay_out_turns();
   lengths_.resize(static_cast<std::size_t>(config.batch));
   allocate();
+}
+
+void RAttentionCache::lay_out_turns() {
+  const std::vector<double>& factors = config_.rope.factors;
+  turns_ = {config_.rope.frequencies, std::vector<double>(factors.size(), 1.0)};
+  for (std::vector<float>* table : {&no_turn_, &factors_, &window_back_}) table->resize(2 * factors.size());
+  angles(0, no_turn_.data());
+  angles(-config_.window, window_back_.data());
+  std::transform(factors.begin(), factors.end(), factors_.begin(),
+                 [](double factor) { return static_cast<float>(factor * factor); });
 }
 
 RAttentionCache::RAttentionCache(const RAttentionCache& other)
@@ -92,11 +97,13 @@ RAttentionCache::RAttentionCache(const RAttentionCache& other)
       panel_(other.panel_),
       columns_(other.columns_),
       values_at_(other.values_at_),
-      keys_at_(other.keys_at_),
       state_at_(other.state_at_),
       excess_at_(other.excess_at_),
       head_bytes_(other.head_bytes_),
+      turns_(other.turns_),
       no_turn_(other.no_turn_),
+      factors_(other.factors_),
+      window_back_(other.window_back_),
       lengths_(other.lengths_) {
   allocate();
   std::memcpy(heads_, other.heads_, static_cast<std::size_t>(heads() * head_bytes_));
@@ -123,47 +130,48 @@ std::int64_t RAttentionCache::bytes() const {
 
 CacheHead RAttentionCache::head(std::int64_t index) const {
   std::byte* first = heads_ + index * head_bytes_;
-  return {first, first + values_at_, rotates() ? first + keys_at_ : nullptr,
-          reinterpret_cast<float*>(first + state_at_), reinterpret_cast<float*>(first + excess_at_)};
+  return {first, first + values_at_, reinterpret_cast<float*>(first + state_at_),
+          reinterpret_cast<float*>(first + excess_at_)};
 }
 
-void RAttentionCache::angles(std::int64_t position, float* angles) const { config_.rope.angles(position, angles); }
+void RAttentionCache::turn_key(float* key, const float* angles) const {
+  row_kernels().rotate(key, config_.head_dim / 2, angles, no_turn_.data(), 1.0F);
+}
 
-void RAttentionCache::rotate(float* row, const float* angles) const {
-  row_kernels().rotate(row, config_.head_dim / 2, angles, no_turn_.data(), 1.0F);
+void RAttentionCache::turn_key_back(float* key, const float* angles) const {
+  row_kernels().rotate(key, config_.head_dim / 2, angles, no_turn_.data(), -1.0F);
+}
+
+void RAttentionCache::turn_query(float* query, const float* angles) const {
+  row_kernels().rotate(query, config_.head_dim / 2, angles, factors_.data(), 1.0F);
+}
+
+void RAttentionCache::turn_leaving_key_back(float* key, const float* angles) const {
+  row_kernels().rotate(key, config_.head_dim / 2, angles, window_back_.data(), -1.0F);
+}
+
+std::byte* RAttentionCache::in_panel(std::byte* panels, std::int64_t slot) const {
+  return panels + (slot / panel_ * config_.head_dim * panel_ + slot % panel_) * size_of(panel_dtype());
 }
 
 void RAttentionCache::load_slot(const CacheHead& kept, std::int64_t slot, float* key, float* value) const {
-  const std::int64_t size = size_of(config_.dtype);
+  const std::int64_t step = panel_ * size_of(panel_dtype());
   const std::int64_t dim = config_.head_dim;
-  if (kept.keys != nullptr) {
-    widen(kept.keys + slot * dim * size, config_.dtype, dim, key);
-  } else {
-    const std::byte* first = kept.panels + (slot / panel_ * dim * panel_ + slot % panel_) * size;
-    for (std::int64_t d = 0; d < dim; ++d) key[d] = load_element(first + d * panel_ * size, config_.dtype);
-  }
+  const std::byte* first = in_panel(kept.panels, slot);
+  for (std::int64_t d = 0; d < dim; ++d) key[d] = load_element(first + d * step, panel_dtype());
   std::fill(key + dim, key + padded(dim), 0.0F);
-  widen(kept.values + slot * columns_ * size, config_.dtype, columns_, value);
+  widen(kept.values + slot * columns_ * size_of(config_.dtype), config_.dtype, columns_, value);
 }
 
-void RAttentionCache::store_slot(const CacheHead& kept, std::int64_t slot, const float* key, const float* rotated,
-                                 const float* value) const {
-  const std::int64_t size = size_of(config_.dtype);
-  const std::int64_t dim = config_.head_dim;
-  store_in_panel(kept.panels, slot, rotated);
-  if (kept.keys != nullptr) store_row(key, dim, kept.keys + slot * dim * size, config_.dtype);
-  store_row(value, columns_, kept.values + slot * columns_ * size, config_.dtype);
-}
-
-void RAttentionCache::store_in_panel(std::byte* panels, std::int64_t slot, const float* row) const {
+void RAttentionCache::store_slot(const CacheHead& kept, std::int64_t slot, const float* key, const float* value) const {
+  store_row(value, columns_, kept.values + slot * columns_ * size_of(config_.dtype), config_.dtype);
   constexpr std::int64_t kSome = 64;
   const std::int64_t size = size_of(panel_dtype());
-  const std::int64_t dim = config_.head_dim;
-  std::byte* next = panels + (slot / panel_ * dim * panel_ + slot % panel_) * size;
+  std::byte* next = in_panel(kept.panels, slot);
   std::byte some[kSome * sizeof(float)];
-  for (std::int64_t first = 0; first < dim; first += kSome) {
-    const std::int64_t n = std::min(kSome, dim - first);
-    store_row(row + first, n, some, panel_dtype());
+  for (std::int64_t first = 0; first < config_.head_dim; first += kSome) {
+    const std::int64_t n = std::min(kSome, config_.head_dim - first);
+    store_row(key + first, n, some, panel_dtype());
     for (std::int64_t d = 0; d < n; ++d, next += panel_ * size) {
       std::memcpy(next, some + d * size, static_cast<std::size_t>(size));
     }
@@ -189,6 +197,21 @@ std::int64_t RAttentionCache::filled(std::int64_t b) const {
   return std::min(config_.window, lengths_[static_cast<std::size_t>(b)]);
 }
 
+void RAttentionCache::recent_keys(std::int64_t b, std::int64_t n, std::byte* keys) const {
+  const std::int64_t first = lengths_[static_cast<std::size_t>(b)] - n;
+  const Rotary rotary(turns_, first, n);
+  std::vector<float> row(static_cast<std::size_t>(padded(config_.head_dim) + columns_));
+  for (std::int64_t h = 0; h < config_.kv_heads; ++h) {
+    const CacheHead from = head(b * config_.kv_heads + h);
+    for (std::int64_t position = first; position < first + n; ++position) {
+      load_slot(from, position % config_.window, row.data(), row.data() + padded(config_.head_dim));
+      if (rotates()) rotary.undo(row.data(), position);
+      store_row(row.data(), config_.head_dim, keys, config_.dtype);
+      keys += config_.head_dim * size_of(config_.dtype);
+    }
+  }
+}
+
 void RAttentionCache::write(const CacheContents& contents) const {
   std::copy(lengths_.begin(), lengths_.end(), contents.lengths);
   for (std::int64_t index = 0; index < heads(); ++index) write_head(index, contents);
@@ -197,7 +220,7 @@ void RAttentionCache::write(const CacheContents& contents) const {
 void RAttentionCache::write_head(std::int64_t index, const CacheContents& contents) const {
   const CacheHead from = head(index);
   const std::int64_t size = size_of(config_.dtype);
-  const std::int64_t key_bytes = config_.head_dim * size;
+  const std::int64_t key_bytes = config_.head_dim * size_of(panel_dtype());
   const std::int64_t value_bytes = config_.value_dim * size;
   std::byte* keys = contents.keys + index * config_.window * key_bytes;
   std::byte* values = contents.values + index * config_.window * value_bytes;
@@ -207,7 +230,7 @@ void RAttentionCache::write_head(std::int64_t index, const CacheContents& conten
   std::vector<float> value(static_cast<std::size_t>(columns_));
   for (std::int64_t slot = 0; slot < filled(index / config_.kv_heads); ++slot) {
     load_slot(from, slot, key.data(), value.data());
-    store_row(key.data(), config_.head_dim, keys + slot * key_bytes, config_.dtype);
+    store_row(key.data(), config_.head_dim, keys + slot * key_bytes, panel_dtype());
     store_row(value.data(), config_.value_dim, values + slot * value_bytes, config_.dtype);
   }
   const std::int64_t state_size = 2 * config_.head_dim * config_.value_dim;
@@ -229,21 +252,13 @@ void RAttentionCache::read(const CacheContents& contents) {
 void RAttentionCache::read_head(std::int64_t index, const CacheContents& contents) const {
   const CacheHead to = head(index);
   const std::int64_t size = size_of(config_.dtype);
-  const std::int64_t b = index / config_.kv_heads;
-  const std::int64_t last = lengths_[static_cast<std::size_t>(b)] - 1;
   std::vector<float> key(static_cast<std::size_t>(padded(config_.head_dim)));
-  std::vector<float> turn(static_cast<std::size_t>(config_.head_dim));
   std::vector<float> value(static_cast<std::size_t>(columns_));
-  for (std::int64_t slot = 0; slot < filled(b); ++slot) {
+  for (std::int64_t slot = 0; slot < filled(index / config_.kv_heads); ++slot) {
     const std::int64_t row = index * config_.window + slot;
-    widen(contents.keys + row * config_.head_dim * size, config_.dtype, config_.head_dim, key.data());
+    widen(contents.keys + row * config_.head_dim * size_of(panel_dtype()), panel_dtype(), config_.head_dim, key.data());
     widen(contents.values + row * config_.value_dim * size, config_.dtype, config_.value_dim, value.data());
-    std::vector<float> rotated = key;
-    if (rotates()) {
-      angles(last - (last - slot) % config_.window, turn.data());
-      rotate(rotated.data(), turn.data());
-    }
-    store_slot(to, slot, key.data(), rotated.data(), value.data());
+    store_slot(to, slot, key.data(), value.data());
   }
   const std::int64_t state_size = 2 * config_.head_dim * config_.value_dim;
   load_state(contents.states + index * state_size, 2 * config_.head_dim, config_.value_dim, to.state);

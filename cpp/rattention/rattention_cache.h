@@ -29,19 +29,18 @@ struct CacheConfig {
 // The contents as contiguous arrays. Slot s of a ring has the last token whose position is s modulo the window.
 struct CacheContents {
   std::int64_t* lengths;  // [batch]
-  std::byte* keys;        // [batch, kv_heads, window, head_dim] in the cache's dtype, not rotated; 0 where no token is
-  std::byte* values;      // [batch, kv_heads, window, value_dim]
-  float* states;          // [batch, kv_heads, 2 head_dim, value_dim]
-  float* excesses;        // [batch, kv_heads, 2 head_dim, value_dim]
+  std::byte* keys;    // [batch, kv_heads, window, head_dim] as they are scored, in panel_dtype(); 0 where no token is
+  std::byte* values;  // [batch, kv_heads, window, value_dim]
+  float* states;      // [batch, kv_heads, 2 head_dim, value_dim]
+  float* excesses;    // [batch, kv_heads, 2 head_dim, value_dim]
 };
 
 // The memory of one key/value head of one sequence. Rows of values and states are padded with zeros to whole vectors.
 struct CacheHead {
-  // Keys as they are scored, in panels as of TileKernels::pack_panel; RAttentionCache::panel_dtype().
+  // Keys as they are scored, in panels as of TileKernels::pack_panel; RAttentionCache::panel_dtype(). The feature map
+  // takes them as they came: they are turned back when they leave the ring.
   std::byte* panels;
   std::byte* values;  // [window][columns]
-  // Keys as they came, [window][head_dim], for the feature map. Null without rotary embedding: the panels have them.
-  std::byte* keys;
   // [features][columns]: the sum of phi(key)^T value over all keys that have left the ring, and what rounding has added
   // to it (RowKernels::add_compensated): the error does not grow with the number of tokens.
   float* state;
@@ -58,6 +57,9 @@ class RAttentionCache {
   // Goes back to a copy made earlier, bit for bit; std::invalid_argument where that has another configuration.
   void restore(const RAttentionCache& copy);
 
+  // The last n keys of sequence b as they came, oldest first: [kv_heads, n, head_dim] in the cache's dtype; n may not
+  // exceed what is there.
+  void recent_keys(std::int64_t b, std::int64_t n, std::byte* keys) const;
   void write(const CacheContents& contents) const;
   // std::invalid_argument where a length is negative or too large; nothing has changed then.
   void read(const CacheContents& contents);
@@ -73,18 +75,23 @@ class RAttentionCache {
   Scratch& scratch() { return scratch_; }
   bool rotates() const { return !config_.rope.empty(); }
   // Turned keys stay float32 whatever the cache's dtype: rounded to 16 bits they would move large scores by whole
-  // units. Turning them as they are read would save those 4 bytes of 8 that an element of keys and values takes, but
-  // scores would take 1.2 to 2.3 times as long (AVX-512, windows of 512 and 4096, 1 to 4 query heads a key head).
+  // units. Keeping them as they came and turning them as they are read would save 2 bytes of 6 that an element of keys
+  // and values takes, but scores would take 1.2 to 2.3 times as long (AVX-512, windows of 512 and 4096, 1 to 4 query
+  // heads a key head).
   DType panel_dtype() const { return rotates() ? DType::f32 : config_.dtype; }
-  // Cosines and sines of a position, head_dim floats, and what they do to a row.
-  void angles(std::int64_t position, float* angles) const;
-  void rotate(float* row, const float* angles) const;
+  // How keys turn: without factors, which would not always let them be turned back. Queries have both factors instead.
+  const RotaryRates& turns() const { return turns_; }
+  // Cosines and sines of a position, head_dim floats, and what they do to rows.
+  void angles(std::int64_t position, float* angles) const { turns_.angles(position, angles); }
+  void turn_key(float* key, const float* angles) const;
+  void turn_key_back(float* key, const float* angles) const;
+  void turn_query(float* query, const float* angles) const;
+  // Turns the key of the token that leaves the ring back, by the angles of the token that takes its slot.
+  void turn_leaving_key_back(float* key, const float* angles) const;
 
-  // Key (as it came) and value of a slot, padded with zeros.
+  // Key (as it is scored) and value of a slot, padded with zeros.
   void load_slot(const CacheHead& kept, std::int64_t slot, float* key, float* value) const;
-  // `rotated` is the key as it is scored.
-  void store_slot(const CacheHead& kept, std::int64_t slot, const float* key, const float* rotated,
-                  const float* value) const;
+  void store_slot(const CacheHead& kept, std::int64_t slot, const float* key, const float* value) const;
   // phi(key)^T value joins the state; `phi` is working memory for features.
   void fold(const CacheHead& kept, const float* key, const float* value, float* phi) const;
   // Counts n tokens of sequence b, after all its heads have them. std::invalid_argument beyond 2^40.
@@ -96,8 +103,9 @@ class RAttentionCache {
     void operator()(std::byte* p) const { std::free(p); }
   };
 
+  void lay_out_turns();
   void allocate();
-  void store_in_panel(std::byte* panels, std::int64_t slot, const float* row) const;
+  std::byte* in_panel(std::byte* panels, std::int64_t slot) const;
   void write_head(std::int64_t index, const CacheContents& contents) const;
   void read_head(std::int64_t index, const CacheContents& contents) const;
   std::int64_t filled(std::int64_t b) const;
@@ -106,8 +114,10 @@ class RAttentionCache {
   std::int64_t panel_;
   std::int64_t columns_;
   // Where the parts of one head begin, and the size of all, in bytes.
-  std::int64_t values_at_, keys_at_, state_at_, excess_at_, head_bytes_;
-  std::vector<float> no_turn_;  // cosines and sines of no angle
+  std::int64_t values_at_, state_at_, excess_at_, head_bytes_;
+  RotaryRates turns_;
+  // Cosines and sines: of no angle; the same times the squares of the factors; of `window` tokens back.
+  std::vector<float> no_turn_, factors_, window_back_;
   std::vector<std::int64_t> lengths_;
   std::unique_ptr<std::byte, Free> memory_;
   std::byte* heads_ = nullptr;  // in memory_, aligned

@@ -22,7 +22,7 @@ SIZES = ("batch", "kv_heads", "head_dim", "value_dim", "window")
 NORM_WEIGHTS = ("local_norm_weight", "linear_norm_weight")
 
 MAGIC = b"\x93RATCACH"
-VERSION = 3
+VERSION = 4
 HEADER = struct.Struct("<8sII 5q BBB5x 2d 2q")
 """Magic, version, CRC-32 of all that follows it, the sizes, feature map, dtype, whether there is a rotary
 embedding, scale (NaN = none), eps, and the heads of both norm weights (-1 = none). Next come the frequencies
@@ -92,11 +92,13 @@ def _contents(
     ``write``."""
     rows, dim = settings["batch"] * settings["kv_heads"], settings["value_dim"]
     item = 4 if settings["dtype"] == "float32" else 2
+    key_item = 4 if rotates else item
     state = rows * 2 * settings["head_dim"] * dim * 4
-    ring = rows * settings["window"] * item
+    ring = rows * settings["window"]
     weights = [max(count, 0) * dim * 4 for count in heads.values()]
     rates = 8 * 2 * (settings["head_dim"] // 2) if rotates else 0
-    sizes = [rates, *weights, settings["batch"] * 8, ring * settings["head_dim"], ring * dim, state, state]
+    sizes = [rates, *weights, settings["batch"] * 8, ring * settings["head_dim"] * key_item]
+    sizes += [ring * dim * item, state, state]
     if sum(sizes) != len(view):
         raise ValueError(f"data has {len(view)} bytes of contents, its header says {sum(sizes)}")
     ends = np.cumsum(sizes).tolist()

@@ -63,8 +63,8 @@ class RAttentionCache:
         As in `rattention`, of every step. The weights, ``[heads, value_dim]``, are copied.
     dtype:
         Dtype of the tokens and of the cached keys and values: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        The state is always float32, and so are keys after the rotary embedding, which are cached in addition:
-        steps are as accurate as `rattention`.
+        The state is always float32, and so are keys of a cache with a rotary embedding, which are kept as
+        they are scored: steps are as accurate as `rattention`.
 
     Raises
     ------
@@ -147,17 +147,15 @@ class RAttentionCache:
         return self._core.nbytes()
 
     def recent_keys(self) -> NDArray[Any]:
-        """The keys that are still there in full, oldest first and as they came (not rotated).
+        """The keys that are still there in full, oldest first and as they came: those of a cache with a
+        rotary embedding are turned back, which changes them by rounding.
 
         ``[batch, kv_heads, min(length, window), head_dim]``; ValueError where sequences differ in length.
         """
         lengths = self.lengths
         if len(set(lengths.tolist())) > 1:
             raise ValueError(f"the sequences have different lengths, {lengths.tolist()}")
-        batch, kv_heads, head_dim, _, window = self._sizes.values()
-        kept = min(self.length, window)
-        slots = (self.length - kept + np.arange(kept)) % max(window, 1)
-        return self._core.write()[1].reshape(batch, kv_heads, window, head_dim)[:, :, slots]
+        return self._core.recent_keys()
 
     def snapshot(self) -> RAttentionSnapshot:
         """A copy of the contents, to go back to with `restore`."""
