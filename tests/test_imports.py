@@ -1,8 +1,10 @@
-"""The structure of the code: no module imports in a circle, studies are on top, functions are short."""
+"""The structure of the code: no module imports in a circle, studies are on top, functions are short; and that
+of docstrings, as the reference of the documentation reads them."""
 
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -103,6 +105,32 @@ def test_functions_are_short(package: str) -> None:
     counts = list(lengths(sources(package)).values())
     assert statistics.median(counts) <= 8
     assert statistics.quantiles(counts, n=10)[-1] <= 20
+
+
+SECTION = re.compile(r"^([A-Z][a-z]+)\n-{3,}\n", re.MULTILINE)
+
+
+def swallowed_examples(tree: ast.Module) -> list[str]:
+    """Names whose docstrings have examples in a section of something else, which lists them as its own."""
+    documented = (n for n in ast.walk(tree) if isinstance(n, ast.ClassDef | ast.FunctionDef))
+    found = []
+    for node in documented:
+        _, *parts = SECTION.split(ast.get_docstring(node) or "")
+        sections = zip(parts[::2], parts[1::2], strict=True)
+        if any(">>>" in text and title not in ("Examples", "Notes") for title, text in sections):
+            found.append(node.name)
+    return found
+
+
+@packages
+def test_examples_have_a_section(package: str) -> None:
+    assert [name for tree in sources(package).values() for name in swallowed_examples(tree)] == []
+
+
+def test_swallowed_examples_are_found() -> None:
+    text = 'def {}():\n    """One.\n\n    {}\n    ------\n    >>> 1\n    """\n'
+    tree = ast.parse(text.format("f", "Raises") + text.format("g", "Examples"))
+    assert swallowed_examples(tree) == ["f"]
 
 
 MADE = {

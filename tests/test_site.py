@@ -77,6 +77,12 @@ def test_every_command_is_in_the_reference(site: Path) -> None:
 
 
 @pytest.mark.timeout(1800)
+def test_notebooks_show_what_cells_display(site: Path) -> None:
+    for page in (site / "notebooks").glob("*.html"):
+        assert "IPython.core.display" not in page.read_text("utf-8"), page
+
+
+@pytest.mark.timeout(1800)
 def test_links_and_anchors_lead_somewhere(site: Path) -> None:
     pages = {page: page.read_text("utf-8") for page in site.rglob("*.html")}
     anchors = {page: set(re.findall(r'\b(?:id|name)="([^"]+)"', text)) for page, text in pages.items()}

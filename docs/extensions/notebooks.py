@@ -20,6 +20,8 @@ MAGIC = re.compile(r"^\s*[!%]", re.MULTILINE)
 """What a notebook understands and Python does not."""
 BADGE = re.compile(r"!\[([^]]*)\]\(https://[^)]*\)")
 """A picture from elsewhere, which pages do without."""
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+"""In what a cell shows: no section of the page."""
 CONTENTS = "```{toctree}\n:hidden:\n:glob:\n\n0*\n```\n"
 
 
@@ -57,6 +59,8 @@ def _output(output: dict[str, Any]) -> str:
     if "image/png" in data:
         picture = _text(data, "image/png").replace("\n", "")
         return f'<img alt="What the cell draws" src="data:image/png;base64,{picture}">'
+    if "text/markdown" in data:
+        return HEADING.sub(r"**\1**", _text(data, "text/markdown"))
     if "text/html" in data:
         return f'<div class="wide">{_text(data, "text/html")}</div>'
     return f"```text\n{_text(data, 'text/plain')}\n```" if "text/plain" in data else ""

@@ -116,6 +116,8 @@ def explore(
 
     Memory is that of the layers' queries and keys.
 
+    Examples
+    --------
     >>> import rattention as ra, torch
     >>> model = ra.nn.LanguageModel(256, dim=32, heads=2, depth=2)  # untrained: it reads bytes
     >>> seen = ra.explore(model, "Never odd or even.")

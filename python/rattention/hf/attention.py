@@ -46,6 +46,8 @@ def register(*, linear_layers: bool = False) -> None:
         Whether models that are made or loaded from now on have their linear layers computed here, too, while
         they have this implementation; `use_linear_kernels` does so for one model, whatever its attention has.
 
+    Examples
+    --------
     >>> import rattention.hf
     >>> rattention.hf.register()
     >>> from transformers import AttentionInterface

@@ -54,6 +54,8 @@ def use_linear_kernels(model: torch.nn.Module, use: bool = True) -> tuple[str, .
     TypeError
         `model` is not a module.
 
+    Examples
+    --------
     >>> from transformers import OlmoHybridConfig, OlmoHybridForCausalLM
     >>> from rattention.hf import use_linear_kernels
     >>> config = OlmoHybridConfig(vocab_size=99, hidden_size=32, intermediate_size=48, num_hidden_layers=4,

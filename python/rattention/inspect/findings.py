@@ -117,6 +117,8 @@ def examine(
     ValueError
         No samples, a layer, head or row that does not exist, or attention that is NaN.
 
+    Examples
+    --------
     >>> import torch
     >>> from rattention.inspect import Sample, examine
     >>> from rattention.nn import LanguageModel

@@ -101,6 +101,8 @@ def gated_delta_rule(
     TypeError
         A dtype other than the three above, or objects that are no arrays.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> import rattention as ra
     >>> query, key, value = np.random.default_rng(0).standard_normal((3, 1, 4, 100, 32), np.float32)

@@ -179,6 +179,8 @@ def gated_delta_step(
     ValueError, TypeError
         As `gated_delta_rule`.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> import rattention as ra
     >>> cache = ra.GatedDeltaCache(1, 4, 32)
@@ -219,6 +221,8 @@ def gated_linear_step(
     ValueError, TypeError
         As `gated_linear_attention`.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> import rattention as ra
     >>> cache = ra.GatedDeltaCache(1, 4, 32)

@@ -91,6 +91,8 @@ class TransformerEncoder(nn.Module):
     dropout:
         On what attention and MLP add to the residual stream. Attention weights have none.
 
+    Examples
+    --------
     >>> import torch
     >>> from rattention.nn import TransformerEncoder
     >>> encoder = TransformerEncoder(64, heads=4, depth=2, pattern="gravitational")
@@ -156,6 +158,8 @@ class LanguageModel(nn.Module):
     dim, heads, kv_heads, depth, pattern, head_dim, mlp_dim, qk_norm:
         As in `TransformerEncoder`; see `rattention_pattern`.
 
+    Examples
+    --------
     >>> import torch
     >>> from rattention.nn import LanguageModel, MultiTimescale, count_parameters
     >>> layers = MultiTimescale(timescales=[4.0, 64.0])

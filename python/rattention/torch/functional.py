@@ -183,6 +183,8 @@ def attention_metrics(
     `AttentionMetrics` of tensors ``[batch, heads, query_length]``; a backward pass through them raises
     NotImplementedError. Other errors are those of `attention`.
 
+    Examples
+    --------
     >>> import torch
     >>> import rattention.torch as rt
     >>> query, key = torch.randn(2, 1, 4, 256, 32)
@@ -231,6 +233,8 @@ def rotary(
     ValueError, TypeError
         As `attention`.
 
+    Examples
+    --------
     >>> import torch
     >>> import rattention.torch as rt
     >>> query = torch.randn(1, 4, 256, 32)

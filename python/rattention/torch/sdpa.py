@@ -83,6 +83,8 @@ def scaled_dot_product_attention(
     TypeError
         Another dtype, or objects that are no dense tensors.
 
+    Examples
+    --------
     >>> import torch
     >>> from rattention.torch import scaled_dot_product_attention
     >>> query, key, value = torch.randn(3, 2, 8, 100, 32)

@@ -43,6 +43,8 @@ class HistoryTransformer(nn.Module):
         As in `rattention.nn.TransformerEncoder`; by default full attention, with rotary embedding in every
         other layer. See `rattention.nn.rattention_pattern`.
 
+    Examples
+    --------
     >>> import torch
     >>> from rattention.studies.dark_room import HistoryTransformer
     >>> model = HistoryTransformer(states=81, actions=5, context=200, dim=32, depth=2)

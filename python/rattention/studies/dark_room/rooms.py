@@ -104,6 +104,8 @@ class DarkRooms:
     generator:
         Of the random starts.
 
+    Examples
+    --------
     >>> from rattention.studies.dark_room import DarkRooms
     >>> rooms = DarkRooms([41, 0])  # the goal is right of the centre, and in a corner
     >>> states = rooms.reset()
@@ -172,6 +174,8 @@ class DarkRoom(gymnasium.Env):  # type: ignore[misc, name-defined]
     room:
         Size and rules, `Room()` by default; `HARD` is the hard variant.
 
+    Examples
+    --------
     >>> from rattention.studies.dark_room import DarkRoom
     >>> env = DarkRoom(goal=41)
     >>> env.reset(seed=0)

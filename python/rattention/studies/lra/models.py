@@ -63,6 +63,8 @@ class SequenceClassifier(nn.Module):
     ValueError
         An unknown mechanism, or sizes that do not fit each other.
 
+    Examples
+    --------
     >>> import torch
     >>> from rattention.studies.lra import ModelSize, SequenceClassifier
     >>> model = SequenceClassifier(16, 10, "gravitational", ModelSize(dim=32, heads=2, mlp_dim=64), 100)
