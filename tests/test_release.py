@@ -1,4 +1,4 @@
-"""The script that makes releases, in a repository of its own; and what names the version and the address."""
+"""The scripts that make releases, each in a folder of its own; and what names the version and the address."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "release.py"
+README = ROOT / "scripts" / "pypi_readme.py"
 CHANGELOG = """# Changelog
 
 ## [0.2.0] - unreleased
@@ -136,3 +137,20 @@ def test_one_address_of_the_repository() -> None:
     assert {name.rpartition("github")[2].removeprefix(".com") for name in named} == {
         address.rpartition("github.com")[2]
     }
+
+
+def test_links_of_the_readme_lead_to_the_tag(tmp_path: Path) -> None:
+    for name in ("README.md", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for _ in range(2):  # again it changes nothing
+        subprocess.run([sys.executable, README], cwd=tmp_path, check=True)
+    text = (tmp_path / "README.md").read_text("utf-8")
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert [target for target in targets if not target.startswith("https://")] == []
+    tag, hosts = f"v{project['version']}", ("github.com", "raw.githubusercontent.com")
+    own = re.compile(rf"https://({'|'.join(hosts)})/rattention/rattention/(?:blob/)?{tag}/([^?#]+)")
+    found = [match.groups() for match in map(own.match, targets) if match]
+    assert {host for host, _ in found} == set(hosts)
+    assert [path for _, path in found if not (ROOT / path).exists()] == []
+    assert "transformers.svg?sanitize=true)" in text
