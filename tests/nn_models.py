@@ -29,6 +29,7 @@ PATTERNS = {
     ],
     "gated_linear": [rn.GatedLinear()],
     "gated_linear, softmax": [rn.GatedLinear(convolution=1, feature_map="softmax")],
+    "gla": [rn.GLA()],
     "gated_delta": [rn.GatedDelta()],
     "gated_delta, no convolution": [rn.GatedDelta(convolution=0)],
     "kda": [rn.KimiDelta(convolution=3)],

@@ -26,10 +26,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_every_mechanism_has_a_layer():
-    """But residual linear attention, which does not see the nearest tokens, and GLA, whose gate per channel
-    `KimiDelta` has."""
-    without_layers = {"residual_linear", "gla"}
-    assert {p[0].name for p in PATTERNS.values()} == set(BY_NAME) == set(ra.MECHANISMS) - without_layers
+    """But residual linear attention, which does not see the nearest tokens."""
+    names = set(ra.MECHANISMS) - {"residual_linear"}
+    assert {p[0].name for p in PATTERNS.values()} == set(BY_NAME) == names
 
 
 @by_pattern

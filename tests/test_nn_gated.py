@@ -26,6 +26,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = {
     "gated_linear": rn.GatedLinear(),
     "gated_linear, relu": rn.GatedLinear(feature_map="relu", convolution=2),
+    "gla": rn.GLA(),
+    "gla, convolution": rn.GLA(convolution=3),
     "gated_delta": rn.GatedDelta(),
     "gated_delta, no convolution": rn.GatedDelta(convolution=0),
     "kda": rn.KimiDelta(),
@@ -60,6 +62,22 @@ def convolved(rows, taps):
     return functional.silu(out)
 
 
+def rule_of(layer, x, value):
+    """Gates, what is written, and options of the function, for tokens ``[length, dim]``."""
+    parts = layer.recurrence
+    if isinstance(layer.mechanism, rn.GLA):
+        gates = functional.logsigmoid(parts.decay.logit(x)) / 16
+        return {"log_gate": gates.unflatten(1, (-1, layer.head_dim)).transpose(0, 1)}
+    rates = parts.decay.log_rate.exp()[:, None]
+    step = functional.softplus(parts.decay.step(x) + parts.decay.step_bias).unflatten(1, (len(rates), -1))
+    log_gate = (-rates * step).transpose(0, 1)
+    if parts.write is None:
+        written = {"value": value * step.transpose(0, 1), "feature_map": layer.mechanism.feature_map}
+        return written | {"log_gate": log_gate[..., 0]}
+    gates = log_gate if log_gate.shape[2] > 1 else log_gate[..., 0]
+    return {"log_gate": gates, "beta": parts.write(x).sigmoid().T, "normalize": True}
+
+
 def by_definition(layer, x, shown):
     """A layer's output for tokens ``[length, dim]`` of which some are hidden, token by token, in float64."""
     layer, x = layer.double(), x.double()
@@ -69,17 +87,8 @@ def by_definition(layer, x, shown):
         widths = [row.shape[1] for row in rows]
         rows = convolved(torch.cat(rows, dim=1), parts.convolution.taps.weight).split(widths, dim=1)
     q, k, v = (row.unflatten(1, (-1, size)).transpose(0, 1) for row in rows)
-    rates = parts.decay.log_rate.exp()[:, None]
-    step = functional.softplus(parts.decay.step(x) + parts.decay.step_bias).unflatten(1, (len(rates), -1))
-    log_gate = (-rates * step).transpose(0, 1)
-    arrays = {"query": q, "key": k, "value": v}
-    if parts.write is None:
-        arrays["value"] = v * step.transpose(0, 1)
-        options = {"log_gate": log_gate[..., 0], "feature_map": layer.mechanism.feature_map}
-    else:
-        gates = log_gate if log_gate.shape[2] > 1 else log_gate[..., 0]
-        options = {"log_gate": gates, "beta": parts.write(x).sigmoid().T, "normalize": True}
-    tensors = {n: a for n, a in (arrays | options).items() if isinstance(a, torch.Tensor)}
+    options = {"query": q, "key": k, "value": v} | rule_of(layer, x, v)
+    tensors = {n: a for n, a in options.items() if isinstance(a, torch.Tensor)}
     given = options | {n: a[None].detach().numpy() for n, a in tensors.items()} | {"key_mask": shown[None]}
     heads = torch.from_numpy(ra.MECHANISMS[layer.mechanism.name].reference(**given)[0][0])
     normed = heads * (heads.square().mean(dim=2, keepdim=True) + 1e-8).rsqrt() * parts.norm_weight
@@ -162,7 +171,8 @@ def test_every_split_decodes_as_the_whole(kind):
 def test_caches_hold_a_state_and_the_rows_of_the_convolution(kind, dtype):
     model, mechanism = model_of(kind).to(dtype), KINDS[kind]
     cache = model.new_cache(3)
-    states = 2 if mechanism.name != "gated_linear" else 1 if mechanism.feature_map is None else 2
+    shared = mechanism.name == "gla" or (mechanism.name == "gated_linear" and mechanism.feature_map is None)
+    states = 1 if shared else 2  # of one key/value head; of two heads, or of twice as many features
     recent = max(0, mechanism.convolution - 1) * (2 + 1 + 1) * 16
     expected = 2 * 3 * (4 * states * 16 * 16 + dtype.itemsize * recent)
     assert cache.nbytes == expected
@@ -260,10 +270,13 @@ def test_gates_are_of_the_heads_that_have_states():
     assert sizes["gated_linear"]["log_gate"].shape == (2, 2, LENGTH)
     assert sizes["gated_delta"]["log_gate"].shape == (2, 4, LENGTH)
     assert sizes["kda"]["log_gate"].shape == (2, 4, LENGTH, 8)
-    for rule in sizes.values():
+    assert sizes["gla"]["log_gate"].shape == (2, 2, LENGTH, 8)
+    for kind, rule in sizes.items():
         assert (rule["log_gate"] < 0).all()
-        assert (rule["beta"] > 0).all()
-        assert rule["beta"].shape == rule["log_gate"].shape[:3]
+        assert (rule["beta"] is None) == kind.startswith("gla")
+        if rule["beta"] is not None:
+            assert (rule["beta"] > 0).all()
+            assert rule["beta"].shape == rule["log_gate"].shape[:3]
 
 
 def test_layers_without_a_map_are_passed_over():
@@ -295,6 +308,7 @@ def test_other_devices():
         (lambda: rn.KimiDelta(convolution=2.5), TypeError, "convolution must be an integer, got 2.5"),
         (lambda: rn.GatedLinear(feature_map="elu"), ValueError, "feature_map must be one of"),
         (lambda: rn.GatedDelta(feature_map="relu"), TypeError, "feature_map"),
+        (lambda: rn.GLA(feature_map="relu"), TypeError, "feature_map"),
         (lambda: rn.SelfAttention(8, 2, mechanism="kda"), ValueError, "'kda' is causal: give causal=True"),
     ],
 )

@@ -142,7 +142,7 @@ def capture(model: Any) -> Iterator[list[LayerAttention]]:
     Arrays are views of what the model computed with: a sliding static cache of Transformers writes over the
     keys of earlier tokens when later ones come. Of RAttention layers the local branch is recorded: rotated
     queries and keys under the window; the state beside it has no weights to look at. Layers that are a state
-    alone (`GatedLinear`, `GatedDelta`, `KimiDelta`) are passed over and not counted.
+    alone (`GatedLinear`, `GLA`, `GatedDelta`, `KimiDelta`) are passed over and not counted.
 
     >>> import torch
     >>> from rattention.inspect import capture

@@ -23,6 +23,7 @@ _extras.require("torch")
 from rattention.nn.attention import SelfAttention
 from rattention.nn.decoding import DecodingCache
 from rattention.nn.mechanisms import (
+    GLA,
     GatedDelta,
     GatedLinear,
     Gravitational,
@@ -37,6 +38,7 @@ from rattention.nn.mechanisms import (
 from rattention.nn.models import LanguageModel, TransformerEncoder, count_parameters
 
 __all__ = [
+    "GLA",
     "DecodingCache",
     "GatedDelta",
     "GatedLinear",

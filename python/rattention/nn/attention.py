@@ -54,10 +54,10 @@ class SelfAttention(nn.Module):
         with timescales, per timescale.
     mechanism:
         `Softmax`, `SlidingWindow`, `MultiTimescale`, `Gravitational`, `GravitationalMultiTimescale`,
-        `GatedLinear`, `GatedDelta`, `KimiDelta` or `RAttention` of `rattention.nn`, with its options; or its
-        name in `rattention.MECHANISMS`, for the default options; or what its `as_dict` gives.
+        `GatedLinear`, `GLA`, `GatedDelta`, `KimiDelta` or `RAttention` of `rattention.nn`, with its options;
+        or its name in `rattention.MECHANISMS`, for the default options; or what its `as_dict` gives.
     causal:
-        Tokens see no later tokens. The last four are always causal and require True.
+        Tokens see no later tokens. The last five are always causal and require True.
     head_dim:
         ``dim // heads`` by default.
     bias:
@@ -75,7 +75,7 @@ class SelfAttention(nn.Module):
 
     Notes
     -----
-    There is no dropout of attention weights: they are never stored. `GatedLinear`, `GatedDelta` and
+    There is no dropout of attention weights: they are never stored. `GatedLinear`, `GLA`, `GatedDelta` and
     `KimiDelta` have no map of weights at all: `rattention.observe` and its like pass over these layers.
 
     >>> import torch

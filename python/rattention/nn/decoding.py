@@ -12,7 +12,7 @@ from rattention.mechanisms.gated_delta_cache import GatedDeltaCache
 from rattention.mechanisms.masks import window_bounds
 from rattention.mechanisms.rattention_cache import RAttentionCache
 from rattention.nn.attention import LayerCache
-from rattention.nn.mechanisms import GatedLinear, RAttention, Recurrent
+from rattention.nn.mechanisms import GLA, GatedLinear, RAttention, Recurrent
 from rattention.torch import gated_delta_step, rattention_step
 from rattention.torch.checks import as_array, as_tensor
 from rattention.torch.rotary import rotary
@@ -204,8 +204,8 @@ class LinearStateCache(RecurrentCache):
     def __init__(self, layer: SelfAttention, batch: int) -> None:
         super().__init__(layer, batch)
         options, kv_heads = layer.mechanism, layer.key.out_features // layer.head_dim
-        assert isinstance(options, GatedLinear)
-        features = layer.head_dim * (1 if options.feature_map is None else 2)
+        mapped = isinstance(options, GatedLinear) and options.feature_map is not None
+        features = layer.head_dim * (2 if mapped else 1)
         self.state = torch.zeros(batch, kv_heads, features, layer.head_dim)
 
     def state_nbytes(self) -> int:
@@ -250,7 +250,7 @@ def _require_cpu(layer: SelfAttention) -> None:
 def _cache_of(layer: SelfAttention, batch: int) -> LayerCache:
     if isinstance(layer.mechanism, RAttention):
         return StateCache(layer, batch)
-    if isinstance(layer.mechanism, GatedLinear):
+    if isinstance(layer.mechanism, GatedLinear | GLA):
         return LinearStateCache(layer, batch)
     if isinstance(layer.mechanism, Recurrent):
         return DeltaStateCache(layer, batch)

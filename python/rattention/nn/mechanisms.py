@@ -5,8 +5,7 @@
     >>> layer.mechanism.timescales
     (4.0, 64.0)
 
-Residual linear attention alone is no layer: it does not see the nearest tokens. Gated linear attention with a
-gate per channel (``"gla"``) is none yet.
+Residual linear attention alone is no layer: it does not see the nearest tokens.
 """
 
 from __future__ import annotations
@@ -163,6 +162,15 @@ class GatedLinear(Recurrent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GLA(Recurrent):
+    """Gated Linear Attention (arXiv 2312.06635): a state with a learned gate for each key channel."""
+
+    name: ClassVar[str] = "gla"
+    convolution: int = 0
+    """As in the other states that decay, but none by default, as in the paper."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GatedDelta(Recurrent):
     """Gated DeltaNet: the state decays, and a token corrects what the state has for its key."""
 
@@ -185,6 +193,7 @@ BY_NAME: dict[str, type[Mechanism]] = {
         Gravitational,
         GravitationalMultiTimescale,
         GatedLinear,
+        GLA,
         GatedDelta,
         KimiDelta,
         RAttention,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import rattention.torch as rt
-from rattention.nn.mechanisms import GatedLinear, KimiDelta
+from rattention.nn.mechanisms import GLA, GatedLinear, KimiDelta
 from rattention.torch.softmax_composition import segment_runs
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ RATES = (1.0, 16.0)
 """Between which ``exp(log_rate)`` begins: A of Mamba2."""
 STEPS = (1e-3, 0.1)
 """Between which the steps of a token that is 0 begin, evenly in their logarithm: dt of Mamba2."""
+GATE_RANK, GATE_SLOWNESS = 16, 16.0
+"""Of the gates of GLA (arXiv 2312.06635, section 4.4): numbers they are made of, and which root is taken."""
 EPS = 1e-8
 """Of the norms, as in `rattention.rattention`: what has been written by small steps is small."""
 
@@ -124,12 +126,30 @@ class Decay(nn.Module):
         return steps, log_gate
 
 
+class ChannelGate(nn.Module):
+    """The decay of every key channel in GLA: the 16th root of a sigmoid of a linear map of low rank (arXiv
+    2312.06635, section 4.4)."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        wide = nn.Linear(GATE_RANK, heads * head_dim)
+        self.logit = nn.Sequential(nn.Linear(dim, GATE_RANK, bias=False), wide)
+
+    def forward(self, x: Tensor) -> tuple[None, Tensor]:
+        """No steps, and log gates of tokens ``[batch, length, dim]``, float32 ``[batch, heads, length,
+        head_dim]``."""
+        rows = self.logit(x).float().unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return None, nn.functional.logsigmoid(rows.contiguous()) / GATE_SLOWNESS
+
+
 class Recurrence(nn.Module):
     """The recurrence of a layer, from its projections to what its heads give back.
 
-    Queries, keys and values pass a `ShortConvolution`. The state decays as `Decay` says. Of its value a token
-    writes ``sigmoid`` of a linear map with the delta rules, where queries and keys have length 1; in gated
-    linear attention it writes its step, as in Mamba2 (arXiv 2405.21060, section 3.2). What the heads read is
+    Queries, keys and values pass a `ShortConvolution`. The state decays as `Decay` says, that of GLA as
+    `ChannelGate` does. Of its value a token writes ``sigmoid`` of a linear map with the delta rules, where
+    queries and keys have length 1; in gated linear attention it writes its step, as in Mamba2 (arXiv
+    2405.21060, section 3.2), in GLA all of it. What the heads read is
     normed, head by head, and multiplied by SiLU of a linear map of the token, as in Gated DeltaNet (arXiv
     2412.06464, section 3.4).
     """
@@ -137,19 +157,24 @@ class Recurrence(nn.Module):
     def __init__(self, options: Recurrent, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
         super().__init__()
         self.options = options
-        linear = isinstance(options, GatedLinear)
+        linear = isinstance(options, GatedLinear | GLA)
         channels = (heads + 2 * kv_heads) * head_dim
         width = options.convolution
         self.convolution = ShortConvolution(channels, width) if width > 0 else None
         per_channel = head_dim if isinstance(options, KimiDelta) else None
-        self.decay = Decay(dim, kv_heads if linear else heads, per_channel)
+        self.decay: Decay | ChannelGate = (
+            ChannelGate(dim, kv_heads, head_dim)
+            if isinstance(options, GLA)
+            else Decay(dim, kv_heads if linear else heads, per_channel)
+        )
         self.write = None if linear else nn.Linear(dim, heads, bias=False)
         self.gate = nn.Linear(dim, heads * head_dim, bias=False)
         self.norm_weight = nn.Parameter(torch.ones(head_dim))
 
     def rule(self, x: Tensor) -> dict[str, Any]:
-        """``log_gate`` and ``beta``, how much of its value a token writes, for tokens ``[batch, length,
-        dim]``: float32 ``[batch, heads, length]``, gates also with head_dim; kv_heads where these decay."""
+        """``log_gate`` and ``beta``, how much of its value a token writes (None is all), for tokens ``[batch,
+        length, dim]``: float32 ``[batch, heads, length]``, gates also with head_dim; kv_heads where these
+        decay."""
         steps, log_gate = self.decay(x)
         beta = steps if self.write is None else self.write(x).float().sigmoid().mT
         return {"log_gate": log_gate, "beta": beta}
@@ -161,7 +186,7 @@ class Recurrence(nn.Module):
         value: Tensor,
         *,
         log_gate: Tensor,
-        beta: Tensor,
+        beta: Tensor | None,
         key_mask: Tensor | None = None,
         segment_ids: Tensor | None = None,
     ) -> Tensor:
@@ -170,19 +195,19 @@ class Recurrence(nn.Module):
         if self.convolution is not None:
             query, key, value = self.convolution((query, key, value), **masks)
         heads: Tensor
-        if self.write is None:
+        if self.write is None or beta is None:
             heads = self.linear(query, key, value, log_gate, beta, **masks)
         else:
             heads = rt.gated_delta_rule(query, key, value, log_gate, beta, normalize=True, **masks)
         return heads
 
     def linear(
-        self, query: Tensor, key: Tensor, value: Tensor, log_gate: Tensor, beta: Tensor, **more: Any
+        self, query: Tensor, key: Tensor, value: Tensor, log_gate: Tensor, beta: Tensor | None, **more: Any
     ) -> Any:
         """Gated linear attention to what the tokens write; `more` are arguments of its function."""
-        written = (beta[..., None] * value).to(value.dtype)
-        assert isinstance(self.options, GatedLinear)
-        more["feature_map"] = self.options.feature_map
+        written = value if beta is None else (beta[..., None] * value).to(value.dtype)
+        if isinstance(self.options, GatedLinear):
+            more["feature_map"] = self.options.feature_map
         return rt.gated_linear_attention(query, key, written, log_gate, **more)
 
     def gated(self, heads: Tensor, x: Tensor) -> Tensor:
