@@ -71,6 +71,8 @@ def test_recent_keys_are_those_that_came(window: int, dtype: str, rope_theta: fl
 def test_the_state_has_keys_as_they_came_wherever_they_stood(position: int, dtype: str, window: int) -> None:
     """Keys are turned to their positions while they are in the window, and back when they leave it."""
     inputs = draw(150, dtype=dtype, dim=20, value_dim=7)
+    if dtype == "bfloat16" and position < 2**31:  # partners of large elements keep nothing of them
+        inputs["key"][..., 3] = 1000
     cache = cache_for(inputs, window, rope_theta=1e4)
     lengths, *rest = cache._core.write()
     rest = [array.view(np.uint8) for array in rest]
@@ -123,6 +125,12 @@ def test_a_snapshot_of_another_kind_of_cache(name: str) -> None:
     with pytest.raises(ValueError, match=f"snapshot is of another cache: its {name} is"):
         cache.restore(snapshot)
     assert cache.to_bytes() == before
+
+
+def test_nothing_is_selected_of_nothing() -> None:
+    empty = ra.RAttentionCache(0, 1, 2, 5).select(np.arange(0))
+    assert empty.lengths.shape == (0,)
+    assert filled()[0].select(np.arange(0)).lengths.shape == (0,)
 
 
 @pytest.mark.parametrize("what", [None, b"", 3, "cache"])

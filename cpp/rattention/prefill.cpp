@@ -92,7 +92,10 @@ class BlockRows {
         float* v = values_.get() + (head * rows + i) * value_width;
         if (i < old) {
           cache.load_slot(kept, (oldest + i) % cache.config().window, k, v);
-          if (cache.rotates()) rotary.undo(k, oldest + i);
+          if (cache.rotates()) {
+            rotary.undo(k, oldest + i);
+            cache.round_key(k);
+          }
         } else {
           load_row(problem.key, block.sequence, head, i - old, k, key_width);
           load_row(problem.value, block.sequence, head, i - old, v, value_width);

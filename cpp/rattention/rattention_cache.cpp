@@ -140,6 +140,7 @@ void RAttentionCache::turn_key(float* key, const float* angles) const {
 
 void RAttentionCache::turn_key_back(float* key, const float* angles) const {
   row_kernels().rotate(key, config_.head_dim / 2, angles, no_turn_.data(), -1.0F);
+  round_key(key);
 }
 
 void RAttentionCache::turn_query(float* query, const float* angles) const {
@@ -148,6 +149,18 @@ void RAttentionCache::turn_query(float* query, const float* angles) const {
 
 void RAttentionCache::turn_leaving_key_back(float* key, const float* angles) const {
   row_kernels().rotate(key, config_.head_dim / 2, angles, window_back_.data(), -1.0F);
+  round_key(key);
+}
+
+void RAttentionCache::round_key(float* key) const {
+  if (config_.dtype == DType::f32) return;
+  constexpr std::int64_t kSome = 64;
+  std::byte some[kSome * sizeof(std::uint16_t)];
+  for (std::int64_t first = 0; first < config_.head_dim; first += kSome) {
+    const std::int64_t n = std::min(kSome, config_.head_dim - first);
+    store_row(key + first, n, some, config_.dtype);
+    widen(some, config_.dtype, n, key + first);
+  }
 }
 
 std::byte* RAttentionCache::in_panel(std::byte* panels, std::int64_t slot) const {

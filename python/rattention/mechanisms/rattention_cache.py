@@ -180,7 +180,7 @@ class RAttentionCache:
             raise ValueError(f"sequences must lie in [0, {batch - 1}], got {indices.tolist()}")
         changed: dict[str, Any] = {"batch": len(indices)}
         chosen = RAttentionCache(**(self._sizes | self._settings | changed))
-        kept = (array.reshape(batch, -1)[indices] for array in self._core.write())
+        kept = (array.reshape(batch, array.size // max(batch, 1))[indices] for array in self._core.write())
         chosen._core.read(*(array.reshape(-1).view(np.uint8) for array in kept))
         return chosen
 
