@@ -36,7 +36,7 @@ def _at(model: LanguageModel, length: int, cost: Cost) -> dict[str, Any]:
         cache = model.new_cache(1)
         model(tokens[:, :-1], cache=cache)
         kept = cache.nbytes
-        decode = _least(lambda: model.generate(tokens[:, -1:], cost.tokens, cache=cache), 1)
+        decode = _least(lambda: model.generate(tokens[:, -1:], cost.tokens, cache=cache), cost.repeats)
     return {
         "length": length,
         "step_seconds": step,
