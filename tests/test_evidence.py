@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -110,3 +111,39 @@ def test_language_models() -> None:
 def test_recall() -> None:
     for own, cell in by_seed("Recall", "recall", "recall-p8", RECALL):
         assert cell == f"{own['recall']['accuracy']:.0%}".replace("%", " %")
+
+
+def bits(text: dict[str, Any]) -> str:
+    return f"{text['second_half_bits_per_byte']:.3f}"
+
+
+def test_longer_contexts() -> None:
+    told = {label: cells for label, *cells in rows("Longer contexts")}
+    assert [*told] == [*LANGUAGE]
+    for (label, cells), place in product(told.items(), range(4)):
+        own = [result("length", "length", LANGUAGE[label], seed)["lengths"][place] for seed in range(3)]
+        assert [text["context"] for text in own] == 3 * [512 * 2**place]
+        assert cells[place] == ", ".join(map(bits, own))
+
+
+def test_parts() -> None:
+    told = dict(rows("Parts of RAttention"))
+    found: dict[str, list[str]] = {}
+    for path in sorted((EVIDENCE / "ablations" / "results").glob("*.json"), key=lambda path: path.stem[-1]):
+        own = json.loads(path.read_text("utf-8"))
+        found.setdefault(own["label"].removesuffix(", window 32"), []).append(bits(own["text"]))
+    assert {label: ", ".join(cells) for label, cells in found.items()} == told
+    assert [*told.values()] == sorted(told.values())
+
+
+STEPS = (0, 50, 200, 800)
+
+
+def test_conversion() -> None:
+    told = {label: cells for label, *cells in rows("Conversion")}
+    assert [*told] == [*LANGUAGE]
+    for (label, cells), place in product(told.items(), range(4)):
+        name = f"conversion-s{STEPS[place]}"
+        own = [result("conversion", name, LANGUAGE[label], seed) for seed in range(3)]
+        assert {run["training"]["tokens"] for run in own} == {STEPS[place] * 2048}
+        assert cells[place] == ", ".join(bits(run["text"]) for run in own)

@@ -85,12 +85,12 @@ class RAttentionCache {
   void angles(std::int64_t position, float* angles) const { turns_.angles(position, angles); }
   void turn_key(float* key, const float* angles) const;
   void turn_query(float* query, const float* angles) const;
-  // Turns a key back by the angles of its token; that of the token that leaves the ring by those of the token that takes
-  // its slot.
+  // Turns a key back by the angles of its token; that of the token that leaves the ring by those of the token that
+  // takes its slot.
   void turn_key_back(float* key, const float* angles) const;
   void turn_leaving_key_back(float* key, const float* angles) const;
-  // Keys came in the cache's dtype: with 16 bits, this makes one that was turned back the same again. In float32 each pair
-  // of elements keeps an error of the size of its own rounding.
+  // Keys came in the cache's dtype: with 16 bits, this makes one that was turned back the same again. In float32 each
+  // pair of elements keeps an error of the size of its own rounding.
   void round_key(float* key) const;
 
   // Key (as it is scored) and value of a slot, padded with zeros.

@@ -116,15 +116,17 @@ def recall(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figu
 
 
 def length(results: Sequence[dict[str, Any]], numbers: Sequence[Number]) -> Figure:
-    """Loss and the share of tasks solved, against the context."""
+    """Loss and the share of tasks solved, or where nothing is solved the bits gained, against the context."""
     figure, axes = figure_of("Longer contexts than in training", 1, 1 + len(TASK_LABELS), (17, 3.6))
+    solved = any(n.value > 0 for n in numbers if n.measure.endswith(": accuracy"))
+    kind, unit = ("accuracy", "share solved") if solved else ("bits gained", "bits gained")
     measures = {BITS: "Bits per byte, second half"}
-    measures |= {f"{task}: accuracy": label for task, label in TASK_LABELS.items()}
+    measures |= {f"{task}: {kind}": f"{label}, {unit}" for task, label in TASK_LABELS.items()}
     for ax, (measure, label) in zip(axes, measures.items(), strict=True):
         own = [n for n in numbers if n.experiment == "length" and n.measure == measure]
         _by_context(ax, own)
         ax.set_title(label, fontsize=9)
-        if measure != BITS:
+        if measure != BITS and solved:
             ax.set_ylim(-0.03, 1.03)
     legend_beside(axes[-1])
     return figure
