@@ -91,11 +91,7 @@ class BlockRows {
         float* k = keys_.get() + (head * rows + i) * key_width;
         float* v = values_.get() + (head * rows + i) * value_width;
         if (i < old) {
-          cache.load_slot(kept, (oldest + i) % cache.config().window, k, v);
-          if (cache.rotates()) {
-            rotary.undo(k, oldest + i);
-            cache.round_key(k);
-          }
+          cache.load_token(kept, oldest + i, rotary, k, v);
         } else {
           load_row(problem.key, block.sequence, head, i - old, k, key_width);
           load_row(problem.value, block.sequence, head, i - old, v, value_width);

@@ -176,6 +176,14 @@ void RAttentionCache::load_slot(const CacheHead& kept, std::int64_t slot, float*
   widen(kept.values + slot * columns_ * size_of(config_.dtype), config_.dtype, columns_, value);
 }
 
+void RAttentionCache::load_token(const CacheHead& kept, std::int64_t position, const Rotary& rotary, float* key,
+                                 float* value) const {
+  load_slot(kept, position % config_.window, key, value);
+  if (!rotates()) return;
+  rotary.undo(key, position);
+  round_key(key);
+}
+
 void RAttentionCache::store_slot(const CacheHead& kept, std::int64_t slot, const float* key, const float* value) const {
   store_row(value, columns_, kept.values + slot * columns_ * size_of(config_.dtype), config_.dtype);
   constexpr std::int64_t kSome = 64;
@@ -217,8 +225,7 @@ void RAttentionCache::recent_keys(std::int64_t b, std::int64_t n, std::byte* key
   for (std::int64_t h = 0; h < config_.kv_heads; ++h) {
     const CacheHead from = head(b * config_.kv_heads + h);
     for (std::int64_t position = first; position < first + n; ++position) {
-      load_slot(from, position % config_.window, row.data(), row.data() + padded(config_.head_dim));
-      if (rotates()) rotary.undo(row.data(), position);
+      load_token(from, position, rotary, row.data(), row.data() + padded(config_.head_dim));
       store_row(row.data(), config_.head_dim, keys, config_.dtype);
       keys += config_.head_dim * size_of(config_.dtype);
     }

@@ -89,12 +89,11 @@ class RAttentionCache {
   // takes its slot.
   void turn_key_back(float* key, const float* angles) const;
   void turn_leaving_key_back(float* key, const float* angles) const;
-  // Keys came in the cache's dtype: with 16 bits, this makes one that was turned back the same again. In float32 each
-  // pair of elements keeps an error of the size of its own rounding.
-  void round_key(float* key) const;
 
   // Key (as it is scored) and value of a slot, padded with zeros.
   void load_slot(const CacheHead& kept, std::int64_t slot, float* key, float* value) const;
+  // The same of the token at a position, but the key as it came; `rotary` has turns().
+  void load_token(const CacheHead& kept, std::int64_t position, const Rotary& rotary, float* key, float* value) const;
   void store_slot(const CacheHead& kept, std::int64_t slot, const float* key, const float* value) const;
   // phi(key)^T value joins the state; `phi` is working memory for features.
   void fold(const CacheHead& kept, const float* key, const float* value, float* phi) const;
@@ -110,6 +109,9 @@ class RAttentionCache {
   void lay_out_turns();
   void allocate();
   std::byte* in_panel(std::byte* panels, std::int64_t slot) const;
+  // Keys came in the cache's dtype: with 16 bits, this makes one that was turned back the same again. In float32 each
+  // pair of elements keeps an error of the size of its own rounding.
+  void round_key(float* key) const;
   void write_head(std::int64_t index, const CacheContents& contents) const;
   void read_head(std::int64_t index, const CacheContents& contents) const;
   std::int64_t filled(std::int64_t b) const;
