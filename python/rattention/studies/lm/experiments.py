@@ -84,15 +84,10 @@ class Experiment:
         ]
 
 
-def pareto_variants(study: Study) -> list[Variant]:
-    """Full attention, and windows with and without the linear branch."""
-    windowed = [
-        Variant(mechanism, window, layout)
-        for layout in study.layouts
-        for window in study.windows
-        for mechanism in ("window", "rattention")
-    ]
-    return [BASELINE, *windowed]
+def windowed(windows: Iterable[int], layouts: Iterable[str] = ("pure",)) -> list[Variant]:
+    """Full attention, and every window with and without the linear branch."""
+    mechanisms = ("window", "rattention")
+    return [BASELINE, *(Variant(m, w, layout) for layout in layouts for w in windows for m in mechanisms)]
 
 
 def recall_variants(study: Study) -> list[Variant]:
@@ -113,27 +108,9 @@ def ablation_variants(study: Study) -> list[Variant]:
     return [BASELINE, *(Variant(name, window) for name in changed), *alone]
 
 
-def length_variants(study: Study) -> list[Variant]:
-    """Full attention, a window, and RAttention with it."""
-    window = study.length.window
-    return [BASELINE, Variant("window", window), Variant("rattention", window)]
-
-
-def conversion_variants(study: Study) -> list[Variant]:
-    """Full attention trained on, and every window with and without the linear branch."""
-    windows = study.conversion.windows
-    return [BASELINE, *(Variant(name, window) for window in windows for name in ("window", "rattention"))]
-
-
 def cost_variants(study: Study) -> list[Variant]:
     """Full attention and every window, pure and, from four layers on, with global layers."""
-    windowed = [
-        Variant(mechanism, window, layout)
-        for layout in ("pure", "3:1")[: 1 + (study.model.depth >= 4)]
-        for window in study.cost.windows
-        for mechanism in ("window", "rattention")
-    ]
-    return [BASELINE, *windowed]
+    return windowed(study.cost.windows, ("pure", "3:1")[: 1 + (study.model.depth >= 4)])
 
 
 def losses_on_text(study: Study, run: Run, model: LanguageModel, data: CorpusData) -> dict[str, Any]:
@@ -186,7 +163,9 @@ EXPERIMENTS = {
     "ngram": Experiment(
         "5-grams, the baseline without a network", lambda s: [BASELINE], ngrams, lambda s: (None,), False
     ),
-    "pareto": Experiment("Loss against the window", pareto_variants, losses_on_text),
+    "pareto": Experiment(
+        "Loss against the window", lambda study: windowed(study.windows, study.layouts), losses_on_text
+    ),
     "recall": Experiment(
         "Associative recall (MQAR)",
         recall_variants,
@@ -194,12 +173,15 @@ EXPERIMENTS = {
         lambda study: [f"recall-{pairs}" for pairs in study.recall.pairs],
     ),
     "length": Experiment(
-        "Longer contexts than in training", length_variants, losses_and_tasks, lambda s: ("tasks",)
+        "Longer contexts than in training",
+        lambda study: windowed([study.length.window]),
+        losses_and_tasks,
+        lambda study: ("tasks",),
     ),
     "ablations": Experiment("Parts of RAttention changed", ablation_variants, losses_on_text),
     "conversion": Experiment(
         "Full attention converted",
-        conversion_variants,
+        lambda study: windowed(study.conversion.windows),
         losses_on_text,
         lambda study: [f"converted-{steps}" for steps in study.conversion.steps],
     ),

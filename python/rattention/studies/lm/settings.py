@@ -147,8 +147,7 @@ class Length:
 
     def __post_init__(self) -> None:
         require_ranges(self, window=0, samples=1, shares=("task_share",))
-        if not self.factors or min(self.factors) < 1:
-            raise ValueError(f"factors must be one or more whole numbers >= 1, got {self.factors}")
+        _require_each("factors", self.factors, 1)
 
 
 @dataclass(frozen=True)
@@ -163,9 +162,8 @@ class Conversion:
 
     def __post_init__(self) -> None:
         require_ranges(self, positive=("rate",))
-        for name, least in (("windows", 1), ("steps", 0)):
-            if not (given := getattr(self, name)) or min(given) < least:
-                raise ValueError(f"{name} must be one or more whole numbers >= {least}, got {given}")
+        _require_each("windows", self.windows, 1)
+        _require_each("steps", self.steps, 0)
 
 
 @dataclass(frozen=True)
@@ -181,6 +179,11 @@ class Cost:
 
     def __post_init__(self) -> None:
         require_ranges(self, tokens=1, repeats=1)
+
+
+def _require_each(name: str, given: tuple[int, ...], least: int) -> None:
+    if not given or min(given) < least:
+        raise ValueError(f"{name} must be one or more whole numbers >= {least}, got {given}")
 
 
 Level = Literal["bytes", "bpe"]
