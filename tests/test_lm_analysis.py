@@ -135,6 +135,27 @@ class TestContrasts:
         assert found.one == "RAttention, ReLU, window 4"
         assert found.difference.mean == pytest.approx(0.5)
 
+    def test_windows_are_compared_too(self):
+        made = [
+            result("ablations", name, seed, text=text_of(bits + seed))
+            for name, bits in (("full", 1.0), ("linear", 4.0), ("window-w4", 2.0), ("window_normed-w4", 2.2))
+            for seed in (0, 1)
+        ]
+        made += [result("ablations", "rattention-w4", 0, text=text_of(2.5))]
+        found = [c for c in contrasts_of(numbers_of(made)) if c.measure == BITS]
+        window, normed, ours = (
+            "Sliding window, window 4",
+            "Sliding window, normed, window 4",
+            "RAttention, window 4",
+        )
+        assert {(c.one, c.other): pytest.approx(c.difference.mean) for c in found} == {
+            (window, "Full attention"): 1.0,
+            (normed, window): 0.2,
+            (ours, window): 0.5,
+            (ours, normed): 0.3,
+            (ours, "Full attention"): 1.5,
+        }
+
     def test_conversions_are_compared_at_equal_numbers_of_tokens(self):
         made = [
             result(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from rattention.studies.kit.intervals import Interval, interval
@@ -11,7 +12,7 @@ from rattention.studies.lm.results import BITS
 from rattention.studies.lm.variants import Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rattention.studies.lm.results import Number
 
@@ -74,7 +75,8 @@ def contrasts_of(numbers: Sequence[Number]) -> list[Contrast]:
 
 def _compared(experiment: str, numbers: Sequence[Number], one: str, other: str) -> Iterator[Contrast]:
     labels = {number.name: number.label for number in numbers}
-    for measure, at in dict.fromkeys((n.measure, n.at) for n in numbers if n.name == one):
+    measures = dict.fromkeys((n.measure, n.at) for n in numbers if n.name == one)
+    for measure, at in sorted(measures, key=itemgetter(1)):
         if not _relevant(measure, numbers, one):
             continue
         first, second = (
@@ -100,16 +102,24 @@ def _pairs(experiment: str, numbers: Iterable[Number]) -> Iterator[tuple[str, st
     if experiment == "cost":  # times of one process on a shared machine have no seeds
         return
     for name, model in models.items():
-        if not model.mechanism.startswith("rattention"):
-            continue
-        plain = Variant("rattention", model.window, model.layout).name
-        if model.mechanism != "rattention":
-            others = [plain]
-        else:
-            others = [Variant("window", model.window, model.layout).name, FULL]
-            others += [n for n in ("linear", "gated_linear", "gated_delta") if experiment == "recall"]
-            others += [n for n, m in models.items() if _larger_window(m, model)][-1:]
-        yield from ((name, other) for other in others if other in models)
+        yield from ((name, other) for other in _others(experiment, model, models) if other in models)
+
+
+def _others(experiment: str, model: Number, models: Mapping[str, Number]) -> list[str]:
+    """What one model is compared with."""
+
+    def beside(mechanism: str) -> str:
+        return Variant(mechanism, model.window, model.layout).name
+
+    if model.mechanism == "rattention":
+        others = [beside("window"), beside("window_normed"), FULL]
+        others += [n for n in ("linear", "gated_linear", "gated_delta") if experiment == "recall"]
+        return others + [n for n, m in models.items() if _larger_window(m, model)][-1:]
+    if model.mechanism == "window":
+        return [FULL]
+    if model.mechanism == "window_normed":
+        return [beside("window")]
+    return [beside("rattention")] if model.mechanism.startswith("rattention") else []
 
 
 def _larger_window(other: Number, model: Number) -> bool:
