@@ -50,8 +50,8 @@ the runs in `{RESULTS}`, which have every single timing;
 
 Times are medians, and answers were compared first. A ratio is their time over ours: above 1 we are faster.
 **Ratios in bold are losses** of more than {SAME:.0%}. *Times as long* is the other way round, our time over
-that of a part of the same work: what the rest costs. *Share of peak* is the part of the machine's measured
-rate of products that the arithmetic reaches. Inputs are `[1, 8, n, 64]` in float32 unless a row says
+that of a part of the same work: what the rest costs. *Share of peak* is the arithmetic of the call as a share
+of the machine's measured rate of matrix products. Inputs are `[1, 8, n, 64]` in float32 unless a row says
 otherwise."""
 
 
@@ -82,7 +82,7 @@ def _note(run: Run) -> str:
 
 def _peak(run: Run) -> str:
     """The machine's rates of products, where the run has them."""
-    return "".join(f"{rate:.0f} GFLOP/s of products in {kind}. " for kind, rate in _rates(run))
+    return "".join(f"Matrix products run at {rate:.0f} GFLOP/s in {kind}. " for kind, rate in _rates(run))
 
 
 def _rates(run: Run) -> Iterator[tuple[str, float]]:

@@ -79,9 +79,9 @@ def block(run: Run) -> str:
     table = markdown(rows)
     layers = any(name in LAYERS for name in _measured(run))
     eager = ' (gpt-oss: `"eager"`)' if layers else ""
-    alone = "; gpt-oss\nand T5 call `rattention.torch.attention` itself" if layers else ""
-    return f"""How many times as fast a forward pass is as with `"sdpa"`{eager}, and the peak
-memory of one layer beyond its weights, ours and theirs: {run["options"]["threads"]} threads of
+    alone = "; gpt-oss\nand T5 call `rattention.torch.attention` directly" if layers else ""
+    return f"""Speed-up of a forward pass over `"sdpa"`{eager}, and the peak memory of one layer
+beyond its weights, ours first: {run["options"]["threads"]} threads of
 {machine["processor"]} ({machine["instruction_set"]}), PyTorch {peers["torch"]}, Transformers
 {peers["transformers"]}.
 
@@ -89,8 +89,8 @@ memory of one layer beyond its weights, ours and theirs: {run["options"]["thread
 
 ![Speed-up by model, and memory by length]({FIGURE.name})
 
-How many times as fast one more token is, of a model of Gemma 3's kind with a window in every other layer,
-after a context of so many tokens. Transformers' `DynamicCache` copies all keys and values for every token;
+Speed-up of decoding one more token, by length of the context, in a model like Gemma 3 with a window in every
+other layer. Transformers' `DynamicCache` copies all keys and values for every token;
 `rattention.hf.InPlaceCache` does not:
 
 {_steps(run)}
@@ -113,7 +113,7 @@ def _measured(run: Run) -> list[str]:
 def _steps(run: Run) -> str:
     """A token of a model after contexts of growing length, by dtype and cache."""
     ratios = {figure["against"]: figure["value"] for figure in run["cases"]["transformers-steps"]["figures"]}
-    head = ("dtype", "our cache", *(f"{context:,}" for context in CONTEXTS))
+    head = ("dtype", "cache used with rattention", *(f"{context:,}" for context in CONTEXTS))
     rows = [
         (dtype, f"`{cache}`", *(f"{ratios[step_name(dtype, context, cache)]:.3g}x" for context in CONTEXTS))
         for dtype, cache in product(STEP_TOLERANCES, STEP_CACHES)
