@@ -161,12 +161,44 @@ class Validation:
             raise ValueError(f"budget {budget} was not measured")
         return max(there, key=lambda cell: cell.numbers["share"].middle)
 
+    def leads(self, budget: Budget) -> dict[str, Interval]:
+        """By how much the share of the best strategy at `budget` exceeds that of each other one, paired by
+        seed: with one seed the bounds are NaN. Not corrected for the number of comparisons."""
+        shares: dict[str, dict[int, float]] = {}
+        for trial in self.trials:
+            if trial.budget == budget:
+                share = self._beside_full(trial)["share"]
+                shares.setdefault(trial.strategy, {})[trial.seed] = math.nan if share is None else share
+        best = shares.pop(self.best(budget).strategy)
+        return {
+            name: interval([best[seed] - share for seed, share in own.items()])
+            for name, own in shares.items()
+        }
+
     def verdict(self, budget: Budget) -> str:
-        """In words: whether the best strategy keeps `ENOUGH` of the quality at `budget`, and what it does to
-        the time."""
+        """In words: whether the best strategy keeps `ENOUGH` of the quality at `budget`, which others it is
+        ahead of, and what it does to the time."""
         cell = self.best(budget)
         pace = cell.pace()
-        return self._kept(cell, budget) + (f". Including the time to choose, it is {pace}" if pace else "")
+        parts = (
+            self._kept(cell, budget),
+            self._ahead(budget),
+            pace and f"Including the time to choose, it is {pace}",
+        )
+        return ". ".join(part for part in parts if part)
+
+    def _ahead(self, budget: Budget) -> str:
+        leads = self.leads(budget)
+        ahead, level = (
+            ", ".join(
+                f"{name!r} ({100 * lead.mean:+.0f} points, {100 * lead.low:.0f} to {100 * lead.high:.0f})"
+                for name, lead in leads.items()
+                if (lead.low > 0) == clearly and not math.isnan(lead.low)
+            )
+            for clearly in (True, False)
+        )
+        told = [f"it is ahead of {ahead}"] * bool(ahead) + [f"no lead is shown over {level}"] * bool(level)
+        return f"Paired by seed, {'; '.join(told)}" if told else ""
 
     def _kept(self, cell: Cell, budget: Budget) -> str:
         share = _spelled(cell.numbers["share"])
