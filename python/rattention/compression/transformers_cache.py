@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from transformers import EncoderDecoderCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 from rattention.compression.compressing import Compression, LayerUse
 from rattention.compression.held import Held
@@ -36,6 +36,8 @@ class _CompressedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.held = held
         self.expected = False
         """Whether the next tokens come from a model that is being compressed."""
+        self.taken = False
+        """Whether they have come."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -46,7 +48,9 @@ class _CompressedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
                 "this cache was compressed: go on with it within rattention.compress(model, ...), or begin "
                 "with a new one"
             )
-        self.is_initialized = True
+        if not self.is_initialized:
+            self.keys = self.values = key_states.new_empty(0)  # some models ask for their size
+        self.is_initialized = self.taken = True
         self.held.append(key_states, value_states)
         return self.held.key, self.held.value
 
@@ -102,24 +106,38 @@ class _Compressor:
         layer = compressed_layer(cache, module.layer_idx, self.plan, self.uses[name])
         if layer is None:
             return None
-        layer.expected = True
+        layer.expected, layer.taken = True, False
         self.present[name] = layer
         return tuple(map(_of_held_keys, args)), {n: _of_held_keys(value) for n, value in kwargs.items()}
 
     def __call__(self, attention: LayerAttention) -> None:
         """Let the layer attend to what is held; afterwards the cache is cut where that is due."""
-        layer = self.present.pop(attention.name, None)
+        layer = self.present.get(attention.name)
         if layer is None:
             return
-        layer.expected = False
         assert attention.call is not None
         call = attention.call
         query, options = call.args[0], dict(call.keywords)
         _require_padding_only(options)
         held = layer.held
+        _require_its_own_keys(attention.name, layer, call.args[1])
+        layer.expected = False
         held.show(options.pop("key_mask", None), query.shape[2])
         attention.output = call.func(*call.args, **options, **held.masks(query.shape[1]))
         held.attended(query, options["scale"])
+
+
+def _require_its_own_keys(name: str, layer: _CompressedLayer, key: torch.Tensor) -> None:
+    """ValueError where what a layer attends with is not what its cache has just taken in."""
+    why = ""
+    if not layer.expected:
+        why = "attends more than once in one call"
+    elif not layer.taken:
+        why = "keeps its keys in the cache of another layer"
+    elif key.shape[2:] != layer.held.key.shape[2:]:
+        why = "attends with other keys than its cache holds (latent attention)"
+    if why:
+        raise ValueError(f"the cache of {name} cannot be compressed: the layer {why}")
 
 
 def _of_held_keys(argument: Any) -> Any:
@@ -137,6 +155,11 @@ def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -
     if isinstance(layer, _CompressedLayer):
         layer.held.plan, layer.held.use = plan, use
         return layer
+    if isinstance(layer, LinearAttentionLayer):
+        raise ValueError(
+            f"caches of the model cannot be compressed: that of layer {index} holds a state besides keys and "
+            f"values ({type(layer).__name__})"
+        )
     if type(layer) not in (DynamicLayer, InPlaceLayer):
         raise ValueError(
             f"only dynamic caches can be compressed, got a {type(layer).__name__}: leave out "
@@ -172,7 +195,13 @@ def _growing(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
         raise ValueError(
             f"{type(model).__name__} is no decoder-only model: there is no cache of keys to compress"
         )
-    found = {n: m for n, m in modules.items() if _window(m) is None and hasattr(m, "layer_idx")}
+    numbered = {n: m for n, m in modules.items() if isinstance(getattr(m, "layer_idx", None), int)}
+    if not numbered:
+        raise ValueError(
+            f"{type(model).__name__} cannot be compressed: its attention layers do not say by layer_idx "
+            "which layer of the cache is theirs"
+        )
+    found = {n: m for n, m in numbered.items() if _window(m) is None}
     if not found:
         raise ValueError(
             f"{type(model).__name__} has sliding windows in every layer: its caches are constant already"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.utils.output_capturing import _active_collector
 
 import rattention.torch as rt
 from rattention.hf.interface import guard
@@ -130,7 +131,7 @@ def _row_at_once(
         return None
     if query.shape[2] != 1 or query.shape[0] != mask.shape[0]:
         return None
-    if arguments.get("dropout") or arguments.get("output_attentions"):
+    if arguments.get("dropout") or arguments.get("output_attentions") or maps_are_collected():
         return None
     if any(arguments.get(name) is not None for name in SPECIAL):
         return None
@@ -199,10 +200,19 @@ def attends_causally(module: torch.nn.Module) -> bool:
     return bool(getattr(module, "is_causal", True))
 
 
+def maps_are_collected() -> bool:
+    """Whether a model collects what its attention modules return as maps, of which it tells them nothing:
+    what GPT-2 and others do with ``output_attentions=True``. Not seen while a model is compiled."""
+    if torch.compiler.is_compiling():
+        return False
+    collected = _active_collector.get()  # type: ignore[no-untyped-call]
+    return collected is not None and any(name.endswith("attentions") for name in collected)
+
+
 def refuse(module: torch.nn.Module, dropout: float, others: dict[str, Any]) -> None:
     """Raise ValueError where a model asks for something that the kernels do not support."""
     where = f'attention implementation "{NAME}" in {type(module).__name__}'
-    if others.get("output_attentions"):
+    if others.get("output_attentions") or maps_are_collected():
         raise ValueError(
             f"{where} stores no attention maps (output_attentions=True); rattention.observe measures them, "
             'attn_implementation="eager" stores them'

@@ -63,6 +63,7 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             dtype=dtype,
             **settings,
         )
+        self.keys = self.values = key_states.new_empty(0)  # Transformers asks for their size in some models
         self.is_initialized = True
 
     @torch.no_grad()
@@ -140,10 +141,13 @@ class RAttentionCacheLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.contents = self.contents.select(torch.arange(batch).repeat_interleave(repeats).numpy())
 
 
+CACHES = ("cache", "past_key_values", "layer_past")
+"""Names that attention modules have for the cache: since Transformers 5.24, until 5.23, and in GPT-NeoX."""
+
+
 def given_cache(arguments: dict[str, Any]) -> Any:
-    """The cache among a module's arguments: `past_key_values` until Transformers 5.23, `cache` since."""
-    cache = arguments.get("cache")
-    return arguments.get("past_key_values") if cache is None else cache
+    """The cache among a module's arguments, None where there is none."""
+    return next((arguments[name] for name in CACHES if arguments.get(name) is not None), None)
 
 
 def existing_layer(cache: Cache, index: int) -> Any:

@@ -8,19 +8,18 @@ import inspect
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rattention._arguments import chosen_numbers, whole_number
 from rattention.hf.attention import NAME, register
 from rattention.hf.converted import RAttentionModule, become_converted, sliding_window_of
 from rattention.hf.interface import calls_interface
-from rattention.hf.rotation import LayerShape, Rotation, measured
+from rattention.hf.rotation import LayerShape, Rotation, decoder_of, measured
 from rattention.mechanisms.rattention_cache import RAttentionCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    import torch
 
 KEPT_AS = "rattention"
 """The attribute of a configuration that says what was converted."""
@@ -101,7 +100,8 @@ def convert(
         `model` is no `transformers.PreTrainedModel`, or other arguments are no integers.
     ValueError
         The model has no such layers, or layers that are converted already or do what RAttention does not
-        have: soft-capped scores, sinks, attention to both sides, other embeddings of positions.
+        have: soft-capped scores, sinks, attention to both sides, other embeddings of positions, several
+        calls of attention in one layer, states besides keys and values.
 
     Notes
     -----
@@ -134,6 +134,7 @@ def convert(
         raise ValueError(f"window must be >= 0, got {width}")
     found = _convertible(model)
     chosen = chosen_numbers("layers", layers, found)
+    _require_caches_of_keys(model, chosen)
     shapes = measured(model, {index: found[index] for index in chosen}, width)
     _note(found[chosen[0]].config, width, shapes)
     for index, shape in shapes.items():
@@ -166,12 +167,13 @@ def _key_value_bytes(attention: Any, context: int) -> int:
 
 
 def _key_features(attention: Any) -> int:
+    if isinstance(attention, RAttentionModule):
+        return attention.shape.kv_heads * attention.shape.head_dim
     if hasattr(attention, "k_proj"):
         return int(attention.k_proj.out_features)
     config = attention.config
-    return int(
-        (getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * attention.head_dim
-    )
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int((getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * head_dim)
 
 
 def _converted_bytes(attention: RAttentionModule) -> int:
@@ -187,15 +189,19 @@ def _converted_bytes(attention: RAttentionModule) -> int:
     ).nbytes
 
 
-def _attentions(model: torch.nn.Module) -> dict[int, Any]:
-    """Attention modules with rotary embedding that call the interface, by layer."""
-    return {
-        int(module.layer_idx): module
-        for module in cast("Iterable[Any]", model.modules())
+def _attentions(model: PreTrainedModel) -> dict[int, Any]:
+    """Attention modules of the decoder with rotary embedding that call the interface, by layer."""
+    return {int(module.layer_idx): module for _, module in _rotated(model)}
+
+
+def _rotated(model: PreTrainedModel) -> list[tuple[str, Any]]:
+    return [
+        (name, module)
+        for name, module in cast("Iterable[tuple[str, Any]]", decoder_of(model).named_modules())
         if calls_interface(module)
-        and hasattr(module, "layer_idx")
+        and isinstance(getattr(module, "layer_idx", None), int)
         and "position_embeddings" in inspect.signature(type(module).forward).parameters
-    }
+    ]
 
 
 def _convertible(model: PreTrainedModel) -> dict[int, Any]:
@@ -204,6 +210,7 @@ def _convertible(model: PreTrainedModel) -> dict[int, Any]:
         raise TypeError(f"model must be a transformers.PreTrainedModel, got {type(model).__name__}")
     found = {i: m for i, m in _attentions(model).items() if not isinstance(m, RAttentionModule)}
     name = type(model).__name__
+    _require_one_module_per_layer(model)
     if model.config.is_encoder_decoder or not found:
         raise ValueError(
             f"{name} has no layers that can be converted: that takes a causal decoder whose layers have a "
@@ -217,6 +224,30 @@ def _convertible(model: PreTrainedModel) -> dict[int, Any]:
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError(f"{name} has no weights yet (device meta), convert it once they are loaded")
     return found
+
+
+def _require_one_module_per_layer(model: PreTrainedModel) -> None:
+    by_layer: dict[int, list[str]] = {}
+    for place, module in _rotated(model):
+        by_layer.setdefault(int(module.layer_idx), []).append(place)
+    for index, places in by_layer.items():
+        if len(places) > 1:
+            raise ValueError(
+                f"{type(model).__name__} has no layers that can be converted: several are number {index} "
+                f"({', '.join(places)}); where they are parts with caches of their own, convert one part"
+            )
+
+
+def _require_caches_of_keys(model: PreTrainedModel, layers: Iterable[int]) -> None:
+    """ValueError where a layer keeps more between tokens than its keys and values."""
+    made = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
+    for index in layers:
+        if index < len(made) and type(made[index]) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            raise ValueError(
+                f"{type(model).__name__} cannot be converted: layer {index} has a cache of class "
+                f"{type(made[index]).__name__}, not of keys and values alone; leave such layers out by "
+                "layers="
+            )
 
 
 def _note(config: Any, window: int, shapes: dict[int, LayerShape]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 import rattention.torch as rt
 from rattention.hf.attention import refuse
-from rattention.hf.cache import RAttentionCacheLayer, layer_of
+from rattention.hf.cache import CACHES, RAttentionCacheLayer, given_cache, layer_of
 from rattention.hf.masks import PatternMask
 from rattention.hf.rotation import RECEIVER, LayerShape, no_rotation, with_implementation
 from rattention.torch.checks import as_tensor
@@ -43,21 +43,17 @@ class RAttentionModule(torch.nn.Module):
         hidden_states: torch.Tensor,
         position_embeddings: Any = None,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        cache: Cache | None = None,
         **arguments: Any,
     ) -> Any:
-        """What the module returned before, of RAttention.
-
-        `cache` is what Transformers 5.24 calls `past_key_values`.
-        """
+        """What the module returned before, of RAttention."""
         masks = self._masks(arguments, attention_mask)
-        receive = functools.partial(self._attend, masks, past_key_values if cache is None else cache)
+        receive = functools.partial(self._attend, masks, given_cache(arguments))
+        others = {name: value for name, value in arguments.items() if name not in CACHES}
         return super().forward(  # its own queries and keys, not rotated
             hidden_states=hidden_states,
             position_embeddings=no_rotation(hidden_states, self.shape.rotary_dims),
             attention_mask=None,
-            **arguments | {RECEIVER: receive},
+            **others | {RECEIVER: receive},
         )
 
     def _attend(
@@ -85,7 +81,7 @@ class RAttentionModule(torch.nn.Module):
             output = rt.rattention(*tokens, **settings | masks)
         else:
             output = self._next(tokens, masks, cache, settings)
-        return output.transpose(1, 2), None
+        return output.transpose(1, 2).contiguous(), None
 
     def _masks(self, arguments: dict[str, Any], mask: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Padding or segments of a causal mask; the window of the layer that was replaced does not count."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from transformers import cache_utils
-from transformers.cache_utils import BaseQuantizedLayer, DynamicLayer
+from transformers.cache_utils import BaseQuantizedLayer, DynamicLayer, LinearAttentionLayer
 
 from rattention.hf.cache import RAttentionCacheLayer
 from rattention.hf.in_place_cache import InPlaceLayer
@@ -61,7 +61,8 @@ def snapshot(cache: Cache) -> CacheSnapshot:
     Raises
     ------
     TypeError
-        `cache` is not a cache, or has layers of classes from elsewhere or with quantized keys.
+        `cache` is not a cache, or has layers of classes from elsewhere or with quantized keys, or is one of a
+        model that keeps recurrent states in its modules (RecurrentGemma).
     """
     return CacheSnapshot(tuple((type(layer), _taken(layer)) for layer in _layers(cache)))
 
@@ -118,7 +119,21 @@ def _layers(cache: Cache) -> list[Any]:
                 "copy.deepcopy(cache)"
             )
     layers: list[Any] = cache.layers
+    lengths = [layer.get_seq_length() for layer in layers if hasattr(layer, "get_seq_length")]
+    if any(lengths) and any(
+        isinstance(layer, LinearAttentionLayer) and _has_no_state(layer) for layer in layers
+    ):
+        raise TypeError(
+            "a cache of keys whose linear layers hold no state has no snapshots: the model keeps its states "
+            "elsewhere, as RecurrentGemma does in its modules"
+        )
     return layers
+
+
+def _has_no_state(layer: LinearAttentionLayer) -> bool:
+    return not any(
+        [*layer.is_conv_states_initialized.values(), *layer.is_recurrent_states_initialized.values()]
+    )
 
 
 @torch.no_grad()

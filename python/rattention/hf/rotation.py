@@ -9,15 +9,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from rattention.hf.attention import REFUSED
 from rattention.torch.rotary import plain_rotary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from transformers import PreTrainedModel
 
 CONVERTED = "rattention_converted"
 """The implementation of converted layers: it hands queries, keys and values to `RECEIVER`."""
@@ -128,6 +126,12 @@ def _refusal(model: PreTrainedModel, attention: torch.nn.Module, what: str, reme
     )
 
 
+def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of a model that decodes: its text model where it also sees or hears."""
+    decoder = model.get_decoder()  # type: ignore[no-untyped-call]
+    return decoder if isinstance(decoder, PreTrainedModel) else model
+
+
 def _observed(
     model: PreTrainedModel, attentions: Mapping[int, torch.nn.Module], last: int
 ) -> tuple[dict[int, dict[str, Any]], list[tuple[Any, torch.Tensor, torch.Tensor]]]:
@@ -161,9 +165,16 @@ def _observed(
             tables.clear()
             at = torch.tensor([positions], device=model.device)
             model.train(False)
-            model.base_model(input_ids=ids, position_ids=at, use_cache=False)
-    for module, mode in modes:
-        module.training = mode
+            try:
+                decoder_of(model).base_model(input_ids=ids, position_ids=at, use_cache=False)
+            except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+                raise ValueError(
+                    f"{type(model).__name__} cannot be converted: its decoder does not run on three tokens "
+                    f"alone: {error}"
+                ) from error
+            finally:
+                for module, mode in modes:
+                    module.training = mode
     return calls, tables
 
 
@@ -176,6 +187,10 @@ def _measured(
     hidden, dims = call["hidden_states"], given[0].shape[-1]
     plain = _received(attention, hidden, no_rotation(hidden, dims))
     turned = _received(attention, hidden, given)
+    if plain["calls"] != 1:
+        raise _refusal(model, attention, f"attention is called {plain['calls']} times for every token")
+    if not isinstance(call.get("attention_mask"), torch.Tensor | None):
+        raise _refusal(model, attention, "there are several masks")
     for name, (meaning, remedy) in NEVER.items():
         if plain["arguments"].get(name) is not None:
             raise _refusal(model, attention, f"there are {meaning}, which RAttention does not have", remedy)
@@ -197,10 +212,11 @@ def _measured(
 
 def _received(attention: Any, hidden: torch.Tensor, embeddings: Any) -> dict[str, Any]:
     """What a layer would attend with."""
-    received: dict[str, Any] = {}
+    received: dict[str, Any] = {"calls": 0}
 
     def receive(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **arguments: Any) -> Any:
         received.update(query=query, key=key, value=value, arguments=arguments)
+        received["calls"] += 1
         return query.new_zeros((query.shape[0], query.shape[2], query.shape[1], value.shape[3])), None
 
     config = attention.config

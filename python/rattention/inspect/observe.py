@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 METRICS = (*ROW_METRICS, "received")
 PER_KEY = ("received",)
 _EACH = "read them one by one from .passes"
+_AGAIN = "as in models whose modules attend several times (ALBERT's shared ones, DiffLlama's)"
 PANELS = ("entropy", "local_concentration", "long_range", "retention")
 """What `Observation.figure` shows where it was measured."""
 
@@ -88,7 +89,7 @@ class Observation:
         values = [getattr(p, name) for p in self.passes]
         kinds = {(tuple(sorted(p.layers)), v.shape[:3]) for p, v in zip(self.passes, values, strict=True)}
         if len(kinds) > 1:
-            raise ValueError(f"the passes have other layers or batch sizes: {_EACH}")
+            raise ValueError(f"the passes have other layers or batch sizes, {_AGAIN}: {_EACH}")
         return np.concatenate(values, axis=3)
 
     def per_head(self, name: str) -> NDArray[np.float64]:
@@ -181,7 +182,8 @@ def observe(
     differentiable, the outputs are. Rows of padding, and rows that may attend to nothing, are NaN, their
     ``max_position`` is -1: means leave them out. Of RAttention layers the local branch is measured. Where a
     cache keeps a sliding window alone, ``max_position`` and ``received`` count from the first key that it
-    keeps. A module that several layers share (ALBERT's) begins a pass with each call.
+    keeps. A module that attends several times, for several layers (ALBERT's) or twice in one (DiffLlama's),
+    begins a pass with each call.
 
     >>> import torch, rattention
     >>> from transformers import BertConfig, BertModel
