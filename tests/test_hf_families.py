@@ -13,7 +13,7 @@ import rattention.hf
 import torch
 from rattention.hf import convert
 from rattention.hf.converted import RAttentionModule
-from transformers import DynamicCache
+from transformers import DynamicCache, Gemma3nForCausalLM
 
 from tests.sweep.models import build, classes
 from tests.sweep.signals import tokens
@@ -36,6 +36,8 @@ def made(name):
         "MllamaForCausalLM",
         "GlmAsrForConditionalGeneration",
         "EvollaForProteinText2Text",
+        "Ministral3ForCausalLM",
+        "Gemma4ForCausalLM",
     ],
 )
 def test_converted_and_decoded(name):
@@ -78,6 +80,32 @@ def test_conversions_that_would_be_wrong(name, message):
     with pytest.raises(ValueError, match=message):
         convert(model, window=8)
     assert [type(module) for module in model.modules()] == kinds
+
+
+def sharing():
+    """A Gemma 3n of six layers, of which two have the keys of others."""
+    config = made("Gemma3nForCausalLM").config
+    config.num_hidden_layers, config.num_kv_shared_layers = 6, 2
+    config.layer_types = ["sliding_attention", "full_attention"] * 3
+    config.activation_sparsity_pattern = [0.0] * 6
+    config.intermediate_size = [config.intermediate_size[0]] * 6
+    return Gemma3nForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("layers", [None, [2], [5]])
+def test_keys_that_layers_share(layers):
+    with pytest.raises(ValueError, match=r"layer [25] has its keys from another layer or gives them to one"):
+        convert(sharing(), window=8, layers=layers)
+
+
+def test_layers_beside_those_that_share_keys():
+    model, ids = sharing(), tokens(2, 20)
+    assert convert(model, window=8, layers=[0, 1]).layers == (0, 1)
+    grown = model.generate(input_ids=ids, **GREEDY)
+    assert torch.equal(grown, model.generate(input_ids=ids, use_cache=False, **GREEDY))
+    whole = sharing()
+    with pytest.raises(ValueError, match="has its keys from another layer"), ra.compress(whole, "recency", 9):
+        whole.generate(input_ids=ids, **GREEDY)
 
 
 def test_a_part_can_be_converted():

@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 from transformers import EncoderDecoderCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionLayer,
+)
 
 from rattention.compression.compressing import Compression, LayerUse
 from rattention.compression.held import Held
@@ -155,6 +160,10 @@ def compressed_layer(cache: Any, index: int, plan: Compression, use: LayerUse) -
     if isinstance(layer, _CompressedLayer):
         layer.held.plan, layer.held.use = plan, use
         return layer
+    if isinstance(layer, DummyLayer):
+        raise ValueError(
+            f"caches of the model cannot be compressed: layer {index} has its keys from another layer"
+        )
     if isinstance(layer, LinearAttentionLayer):
         raise ValueError(
             f"caches of the model cannot be compressed: that of layer {index} holds a state besides keys and "

@@ -19,10 +19,13 @@ from rattention.hf.rotation import LayerShape, Rotation, decoder_of, measured
 from rattention.mechanisms.rattention_cache import RAttentionCache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 KEPT_AS = "rattention"
 """The attribute of a configuration that says what was converted."""
+
+SHARING = ("is_kv_shared_layer", "store_full_length_kv")
+"""What modules are called that share keys and values with others, as in Gemma 3n."""
 
 CONTEXTS = (1024, 4096, 16_384, 65_536, 262_144)
 
@@ -134,7 +137,7 @@ def convert(
         raise ValueError(f"window must be >= 0, got {width}")
     found = _convertible(model)
     chosen = chosen_numbers("layers", layers, found)
-    _require_caches_of_keys(model, chosen)
+    _require_caches_of_keys(model, {index: found[index] for index in chosen})
     shapes = measured(model, {index: found[index] for index in chosen}, width)
     _note(found[chosen[0]].config, width, shapes)
     for index, shape in shapes.items():
@@ -238,10 +241,15 @@ def _require_one_module_per_layer(model: PreTrainedModel) -> None:
             )
 
 
-def _require_caches_of_keys(model: PreTrainedModel, layers: Iterable[int]) -> None:
-    """ValueError where a layer keeps more between tokens than its keys and values."""
+def _require_caches_of_keys(model: PreTrainedModel, layers: Mapping[int, Any]) -> None:
+    """ValueError where a layer keeps more between tokens than keys and values of its own."""
     made = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
-    for index in layers:
+    for index, attention in layers.items():
+        if any(getattr(attention, name, False) for name in SHARING):
+            raise ValueError(
+                f"{type(model).__name__} cannot be converted: layer {index} has its keys from another layer "
+                "or gives them to one; leave such layers out by layers="
+            )
         if index < len(made) and type(made[index]) not in (DynamicLayer, DynamicSlidingWindowLayer):
             raise ValueError(
                 f"{type(model).__name__} cannot be converted: layer {index} has a cache of class "

@@ -12,6 +12,7 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel
 
 from rattention.hf.attention import REFUSED
+from rattention.hf.cache import CACHES
 from rattention.torch.rotary import plain_rotary
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ NEVER = {
 }
 """What a layer may ask of its attention that RAttention does not have, by argument, and the remedy."""
 
+
+REPLACED = ("hidden_states", "position_embeddings", "attention_mask", *CACHES)
+"""Arguments of a layer that are not those of the model where it is called alone."""
 
 ROUNDING = 0.02
 """What 16 bits may change of a rotated query, relative; the wrong pairs change it by tenths."""
@@ -185,8 +189,9 @@ def _measured(
     if call is None or not isinstance(given, tuple) or given[0].dim() != 3:
         raise _refusal(model, attention, "no rotary embedding of one position per token is used")
     hidden, dims = call["hidden_states"], given[0].shape[-1]
-    plain = _received(attention, hidden, no_rotation(hidden, dims))
-    turned = _received(attention, hidden, given)
+    others = {name: value for name, value in call.items() if name not in REPLACED}
+    plain = _received(attention, others, hidden, no_rotation(hidden, dims))
+    turned = _received(attention, others, hidden, given)
     if plain["calls"] != 1:
         raise _refusal(model, attention, f"attention is called {plain['calls']} times for every token")
     if not isinstance(call.get("attention_mask"), torch.Tensor | None):
@@ -210,7 +215,9 @@ def _measured(
     return LayerShape(query.shape[1], key.shape[1], query.shape[3], value.shape[3], dims, rotation)
 
 
-def _received(attention: Any, hidden: torch.Tensor, embeddings: Any) -> dict[str, Any]:
+def _received(
+    attention: Any, others: dict[str, Any], hidden: torch.Tensor, embeddings: Any
+) -> dict[str, Any]:
     """What a layer would attend with."""
     received: dict[str, Any] = {"calls": 0}
 
@@ -222,9 +229,8 @@ def _received(attention: Any, hidden: torch.Tensor, embeddings: Any) -> dict[str
     config = attention.config
     attention.config = with_implementation(config)
     try:
-        attention(
-            hidden_states=hidden, position_embeddings=embeddings, attention_mask=None, **{RECEIVER: receive}
-        )
+        own = {"hidden_states": hidden, "position_embeddings": embeddings, "attention_mask": None}
+        attention(**others, **own, **{RECEIVER: receive})
     finally:
         attention.config = config
     return received
