@@ -154,6 +154,7 @@ def test_maps_that_are_collected_from_outside_are_refused(name):
     """The modules are not told of `output_attentions`: a hook looks for maps in what they return."""
     model = made(name)
     inputs = {"pixel_values": torch.randn(1, 3, 8, 8)} if name == "DPTModel" else {"input_ids": tokens(2, 1)}
+    rattention.hf.register()
     model.set_attn_implementation("rattention")
     with pytest.raises(ValueError, match=r"stores no attention maps \(output_attentions=True\)"):
         model(**inputs, output_attentions=True)

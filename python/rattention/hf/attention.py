@@ -205,8 +205,8 @@ def maps_are_collected() -> bool:
     what GPT-2 and others do with ``output_attentions=True``. Not seen while a model is compiled."""
     if torch.compiler.is_compiling():
         return False
-    collected = _active_collector.get()  # type: ignore[no-untyped-call]
-    return collected is not None and any(name.endswith("attentions") for name in collected)
+    collected: Any = _active_collector.context_var.get()
+    return bool(collected) and any(name.endswith("attentions") for name in collected)
 
 
 def refuse(module: torch.nn.Module, dropout: float, others: dict[str, Any]) -> None:
