@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers import PreTrainedModel
 
 from rattention._arguments import chosen_numbers, whole_number
 from rattention.hf.attention import NAME, register
 from rattention.hf.converted import RAttentionModule, become_converted, sliding_window_of
-from rattention.hf.interface import calls_interface
-from rattention.hf.rotation import LayerShape, Rotation, decoder_of, measured
+from rattention.hf.convertible import attentions_of, convertible, require_caches_of_keys
+from rattention.hf.rotation import LayerShape, Rotation, measured
 from rattention.mechanisms.rattention_cache import RAttentionCache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 KEPT_AS = "rattention"
 """The attribute of a configuration that says what was converted."""
-
-SHARING = ("is_kv_shared_layer", "store_full_length_kv")
-"""What modules are called that share keys and values with others, as in Gemma 3n."""
 
 CONTEXTS = (1024, 4096, 16_384, 65_536, 262_144)
 
@@ -135,9 +130,9 @@ def convert(
     width = whole_number("window", window)
     if width < 0:
         raise ValueError(f"window must be >= 0, got {width}")
-    found = _convertible(model)
+    found = convertible(model)
     chosen = chosen_numbers("layers", layers, found)
-    _require_caches_of_keys(model, {index: found[index] for index in chosen})
+    require_caches_of_keys(model, {index: found[index] for index in chosen})
     shapes = measured(model, {index: found[index] for index in chosen}, width)
     _note(found[chosen[0]].config, width, shapes)
     for index, shape in shapes.items():
@@ -150,7 +145,7 @@ def convert(
 
 def cache_report(model: PreTrainedModel, contexts: Sequence[int] = CONTEXTS) -> CacheReport:
     """Bytes of the caches of one sequence in a model that `convert` has converted, and before."""
-    attentions = [*_attentions(model).values()]
+    attentions = [*attentions_of(model).values()]
     if not any(isinstance(m, RAttentionModule) for m in attentions):
         raise ValueError(f"{type(model).__name__} has no converted layers: see rattention.hf.convert")
     original = [[_key_value_bytes(m, context) for m in attentions] for context in contexts]
@@ -192,72 +187,6 @@ def _converted_bytes(attention: RAttentionModule) -> int:
     ).nbytes
 
 
-def _attentions(model: PreTrainedModel) -> dict[int, Any]:
-    """Attention modules of the decoder with rotary embedding that call the interface, by layer."""
-    return {int(module.layer_idx): module for _, module in _rotated(model)}
-
-
-def _rotated(model: PreTrainedModel) -> list[tuple[str, Any]]:
-    return [
-        (name, module)
-        for name, module in cast("Iterable[tuple[str, Any]]", decoder_of(model).named_modules())
-        if calls_interface(module)
-        and isinstance(getattr(module, "layer_idx", None), int)
-        and "position_embeddings" in inspect.signature(type(module).forward).parameters
-    ]
-
-
-def _convertible(model: PreTrainedModel) -> dict[int, Any]:
-    """Attention modules that are not converted yet, by layer."""
-    if not isinstance(model, PreTrainedModel):
-        raise TypeError(f"model must be a transformers.PreTrainedModel, got {type(model).__name__}")
-    found = {i: m for i, m in _attentions(model).items() if not isinstance(m, RAttentionModule)}
-    name = type(model).__name__
-    _require_one_module_per_layer(model)
-    if model.config.is_encoder_decoder or not found:
-        raise ValueError(
-            f"{name} has no layers that can be converted: that takes a causal decoder whose layers have a "
-            "rotary embedding, call Transformers' AttentionInterface, and are not converted yet"
-        )
-    if any(getattr(m, "is_causal", True) is False for m in found.values()):
-        raise ValueError(
-            f"{name} has no layers that can be converted: they attend to both sides, RAttention to what came "
-            "before; convert a causal model"
-        )
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise ValueError(f"{name} has no weights yet (device meta), convert it once they are loaded")
-    return found
-
-
-def _require_one_module_per_layer(model: PreTrainedModel) -> None:
-    by_layer: dict[int, list[str]] = {}
-    for place, module in _rotated(model):
-        by_layer.setdefault(int(module.layer_idx), []).append(place)
-    for index, places in by_layer.items():
-        if len(places) > 1:
-            raise ValueError(
-                f"{type(model).__name__} has no layers that can be converted: several are number {index} "
-                f"({', '.join(places)}); where they are parts with caches of their own, convert one part"
-            )
-
-
-def _require_caches_of_keys(model: PreTrainedModel, layers: Mapping[int, Any]) -> None:
-    """ValueError where a layer keeps more between tokens than keys and values of its own."""
-    made = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
-    for index, attention in layers.items():
-        if any(getattr(attention, name, False) for name in SHARING):
-            raise ValueError(
-                f"{type(model).__name__} cannot be converted: layer {index} has its keys from another layer "
-                "or gives them to one; leave such layers out by layers="
-            )
-        if index < len(made) and type(made[index]) not in (DynamicLayer, DynamicSlidingWindowLayer):
-            raise ValueError(
-                f"{type(model).__name__} cannot be converted: layer {index} has a cache of class "
-                f"{type(made[index]).__name__}, not of keys and values alone; leave such layers out by "
-                "layers="
-            )
-
-
 def _note(config: Any, window: int, shapes: dict[int, LayerShape]) -> None:
     """What `from_pretrained` needs, in the configuration; rotations once each, for layers share them."""
     noted = copy.deepcopy(getattr(config, KEPT_AS, None)) or {"layers": {}, "rotations": []}
@@ -279,7 +208,7 @@ def restore(model: PreTrainedModel) -> None:
     if not noted:
         return
     rotations = [Rotation.of(**rotation) for rotation in noted["rotations"]]
-    attentions = _attentions(model)
+    attentions = attentions_of(model)
     for index, layer in noted["layers"].items():
         attention = attentions.get(int(index))
         if attention is None or isinstance(attention, RAttentionModule):
