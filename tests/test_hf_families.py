@@ -11,9 +11,10 @@ needs("inspect")
 import rattention as ra
 import rattention.hf
 import torch
-from rattention.hf import convert
+from rattention.hf import cache_report, convert
 from rattention.hf.converted import RAttentionModule
 from transformers import DynamicCache, Gemma3nForCausalLM
+from transformers.cache_utils import LinearAttentionLayer
 
 from tests.sweep.models import build, classes
 from tests.sweep.signals import tokens
@@ -66,6 +67,7 @@ def test_converted_and_decoded(name):
     [
         ("DiffLlamaForCausalLM", "layer 0 .DiffLlamaAttention. attention is called 2 times for every token"),
         ("BltForCausalLM", r"several are number 0 \(local_encoder.layers.0.self_attn, "),
+        ("MoonshineForConditionalGeneration", "that takes a causal decoder"),
         ("HrmTextForCausalLM", r"several are number 0 \(L_module.layers.0.self_attn, H_module"),
         ("CsmForConditionalGeneration", r"several are number 0 \(backbone_model.layers.0.self_attn, depth"),
         ("FalconH1ForCausalLM", "layer 0 has a cache of class LinearAttentionAndFullAttentionLayer"),
@@ -138,6 +140,64 @@ def test_caches_that_cannot_be_compressed(name, message, strategy):
     model = made(name)
     with pytest.raises(ValueError, match=message), ra.compress(model, strategy, 100):
         model.generate(input_ids=tokens(2, 20), **GREEDY)
+
+
+def test_a_pass_that_was_refused_leaves_no_cache_open():
+    """What was compressed stays closed outside, whatever was refused within."""
+    model, ids = made("LlamaForCausalLM"), tokens(2, 9)
+    model.set_attn_implementation("sdpa")
+    cache, masks = DynamicCache(config=model.config), torch.ones(2, 1, 1, 10, dtype=torch.bool)
+    with torch.no_grad(), ra.compress(model, "recency", 4, slack=0):
+        model(ids, past_key_values=cache)
+        with pytest.raises(ValueError, match="attention_mask of a compressed model"):
+            model(ids[:, :1], past_key_values=cache, attention_mask=masks)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="this cache was compressed"):
+        model(ids[:, :1], past_key_values=cache)
+
+
+def test_full_layers_that_name_a_window_are_compressed():
+    model = made("Exaone4ForCausalLM")
+    with ra.compress(model, "recency", 8, slack=0) as use:
+        model.generate(input_ids=tokens(2, 20), **GREEDY)
+    assert [layer.held for layer in use.layers] == [8]
+
+
+@pytest.mark.parametrize("name", ["JetMoeForCausalLM", "Exaone4ForCausalLM", "GPTNeoXForCausalLM"])
+def test_the_report_has_the_bytes_that_caches_have(name):
+    model, ids = made(name), tokens(1, 16)
+    cache = DynamicCache(config=model.config)
+    model(ids, past_key_values=cache, use_cache=True)
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    convert(model, window=4, layers=[1])
+    assert cache_report(model, [16]).original == (held,)
+
+
+def test_layers_that_take_keys_have_no_bytes_of_their_own():
+    model, ids = sharing(), tokens(1, 16)
+    cache = DynamicCache(config=model.config)
+    model(ids, past_key_values=cache, use_cache=True)
+    own = [layer for layer in cache.layers if getattr(layer, "keys", None) is not None]
+    assert len(own) == 4
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in own)
+    convert(model, window=4, layers=[0, 1])
+    assert cache_report(model, [16]).original == (held,)
+
+
+def test_an_interrupted_pass_can_be_taken_back():
+    """Keys are there and states are not: a cache between two layers, not one without states."""
+    model, ids = made("GraniteMoeHybridForCausalLM"), tokens(2, 9)
+    cache = DynamicCache(config=model.config)
+    before = rattention.hf.snapshot(cache)
+    model(ids, past_key_values=cache, use_cache=True)
+    linear = [layer for layer in cache.layers if isinstance(layer, LinearAttentionLayer)]
+    assert linear
+    for layer in linear:
+        layer.is_conv_states_initialized = {0: False}
+        layer.is_recurrent_states_initialized = {0: False}
+    with pytest.raises(TypeError):
+        rattention.hf.snapshot(cache)
+    rattention.hf.restore(cache, before)
+    assert cache.get_seq_length() == 0
 
 
 def test_states_in_modules_have_no_snapshots():

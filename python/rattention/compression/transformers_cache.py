@@ -122,20 +122,20 @@ class _Compressor:
             return
         assert attention.call is not None
         call = attention.call
+        again, layer.expected = not layer.expected, False
+        _require_its_own_keys(attention.name, layer, call.args[1], again)
         query, options = call.args[0], dict(call.keywords)
         _require_padding_only(options)
         held = layer.held
-        _require_its_own_keys(attention.name, layer, call.args[1])
-        layer.expected = False
         held.show(options.pop("key_mask", None), query.shape[2])
         attention.output = call.func(*call.args, **options, **held.masks(query.shape[1]))
         held.attended(query, options["scale"])
 
 
-def _require_its_own_keys(name: str, layer: _CompressedLayer, key: torch.Tensor) -> None:
+def _require_its_own_keys(name: str, layer: _CompressedLayer, key: torch.Tensor, again: bool) -> None:
     """ValueError where what a layer attends with is not what its cache has just taken in."""
     why = ""
-    if not layer.expected:
+    if again:
         why = "attends more than once in one call"
     elif not layer.taken:
         why = "keeps its keys in the cache of another layer"

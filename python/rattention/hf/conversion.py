@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel
+from transformers.cache_utils import DummyLayer, DynamicSlidingWindowLayer
 
 from rattention._arguments import chosen_numbers, whole_number
 from rattention.hf.attention import NAME, register
-from rattention.hf.converted import RAttentionModule, become_converted, sliding_window_of
-from rattention.hf.convertible import attentions_of, convertible, require_caches_of_keys
+from rattention.hf.converted import RAttentionModule, become_converted
+from rattention.hf.convertible import attentions_of, caches_of, convertible, require_caches_of_keys
 from rattention.hf.rotation import LayerShape, Rotation, measured
 from rattention.mechanisms.rattention_cache import RAttentionCache
 
@@ -145,11 +146,15 @@ def convert(
 
 def cache_report(model: PreTrainedModel, contexts: Sequence[int] = CONTEXTS) -> CacheReport:
     """Bytes of the caches of one sequence in a model that `convert` has converted, and before."""
-    attentions = [*attentions_of(model).values()]
-    if not any(isinstance(m, RAttentionModule) for m in attentions):
+    attentions = attentions_of(model)
+    if not any(isinstance(m, RAttentionModule) for m in attentions.values()):
         raise ValueError(f"{type(model).__name__} has no converted layers: see rattention.hf.convert")
-    original = [[_key_value_bytes(m, context) for m in attentions] for context in contexts]
-    constant = [_converted_bytes(m) if isinstance(m, RAttentionModule) else None for m in attentions]
+    caches = caches_of(model)
+    original = [
+        [_key_value_bytes(m, caches.get(index), context) for index, m in attentions.items()]
+        for context in contexts
+    ]
+    constant = [_converted_bytes(m) if isinstance(m, RAttentionModule) else None for m in attentions.values()]
     converted = [
         sum(grown if fixed is None else fixed for grown, fixed in zip(sizes, constant, strict=True))
         for sizes in original
@@ -157,20 +162,21 @@ def cache_report(model: PreTrainedModel, contexts: Sequence[int] = CONTEXTS) -> 
     return CacheReport(tuple(contexts), tuple(converted), tuple(sum(sizes) for sizes in original))
 
 
-def _key_value_bytes(attention: Any, context: int) -> int:
+def _key_value_bytes(attention: Any, cache: Any, context: int) -> int:
     """Of plain attention; a sliding window of W keeps W - 1 tokens for the next."""
-    sliding = sliding_window_of(attention)
-    kept = context if sliding is None else min(context, sliding - 1)
+    kept = context
+    if isinstance(cache, DynamicSlidingWindowLayer):
+        kept = min(context, cache.sliding_window - 1)
+    elif isinstance(cache, DummyLayer):  # another layer's keys
+        kept = 0
     return int(2 * kept * _key_features(attention) * next(attention.parameters()).element_size())
 
 
 def _key_features(attention: Any) -> int:
-    if isinstance(attention, RAttentionModule):
-        return attention.shape.kv_heads * attention.shape.head_dim
     if hasattr(attention, "k_proj"):
         return int(attention.k_proj.out_features)
     config = attention.config
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head_dim = getattr(attention, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int((getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * head_dim)
 
 

@@ -173,6 +173,8 @@ def _converted_class(kind: type) -> type:
 
 def sliding_window_of(attention: Any) -> int | None:
     """W of a module's own sliding-window attention; Mistral's modules leave it to their configuration."""
+    if getattr(attention, "is_sliding", True) is False:  # EXAONE 4's name a window that they do not have
+        return None
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window  # type: ignore[no-any-return]
     return getattr(attention.config, "sliding_window", None)

@@ -40,12 +40,12 @@ def convertible(model: PreTrainedModel) -> dict[int, Any]:
         raise TypeError(f"model must be a transformers.PreTrainedModel, got {type(model).__name__}")
     found = {i: m for i, m in attentions_of(model).items() if not isinstance(m, RAttentionModule)}
     name = type(model).__name__
-    _require_one_module_per_layer(model)
     if model.config.is_encoder_decoder or not found:
         raise ValueError(
             f"{name} has no layers that can be converted: that takes a causal decoder whose layers have a "
             "rotary embedding, call Transformers' AttentionInterface, and are not converted yet"
         )
+    _require_one_module_per_layer(model)
     if any(getattr(m, "is_causal", True) is False for m in found.values()):
         raise ValueError(
             f"{name} has no layers that can be converted: they attend to both sides, RAttention to what came "
@@ -56,9 +56,14 @@ def convertible(model: PreTrainedModel) -> dict[int, Any]:
     return found
 
 
+def caches_of(model: PreTrainedModel) -> dict[int, Any]:
+    """What Transformers makes as the caches of the model's layers, empty, by layer."""
+    return dict(enumerate(DynamicCache(config=model.config.get_text_config(decoder=True)).layers))
+
+
 def require_caches_of_keys(model: PreTrainedModel, layers: Mapping[int, Any]) -> None:
     """ValueError where a layer keeps more between tokens than keys and values of its own."""
-    made = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
+    made = caches_of(model)
     takers = any(getattr(attention, TAKES, False) for _, attention in _rotated(model))
     for index, attention in layers.items():
         if getattr(attention, TAKES, False) or (takers and getattr(attention, GIVES, False)):
@@ -66,7 +71,7 @@ def require_caches_of_keys(model: PreTrainedModel, layers: Mapping[int, Any]) ->
                 f"{type(model).__name__} cannot be converted: layer {index} has its keys from another layer "
                 "or gives them to one; leave such layers out by layers="
             )
-        if index < len(made) and type(made[index]) not in (DynamicLayer, DynamicSlidingWindowLayer):
+        if index in made and type(made[index]) not in (DynamicLayer, DynamicSlidingWindowLayer):
             raise ValueError(
                 f"{type(model).__name__} cannot be converted: layer {index} has a cache of class "
                 f"{type(made[index]).__name__}, not of keys and values alone; leave such layers out by "
@@ -82,5 +87,5 @@ def _require_one_module_per_layer(model: PreTrainedModel) -> None:
         if len(places) > 1:
             raise ValueError(
                 f"{type(model).__name__} has no layers that can be converted: several are number {index} "
-                f"({', '.join(places)}); where they are parts with caches of their own, convert one part"
+                f"({', '.join(places)})"
             )

@@ -64,7 +64,9 @@ def snapshot(cache: Cache) -> CacheSnapshot:
         `cache` is not a cache, or has layers of classes from elsewhere or with quantized keys, or is one of a
         model that keeps recurrent states in its modules (RecurrentGemma).
     """
-    return CacheSnapshot(tuple((type(layer), _taken(layer)) for layer in _layers(cache)))
+    layers = _layers(cache)
+    _require_states(layers)
+    return CacheSnapshot(tuple((type(layer), _taken(layer)) for layer in layers))
 
 
 def restore(cache: Cache, snapshot: CacheSnapshot) -> None:
@@ -119,6 +121,10 @@ def _layers(cache: Cache) -> list[Any]:
                 "copy.deepcopy(cache)"
             )
     layers: list[Any] = cache.layers
+    return layers
+
+
+def _require_states(layers: list[Any]) -> None:
     lengths = [layer.get_seq_length() for layer in layers if hasattr(layer, "get_seq_length")]
     if any(lengths) and any(
         isinstance(layer, LinearAttentionLayer) and _has_no_state(layer) for layer in layers
@@ -127,7 +133,6 @@ def _layers(cache: Cache) -> list[Any]:
             "a cache of keys whose linear layers hold no state has no snapshots: the model keeps its states "
             "elsewhere, as RecurrentGemma does in its modules"
         )
-    return layers
 
 
 def _has_no_state(layer: LinearAttentionLayer) -> bool:

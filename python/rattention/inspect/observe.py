@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 METRICS = (*ROW_METRICS, "received")
 PER_KEY = ("received",)
 _EACH = "read them one by one from .passes"
-_AGAIN = "as in models whose modules attend several times (ALBERT's shared ones, DiffLlama's)"
+_SHARED = "as in models whose modules attend several times (ALBERT's shared ones, DiffLlama's)"
 PANELS = ("entropy", "local_concentration", "long_range", "retention")
 """What `Observation.figure` shows where it was measured."""
 
@@ -89,7 +89,7 @@ class Observation:
         values = [getattr(p, name) for p in self.passes]
         kinds = {(tuple(sorted(p.layers)), v.shape[:3]) for p, v in zip(self.passes, values, strict=True)}
         if len(kinds) > 1:
-            raise ValueError(f"the passes have other layers or batch sizes, {_AGAIN}: {_EACH}")
+            raise ValueError(f"the passes have other layers or batch sizes, {_SHARED}: {_EACH}")
         return np.concatenate(values, axis=3)
 
     def per_head(self, name: str) -> NDArray[np.float64]:

@@ -171,7 +171,7 @@ class Validation:
                 shares.setdefault(trial.strategy, {})[trial.seed] = math.nan if share is None else share
         best = shares.pop(self.best(budget).strategy)
         return {
-            name: interval([best[seed] - share for seed, share in own.items()])
+            name: interval([best[seed] - share for seed, share in own.items() if seed in best])
             for name, own in shares.items()
         }
 
