@@ -12,7 +12,7 @@ import pytest
 from tests.pages import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 PAGE = ROOT / "docs" / "evidence.md"
 EVIDENCE = ROOT / "docs" / "evidence"
@@ -33,6 +33,16 @@ def rows(title: str) -> list[list[str]]:
 def result(folder: str, experiment: str, name: str, seed: int) -> dict[str, Any]:
     path = EVIDENCE / folder / "results" / f"{experiment}-{name}-{seed}.json"
     return dict(json.loads(path.read_text("utf-8")))
+
+
+def results(folder: str, experiment: str, name: str) -> list[dict[str, Any]]:
+    """Of every seed there is."""
+    place = EVIDENCE / folder / "results"
+    return [
+        result(folder, experiment, name, s)
+        for s in range(3)
+        if (place / f"{experiment}-{name}-{s}.json").exists()
+    ]
 
 
 def cost(name: str) -> dict[str, float]:
@@ -74,6 +84,13 @@ LANGUAGE = {
     "sliding window": "window-w32",
     "RAttention": "rattention-w32",
 }
+WIDER = {
+    "full attention": "full",
+    "sliding window": "window-w64",
+    "RAttention": "rattention-w64",
+    "sliding window, 3:1": "window-w64-3to1",
+    "RAttention, 3:1": "rattention-w64-3to1",
+}
 RECALL = {
     "full attention": "full",
     "sliding window": "window-w8",
@@ -85,32 +102,39 @@ RECALL = {
 }
 
 
-def by_seed(
-    title: str, folder: str, experiment: str, names: dict[str, str]
-) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every result that the table under a heading tells, and its cell."""
+def require_losses(title: str, folder: str, names: dict[str, str], window: int) -> None:
+    """The table under a heading has the losses of every seed, of all tokens and of those last seen beyond."""
     told = rows(title)
     assert [label for label, *_ in told] == [*names]
     for label, rate, *cells in told:
-        assert len(cells) == 3
         for seed, cell in enumerate(cells):
-            own = result(folder, experiment, names[label], seed)
+            own = result(folder, "pareto", names[label], seed)
             assert float(rate) == own["training"]["learning_rate"]
-            yield own, cell
+            far = [at for at in own["text"]["by_reach"] if (at["reach"] or 0) > window]
+            beyond = sum(at["bits"] for at in far) / sum(at["tokens"] for at in far)
+            assert cell == f"{own['text']['second_half_bits_per_byte']:.3f}, {beyond:.2f}"
+        assert len(cells) == 3
 
 
 def test_language_models() -> None:
-    for own, cell in by_seed("Language models", "language", "pareto", LANGUAGE):
-        far = [at for at in own["text"]["by_reach"] if (at["reach"] or 0) > 32]
-        beyond = sum(at["bits"] for at in far) / sum(at["tokens"] for at in far)
-        assert cell == f"{own['text']['second_half_bits_per_byte']:.3f}, {beyond:.2f}"
+    require_losses("Language models", "language", LANGUAGE, 32)
     grams = result("language", "ngram", "full", 0)["text"]["second_half_bits_per_byte"]
     assert f"5-grams of the same training text need {grams:.3f}." in PAGE.read_text("utf-8")
 
 
+def test_wider_windows() -> None:
+    require_losses("Wider windows", "windows", WIDER, 64)
+
+
 def test_recall() -> None:
-    for own, cell in by_seed("Recall", "recall", "recall-p8", RECALL):
-        assert cell == f"{own['recall']['accuracy']:.0%}".replace("%", " %")
+    told = rows("Recall")
+    assert [label for label, *_ in told] == [*RECALL]
+    for label, rate, *cells in told:
+        for folder, cell in zip(("recall", "recall_5000"), cells, strict=True):
+            own = results(folder, "recall-p8", RECALL[label])
+            assert {run["training"]["learning_rate"] for run in own} <= {float(rate)}
+            shares = ", ".join(f"{run['recall']['accuracy']:.0%}".replace("%", " %") for run in own)
+            assert cell == (shares or "–")
 
 
 def bits(text: dict[str, Any]) -> str:
