@@ -148,7 +148,7 @@ def test_summary_shows_what_was_measured():
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     rows, steps = lines[2:-6], lines[-6:]
     assert [row[0] for row in rows] == [models.title(name) for name in models.NAMES]
-    assert steps[0] == ["dtype", "our cache", "1", "512", "4,096", "32,768"]
+    assert steps[0] == ["dtype", "cache used with rattention", "1", "512", "4,096", "32,768"]
     assert steps[2:] == [
         ["float32", "`DynamicCache`", "7.1x", "7.2x", "7.3x", "7.4x"],
         ["float32", "`InPlaceCache`", "8.1x", "8.2x", "8.3x", "8.4x"],
