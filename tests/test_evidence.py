@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import re
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tests.pages import ROOT
-
-if TYPE_CHECKING:
-    pass
 
 PAGE = ROOT / "docs" / "evidence.md"
 EVIDENCE = ROOT / "docs" / "evidence"

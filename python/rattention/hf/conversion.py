@@ -133,8 +133,9 @@ def convert(
         raise ValueError(f"window must be >= 0, got {width}")
     found = convertible(model)
     chosen = chosen_numbers("layers", layers, found)
-    require_caches_of_keys(model, {index: found[index] for index in chosen})
-    shapes = measured(model, {index: found[index] for index in chosen}, width)
+    wanted = {index: found[index] for index in chosen}
+    require_caches_of_keys(model, wanted)
+    shapes = measured(model, wanted, width)
     _note(found[chosen[0]].config, width, shapes)
     for index, shape in shapes.items():
         become_converted(found[index], width, shape)

@@ -64,7 +64,7 @@ def caches_of(model: PreTrainedModel) -> dict[int, Any]:
 def require_caches_of_keys(model: PreTrainedModel, layers: Mapping[int, Any]) -> None:
     """ValueError where a layer keeps more between tokens than keys and values of its own."""
     made = caches_of(model)
-    takers = any(getattr(attention, TAKES, False) for _, attention in _rotated(model))
+    takers = any(getattr(attention, TAKES, False) for attention in attentions_of(model).values())
     for index, attention in layers.items():
         if getattr(attention, TAKES, False) or (takers and getattr(attention, GIVES, False)):
             raise ValueError(
