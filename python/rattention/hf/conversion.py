@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import functools
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DummyLayer, DynamicSlidingWindowLayer
 
 from rattention._arguments import chosen_numbers, whole_number
+from rattention._models import evaluating
 from rattention.hf.attention import NAME, register
 from rattention.hf.converted import RAttentionModule, become_converted
 from rattention.hf.convertible import attentions_of, caches_of, convertible, require_caches_of_keys
-from rattention.hf.rotation import LayerShape, Rotation, measured
+from rattention.hf.rotation import LayerShape, Rotation, decoder_of, measured
 from rattention.mechanisms.rattention_cache import RAttentionCache
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 KEPT_AS = "rattention"
 """The attribute of a configuration that says what was converted."""
+
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""Dtypes of token ids."""
 
 CONTEXTS = (1024, 4096, 16_384, 65_536, 262_144)
 
@@ -53,7 +59,7 @@ class Conversion:
     """The layers that are RAttention now."""
     window: int
     new_parameters: int
-    """Numbers in the norms' weights, which are 1 until they are trained."""
+    """Numbers in the norms' weights, 1 without `calibration` and until they are trained."""
     cache: CacheReport
 
     def __repr__(self) -> str:
@@ -69,6 +75,8 @@ def convert(
     model: PreTrainedModel,
     window: int = 512,
     layers: int | Iterable[int] | None = None,
+    *,
+    calibration: torch.Tensor | None = None,
 ) -> Conversion:
     """Turn layers of a decoder model into RAttention, in place; **the model then needs fine-tuning**.
 
@@ -87,6 +95,11 @@ def convert(
         w of `rattention.rattention`: w + 1 tokens are seen in full.
     layers:
         Which decoder layers, by number; all by default.
+    calibration:
+        Token ids ``[batch, length]`` without padding, a few thousand of the kind of text that the model is
+        for. The new norms then begin so that the model answers nearly as with sliding windows, and
+        fine-tuning starts from there: local weights give rows the size that they had (least squares, for
+        each head and column), the states' weights are 0. Without it both begin as 1.
 
     Returns
     -------
@@ -96,11 +109,12 @@ def convert(
     Raises
     ------
     TypeError
-        `model` is no `transformers.PreTrainedModel`, or other arguments are no integers.
+        `model` is no `transformers.PreTrainedModel`, or other arguments hold no integers.
     ValueError
         The model has no such layers, or layers that are converted already or do what RAttention does not
         have: soft-capped scores, sinks, attention to both sides, other embeddings of positions, several
-        calls of attention in one layer, states besides keys and values.
+        calls of attention in one layer, states besides keys and values. `calibration` has another shape, or
+        ids that the model does not have. The model is then as it was.
 
     Notes
     -----
@@ -132,6 +146,7 @@ def convert(
     if width < 0:
         raise ValueError(f"window must be >= 0, got {width}")
     found = convertible(model)
+    ids = None if calibration is None else _token_ids(model, calibration)
     chosen = chosen_numbers("layers", layers, found)
     wanted = {index: found[index] for index in chosen}
     require_caches_of_keys(model, wanted)
@@ -141,8 +156,35 @@ def convert(
         become_converted(found[index], width, shape)
     register()
     model.set_attn_implementation(NAME)
+    if ids is not None:
+        _calibrate(model, [found[index] for index in shapes], ids)
     added = sum(2 * shape.heads * shape.value_dim for shape in shapes.values())
     return Conversion(chosen, width, added, cache_report(model))
+
+
+def _token_ids(model: PreTrainedModel, ids: Any) -> torch.Tensor:
+    """`calibration`, on the device of the model."""
+    if not isinstance(ids, torch.Tensor) or ids.dtype not in WHOLE:
+        came = f"a tensor of {ids.dtype}" if isinstance(ids, torch.Tensor) else type(ids).__name__
+        raise TypeError(f"calibration must be a tensor of integers [batch, length], got {came}")
+    if ids.dim() != 2 or ids.numel() == 0:
+        raise ValueError(f"calibration must be [batch, length] with tokens, got shape {tuple(ids.shape)}")
+    embeddings: Any = model.get_input_embeddings()
+    known = embeddings.num_embeddings
+    if not 0 <= int(ids.min()) <= int(ids.max()) < known:
+        raise ValueError(
+            f"calibration must hold token ids from 0 to {known - 1}, got {int(ids.min())} to {int(ids.max())}"
+        )
+    return ids.to(model.device, torch.int64)
+
+
+def _calibrate(model: PreTrainedModel, layers: Sequence[RAttentionModule], ids: torch.Tensor) -> None:
+    """Set the norms' weights of the layers one after another, in one pass."""
+    with evaluating(model), ExitStack() as stack:
+        for layer in layers:
+            layer.calibrating = True
+            stack.callback(setattr, layer, "calibrating", False)
+        decoder_of(model).base_model(input_ids=ids, use_cache=False)
 
 
 def cache_report(model: PreTrainedModel, contexts: Sequence[int] = CONTEXTS) -> CacheReport:

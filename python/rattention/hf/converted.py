@@ -12,6 +12,7 @@ from rattention.hf.attention import refuse
 from rattention.hf.cache import CACHES, RAttentionCacheLayer, given_cache, layer_of
 from rattention.hf.masks import PatternMask
 from rattention.hf.rotation import RECEIVER, LayerShape, no_rotation, with_implementation
+from rattention.torch.calibration import begin_as_window
 from rattention.torch.checks import as_tensor
 from rattention.torch.rotary import aligned_rotary
 
@@ -25,8 +26,8 @@ class RAttentionModule(torch.nn.Module):
     """RAttention in an attention module, whose projections, norms of queries and keys and output stay.
 
     It is mixed into the class of the module, see `become_converted`. New are the weights of its two norms,
-    ``local_norm_weight`` and ``linear_norm_weight``, ``[heads, value_dim]``, 1 at first. Positions count the
-    tokens of the sequence; position ids are ignored.
+    ``local_norm_weight`` and ``linear_norm_weight``, ``[heads, value_dim]``, 1 unless they are calibrated.
+    Positions count the tokens of the sequence; position ids are ignored.
     """
 
     config: Any
@@ -37,6 +38,8 @@ class RAttentionModule(torch.nn.Module):
     linear_norm_weight: torch.nn.Parameter
     attention_hook: Hook | None
     """Shown the local branch as that of `rattention.nn.SelfAttention`."""
+    calibrating: bool
+    """Whether the norms' weights are set by what the layer is called with: `calibrated` sets it."""
 
     def forward(
         self,
@@ -74,9 +77,13 @@ class RAttentionModule(torch.nn.Module):
             query, key = (self.shape.rotation.ordered(tensor) for tensor in (query, key))
         settings = self._settings(scaling)
         tokens = [query, key, value]
-        if self.attention_hook is not None:
+        if self.attention_hook is not None or self.calibrating:
             query, key, options = self._local(query, key, masks, cache, settings)
-            self.attention_hook(None, query, key, None, options)
+            if self.attention_hook is not None:
+                self.attention_hook(None, query, key, None, options)
+            if self.calibrating:
+                local = rt.attention(query, key, value, **options)
+                begin_as_window(local, self.local_norm_weight, self.linear_norm_weight)
         if cache is None:
             output = rt.rattention(*tokens, **settings | masks)
         else:
@@ -164,6 +171,7 @@ def become_converted(attention: Any, window: int, shape: LayerShape) -> None:
         ones = torch.ones(shape.heads, shape.value_dim, dtype=weight.dtype, device=weight.device)
         setattr(attention, name, torch.nn.Parameter(ones))
     attention.attention_hook = None
+    attention.calibrating = False
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AttentionInterface, PreTrainedModel
 
+from rattention._models import evaluating
 from rattention.hf.attention import REFUSED
 from rattention.hf.cache import CACHES
 from rattention.torch.rotary import plain_rotary
@@ -158,8 +159,8 @@ def _observed(
     # The embedding of padding is 0, and nothing would be seen to turn.
     padding = getattr(model.config, "pad_token_id", None)
     ids = torch.tensor([[i for i in range(4) if i != padding][:3]], device=model.device)
-    modes = [(module, module.training) for module in model.modules()]
     with ExitStack() as stack:
+        stack.enter_context(evaluating(model))
         for attention in attentions.values():
             stack.callback(attention.register_forward_pre_hook(keep, with_kwargs=True).remove)
         for module in model.modules():
@@ -168,7 +169,6 @@ def _observed(
         for positions in ([0, 1, 2], [0, 1, last]):
             tables.clear()
             at = torch.tensor([positions], device=model.device)
-            model.train(False)
             try:
                 decoder_of(model).base_model(input_ids=ids, position_ids=at, use_cache=False)
             except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
@@ -176,9 +176,6 @@ def _observed(
                     f"{type(model).__name__} cannot be converted: its decoder does not run on three tokens "
                     f"alone: {error}"
                 ) from error
-            finally:
-                for module, mode in modes:
-                    module.training = mode
     return calls, tables
 
 
