@@ -17,7 +17,9 @@ from rattention.studies.lm import ModelSize, Variant
 from rattention.studies.lm.branches import BranchAttention, Branches
 from rattention.studies.lm.config import PRESETS
 from rattention.studies.lm.cost import measured
+from rattention.studies.lm.training import begun
 from rattention.studies.lm.variants import (
+    AS_WINDOW,
     BASELINE,
     LABELS,
     LAYERS,
@@ -114,6 +116,25 @@ def test_every_parameter_that_is_trained_has_a_gradient(variant):
         assert (parameter.grad is not None) == parameter.requires_grad, name
         if parameter.requires_grad:
             assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("layout", ["pure", "3:1"])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_a_model_that_begins_as_its_window(layout, qk_norm):
+    torch.manual_seed(0)
+    size = replace(SIZE, depth=4, qk_norm=qk_norm)
+    tokens = torch.randint(32, (3, 40))
+    source = model_of(Variant("window", 3, layout), size, 32).state_dict()
+    logits = []
+    for name in ("window", AS_WINDOW, "rattention"):
+        model = begun(Variant(name, 3, layout), size, 32, tokens, source)
+        with torch.no_grad():
+            logits.append(model(tokens))
+        for key, weight in model.state_dict().items():
+            assert key not in source or torch.equal(weight, source[key])
+            assert not key.endswith("linear_norm_weight") or (weight == (name != AS_WINDOW)).all()
+    window, ours, plain = logits
+    assert (ours - window).norm() < 0.4 * (plain - window).norm()
 
 
 class TestBranches:

@@ -21,6 +21,7 @@ from rattention.studies.lm import NAMES, PRESETS, Study, run_study
 from rattention.studies.lm.experiments import EXPERIMENTS
 from rattention.studies.lm.study import runs_of
 from rattention.studies.lm.training import load
+from rattention.studies.lm.variants import AS_WINDOW
 
 from tests.lm_studies import results, tiny_study, without_times, write_texts
 from tests.processes import REPOSITORY
@@ -145,8 +146,11 @@ class TestFolder:
             made[f"conversion-s0-{name}-0.json"]["text"] for name in ("full", "window-w4", "rattention-w4")
         ]
         assert len({text["bits_per_byte"] for text in texts}) == 3
-        trained = load(whole / "models" / "converted-2-rattention-w4-0")
-        assert [layer.mechanism.window for layer in trained.encoder.attention_layers()] == [4, 4]
+        for name, norm in (("rattention", 1), (AS_WINDOW, 0)):
+            trained = load(whole / "models" / f"converted-2-{name}-w4-0").encoder.attention_layers()
+            assert [layer.mechanism.window for layer in trained] == [4, 4]
+            for layer in trained:  # two steps of AdamW after they began
+                assert 0 < (layer.norms.linear_norm_weight - norm).abs().max() < 2.1 * 1e-3
 
     def test_lengths_are_multiples(self, whole):
         result = results(whole)["length-full-0.json"]

@@ -158,9 +158,7 @@ class SelfAttention(nn.Module):
         ValueError
             A mask of another shape or with other numbers than 0 and 1, or a cache with masks or gradients.
         """
-        query, key, value = (self._heads(linear(x)) for linear in (self.query, self.key, self.value))
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+        query, key, value = self.projected(x)
         if self.gravity is not None:
             query, key = self.gravity.positions(query, key)
         if cache is None:
@@ -173,6 +171,13 @@ class SelfAttention(nn.Module):
             heads = self.recurrence.gated(heads, x)
         joined: Tensor = self.output(heads.transpose(1, 2).flatten(2))
         return joined
+
+    def projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, values ``[batch, heads, length, head_dim]``, normed with `qk_norm`, not rotated."""
+        query, key, value = (self._heads(linear(x)) for linear in (self.query, self.key, self.value))
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        return query, key, value
 
     def _heads(self, rows: Tensor) -> Tensor:
         batch, length, width = rows.shape

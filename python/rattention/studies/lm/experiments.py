@@ -15,10 +15,10 @@ from rattention.studies.lm.evaluation import (
 )
 from rattention.studies.lm.ngram import NGrams
 from rattention.studies.lm.tasks import NAMES as TASKS
-from rattention.studies.lm.variants import BASELINE, LAYERS, WINDOWLESS, Variant
+from rattention.studies.lm.variants import AS_WINDOW, BASELINE, LAYERS, WINDOWLESS, Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from rattention.nn import LanguageModel
     from rattention.studies.lm.config import Study
@@ -84,15 +84,18 @@ class Experiment:
         ]
 
 
-def windowed(windows: Iterable[int], layouts: Iterable[str] = ("pure",)) -> list[Variant]:
-    """Full attention, and every window with and without the linear branch."""
-    mechanisms = ("window", "rattention")
+def windowed(
+    windows: Iterable[int],
+    layouts: Iterable[str] = ("pure",),
+    mechanisms: Sequence[str] = ("window", "rattention"),
+) -> list[Variant]:
+    """Full attention, and every window with these mechanisms: with and without the linear branch."""
     return [BASELINE, *(Variant(m, w, layout) for layout in layouts for w in windows for m in mechanisms)]
 
 
 def recall_variants(study: Study) -> list[Variant]:
     """Mechanisms without a window once, others with each."""
-    names = ("full", "linear", "gated_linear", "gated_delta", "window", "rattention", "rattention_gated")
+    names = (*WINDOWLESS, "window", "rattention", AS_WINDOW, "rattention_gated")
     return [
         Variant(name, window)
         for name in names
@@ -181,7 +184,7 @@ EXPERIMENTS = {
     "ablations": Experiment("Parts of RAttention changed", ablation_variants, losses_on_text),
     "conversion": Experiment(
         "Full attention converted",
-        lambda study: windowed(study.conversion.windows),
+        lambda s: windowed(s.conversion.windows, mechanisms=("window", "rattention", AS_WINDOW)),
         losses_on_text,
         lambda study: [f"converted-{steps}" for steps in study.conversion.steps],
     ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rattention.studies.kit.intervals import Interval, interval
 from rattention.studies.lm.results import BITS
-from rattention.studies.lm.variants import Variant
+from rattention.studies.lm.variants import AS_WINDOW, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -111,8 +111,9 @@ def _others(experiment: str, model: Number, models: Mapping[str, Number]) -> lis
     def beside(mechanism: str) -> str:
         return Variant(mechanism, model.window, model.layout).name
 
-    if model.mechanism == "rattention":
-        others = [beside("window"), beside("window_normed"), FULL]
+    if model.mechanism in ("rattention", AS_WINDOW):
+        others = [beside("rattention")] if model.mechanism == AS_WINDOW else []
+        others += [beside("window"), beside("window_normed"), FULL]
         others += [n for n in ("linear", "gated_linear", "gated_delta") if experiment == "recall"]
         return others + [n for n, m in models.items() if _larger_window(m, model)][-1:]
     if model.mechanism == "window":

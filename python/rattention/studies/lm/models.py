@@ -11,8 +11,8 @@ from rattention.studies.kit import distributed
 from rattention.studies.kit.folder import read_result
 from rattention.studies.lm.batches import Batches, RecallBatches, TextBatches
 from rattention.studies.lm.evaluation import recalled, validation_loss
-from rattention.studies.lm.training import load, train
-from rattention.studies.lm.variants import BASELINE, model_of
+from rattention.studies.lm.training import begun, load, train
+from rattention.studies.lm.variants import BASELINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,12 +58,12 @@ class Bench:
 
     def _converted(self, run: Run, steps: int) -> tuple[LanguageModel, dict[str, Any]]:
         """The seed's model of full attention with the run's layers, trained on for `steps`. Norms that it
-        did not have begin with weights of 1."""
+        did not have begin as in a new model."""
         source, numbers = self.trained(replace(run, variant=BASELINE, training="text"))
         assert source is not None
         if steps == 0:
-            model = model_of(run.variant, *self._size(run))
-            model.load_state_dict(source.state_dict(), strict=False)
+            batch, _ = self._batches(run, CONVERSION_SEED + run.seed)(0)
+            model = begun(run.variant, *self._size(run), batch["tokens"], source.state_dict())
             return model, {"seed": run.seed, "steps": 0, "tokens": 0, "before": numbers}
         rate, seed = self.study.conversion.rate, CONVERSION_SEED + run.seed
         after = self._train(run, self._place(run), seed, rate, steps, source.state_dict())

@@ -24,7 +24,7 @@ from rattention.studies.kit.training import (
     save_checkpoint,
 )
 from rattention.studies.lm.settings import ModelSize
-from rattention.studies.lm.variants import Variant, model_of
+from rattention.studies.lm.variants import AS_WINDOW, Variant, begin_as_windows, model_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,9 +152,7 @@ def train(
     distributed.barrier()
     with torch.random.fork_rng(devices=[]), deferred_interrupt() as asked:
         torch.manual_seed(seed)
-        model = model_of(variant, size, vocabulary)
-        if weights is not None:
-            model.load_state_dict(weights, strict=False)
+        model = begun(variant, size, vocabulary, batches(0)[0]["tokens"], weights)
         trainer = LmTrainer(model, batches, training, folder, rate=rate, steps=steps)
         trainer.run(asked)
     numbers = _numbers(trainer, rate, seed)
@@ -179,6 +177,22 @@ def _numbers(trainer: LmTrainer, rate: float, seed: int) -> dict[str, Any]:
         "last_train_loss": sum(line["loss"] for line in last) / len(last),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
     }
+
+
+def begun(
+    variant: Variant,
+    size: ModelSize,
+    vocabulary: int,
+    tokens: torch.Tensor,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> LanguageModel:
+    """A model before its first step, with these weights where it has them; `tokens` are its first batch."""
+    model = model_of(variant, size, vocabulary)
+    if weights is not None:
+        model.load_state_dict(weights, strict=False)
+    if variant.mechanism == AS_WINDOW:
+        begin_as_windows(model, tokens)
+    return model
 
 
 def load(folder: Path) -> LanguageModel:

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
+import rattention.torch as rt
 from rattention.nn import GatedDelta, GatedLinear, LanguageModel, RAttention, SlidingWindow, Softmax
 from rattention.studies.kit.settings import require_name
 from rattention.studies.lm.branches import BranchAttention, Branches
+from rattention.torch.calibration import begin_as_window
+from rattention.torch.rotary import rotary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rattention.nn import SelfAttention
     from rattention.nn.mechanisms import Mechanism
     from rattention.studies.lm.settings import ModelSize
 
@@ -28,6 +32,7 @@ LAYERS: dict[str, Callable[[int, float], Mechanism | Branches]] = {
     "gated_linear": lambda window, theta: GatedLinear(feature_map="softmax"),
     "gated_delta": lambda window, theta: GatedDelta(),
     "rattention_gated": lambda window, theta: Branches(window, gate="state"),
+    "rattention_as_window": lambda window, theta: RAttention(window, rope_theta=theta),
     "rattention_relu": lambda window, theta: RAttention(window, rope_theta=theta, feature_map="relu"),
     "rattention_identity": lambda window, theta: Branches(window, feature_map="identity"),
     "rattention_no_norms": lambda window, theta: Branches(window, norm="none"),
@@ -48,6 +53,7 @@ LABELS = {
     "gated_linear": "Scalar gate",
     "gated_delta": "Gated DeltaNet",
     "rattention_gated": "RAttention, state gated",
+    "rattention_as_window": "RAttention, begun as its window",
     "rattention_relu": "RAttention, ReLU",
     "rattention_identity": "RAttention, identity",
     "rattention_no_norms": "RAttention, no norms",
@@ -59,6 +65,8 @@ LABELS = {
 }
 """What tables and figures call them."""
 
+AS_WINDOW = "rattention_as_window"
+"""RAttention whose norms begin as `begin_as_windows` says, from scratch and after a conversion."""
 WINDOWLESS = ("full", "linear", "gated_linear", "gated_delta")
 MATCHED_WITHIN = 0.005
 """Share by which the parameters of two mechanisms may differ."""
@@ -134,6 +142,27 @@ def _made(variant: Variant, size: ModelSize, vocabulary: int) -> LanguageModel:
         if isinstance(layer, Branches):
             block.attention = BranchAttention(size, layer)
     return model
+
+
+@torch.no_grad()
+def begin_as_windows(model: LanguageModel, tokens: torch.Tensor) -> None:
+    """Let every layer of RAttention give what its window gives, one after another on ``[batch, length]``."""
+
+    def begin(layer: SelfAttention, inputs: tuple[torch.Tensor, ...]) -> None:
+        query, key, value = layer.projected(inputs[0])
+        query, key = rotary(query, key, theta=layer.rope_theta)
+        local = rt.attention(query, key, value, causal=True, window=layer.window)
+        assert layer.norms is not None
+        begin_as_window(local, **layer.norms.rule())
+
+    hooks = [
+        layer.register_forward_pre_hook(begin)
+        for layer in model.encoder.attention_layers()
+        if layer.norms is not None
+    ]
+    model(tokens)
+    for hook in hooks:
+        hook.remove()
 
 
 def parameters(variant: Variant, size: ModelSize, vocabulary: int) -> int:
