@@ -211,23 +211,24 @@ def maps_are_collected() -> bool:
 
 def refuse(module: torch.nn.Module, dropout: float, others: dict[str, Any]) -> None:
     """Raise ValueError where a model asks for something that the kernels do not support."""
-    where = f'attention implementation "{NAME}" in {type(module).__name__}'
+    what = None
     if others.get("output_attentions") or maps_are_collected():
-        raise ValueError(
-            f"{where} stores no attention maps (output_attentions=True); rattention.observe measures them, "
+        what = (
+            "stores no attention maps (output_attentions=True); rattention.observe measures them, "
             'attn_implementation="eager" stores them'
         )
-    if dropout > 0:
-        raise ValueError(
-            f"{where} has no dropout of attention weights, got dropout={dropout}: set it to 0 in the model's "
-            "config (attention_dropout, attention_probs_dropout_prob, attn_pdrop)"
+    elif dropout > 0:
+        what = (
+            f"has no dropout of attention weights, got dropout={dropout}: set it to 0 in the model's config "
+            "(attention_dropout, attention_probs_dropout_prob, attn_pdrop)"
         )
-    for name, meaning in REFUSED.items():
-        if others.get(name) is not None:
-            raise ValueError(
-                f"{where} does not have {meaning}, which the model asks for by {name}; use "
-                'attn_implementation="eager"'
-            )
+    elif asked := next((name for name in REFUSED if others.get(name) is not None), None):
+        what = (
+            f"does not have {REFUSED[asked]}, which the model asks for by {asked}; use "
+            'attn_implementation="eager"'
+        )
+    if what is not None:
+        raise ValueError(f'attention implementation "{NAME}" in {type(module).__name__} {what}')
 
 
 def _masks(module: torch.nn.Module, mask: torch.Tensor | None) -> dict[str, Any]:
