@@ -21,6 +21,7 @@ from rattention import _extras
 _extras.require("torch")
 
 from rattention.nn.attention import SelfAttention
+from rattention.nn.calibration import begin_as_windows
 from rattention.nn.decoding import DecodingCache
 from rattention.nn.mechanisms import (
     GLA,
@@ -52,6 +53,7 @@ __all__ = [
     "SlidingWindow",
     "Softmax",
     "TransformerEncoder",
+    "begin_as_windows",
     "count_parameters",
     "rattention_pattern",
 ]

@@ -87,7 +87,7 @@ class Experiment:
 def windowed(
     windows: Iterable[int],
     layouts: Iterable[str] = ("pure",),
-    mechanisms: Sequence[str] = ("window", "rattention"),
+    mechanisms: Sequence[str] = ("window", "rattention", AS_WINDOW),
 ) -> list[Variant]:
     """Full attention, and every window with these mechanisms: with and without the linear branch."""
     return [BASELINE, *(Variant(m, w, layout) for layout in layouts for w in windows for m in mechanisms)]
@@ -113,7 +113,8 @@ def ablation_variants(study: Study) -> list[Variant]:
 
 def cost_variants(study: Study) -> list[Variant]:
     """Full attention and every window, pure and, from four layers on, with global layers."""
-    return windowed(study.cost.windows, ("pure", "3:1")[: 1 + (study.model.depth >= 4)])
+    layouts = ("pure", "3:1")[: 1 + (study.model.depth >= 4)]
+    return windowed(study.cost.windows, layouts, ("window", "rattention"))
 
 
 def losses_on_text(study: Study, run: Run, model: LanguageModel, data: CorpusData) -> dict[str, Any]:
@@ -184,7 +185,7 @@ EXPERIMENTS = {
     "ablations": Experiment("Parts of RAttention changed", ablation_variants, losses_on_text),
     "conversion": Experiment(
         "Full attention converted",
-        lambda s: windowed(s.conversion.windows, mechanisms=("window", "rattention", AS_WINDOW)),
+        lambda study: windowed(study.conversion.windows),
         losses_on_text,
         lambda study: [f"converted-{steps}" for steps in study.conversion.steps],
     ),

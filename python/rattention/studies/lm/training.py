@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rattention._files import writable_folder, write_json
+from rattention.nn import begin_as_windows
 from rattention.nn.weights import load_model, save_model
 from rattention.studies.kit import distributed
 from rattention.studies.kit.folder import read_result
@@ -24,7 +25,7 @@ from rattention.studies.kit.training import (
     save_checkpoint,
 )
 from rattention.studies.lm.settings import ModelSize
-from rattention.studies.lm.variants import AS_WINDOW, Variant, begin_as_windows, model_of
+from rattention.studies.lm.variants import AS_WINDOW, Variant, model_of
 
 if TYPE_CHECKING:
     from pathlib import Path

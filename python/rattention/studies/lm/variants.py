@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-import rattention.torch as rt
 from rattention.nn import GatedDelta, GatedLinear, LanguageModel, RAttention, SlidingWindow, Softmax
 from rattention.studies.kit.settings import require_name
 from rattention.studies.lm.branches import BranchAttention, Branches
-from rattention.torch.calibration import begin_as_window
-from rattention.torch.rotary import rotary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rattention.nn import SelfAttention
     from rattention.nn.mechanisms import Mechanism
     from rattention.studies.lm.settings import ModelSize
 
@@ -142,27 +138,6 @@ def _made(variant: Variant, size: ModelSize, vocabulary: int) -> LanguageModel:
         if isinstance(layer, Branches):
             block.attention = BranchAttention(size, layer)
     return model
-
-
-@torch.no_grad()
-def begin_as_windows(model: LanguageModel, tokens: torch.Tensor) -> None:
-    """Let every layer of RAttention give what its window gives, one after another on ``[batch, length]``."""
-
-    def begin(layer: SelfAttention, inputs: tuple[torch.Tensor, ...]) -> None:
-        query, key, value = layer.projected(inputs[0])
-        query, key = rotary(query, key, theta=layer.rope_theta)
-        local = rt.attention(query, key, value, causal=True, window=layer.window)
-        assert layer.norms is not None
-        begin_as_window(local, **layer.norms.rule())
-
-    hooks = [
-        layer.register_forward_pre_hook(begin)
-        for layer in model.encoder.attention_layers()
-        if layer.norms is not None
-    ]
-    model(tokens)
-    for hook in hooks:
-        hook.remove()
 
 
 def parameters(variant: Variant, size: ModelSize, vocabulary: int) -> int:
