@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from itertools import product
 from typing import Any
 
@@ -85,8 +86,10 @@ WIDER = {
     "full attention": "full",
     "sliding window": "window-w64",
     "RAttention": "rattention-w64",
+    "RAttention, begun as its window": "rattention_as_window-w64",
     "sliding window, 3:1": "window-w64-3to1",
     "RAttention, 3:1": "rattention-w64-3to1",
+    "RAttention, begun as its window, 3:1": "rattention_as_window-w64-3to1",
 }
 RECALL = {
     "full attention": "full",
@@ -148,13 +151,28 @@ def test_longer_contexts() -> None:
 
 
 def test_parts() -> None:
-    told = dict(rows("Parts of RAttention"))
-    found: dict[str, list[str]] = {}
+    told = {label: cells for label, *cells in rows("Parts of RAttention")}
+    found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((EVIDENCE / "ablations" / "results").glob("*.json"), key=lambda path: path.stem[-1]):
         own = json.loads(path.read_text("utf-8"))
-        found.setdefault(own["label"].removesuffix(", window 32"), []).append(bits(own["text"]))
-    assert {label: ", ".join(cells) for label, cells in found.items()} == told
-    assert [*told.values()] == sorted(told.values())
+        found.setdefault(own["label"].removesuffix(", window 32"), []).append(own["text"])
+    assert {label: [*map(bits, texts)] for label, texts in found.items()} == {
+        label: cells[:3] for label, cells in told.items()
+    }
+    for label, texts in found.items():
+        mean, low, high = paired(texts, found["RAttention"])
+        less = f"{mean:.2f} ({low:.2f} to {high:.2f})".replace("-", "−")
+        assert told[label][3] == ("–" if label == "RAttention" else less)
+
+
+def paired(ones: list[dict[str, Any]], others: list[dict[str, Any]]) -> tuple[float, float, float]:
+    """Mean and Student's 95 % interval of the differences of three seeds."""
+    values = [
+        one["second_half_bits_per_byte"] - other["second_half_bits_per_byte"]
+        for one, other in zip(ones, others, strict=True)
+    ]
+    mean, half = statistics.fmean(values), 4.302653 * statistics.stdev(values) / 3**0.5
+    return mean, mean - half, mean + half
 
 
 STEPS = (0, 50, 200, 800)
