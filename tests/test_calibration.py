@@ -98,6 +98,12 @@ def test_the_model_is_trained_from_there():
     torch.testing.assert_close(attention.local_norm_weight, before, rtol=0, atol=0)
 
 
+def test_what_was_done_is_said():
+    told = [repr(convert(build("llama"), WINDOW, calibration=sample)) for sample in (None, SAMPLE)]
+    assert "With calibration=, token ids of some text, it would begin" in told[0]
+    assert "It begins nearly as with sliding windows of that size." in told[1]
+
+
 def test_weights_are_kept(tmp_path):
     model = calibrated()
     model.save_pretrained(tmp_path)

@@ -59,14 +59,21 @@ class Conversion:
     """The layers that are RAttention now."""
     window: int
     new_parameters: int
-    """Numbers in the norms' weights, 1 without `calibration` and until they are trained."""
+    """Numbers in the norms' weights."""
+    calibrated: bool
+    """Whether they begin as `calibration` says; 1 otherwise."""
     cache: CacheReport
 
     def __repr__(self) -> str:
+        begins = (
+            "It begins nearly as with sliding windows of that size."
+            if self.calibrated
+            else "With calibration=, token ids of some text, it would begin nearly as with sliding windows."
+        )
         return (
             f"{len(self.layers)} layers are now RAttention with a window of {self.window}; "
             f"{self.new_parameters} parameters are new.\nThe model needs fine-tuning: it computes something "
-            "else than it was trained for, and its answers are poor until then.\n"
+            f"else than it was trained for, and its answers are poor until then. {begins}\n"
             f"Cache of one sequence:\n{self.cache}"
         )
 
@@ -159,7 +166,7 @@ def convert(
     if ids is not None:
         _calibrate(model, [found[index] for index in shapes], ids)
     added = sum(2 * shape.heads * shape.value_dim for shape in shapes.values())
-    return Conversion(chosen, width, added, cache_report(model))
+    return Conversion(chosen, width, added, ids is not None, cache_report(model))
 
 
 def _token_ids(model: PreTrainedModel, ids: Any) -> torch.Tensor:
