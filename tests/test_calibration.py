@@ -122,6 +122,40 @@ def test_bfloat16_and_other_integers():
     )
 
 
+def raising(*_):
+    raise KeyboardInterrupt
+
+
+def state_of(attention):
+    return type(attention), {*vars(attention)}, {*attention._parameters}, attention.config
+
+
+@pytest.mark.parametrize("fault", ["interrupt", "maps", "dtype", "infinity"])
+def test_a_conversion_that_fails_is_taken_back(fault):
+    model = build("llama")
+    if fault == "interrupt":
+        calls = iter((None, None, raising))  # twice while rotations are measured, then for calibration
+        model.model.layers[1].register_forward_pre_hook(lambda *_: (next(calls) or len)(_))
+    elif fault == "maps":
+        model.config.output_attentions = True
+    elif fault == "dtype":
+        model.double()
+    else:
+        model.model.layers[1].self_attn.v_proj.weight.data.fill_(torch.inf)
+    before = [state_of(layer.self_attn) for layer in model.model.layers]
+    settings = model.config.to_dict()
+    with pytest.raises((KeyboardInterrupt, ValueError, TypeError)):
+        convert(model, WINDOW, calibration=SAMPLE)
+    assert [state_of(layer.self_attn) for layer in model.model.layers] == before
+    assert model.config.to_dict() == settings
+    assert model.config._attn_implementation == "eager"
+    if fault == "interrupt":
+        model.model.layers[1]._forward_pre_hooks.clear()
+        with torch.no_grad():
+            torch.testing.assert_close(model(tokens()).logits, build("llama")(tokens()).logits)
+        assert convert(model, WINDOW, calibration=SAMPLE).layers == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("sample", "error", "message"),
     [

@@ -100,6 +100,54 @@ def test_other_modules_have_such_layers_too():
     assert not layer.norms.linear_norm_weight.any()
 
 
+def test_a_compiled_model_that_has_run():
+    """Its graph would not call what is hooked to a layer later."""
+    _, ours = pair()
+    sample = torch.randint(32, (2, 30))
+    plain = pair()[1]
+    begin_as_windows(plain, sample)
+    ours.compile(backend="eager")
+    with torch.no_grad():
+        ours(sample)
+    begin_as_windows(ours, sample)
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e15])
+def test_rows_of_any_size_keep_it(size):
+    """Those of one token, which are alike; the norm adds 1e-8 to the mean of their squares."""
+    layer = SelfAttention(16, 4, mechanism=RAttention(WINDOW), causal=True)
+    x = torch.randn(1, 1, 16).expand(1, 9, 16)
+    layer.value.weight.data *= size
+    window = SelfAttention(16, 4, mechanism=SlidingWindow(WINDOW), causal=True)
+    window.load_state_dict(layer.state_dict(), strict=False)
+    begin_as_windows(layer, x)
+    with torch.no_grad():
+        got, wanted = layer(x), window(x)
+    assert (got - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+class Twice(torch.nn.Module):
+    """One layer, called twice and by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = SelfAttention(16, 4, mechanism=RAttention(WINDOW), causal=True)
+
+    def forward(self, x):
+        return self.layer(20 * self.layer(x=x))
+
+
+def test_a_layer_that_a_model_has_twice_is_set_by_its_first_call():
+    model, x = Twice(), torch.randn(2, 30, 16)
+    begin_as_windows(model, x)
+    alone = Twice().layer
+    begin_as_windows(alone, x)
+    assert torch.equal(model.layer.norms.local_norm_weight, alone.norms.local_norm_weight)
+
+
 class Masked(torch.nn.Module):
     """A model that hides tokens from its layers."""
 
@@ -114,6 +162,18 @@ class Masked(torch.nn.Module):
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"LanguageModel has no layers of rattention\.nn\.RAttention"):
         begin_as_windows(pair()[0], torch.zeros(1, 3, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
+        begin_as_windows("model", torch.zeros(1, 3))
+    unreached = torch.nn.ModuleList([Twice().layer])
+    unreached.forward = lambda x: x
+    with pytest.raises(ValueError, match="ModuleList calls 1 of its 1 layers of RAttention not at all"):
+        begin_as_windows(unreached, torch.zeros(1, 3, 16))
+    none, nan = torch.randn(1, 0, 16), torch.full((1, 3, 16), torch.nan)
+    for rows, got in ((none, "no tokens"), (nan, "NaN or infinity")):
+        layer = Twice().layer
+        with pytest.raises(ValueError, match=f"norms something to begin with, got {got}"):
+            begin_as_windows(layer, rows)
+        assert (layer.norms.linear_norm_weight == 1).all()
     model = Masked()
     with pytest.raises(ValueError, match="without padding, segments or a cache"):
         begin_as_windows(model, torch.randn(2, 30, 16))

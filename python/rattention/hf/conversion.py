@@ -18,6 +18,7 @@ from rattention.hf.attention import NAME, register
 from rattention.hf.converted import RAttentionModule, become_converted
 from rattention.hf.convertible import attentions_of, caches_of, convertible, require_caches_of_keys
 from rattention.hf.rotation import LayerShape, Rotation, decoder_of, measured
+from rattention.hf.taking_back import taken_back_on_error
 from rattention.mechanisms.rattention_cache import RAttentionCache
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 KEPT_AS = "rattention"
 """The attribute of a configuration that says what was converted."""
 
-WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-"""Dtypes of token ids."""
+NO_IDS = (torch.bool, torch.complex64, torch.complex128)
 
 CONTEXTS = (1024, 4096, 16_384, 65_536, 262_144)
 
@@ -103,10 +103,11 @@ def convert(
     layers:
         Which decoder layers, by number; all by default.
     calibration:
-        Token ids ``[batch, length]`` without padding, a few thousand of the kind of text that the model is
-        for. The new norms then begin so that the model answers nearly as with sliding windows, and
-        fine-tuning starts from there: local weights give rows the size that they had (least squares, for
-        each head and column), the states' weights are 0. Without it both begin as 1.
+        Token ids ``[batch, length]``, integers, without padding, a few thousand of the kind of text that the
+        model is for; they go through the model once, which no other thread may call then. The new norms then
+        begin so that the model answers nearly as with sliding windows, and fine-tuning starts from there:
+        local weights give rows the size that they had (least squares, for each head and column), the states'
+        weights are 0. Without it both begin as 1.
 
     Returns
     -------
@@ -120,8 +121,8 @@ def convert(
     ValueError
         The model has no such layers, or layers that are converted already or do what RAttention does not
         have: soft-capped scores, sinks, attention to both sides, other embeddings of positions, several
-        calls of attention in one layer, states besides keys and values. `calibration` has another shape, or
-        ids that the model does not have. The model is then as it was.
+        calls of attention in one layer, states besides keys and values. `calibration` has another shape, ids
+        that the model does not have, or leads to infinity or NaN. The model is then as it was.
 
     Notes
     -----
@@ -153,36 +154,38 @@ def convert(
     if width < 0:
         raise ValueError(f"window must be >= 0, got {width}")
     found = convertible(model)
-    ids = None if calibration is None else _token_ids(model, calibration)
     chosen = chosen_numbers("layers", layers, found)
     wanted = {index: found[index] for index in chosen}
     require_caches_of_keys(model, wanted)
     shapes = measured(model, wanted, width)
-    _note(found[chosen[0]].config, width, shapes)
-    for index, shape in shapes.items():
-        become_converted(found[index], width, shape)
-    register()
-    model.set_attn_implementation(NAME)
-    if ids is not None:
-        _calibrate(model, [found[index] for index in shapes], ids)
+    ids = None if calibration is None else _token_ids(model, calibration)
+    with taken_back_on_error(model, wanted.values()):
+        _note(found[chosen[0]].config, width, shapes)
+        for index, shape in shapes.items():
+            become_converted(found[index], width, shape)
+        register()
+        model.set_attn_implementation(NAME)
+        if ids is not None:
+            _calibrate(model, [found[index] for index in shapes], ids)
+        report = cache_report(model)
     added = sum(2 * shape.heads * shape.value_dim for shape in shapes.values())
-    return Conversion(chosen, width, added, ids is not None, cache_report(model))
+    return Conversion(chosen, width, added, ids is not None, report)
 
 
-def _token_ids(model: PreTrainedModel, ids: Any) -> torch.Tensor:
+def _token_ids(model: PreTrainedModel, given: Any) -> torch.Tensor:
     """`calibration`, on the device of the model."""
-    if not isinstance(ids, torch.Tensor) or ids.dtype not in WHOLE:
-        came = f"a tensor of {ids.dtype}" if isinstance(ids, torch.Tensor) else type(ids).__name__
+    came = f"a tensor of {given.dtype}" if isinstance(given, torch.Tensor) else type(given).__name__
+    if not isinstance(given, torch.Tensor) or given.is_floating_point() or given.dtype in NO_IDS:
         raise TypeError(f"calibration must be a tensor of integers [batch, length], got {came}")
-    if ids.dim() != 2 or ids.numel() == 0:
-        raise ValueError(f"calibration must be [batch, length] with tokens, got shape {tuple(ids.shape)}")
-    embeddings: Any = model.get_input_embeddings()
-    known = embeddings.num_embeddings
+    if given.dim() != 2 or given.numel() == 0:
+        raise ValueError(f"calibration must be [batch, length] with tokens, got shape {tuple(given.shape)}")
+    ids = given.to(model.device, torch.int64)
+    known = getattr(model.get_input_embeddings(), "num_embeddings", int(ids.max()) + 1)
     if not 0 <= int(ids.min()) <= int(ids.max()) < known:
         raise ValueError(
             f"calibration must hold token ids from 0 to {known - 1}, got {int(ids.min())} to {int(ids.max())}"
         )
-    return ids.to(model.device, torch.int64)
+    return ids
 
 
 def _calibrate(model: PreTrainedModel, layers: Sequence[RAttentionModule], ids: torch.Tensor) -> None:

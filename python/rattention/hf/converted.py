@@ -38,8 +38,8 @@ class RAttentionModule(torch.nn.Module):
     linear_norm_weight: torch.nn.Parameter
     attention_hook: Hook | None
     """Shown the local branch as that of `rattention.nn.SelfAttention`."""
-    calibrating: bool
-    """Whether the norms' weights are set by what the layer is called with: `calibrated` sets it."""
+    calibrating = False
+    """Whether the next call sets the norms' weights by what the layer is called with."""
 
     def forward(
         self,
@@ -82,6 +82,7 @@ class RAttentionModule(torch.nn.Module):
             if self.attention_hook is not None:
                 self.attention_hook(None, query, key, None, options)
             if self.calibrating:
+                self.calibrating = False  # some models have a layer twice
                 local = rt.attention(query, key, value, **options)
                 begin_as_window(local, self.local_norm_weight, self.linear_norm_weight)
         if cache is None:
@@ -171,7 +172,6 @@ def become_converted(attention: Any, window: int, shape: LayerShape) -> None:
         ones = torch.ones(shape.heads, shape.value_dim, dtype=weight.dtype, device=weight.device)
         setattr(attention, name, torch.nn.Parameter(ones))
     attention.attention_hook = None
-    attention.calibrating = False
 
 
 @functools.cache

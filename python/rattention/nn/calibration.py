@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 import rattention.torch as rt
@@ -34,8 +35,15 @@ def begin_as_windows(model: nn.Module, sample: Tensor) -> None:
 
     Raises
     ------
+    TypeError
+        `model` is no module.
     ValueError
-        The model has no layers of RAttention, or calls one with masks or a cache.
+        The model has no layers of RAttention, calls one with masks or a cache, or does not call one; the
+        sample is empty, or leads to infinity or NaN. Layers before the fault are changed then.
+
+    Notes
+    -----
+    A layer that a model has twice is set by its first call. A compiled model is run without its graphs.
 
     Examples
     --------
@@ -48,18 +56,32 @@ def begin_as_windows(model: nn.Module, sample: Tensor) -> None:
     >>> norms.local_norm_weight.mean().item() < 0.5, norms.linear_norm_weight.abs().max().item()
     (True, 0.0)
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     layers = [part for part in model.modules() if isinstance(part, SelfAttention) and part.norms is not None]
+    kind = type(model).__name__
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no layers of rattention.nn.RAttention")
-    with evaluating(model), ExitStack() as stack:
+        raise ValueError(
+            f"{kind} has no layers of rattention.nn.RAttention (models of Transformers: "
+            "rattention.hf.convert(model, calibration=...))"
+        )
+    waiting = set(layers)
+
+    def begin(layer: SelfAttention, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if layer in waiting:
+            waiting.remove(layer)
+            _begin(layer, *inputs, **options)
+
+    with evaluating(model), torch.compiler.set_stance("force_eager"), ExitStack() as stack:
         for layer in layers:
-            stack.callback(layer.register_forward_pre_hook(_begin, with_kwargs=True).remove)
+            stack.callback(layer.register_forward_pre_hook(begin, with_kwargs=True).remove)
         model(sample)
+    if waiting:
+        raise ValueError(f"{kind} calls {len(waiting)} of its {len(layers)} layers of RAttention not at all")
 
 
-def _begin(layer: SelfAttention, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-    x, *others = inputs
-    if any(other is not None for other in (*others, *options.values())):
+def _begin(layer: SelfAttention, x: Tensor, *masks: Any, **options: Any) -> None:
+    if any(other is not None for other in (*masks, *options.values())):
         raise ValueError("begin_as_windows wants a sample without padding, segments or a cache")
     assert layer.norms is not None
     query, key, value = layer.projected(x)

@@ -231,7 +231,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def adamw(model: torch.nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW that decays weight matrices alone: norms, biases, gravity and timescales do not decay."""
+    """AdamW that decays matrices alone, the weights of RAttention's norms among them, a row for each head:
+    other norms, biases, gravity and timescales do not decay."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 import rattention.torch as rt
 from rattention.nn import RAttention, SelfAttention
 from rattention.nn.recurrence import Decay
+from rattention.torch.calibration import EPS
 from rattention.torch.rotary import rotary
 
 if TYPE_CHECKING:
     from rattention.studies.lm.settings import ModelSize
-
-EPS = 1e-8
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,8 @@ def begun(
     tokens: torch.Tensor,
     weights: dict[str, torch.Tensor] | None = None,
 ) -> LanguageModel:
-    """A model before its first step, with these weights where it has them; `tokens` are its first batch."""
+    """A model before its first step, with these weights where it has them; `tokens` are its first batch, of
+    which several processes have their own rows: all go on with the weights of the first."""
     model = model_of(variant, size, vocabulary)
     if weights is not None:
         model.load_state_dict(weights, strict=False)
