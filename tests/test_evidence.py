@@ -96,6 +96,7 @@ RECALL = {
     "sliding window": "window-w8",
     "residual linear attention alone": "linear",
     "RAttention": "rattention-w8",
+    "RAttention, begun as its window": "rattention_as_window-w8",
     "RAttention, state gated": "rattention_gated-w8",
     "scalar gate": "gated_linear",
     "Gated DeltaNet": "gated_delta",
