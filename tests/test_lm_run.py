@@ -206,7 +206,9 @@ class TestTuning:
             assert result["training"]["learning_rate"] == 1e-2, name
             assert trials[1]["validation_loss"] < trials[0]["validation_loss"]
         rates = {p.parent.name: json.loads(p.read_text()) for p in tmp_path.rglob("rates.json")}
-        assert {*rates} == {"text-full", "text-window-w0", "text-rattention-w0"}
+        assert {*rates} == {
+            f"text-{n}" for n in ("full", "window-w0", "rattention-w0", "rattention_as_window-w0")
+        }
         assert rates["text-window-w0"]["window"] == 8
 
     def test_a_trial_that_diverges_is_not_taken(self, texts, tmp_path):
