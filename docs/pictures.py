@@ -97,7 +97,8 @@ def linear(x: NDArray[np.float32]) -> Maps:
 def delta(x: NDArray[np.float32]) -> Maps:
     """The same, with a state that is corrected."""
     gate, beta = np.zeros((1, 1, LENGTH), np.float32), np.full((1, 1, LENGTH), 0.3, np.float32)
-    channels = np.tile(np.where(np.arange(DIM) < DIM // 2, 0, np.float32(np.log(0.5))), (1, 1, LENGTH, 1))
+    half = np.repeat([0, np.log(0.5)], DIM // 2).astype(np.float32)
+    channels = np.tile(half, (1, 1, LENGTH, 1))
     gates = {
         "no gate": gate,
         "gate 0.9": gate + np.float32(np.log(0.9)),
