@@ -26,7 +26,7 @@ def begin_as_window(local: Tensor, local_norm_weight: Tensor, linear_norm_weight
     if local.numel() == 0 or not local.isfinite().all():
         what = "NaN or infinity in the output of a window" if local.numel() else "no tokens"
         raise ValueError(f"the sample must give norms something to begin with, got {what}")
-    rows = local.double()
+    rows = local.cpu().double()  # not every device has float64
     normed = nn.functional.rms_norm(rows, rows.shape[3:], eps=EPS)
     power = normed.square().sum((0, 2))
     nearest = (normed * rows).sum((0, 2)) / power
