@@ -160,6 +160,11 @@ def test_parts() -> None:
     assert {label: [*map(bits, texts)] for label, texts in found.items()} == {
         label: cells[:3] for label, cells in told.items()
     }
+    means = {
+        label: statistics.fmean(text["second_half_bits_per_byte"] for text in texts)
+        for label, texts in found.items()
+    }
+    assert [*told] == sorted(means, key=means.__getitem__)
     for label, texts in found.items():
         mean, low, high = paired(texts, found["RAttention"])
         less = f"{mean:.2f} ({low:.2f} to {high:.2f})".replace("-", "−")
