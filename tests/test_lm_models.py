@@ -127,7 +127,7 @@ def test_a_model_that_begins_as_its_window(layout, qk_norm):
     source = model_of(Variant("window", 3, layout), size, 32).state_dict()
     logits = []
     for name in ("window", AS_WINDOW, "rattention"):
-        model = begun(Variant(name, 3, layout), size, 32, tokens, source)
+        model = begun(Variant(name, 3, layout), size, 32, lambda _step: ({"tokens": tokens}, {}), source)
         with torch.no_grad():
             logits.append(model(tokens))
         for key, weight in model.state_dict().items():

@@ -89,7 +89,7 @@ def windowed(
     layouts: Iterable[str] = ("pure",),
     mechanisms: Sequence[str] = ("window", "rattention", AS_WINDOW),
 ) -> list[Variant]:
-    """Full attention, and every window with these mechanisms: with and without the linear branch."""
+    """Full attention, and each mechanism with every window."""
     return [BASELINE, *(Variant(m, w, layout) for layout in layouts for w in windows for m in mechanisms)]
 
 

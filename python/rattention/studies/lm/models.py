@@ -62,8 +62,8 @@ class Bench:
         source, numbers = self.trained(replace(run, variant=BASELINE, training="text"))
         assert source is not None
         if steps == 0:
-            batch, _ = self._batches(run, CONVERSION_SEED + run.seed)(0)
-            model = begun(run.variant, *self._size(run), batch["tokens"], source.state_dict())
+            batches = self._batches(run, CONVERSION_SEED + run.seed)
+            model = begun(run.variant, *self._size(run), batches, source.state_dict())
             return model, {"seed": run.seed, "steps": 0, "tokens": 0, "before": numbers}
         rate, seed = self.study.conversion.rate, CONVERSION_SEED + run.seed
         after = self._train(run, self._place(run), seed, rate, steps, source.state_dict())

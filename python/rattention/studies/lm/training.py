@@ -153,7 +153,7 @@ def train(
     distributed.barrier()
     with torch.random.fork_rng(devices=[]), deferred_interrupt() as asked:
         torch.manual_seed(seed)
-        model = begun(variant, size, vocabulary, batches(0)[0]["tokens"], weights)
+        model = begun(variant, size, vocabulary, batches, weights)
         trainer = LmTrainer(model, batches, training, folder, rate=rate, steps=steps)
         trainer.run(asked)
     numbers = _numbers(trainer, rate, seed)
@@ -184,16 +184,16 @@ def begun(
     variant: Variant,
     size: ModelSize,
     vocabulary: int,
-    tokens: torch.Tensor,
+    batches: Batches,
     weights: dict[str, torch.Tensor] | None = None,
 ) -> LanguageModel:
-    """A model before its first step, with these weights where it has them; `tokens` are its first batch, of
-    which several processes have their own rows: all go on with the weights of the first."""
+    """A model before its first step, with these weights where it has them. Where the first batch sets some,
+    several processes have rows of their own: all go on with the weights of the first."""
     model = model_of(variant, size, vocabulary)
     if weights is not None:
         model.load_state_dict(weights, strict=False)
     if variant.mechanism == AS_WINDOW:
-        begin_as_windows(model, tokens)
+        begin_as_windows(model, batches(0)[0]["tokens"])
     return model
 
 
