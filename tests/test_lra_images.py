@@ -182,8 +182,9 @@ def test_command(tmp_path, capsys):
     code = main(["lra", "run", "--config", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out")])
     captured = capsys.readouterr()
     assert code == 0, captured.err
-    assert "Images (majority class 16.7%)" in captured.out
-    assert "## Images (majority class 16.7%)" in (tmp_path / "out" / "summary.md").read_text("utf-8")
+    assert "Images (majority class 16.7%, counts of tokens " in captured.out
+    summary = (tmp_path / "out" / "summary.md").read_text("utf-8")
+    assert "## Images (majority class 16.7%, counts of tokens " in summary
     assert "Images" in (tmp_path / "out" / "report.html").read_text("utf-8")
     figures = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
     assert {"accuracy", "curves", "attention_images", "attention_images_rattention"} <= figures

@@ -14,7 +14,7 @@ from tests.extras import needs
 needs("studies")
 
 from rattention.studies.lra import findings
-from rattention.studies.lra.summary import Cell, difference, learned, rows_of
+from rattention.studies.lra.summary import Cell, difference, heading, learned, rows_of
 from scipy import stats
 
 from tests.lra_results import cell
@@ -160,6 +160,26 @@ class TestFindings:
         assert "0.8 points" in unsure
         (every,) = findings.against_majority(cells[2:])
         assert every == "Every mechanism is above the majority class (20.0%)."
+
+    def test_counts_of_tokens(self):
+        cells = [
+            cell("softmax", [0.3, 0.31, 0.32], bag_accuracy=0.25),
+            cell("gravitational", [0.2, 0.3, 0.4], bag_accuracy=0.25),
+            cell("rattention", [0.4], bag_accuracy=0.25),  # no interval
+        ]
+        (text,) = findings.against_bag(cells)
+        assert "without their order, gets 25.0%" in text
+        assert (
+            "shown to be above it: Softmax; not shown to be above it: Gravitational and RAttention." in text
+        )
+        assert rows_of(cells)[0]["bag_accuracy"] == 0.25
+        assert heading("listops", cells) == "ListOps (majority class 20.0%, counts of tokens 25.0%)"
+
+    def test_results_without_counts_of_tokens(self):
+        cells = [cell("softmax", [0.3, 0.31, 0.32])]
+        assert findings.against_bag(cells) == []
+        assert rows_of(cells)[0]["bag_accuracy"] is None
+        assert heading("listops", cells) == "ListOps (majority class 20.0%)"
 
     def test_baseline(self):
         base = cell("softmax", [0.2, 0.21, 0.22])

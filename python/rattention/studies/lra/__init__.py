@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from rattention import _extras
 
-for _module in ("torch", "scipy.stats"):
+for _module in ("torch", "scipy.stats", "sklearn"):
     _extras.require(_module)
 
 from rattention.studies.kit.folder import new_name

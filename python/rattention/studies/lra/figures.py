@@ -60,8 +60,8 @@ def _compared(cells: Sequence[Cell]) -> Iterator[Drawn]:
     figure = partial(panels.by_task_figure, tasks)
     yield Drawn(
         "accuracy",
-        "Mean test accuracy with its 95 % interval over seeds; points are seeds, the dashed line is always "
-        "the majority class.",
+        "Mean test accuracy with its 95 % interval over seeds; points are seeds; dashed: always the majority "
+        "class; dotted: logistic regression on the counts of tokens.",
         figure(panels.plot_accuracy),
     )
     if any(cell.improvement is not None for cell in cells):

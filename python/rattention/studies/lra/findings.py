@@ -110,6 +110,17 @@ def against_majority(cells: Sequence[Cell]) -> list[str]:
     return failed + unsure or [every]
 
 
+def against_bag(cells: Sequence[Cell]) -> list[str]:
+    """Which mechanisms are shown to use the order of tokens."""
+    if (bag := cells[0].bag) is None:
+        return []
+    above = [cell for cell in cells if cell.accuracy.low > bag]
+    groups = {"shown": above, "not shown": [cell for cell in cells if cell not in above]}
+    named = [f"{verdict} to be above it: {_names(some)}" for verdict, some in groups.items() if some]
+    text = f"Logistic regression on the counts of tokens, without their order, gets {bag:.1%}"
+    return [f"{'; '.join([text, *named])}."]
+
+
 def against_baseline(cells: Sequence[Cell]) -> list[str]:
     """Accuracy against that of softmax attention."""
     text = []
@@ -206,7 +217,7 @@ def sizes(cells: Sequence[Cell]) -> list[str]:
     ]
 
 
-RULES = (best, against_majority, against_baseline, speed, convergence, sizes, attention)
+RULES = (best, against_majority, against_bag, against_baseline, speed, convergence, sizes, attention)
 """From the finished runs of a task to sentences."""
 
 

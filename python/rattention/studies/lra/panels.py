@@ -82,14 +82,16 @@ def look(mechanism: str) -> dict[str, Any]:
 
 
 def plot_accuracy(cells: Sequence[Cell], *, ax: Axes | None = None) -> Axes:
-    """Mean test accuracy of each mechanism as a bar, its interval over seeds, seeds as points, and the
-    majority class as a line."""
+    """Mean test accuracy of each mechanism as a bar, its interval over seeds, seeds as points; lines for the
+    majority class and for the counts of tokens."""
     ax = axes_of(ax)
     _bars(ax, cells, "test_accuracy", 1.0)
-    majority = cells[0].majority
-    name = f"always the majority class: {majority:.1%}"
-    ax.axhline(majority, color=VERMILION, linewidth=1.2, linestyle="--", label=name, zorder=2)
-    top = max(majority, *(_end(cell.accuracy) for cell in cells))
+    lines = {"always the majority class": (cells[0].majority, "--"), "counts of tokens": (cells[0].bag, ":")}
+    levels = {name: (level, style) for name, (level, style) in lines.items() if level is not None}
+    for name, (level, style) in levels.items():
+        label = f"{name}: {level:.1%}"
+        ax.axhline(level, color=VERMILION, linewidth=1.2, linestyle=style, label=label, zorder=2)
+    top = max(*(level for level, _ in levels.values()), *(_end(cell.accuracy) for cell in cells))
     ax.set_ylim(0, min(1.3, top * 1.3))
     ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= min(1, ax.get_ylim()[1])])
     ax.legend(loc="upper left", frameon=False, fontsize=8.5)

@@ -14,6 +14,7 @@ import numpy as np
 from rattention._extras import require
 from rattention._files import json_ready
 from rattention.studies.kit.intervals import CONFIDENCE, Interval, interval
+from rattention.studies.kit.settings import is_number
 from rattention.studies.lra.config import TASKS, task_label
 from rattention.studies.lra.results import RunRecord, StudyResults, mechanism_label
 from rattention.studies.lra.settings import BASELINE
@@ -99,6 +100,13 @@ class Cell:
     def majority(self) -> float:
         """Accuracy of always naming the most frequent class."""
         return self.values("majority_accuracy")[0]
+
+    @property
+    def bag(self) -> float | None:
+        """Accuracy of logistic regression on the counts of tokens (`rattention.studies.lra.bag`); None where
+        the result has none."""
+        accuracy: float | None = self.runs[0].numbers.get("bag_accuracy")
+        return accuracy if is_number(accuracy) else None
 
     @property
     def failed(self) -> bool:
@@ -187,6 +195,7 @@ def _row(cell: Cell) -> dict[str, Any]:
         "seeds": len(cell.seeds),
         **_bounds("test_accuracy", cell.accuracy),
         "majority_accuracy": cell.majority,
+        "bag_accuracy": cell.bag,
         **_bounds("over_softmax", over),
         "paired_seeds": cell.improvement and cell.improvement.pairs,
         "epochs": cell.mean("epochs"),
@@ -210,8 +219,9 @@ def measured_samples(runs: Iterable[RunRecord]) -> str:
 
 
 def heading(task: str, cells: Sequence[Cell]) -> str:
-    """A task and what naming its most frequent class gives."""
-    return f"{task_label(task)} (majority class {cells[0].majority:.1%})"
+    """A task and what naming its most frequent class gives, and what the counts of tokens do."""
+    bag = "" if (own := cells[0].bag) is None else f", counts of tokens {own:.1%}"
+    return f"{task_label(task)} (majority class {cells[0].majority:.1%}{bag})"
 
 
 def published_rows() -> list[list[str]]:
