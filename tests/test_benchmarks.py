@@ -31,6 +31,16 @@ sys.modules.update(dict.fromkeys(("torch", "onnxruntime", "onnx", "openvino", "t
 from benchmarks.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
+ALL = [case.name for case in CASES]
+FEW = [
+    "full-4096",
+    "gated-delta-step",
+    "model-metrics-4096",
+    "bert-500",
+    "training-window-4096",
+    "hf-llama-512",
+]
+"""One that needs no peer, and one of each kind of peer."""
 SETUP = Setup(length=4, threads=1, quick=True)
 
 
@@ -45,13 +55,15 @@ def test_list_names_every_case():
     assert [line.split()[0] for line in done.stdout.splitlines()] == [case.name for case in CASES]
 
 
-def test_quick_check_without_peers(tmp_path):
-    done = run("--quick", "--check", "--json", str(tmp_path / "new" / "out.json"))
+@pytest.mark.parametrize("names", [FEW, pytest.param(ALL, marks=pytest.mark.slow)], ids=["a few", "all"])
+def test_quick_check_without_peers(tmp_path, names):
+    only = (argument for name in names for argument in ("--only", name))
+    done = run("--quick", "--check", "--json", str(tmp_path / "new" / "out.json"), *only)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "missing: " in done.stdout
     assert "rattention[bench]" in done.stdout.splitlines()[-1]
     written = json.loads((tmp_path / "new" / "out.json").read_text())
-    assert list(written["cases"]) == [case.name for case in CASES]
+    assert list(written["cases"]) == names
     full = written["cases"]["full-4096"]
     assert "PyTorch SDPA" in full["missing"]
     assert full["samples"]["rattention"]["repetitions"] == len(full["samples"]["rattention"]["values"]) >= 3

@@ -45,7 +45,8 @@ BFLOAT16_SUITE = [
 def assert_passes(suite: list[str], environment: dict[str, str]) -> int:
     """Runs a part of this test suite in a process of its own; how many tests passed.
 
-    Without the discounted mechanisms: `test_metrics` has discounts as well.
+    Without the discounted mechanisms, for `test_metrics` has discounts as well, and without what asks for time
+    or for Python's lock.
     """
     finished = subprocess.run(
         [
@@ -56,7 +57,7 @@ def assert_passes(suite: list[str], environment: dict[str, str]) -> int:
             "-p",
             "no:cacheprovider",
             "-k",
-            "not cost_no_time and not multi_timescale",
+            "not cost_no_time and not multi_timescale and not other_threads_run",
             *suite,
         ],
         cwd=REPOSITORY,
@@ -70,6 +71,7 @@ def assert_passes(suite: list[str], environment: dict[str, str]) -> int:
     return int(re.findall(r"(\d+) passed", finished.stdout)[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.row("B2")
 @pytest.mark.parametrize("cap", LOWER)
 def test_compact_suite_under_a_cap(cap):
@@ -77,6 +79,7 @@ def test_compact_suite_under_a_cap(cap):
     assert assert_passes(suite, capped(cap)) > least
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(_core.onednn_version() is None, reason="this build has no oneDNN")
 @pytest.mark.row("B2")
 @pytest.mark.parametrize("onednn", ["AVX2", "AVX512_CORE"])
