@@ -45,8 +45,8 @@ BFLOAT16_SUITE = [
 def assert_passes(suite: list[str], environment: dict[str, str]) -> int:
     """Runs a part of this test suite in a process of its own; how many tests passed.
 
-    Without the discounted mechanisms, for `test_metrics` has discounts as well, and without what asks for time
-    or for Python's lock.
+    Without the discounted mechanisms, for `test_metrics` has discounts as well, and without what asks for
+    time or for Python's lock.
     """
     finished = subprocess.run(
         [
