@@ -102,7 +102,7 @@ def against_majority(cells: Sequence[Cell]) -> list[str]:
     unsure = [
         f"{cell.label} is not shown to have learned: {percent(cell.accuracy)} against the majority "
         f"class's {cell.majority:.1%}, which the choice of test samples alone can move by "
-        f"{100 * cell.chance_margin:.1f} points."
+        f"{100 * cell.chance_margin(cell.majority):.1f} points."
         for cell in cells
         if learned(cell) is None
     ]
@@ -114,7 +114,7 @@ def against_bag(cells: Sequence[Cell]) -> list[str]:
     """Which mechanisms are shown to use the order of tokens."""
     if (bag := cells[0].bag) is None:
         return []
-    above = [cell for cell in cells if cell.accuracy.low > bag]
+    above = [cell for cell in cells if cell.exceeds(bag)]
     groups = {"shown": above, "not shown": [cell for cell in cells if cell not in above]}
     named = [f"{verdict} to be above it: {_names(some)}" for verdict, some in groups.items() if some]
     text = f"Logistic regression on the counts of tokens, without their order, gets {bag:.1%}"

@@ -113,15 +113,20 @@ class Cell:
         """Whether the mean accuracy is not above that of the majority class: it did not learn."""
         return self.accuracy.mean <= self.majority
 
-    @property
-    def chance_margin(self) -> float:
-        """How far above `majority` the accuracy of a model that always gives the majority class could be by
-        the choice of test samples alone (Wilson's 95 % interval); 0 where their number is not known."""
+    def exceeds(self, level: float) -> bool:
+        """Whether it is shown to be above `level`: the interval over seeds (or the only seed), and the mean
+        less `chance_margin`."""
+        mean, low = self.accuracy.mean, self.accuracy.low
+        return not (low <= level or mean - self.chance_margin(level) <= level)
+
+    def chance_margin(self, level: float) -> float:
+        """How far above `level` an accuracy could be by the choice of test samples alone (Wilson's 95 %
+        interval); 0 where their number is not known."""
         samples = self.runs[0].numbers.get("samples")
         if not isinstance(samples, dict) or not (count := samples.get("test", 0)):
             return 0.0
-        test = require("scipy.stats").binomtest(round(self.majority * count), count)
-        return float(test.proportion_ci(CONFIDENCE, "wilson").high - self.majority)
+        test = require("scipy.stats").binomtest(round(level * count), count)
+        return float(test.proportion_ci(CONFIDENCE, "wilson").high - level)
 
     @cached_property
     def improvement(self) -> Difference | None:
@@ -172,13 +177,11 @@ def by_task(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 
 def learned(cell: Cell) -> bool | None:
-    """Whether a mechanism beat the majority class: True where the interval over seeds, or the only seed, and
-    the mean less `Cell.chance_margin` are above it; False where the mean is not; None where neither is
-    shown."""
+    """Whether a mechanism beat the majority class: True where it is shown to exceed it, False where the mean
+    is not above it, None where neither is shown."""
     if cell.failed:
         return False
-    mean, low = cell.accuracy.mean, cell.accuracy.low
-    return None if low <= cell.majority or mean - cell.chance_margin <= cell.majority else True
+    return True if cell.exceeds(cell.majority) else None
 
 
 def rows_of(cells: Sequence[Cell]) -> list[dict[str, Any]]:
