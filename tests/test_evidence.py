@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import statistics
+from dataclasses import astuple
 from itertools import product
 from typing import Any
 
 import pytest
 
+from tests.extras import needs
 from tests.pages import ROOT
 
 PAGE = ROOT / "docs" / "evidence.md"
@@ -194,3 +196,25 @@ def test_conversion() -> None:
         own = [result("conversion", name, names[label], seed) for seed in range(3)]
         assert {run["training"]["tokens"] for run in own} == {STEPS[place] * 2048}
         assert cells[place] == ", ".join(bits(run["text"]) for run in own)
+
+
+def test_four_mechanisms() -> None:
+    """Accuracies by seed, and what the analysis makes of them."""
+    needs("studies")
+    from rattention.studies.lra.results import StudyResults
+    from rattention.studies.lra.summary import points, summarize
+
+    cells = summarize(StudyResults.read([EVIDENCE / "mechanisms"]))
+    told = rows("Four mechanisms")
+    assert [label for label, *_ in told] == [cell.label.replace("S", "s", 1).lower() for cell in cells]
+    for (_, *texts), cell in zip(told, cells, strict=True):
+        wanted = (
+            ", ".join(f"{100 * accuracy:.1f}" for accuracy in cell.values("test_accuracy")) + " %",
+            "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * part for part in astuple(cell.accuracy))),
+            "–" if cell.improvement is None else points(cell.improvement.points).replace("-", "−"),
+            f"{cell.mean('epochs_to_90_percent'):.1f}",
+            f"{cell.mean('seconds_per_epoch'):.1f}",
+        )
+        assert tuple(texts) == wanted
+    page = PAGE.read_text("utf-8")
+    assert f"gets {cells[0].bag:.1%}".replace("%", " %") in page
