@@ -206,7 +206,7 @@ def test_four_mechanisms() -> None:
 
     cells = summarize(StudyResults.read([EVIDENCE / "mechanisms"]))
     told = rows("Four mechanisms")
-    assert [label for label, *_ in told] == [cell.label.replace("S", "s", 1).lower() for cell in cells]
+    assert [label for label, *_ in told] == [cell.label.lower() for cell in cells]
     for (_, *texts), cell in zip(told, cells, strict=True):
         wanted = (
             ", ".join(f"{100 * accuracy:.1f}" for accuracy in cell.values("test_accuracy")) + " %",
