@@ -11,7 +11,6 @@ from tests.extras import needs
 
 needs("studies")
 
-from rattention.studies.lra.bag import bag_accuracy
 from rattention.studies.lra.data import SPLITS, Split, TaskData
 
 TOKENS, LENGTH = 6, 16
@@ -34,19 +33,19 @@ def rises_at_the_end(row):
 
 
 def test_counts_that_decide_are_found():
-    assert bag_accuracy(task(more_twos_than_threes)) > 0.95
+    assert task(more_twos_than_threes).bag_accuracy > 0.95
 
 
 def test_order_is_not_seen():
     data = task(rises_at_the_end)
-    assert bag_accuracy(data) < data.majority_accuracy() + 0.05
+    assert data.bag_accuracy < data.majority_accuracy() + 0.05
     shuffled = np.random.default_rng(1)
     rows = {
         name: Split.of([shuffled.permutation(split[i][0]) for i in range(len(split))], split.labels)
         for name in SPLITS
         for split in (getattr(data, name),)
     }
-    assert bag_accuracy(replace(data, **rows)) == bag_accuracy(data)
+    assert replace(data, **rows).bag_accuracy == data.bag_accuracy
 
 
 def test_sequences_of_different_lengths():
@@ -58,15 +57,22 @@ def test_sequences_of_different_lengths():
         name: Split.of(rows[part], labels[part])
         for name, part in zip(SPLITS, (slice(500), slice(500, 700), slice(700, 900)), strict=True)
     }
-    assert bag_accuracy(TaskData("made", TOKENS, 2, **splits)) == 1
+    assert TaskData("made", TOKENS, 2, **splits).bag_accuracy == 1
 
 
 def test_the_penalty_is_chosen_by_validation_and_not_by_test():
     data = task(more_twos_than_threes, samples=(40, 200, 400))
     flipped = replace(data, test=Split(data.test.tokens, data.test.offsets, 1 - data.test.labels))
-    assert bag_accuracy(flipped) == pytest.approx(1 - bag_accuracy(data))
+    assert flipped.bag_accuracy == pytest.approx(1 - data.bag_accuracy)
+
+
+def test_it_is_fitted_once(monkeypatch):
+    data = task(more_twos_than_threes)
+    first = data.bag_accuracy
+    monkeypatch.setattr("rattention.studies.lra.data.fitted_accuracy", lambda *_: pytest.fail("fitted again"))
+    assert data.bag_accuracy == first
 
 
 def test_a_single_label_is_the_majority():
     data = task(lambda row: 1)
-    assert bag_accuracy(data) == data.majority_accuracy() == 1
+    assert data.bag_accuracy == data.majority_accuracy() == 1

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rattention._extras import require
-
-if TYPE_CHECKING:
-    from rattention.studies.lra.data import Split, TaskData
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 """Of the data against the L2 penalty: those that are tried."""
@@ -18,28 +16,30 @@ STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 STEPS = 200
 """The most steps of a fit; it need not end, for validation has the last word."""
 
+Labelled = tuple[Any, NDArray[np.int64]]
+"""Features ``[samples, features]``, sparse, and labels."""
 
-def bag_accuracy(data: TaskData) -> float:
-    """Test accuracy of logistic regression on how often each token occurs, as ``log(1 + count)``.
+
+def fitted_accuracy(train: Labelled, validation: Labelled, test: Labelled) -> float:
+    """Test accuracy of logistic regression.
 
     The strength of its penalty is the one with the best validation accuracy. Nothing is drawn at random.
     """
-    if len(np.unique(data.train.labels)) == 1:  # nothing to fit
-        return data.majority_accuracy()
-    train, validation, test = (_counts(s, data.vocabulary) for s in (data.train, data.validation, data.test))
+    labels = train[1]
+    if len(np.unique(labels)) == 1:  # nothing to fit
+        return float((test[1] == labels[0]).mean())
     regression = require("sklearn.linear_model").LogisticRegression
     fits = [regression(C=strength, max_iter=STEPS) for strength in STRENGTHS]
     with warnings.catch_warnings():  # of fits that have not ended
         warnings.simplefilter("ignore")
         for fit in fits:
-            fit.fit(train, data.train.labels)
-    best = max(fits, key=lambda fit: fit.score(validation, data.validation.labels))
-    return float(best.score(test, data.test.labels))
+            fit.fit(*train)
+    return float(max(fits, key=lambda fit: fit.score(*validation)).score(*test))
 
 
-def _counts(split: Split, vocabulary: int) -> Any:
-    """``log(1 + count)`` of each token, sparse, ``[samples, vocabulary]``."""
-    samples = np.repeat(np.arange(len(split)), split.lengths)
-    ones = np.ones(len(split.tokens))
-    shape = (len(split), vocabulary)
-    return require("scipy.sparse").coo_array((ones, (samples, split.tokens)), shape).tocsr().log1p()
+def log_counts(tokens: NDArray[np.integer[Any]], lengths: NDArray[np.int64], vocabulary: int) -> Any:
+    """``log(1 + count)`` of each token in sequences that lie one behind the other, sparse,
+    ``[samples, vocabulary]``."""
+    samples, ones = np.repeat(np.arange(len(lengths)), lengths), np.ones(len(tokens))
+    counts = require("scipy.sparse").coo_array((ones, (samples, tokens)), (len(lengths), vocabulary))
+    return counts.tocsr().log1p()

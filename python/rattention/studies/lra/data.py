@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
+
+from rattention.studies.lra.bag import fitted_accuracy, log_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -129,6 +132,14 @@ class TaskData:
         """Test accuracy of always giving the most frequent label of the training samples."""
         most = int(np.bincount(self.train.labels, minlength=self.classes).argmax())
         return float((self.test.labels == most).mean())
+
+    @cached_property
+    def bag_accuracy(self) -> float:
+        """Test accuracy of logistic regression on how often each token occurs; fitted once for all runs."""
+        splits: list[Split] = [getattr(self, name) for name in SPLITS]
+        return fitted_accuracy(
+            *((log_counts(s.tokens, s.lengths, self.vocabulary), s.labels) for s in splits)
+        )
 
 
 def held_out(known: list[Sample], unseen: list[Sample], validation: int) -> dict[str, list[Sample]]:

@@ -25,7 +25,6 @@ from rattention.studies.kit.training import (
     remove_all_but,
     save_checkpoint,
 )
-from rattention.studies.lra.bag import bag_accuracy
 from rattention.studies.lra.data import SPLITS, TrainingBatches, collate, in_order_of_length
 from rattention.studies.lra.folder import ATTENTION, MAPS, METRICS, MODEL, RESULT, SETTINGS
 from rattention.studies.lra.measuring import PeakMemory, attention_by_head, save_maps
@@ -98,7 +97,7 @@ def _finish(run: Run, data: TaskData, trainer: ClassifierTrainer) -> dict[str, A
         "peak_memory_bytes": memory.bytes(),
         "parameters": {n: counts.get(n, 0) for n in ("attention", "mlp", "embedding", "norm", "total")},
         "majority_accuracy": data.majority_accuracy(),
-        "bag_accuracy": bag_accuracy(data),
+        "bag_accuracy": data.bag_accuracy,
         "label_shares": data.label_shares(),
         "samples": {name: len(getattr(data, name)) for name in SPLITS},
         "stopped": trainer.stopped(),
